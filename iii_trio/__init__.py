@@ -1,0 +1,1 @@
+"""A Trio-based structured-concurrency runtime for a worker mesh."""

@@ -1,0 +1,133 @@
+"""Everything iii_trio raises on purpose.
+
+    IIIError
+    ├── MisuseError          you, here and now: wrong arguments, wrong order
+    │   └── IllegalCue         a lifecycle was told of something that cannot happen in its phase
+    ├── ConfigError          a configuration that cannot be used; names file, line and key
+    ├── PeerError            the other side broke a rule of the wire
+    │   ├── FrameError         … of RFC 6455; carries the close code to answer with
+    │   └── MessageError       … of the worker protocol
+    ├── ConnectionFailed     no connection, or no longer one
+    │   ├── Rejected           the engine refused this worker for good
+    │   └── AttachRefused      the engine refused a channel end; carries the HTTP status
+    ├── CallError            a call gave no value; `code` is what travels
+    └── ChannelBroken        a channel's other end is gone before the clean end (also a trio.BrokenResourceError)
+
+The ends of a channel also raise Trio's own words: `trio.EndOfChannel` after a clean end,
+`trio.ClosedResourceError` after one's own close, `trio.BusyResourceError` for two at once.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import trio
+
+
+class IIIError(Exception):
+    """The root of all errors that iii_trio raises on purpose."""
+
+
+class MisuseError(IIIError):
+    """The caller's own doing, raised at once and without any effect."""
+
+
+class IllegalCue(MisuseError):
+    """A lifecycle has no edge for this cue in its present phase."""
+
+    def __init__(self, phase: Enum, cue: Enum) -> None:
+        super().__init__(f"{phase} has no edge for {cue}")
+        self.phase = phase
+        self.cue = cue
+
+
+class ConfigError(IIIError):
+    """A configuration that cannot be used. The text names file, line and key, and how to mend it."""
+
+
+class PeerError(IIIError):
+    """The other side broke a rule of the wire."""
+
+
+class FrameError(PeerError):
+    """A frame that RFC 6455 does not allow, or that is too large.
+
+    `code` is the close code that answers it (1002, 1007 or 1009), `reason` says what was wrong.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class MessageError(PeerError):
+    """A message that the worker protocol does not allow."""
+
+
+class ConnectionFailed(IIIError):
+    """There is no connection to the engine, or no longer one. The text names the address and the cause."""
+
+
+class Rejected(ConnectionFailed):
+    """The engine refused this worker for good; `code` says why (`WORKER_NAMESPACE_CONFLICT`)."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AttachRefused(ConnectionFailed):
+    """The engine refused to attach a channel's end.
+
+    `status` is the HTTP status: 403 wrong direction or secret, 404 unknown channel or key, 409 end already
+    attached, 503 draining. (410, a channel that has ended, is raised as `ChannelBroken`.)
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.status = status
+
+
+class CallError(IIIError):
+    """A call gave no value.
+
+    `code` and `message` are what travels; `function_id` and `invocation_id` name the call where known; `stacktrace`
+    is the callee's, if it sent one. Raise it in a handler to answer with a code of your own; any other exception
+    is answered as `invocation_failed`.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        stacktrace: str | None = None,
+        function_id: str | None = None,
+        invocation_id: str | None = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.stacktrace = stacktrace
+        self.function_id = function_id
+        self.invocation_id = invocation_id
+
+    def __str__(self) -> str:
+        where = f" (calling {self.function_id})" if self.function_id else ""
+        return f"{self.code}: {self.message}{where}"
+
+
+class ChannelBroken(trio.BrokenResourceError, IIIError):
+    """A channel ended, and not by its clean end (clauses C4.7 and C4.8).
+
+    `outcome` is how, in one word (`aborted`, `writer_lost`, `reader_cancelled`, `reader_lost`, `owner_lost`,
+    `expired`, `engine_closed`); `reason` is the text that came with it; `code` is the error code the other end gave
+    to `abort`, or the outcome where it gave none.
+    """
+
+    def __init__(self, outcome: str, reason: str, *, code: str | None = None) -> None:
+        super().__init__(f"{outcome}: {reason}" if reason else outcome)
+        self.outcome = outcome
+        self.reason = reason
+        self.code = code or outcome

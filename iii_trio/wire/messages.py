@@ -1,0 +1,176 @@
+"""The messages of a worker's link, one class a type.
+
+Payloads (`data`, `result`, `error`, `metadata`, schemas, configurations) are `Raw`: bytes that are passed on as they
+came and parsed only by whom they are for. An empty Raw is an absent field; `null` is `Raw(b"null")`: the two stay apart.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+ABSENT: Final = Raw()
+
+
+class _Message(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True):
+    """What all messages share: unknown fields are ignored, absent ones omitted."""
+
+
+class Action(msgspec.Struct, omit_defaults=True, frozen=True):
+    """How a call is to be made: `void` (no answer) or `enqueue` (through `queue`)."""
+
+    type: str
+    queue: str | None = None
+
+
+class WireError(msgspec.Struct, omit_defaults=True, frozen=True):
+    """An error as it travels. Code and message are always there and always text."""
+
+    code: str
+    message: str
+    stacktrace: str | None = None
+
+
+class RegisterTriggerType(_Message, tag="registertriggertype"):
+    id: str
+    description: str = ""
+    trigger_request_format: Raw = ABSENT
+    call_request_format: Raw = ABSENT
+    namespace: str | None = None
+
+
+class UnregisterTriggerType(_Message, tag="unregistertriggertype"):
+    id: str
+    namespace: str | None = None
+
+
+class RegisterFunction(_Message, tag="registerfunction"):
+    id: str
+    description: str | None = None
+    request_format: Raw = ABSENT
+    response_format: Raw = ABSENT
+    metadata: Raw = ABSENT
+    invocation: Raw = ABSENT
+
+
+class UnregisterFunction(_Message, tag="unregisterfunction"):
+    id: str
+
+
+class RegisterTrigger(_Message, tag="registertrigger"):
+    id: str
+    trigger_type: str
+    function_id: str
+    config: Raw = ABSENT
+    metadata: Raw = ABSENT
+    namespace: str | None = None
+    trigger_namespace: str | None = None
+
+
+class UnregisterTrigger(_Message, tag="unregistertrigger"):
+    id: str
+    trigger_type: str | None = None
+
+
+class TriggerRegistrationResult(_Message, tag="triggerregistrationresult"):
+    id: str
+    trigger_type: str
+    function_id: str
+    error: Raw = ABSENT
+
+
+class RegisterService(_Message, tag="registerservice"):
+    id: str
+
+
+class InvokeFunction(_Message, tag="invokefunction"):
+    function_id: str
+    invocation_id: str | None = None
+    data: Raw = ABSENT
+    traceparent: str | None = None
+    baggage: str | None = None
+    action: Action | None = None
+    metadata: Raw = ABSENT
+    namespace: str | None = None
+
+
+class InvocationResult(_Message, tag="invocationresult"):
+    invocation_id: str
+    function_id: str = ""
+    result: Raw = ABSENT
+    error: Raw = ABSENT
+    traceparent: str | None = None
+    baggage: str | None = None
+
+
+class Ping(_Message, tag="ping"):
+    pass
+
+
+class Pong(_Message, tag="pong"):
+    pass
+
+
+class WorkerRegistered(_Message, tag="workerregistered"):
+    """The engine's first message. `channel_secret` is ours (clause C8.2) and opens nothing but `Iii-Session`."""
+
+    worker_id: str
+    reattach_token: str | None = None
+    features: tuple[str, ...] = ()
+    channel_secret: str | None = None
+
+
+class Reattach(_Message, tag="reattach"):
+    previous_worker_id: str
+    reattach_token: str | None = None
+
+
+class RegistrationRejected(_Message, tag="registrationrejected"):
+    code: str
+    namespace: str
+    owner_worker_id: str
+    function_id: str | None = None
+    worker_name: str | None = None
+
+
+class ErrorMessage(_Message, tag="error"):
+    error: Raw = ABSENT
+
+
+class CancelInvocation(_Message, tag="cancelinvocation"):
+    """Ours (clause C8.3): the caller no longer wants the answer."""
+
+    invocation_id: str
+    reason: str = ""
+
+
+class ChannelEnded(_Message, tag="channelended"):
+    """Ours (clause C8.3): a channel that this session owns or holds an end of has its outcome."""
+
+    channel_id: str
+    outcome: str
+    reason: str = ""
+
+
+Message: TypeAlias = (
+    RegisterTriggerType
+    | UnregisterTriggerType
+    | RegisterFunction
+    | UnregisterFunction
+    | RegisterTrigger
+    | UnregisterTrigger
+    | TriggerRegistrationResult
+    | RegisterService
+    | InvokeFunction
+    | InvocationResult
+    | Ping
+    | Pong
+    | WorkerRegistered
+    | Reattach
+    | RegistrationRejected
+    | ErrorMessage
+    | CancelInvocation
+    | ChannelEnded
+)

@@ -1,0 +1,80 @@
+"""A channel end's ref: the small JSON value that names it, and where it is attached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeGuard
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import attrs
+
+from ..errors import MessageError
+from .codes import Direction
+from .json import JsonValue
+
+
+@attrs.frozen
+class Ref:
+    """Names one end of one channel. Plain JSON on the wire; the access key opens this direction only (clause C1.2)."""
+
+    channel_id: str
+    access_key: str = attrs.field(repr=False)
+    direction: Direction = attrs.field(converter=Direction)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The ref as it travels inside a payload."""
+        return {"channel_id": self.channel_id, "access_key": self.access_key, "direction": str(self.direction)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, JsonValue]) -> Ref:
+        """Read a ref. Raises MessageError if `value` is none."""
+        if not is_ref(value):
+            raise MessageError(f"not a channel ref: {value!r}; it needs channel_id, access_key and direction")
+        return cls(str(value["channel_id"]), str(value["access_key"]), Direction(str(value["direction"])))
+
+
+def is_ref(value: object) -> TypeGuard[Mapping[str, JsonValue]]:
+    """Whether SDKs would take this JSON value for a ref: three strings, a known direction, extra keys allowed."""
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("channel_id"), str)
+        and isinstance(value.get("access_key"), str)
+        and value.get("direction") in ("read", "write")
+    )
+
+
+def find_refs(value: JsonValue, path: str = "") -> Iterator[tuple[str, Ref]]:
+    """Every ref in a JSON value, with its path (`"a.b.0.c"`; `""` for the value itself)."""
+    waiting: list[tuple[str, JsonValue]] = [(path, value)]
+    while waiting:  # a loop, not recursion: payloads may be nested deeply
+        at, item = waiting.pop()
+        if is_ref(item):
+            yield at, Ref.from_json(item)
+        elif isinstance(item, dict):
+            waiting.extend((f"{at}.{key}" if at else key, inner) for key, inner in reversed(item.items()))
+        elif isinstance(item, list):
+            waiting.extend((f"{at}.{i}" if at else str(i), inner) for i, inner in reversed(list(enumerate(item))))
+
+
+PREFIX = "/ws/channels/"
+
+
+def attach_target(ref: Ref, base: str = "/") -> str:
+    """The request target at which this end is attached: path and query, below the path of `base`."""
+    parts = urlsplit(base)
+    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("key", ref.access_key), ("dir", ref.direction)])
+    return f"{parts.path.rstrip('/')}{PREFIX}{quote(ref.channel_id, safe='')}?{query}"
+
+
+def read_attach_target(path: str, query: str) -> Ref:
+    """The ref that a request target names.
+
+    Raises MessageError if `key` or `dir` is missing or `dir` is neither `read` nor `write`. SDKs may put other
+    parameters before or after; of several of one name the last counts, as SDKs append theirs.
+    """
+    named = dict(parse_qsl(query, keep_blank_values=True))
+    if not named.get("key"):
+        raise MessageError("the query parameter `key` (the ref's access_key) is missing")
+    if named.get("dir") not in ("read", "write"):
+        raise MessageError("the query parameter `dir` must be `read` or `write`")
+    return Ref(path.removeprefix(PREFIX), named["key"], Direction(named["dir"]))
