@@ -14,7 +14,7 @@ from msgspec import Raw
 ABSENT: Final = Raw()
 
 
-class _Message(msgspec.Struct, tag_field="type", omit_defaults=True, frozen=True):
+class _Message(msgspec.Struct, tag_field="type", omit_defaults=True):
     """What all messages share: unknown fields are ignored, absent ones omitted."""
 
 

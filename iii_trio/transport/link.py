@@ -1,0 +1,135 @@
+"""What a worker needs of its engine, whatever lies between them.
+
+A *link* carries the worker protocol's messages both ways. A *writing end* and a *reading end* are one end of one channel
+each. An *address* makes links and ends. There are two addresses: an engine behind a socket (`dial.py`), and an engine in
+the same process, whose links are `MemoryLink` and whose ends are the engine's own pipe, without sockets or frames.
+
+Everything here that has an owner's task behind it is opened with `nursery.start(...)`: the task belongs to the nursery's
+owner, lives as long as the link or end does, and returns when that is over. Cancelling it ends the link or end at once
+(a writing end then is aborted, never closed cleanly).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+import trio
+
+from ..wire import Outcome, Ref
+
+
+@attrs.frozen
+class End:
+    """How an end of a channel, or a link, came to its end. A value: expected ends are not exceptions.
+
+    `outcome` is None for a link, and `code` is the error code that the other side gave, if it gave one.
+    """
+
+    outcome: Outcome | None
+    reason: str = ""
+    code: str | None = None
+
+
+@attrs.frozen
+class Identity:
+    """Who attaches an end: the session that becomes its holder, and the call it is used in (clause C8.2)."""
+
+    worker_id: str
+    channel_secret: str
+    invocation_id: str | None = None
+
+
+class Link(Protocol):
+    """Carries messages to and from an engine."""
+
+    async def receive(self) -> bytes | None:
+        """The next message; None once the link is over (`ended` then says why).
+
+        If cancelled: no message is lost.
+        """
+
+    def send(self, message: bytes) -> None:
+        """Put a message on its way, whole, without waiting.
+
+        On a link that is over this does nothing: the receiving side learns of the end.
+        """
+
+    async def wait_room(self) -> None:
+        """Wait until what was sent but not yet taken is under the link's bound, or the link is over."""
+
+    def close(self, reason: str = "") -> None:
+        """Say goodbye and end the link. What was sent before is still delivered. Does not wait."""
+
+    @property
+    def ended(self) -> End | None:
+        """Why the link is over, or None while it is not."""
+
+
+class WritingEnd(Protocol):
+    """The end of a channel into which items go."""
+
+    async def put(self, item: bytes | str) -> None:
+        """Put one item on its way, waiting for room first (not for its delivery).
+
+        Raises ChannelBroken once the channel has ended otherwise. If cancelled: the item is not sent.
+        """
+
+    async def close(self) -> None:
+        """End cleanly; returns when the engine has everything.
+
+        Raises ChannelBroken if the channel ended otherwise before. If cancelled: the channel is aborted.
+        """
+
+    def abort(self, reason: str, code: str | None = None) -> None:
+        """End by force, now, without waiting: what is still on its way may be dropped. Harmless once ended."""
+
+    @property
+    def ended(self) -> End | None:
+        """How the channel ended as far as this end has been told, or None."""
+
+    async def wait_ended(self) -> End:
+        """Wait until this end is over, and say how."""
+
+
+class ReadingEnd(Protocol):
+    """The end of a channel from which items come."""
+
+    async def take(self) -> bytes | str:
+        """The next item, whole.
+
+        Raises trio.EndOfChannel after the clean end, ChannelBroken after any other. If cancelled: nothing is lost.
+        """
+
+    def cancel(self, reason: str, code: str | None = None) -> None:
+        """Want no more, now, without waiting. After the clean end, or a second time, this does nothing."""
+
+    @property
+    def ended(self) -> End | None:
+        """How the channel ended as far as this end has been told, or None."""
+
+    async def wait_ended(self) -> End:
+        """Wait until this end is over, and say how."""
+
+
+class Address(Protocol):
+    """Where an engine is, and how to reach it."""
+
+    async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
+        """Open a link (`nursery.start`). Raises ConnectionFailed, naming the address and the cause."""
+
+    async def attach_writer(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
+    ) -> None:
+        """Attach the writing end that `ref` names (`nursery.start`).
+
+        Raises AttachRefused, ChannelBroken if the channel has already ended, ConnectionFailed.
+        """
+
+    async def attach_reader(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
+    ) -> None:
+        """Attach the reading end that `ref` names (`nursery.start`). Raises as `attach_writer` does."""
+
+    def __str__(self) -> str:
+        """The address as a person would write it, without secrets."""
