@@ -1,0 +1,92 @@
+"""Settings of an engine: frozen values, units in every name, checked where they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from attrs import validators
+
+from .errors import ConfigError
+
+_positive: Any = validators.gt(0)
+_at_least_zero: Any = validators.ge(0)
+_positive_or_none: Any = validators.optional(_positive)
+
+
+@attrs.frozen
+class Limits:
+    """What one peer, and all together, may take of an engine."""
+
+    message_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
+    """The largest message that is accepted, on worker and channel sockets alike."""
+    outbox_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=_positive)
+    """What may wait for a slow worker before calls to it are refused. One message of any size may always wait."""
+    outbox_reserve_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_at_least_zero)
+    """What results and control messages may take beyond that, before the session is cut off."""
+    channels_per_session: int = attrs.field(default=16_384, validator=_positive)
+    channels: int = attrs.field(default=65_536, validator=_positive)
+    sessions: int = attrs.field(default=10_000, validator=_positive)
+    connections: int = attrs.field(default=100_000, validator=_positive)
+    handshake_seconds: float = attrs.field(default=10.0, validator=_positive)
+    """From accepting a connection to the end of its handshake."""
+    head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
+    """The largest head of an HTTP request."""
+
+
+@attrs.frozen
+class ChannelDefaults:
+    """What a channel gets whose creator does not say otherwise (clauses C1.4 and C2.3)."""
+
+    buffer_size: int = attrs.field(default=64, validator=validators.and_(validators.ge(1), validators.le(1024)))
+    """Items that may wait in the pipe."""
+    max_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
+    """Bytes that may wait in the pipe; one message more may always pass."""
+    expires_after_seconds: float | None = attrs.field(default=300.0, validator=_positive_or_none)
+    """How long one attached end waits for the other without activity; None: for ever."""
+    ended_remembered: int = attrs.field(default=1_000, validator=_at_least_zero)
+    """How many ended channels are remembered, to tell late comers how they ended (clause C2.1)."""
+
+
+@attrs.frozen
+class Patience:
+    """How long an engine waits for a peer that does not do what is due."""
+
+    goodbye_seconds: float = attrs.field(default=5.0, validator=_positive)
+    """For a Close to be answered and the connection to end, before it is dropped (clause C4.1)."""
+    stalled_session_seconds: float = attrs.field(default=60.0, validator=_positive)
+    """A worker that takes no byte for so long, with data waiting for it, is cut off."""
+    dead_peer_seconds: float = attrs.field(default=150.0, validator=_positive)
+    """A peer whose kernel is silent for so long is dead (clause C3.3). Merely slow peers are never cut off by this."""
+    registration_grace_seconds: float = attrs.field(default=5.0, validator=_at_least_zero)
+    """How long registrations wait for `engine::workers::register` to name their namespace."""
+    reattach_grace_seconds: float = attrs.field(default=0.0, validator=_at_least_zero)
+    """How long a lost worker's channels wait for it to come back with its token (clause C4.6)."""
+
+
+@attrs.frozen
+class Listener:
+    """One place to listen at. Port 0 lets the system choose; the bound address is told when it is."""
+
+    host: str = "127.0.0.1"
+    port: int = attrs.field(default=49134, validator=validators.and_(validators.ge(0), validators.le(65535)))
+
+
+@attrs.frozen
+class EngineConfig:
+    """Everything that an engine can be told. `EngineConfig()` listens nowhere by itself: see `Engine.listen`."""
+
+    listeners: tuple[Listener, ...] = attrs.field(default=(Listener(),), converter=tuple)
+    """Where `serve_engine` listens."""
+    limits: Limits = attrs.field(factory=Limits)
+    channels: ChannelDefaults = attrs.field(factory=ChannelDefaults)
+    patience: Patience = attrs.field(factory=Patience)
+    name: str = "iii-trio"
+
+    @classmethod
+    def make(cls, **settings: Any) -> EngineConfig:
+        """An EngineConfig, with what is wrong said as a ConfigError that names the key."""
+        try:
+            return cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
