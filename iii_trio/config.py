@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -70,13 +71,19 @@ class Listener:
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=49134, validator=validators.and_(validators.ge(0), validators.le(65535)))
+    handshake_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
+    """As `Limits.handshake_seconds`, for this listener; None: that one."""
+
+
+def _tuple_of_listeners(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+    return tuple(listeners)
 
 
 @attrs.frozen
 class EngineConfig:
     """Everything that an engine can be told. `EngineConfig()` listens nowhere by itself: see `Engine.listen`."""
 
-    listeners: tuple[Listener, ...] = attrs.field(default=(Listener(),), converter=tuple)
+    listeners: tuple[Listener, ...] = attrs.field(default=(Listener(),), converter=_tuple_of_listeners)
     """Where `serve_engine` listens."""
     limits: Limits = attrs.field(factory=Limits)
     channels: ChannelDefaults = attrs.field(factory=ChannelDefaults)

@@ -1,0 +1,235 @@
+"""The configuration file: what it means, and the exact sentence for everything that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iii_trio.config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
+from iii_trio.config_file import default_config, parse_config, read_config
+from iii_trio.errors import ConfigError
+
+ENTRY = "workers:\n  - name: iii-worker-manager\n"
+
+WRONG = {
+    "an unknown key at the top": (
+        "worker: []\n",
+        "config.yaml:1: unknown key `worker` at the top level; did you mean `workers`?",
+    ),
+    "an unknown key that resembles nothing": (
+        "workers: []\nzebra: 1\n",
+        "config.yaml:2: unknown key `zebra` at the top level; "
+        "known are registration_namespace_grace_ms, workers, modules",
+    ),
+    "a list where keys belong": (
+        "- name: iii-worker-manager\n",
+        "config.yaml:1: holds a list, not keys; start it with `workers:`",
+    ),
+    "keys where a list belongs": (
+        "workers:\n  iii-worker-manager: {}\n",
+        "config.yaml:1: `workers` is keys and values; make it a list of `- name: …`",
+    ),
+    "an entry that is no mapping": (
+        "workers:\n  - name: iii-worker-manager\n  - iii-http\n",
+        'config.yaml:3: an entry of `workers` is "iii-http"; write `- name: …`',
+    ),
+    "an entry without a name": (
+        "workers:\n  - config: {}\n",
+        "config.yaml:2: an entry of `workers` has no name; write `- name: …`",
+    ),
+    "a key given twice": (
+        "workers: []\n\nworkers: []\n",
+        "config.yaml:3: `workers` is given twice; keep one of the two",
+    ),
+    "no YAML": (
+        "workers:\n  - name: [\n",
+        "config.yaml:2: is not YAML: while parsing a flow node, expected the node content, but found '<stream end>'",
+    ),
+    "an unset variable": (
+        "# first\n" + ENTRY + "    config: { port: ${NOT_SET} }\n",
+        "config.yaml:4: environment variable NOT_SET is not set; set it, or give a default: ${NOT_SET:value}",
+    ),
+    "a port out of range": (
+        ENTRY + "    config:\n      host: localhost\n      port: 65536\n",
+        "config.yaml:5: `port` is 65536; give a number from 0 (the system chooses) to 65535",
+    ),
+    "a port that is a word": (
+        ENTRY + "    config: { port: http }\n",
+        'config.yaml:3: `port` is "http"; give a number from 0 (the system chooses) to 65535',
+    ),
+    "a port that is yes": (
+        ENTRY + "    config: { port: true }\n",
+        "config.yaml:3: `port` is true; give a number from 0 (the system chooses) to 65535",
+    ),
+    "a host that is a number": (
+        ENTRY + "    config: { host: 127 }\n",
+        "config.yaml:3: `host` is 127; give an address such as 127.0.0.1",
+    ),
+    "an unknown key of a listener": (
+        ENTRY + "    config: { prot: 1 }\n",
+        "config.yaml:3: unknown key `prot` in `config` of iii-worker-manager; did you mean `port`?",
+    ),
+    "access rules": (
+        ENTRY + "    config:\n      rbac: { auth_function_id: gate::auth }\n",
+        "config.yaml:4: `rbac`: this engine has no access rules yet, and a listener without them would let everybody "
+        "in; remove the key or use iii's engine",
+    ),
+    "middleware": (
+        ENTRY + "    config: { middleware_function_id: gate::all }\n",
+        "config.yaml:3: `middleware_function_id`: this engine has no access rules yet, and a listener without them "
+        "would let everybody in; remove the key or use iii's engine",
+    ),
+    "no time for a handshake": (
+        ENTRY + "    config: { handshake_timeout_ms: 0 }\n",
+        "config.yaml:3: `handshake_timeout_ms` is 0; give a whole number of milliseconds, at least 1",
+    ),
+    "a grace time in words": (
+        "registration_namespace_grace_ms: 5s\n",
+        'config.yaml:1: `registration_namespace_grace_ms` is "5s"; '
+        "give a whole number of milliseconds, at least 0",
+    ),
+    "two listeners at one place": (
+        ENTRY + "  - name: iii-worker-manager\n    config: { port: 49134 }\n",
+        "config.yaml:3: listens at 127.0.0.1:49134, as line 2 does; give each its own port",
+    ),
+    "two listeners at one place, with other deadlines": (
+        ENTRY + "  - name: iii-worker-manager\n    config: { handshake_timeout_ms: 1 }\n",
+        "config.yaml:3: listens at 127.0.0.1:49134, as line 2 does; give each its own port",
+    ),
+    "an entry of our own": (
+        "workers:\n  - name: iii-trio\n    config: {}\n",
+        "config.yaml:2: settings of iii-trio do not stand here; "
+        "put the key `iii-trio:` into the entry `- name: iii-worker-manager`",
+    ),
+    "our settings on another's entry": (
+        "workers:\n  - name: iii-http\n    iii-trio: {}\n",
+        "config.yaml:3: settings of iii-trio do not stand here; "
+        "put the key `iii-trio:` into the entry `- name: iii-worker-manager`",
+    ),
+    "our settings twice": (
+        ENTRY + "    iii-trio: {}\n  - name: iii-worker-manager\n    config: { port: 1 }\n    iii-trio: {}\n",
+        "config.yaml:6: `iii-trio` is given here and at line 3; keep one of the two",
+    ),
+    "an unknown section": (
+        ENTRY + "    iii-trio: { limit: {} }\n",
+        "config.yaml:3: unknown key `limit` in `iii-trio`; did you mean `limits`?",
+    ),
+    "an unknown limit": (
+        ENTRY + "    iii-trio:\n      limits:\n        message_byte: 1\n",
+        "config.yaml:5: unknown key `message_byte` in `iii-trio.limits`; did you mean `message_bytes`?",
+    ),
+    "a limit of another type": (
+        ENTRY + '    iii-trio:\n      limits: { channels: 1, sessions: "10" }\n',
+        'config.yaml:4: `limits.sessions` is "10"; give a whole number',
+    ),
+    "a limit that a validator refuses": (
+        ENTRY + "    iii-trio: { channels: { buffer_size: 2000 } }\n",
+        "config.yaml:3: `channels.buffer_size` is 2000; it must be <= 1024",
+    ),
+    "a time that is no number": (
+        ENTRY + "    iii-trio: { patience: { goodbye_seconds: .nan } }\n",
+        "config.yaml:3: `patience.goodbye_seconds` is NaN; give a number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG.values(), ids=WRONG.keys())
+def test_what_cannot_be_used_is_named_by_file_line_and_key(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "config.yaml", {})
+    assert str(caught.value) == sentence
+
+
+def test_an_empty_file_is_the_built_in_default() -> None:
+    for text in ("", "workers: []\n", "workers:\n", "# nothing\n"):
+        assert parse_config(text, "config.yaml", {}).config == default_config({}) == EngineConfig()
+
+
+def test_every_listener_entry_is_a_listener() -> None:
+    text = """
+workers:
+  - name: iii-worker-manager
+    image: ignored
+    config: { port: 49134, host: 0.0.0.0 }
+  - name: iii-worker-manager
+    config: { port: 0, handshake_timeout_ms: 1500 }
+  - name: iii-worker-manager
+    config: { port: 0, handshake_timeout_ms: 1500 }
+"""
+    found = parse_config(text, "config.yaml", {})
+    free = Listener(port=0, handshake_seconds=1.5)
+    assert found.config.listeners == (Listener("0.0.0.0", 49134), free, free)
+    assert found.warnings == ()
+
+
+def test_variables_are_put_in_before_the_text_is_yaml() -> None:
+    text = ENTRY + '    config: { port: "${PORT:1}", host: ${HOST:}${NAME:::1} }\n# ${NOT_SET}\n'
+    assert parse_config(text, "config.yaml", {}).config.listeners == (Listener("::1", 1),)
+    assert parse_config(text, "config.yaml", {"PORT": "2", "NAME": "b"}).config.listeners == (Listener("b", 2),)
+
+
+def test_lines_are_those_of_the_file_also_after_a_value_of_several_lines() -> None:
+    text = "# ${TEXT}\nworkers: []\nzebra: 1\n"
+    with pytest.raises(ConfigError, match=r"^config\.yaml:3: unknown key `zebra`"):
+        parse_config(text, "config.yaml", {"TEXT": "a\n# b\n# c"})
+
+
+def test_yaml_is_read_as_iii_reads_it() -> None:
+    """In YAML 1.2 `no` is a text and 1:30 is no ninety."""
+    found = parse_config(ENTRY + "    config: { host: no }\n", "config.yaml", {})
+    assert found.config.listeners[0].host == "no"
+
+
+def test_workers_that_are_not_here_are_warned_of_once_each() -> None:
+    text = "modules: [x]\nworkers:\n  - name: iii-http\n    config: {a: 1}\n  - name: configuration\n  - name: mine\n"
+    assert parse_config(text, "c.yaml", {}).warnings == (
+        "c.yaml:1: `modules` is iii's old spelling and has no effect here; move its entries to `workers`",
+        "c.yaml:3: worker `iii-http` is not part of this engine and is not started; "
+        "run it by itself, or remove the entry",
+        "c.yaml:6: worker `mine` is not part of this engine and is not started; run it by itself, or remove the entry",
+    )
+
+
+def test_our_own_settings_stand_beside_the_config_of_a_listener() -> None:
+    text = ENTRY + """
+    iii-trio:
+      name: tidewater
+      limits: { message_bytes: 1_000_000, handshake_seconds: 2 }
+      channels: { expires_after_seconds: null, buffer_size: 0x10 }
+      patience: { reattach_grace_seconds: 1.5 }
+"""
+    assert parse_config(text, "config.yaml", {}).config == EngineConfig(
+        name="tidewater",
+        limits=Limits(message_bytes=1_000_000, handshake_seconds=2.0),
+        channels=ChannelDefaults(expires_after_seconds=None, buffer_size=16),
+        patience=Patience(reattach_grace_seconds=1.5),
+    )
+
+
+def test_the_grace_time_of_the_environment_wins() -> None:
+    text = "registration_namespace_grace_ms: 2500\n"
+    assert parse_config(text, "c", {}).config.patience.registration_grace_seconds == 2.5
+    environ = {"III_NAMESPACE_GRACE_MS": "100"}
+    assert parse_config(text, "c", environ).config.patience.registration_grace_seconds == 0.1
+    assert default_config(environ).patience.registration_grace_seconds == 0.1
+    with pytest.raises(ConfigError, match="III_NAMESPACE_GRACE_MS is 'soon'; set it to a number of milliseconds"):
+        default_config({"III_NAMESPACE_GRACE_MS": "soon"})
+
+
+def test_a_file_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    content = b"\xef\xbb\xbfworkers: []  # kept\r\n"
+    path.write_bytes(content)
+    assert read_config(path, {}).config == EngineConfig()
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(tmp_path / "none.yaml", {})
+    said = f"{tmp_path}/none.yaml: cannot be read (No such file or directory); name another file with --config"
+    assert str(caught.value) == said
+    (tmp_path / "latin.yaml").write_bytes(b"workers: [] # caf\xe9")
+    with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8 text \(byte 17\); save it as UTF-8"):
+        read_config(tmp_path / "latin.yaml", {})
