@@ -1,0 +1,1 @@
+"""Decisions, without I/O: what happened goes in, effects come out. Pure."""

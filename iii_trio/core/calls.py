@@ -1,0 +1,314 @@
+"""What becomes of a call: routed to its callee, answered, refused, cancelled."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Raw
+
+from ..errors import CallError
+from ..wire import (
+    DEFAULT_NAMESPACE,
+    FEATURE,
+    Action,
+    CancelInvocation,
+    ErrorCode,
+    InvocationResult,
+    InvokeFunction,
+    Undecodable,
+    WireError,
+    encode,
+    from_json,
+    to_json,
+)
+from .effects import Deliver, Effects, Send, Tell
+from .invocation import Call, Cue
+from .session import Session
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+_SMALL_MESSAGE: Final = 1024 * 1024
+_NULL: Final = Raw(b"null")
+_NO_ERROR: Final = frozenset({b"", b"null", b"false"})
+_error_body: Final = msgspec.json.Decoder(WireError)
+
+NO_QUEUE: Final = (
+    "No queue provider is installed. `TriggerAction::Enqueue` routes through the `engine::queue::enqueue` provider, "
+    "which the standalone queue worker registers. Add it with `iii worker add queue`. (underlying: {})"
+)
+
+
+def invoke(hub: Hub, session: Session, call: InvokeFunction, now: float) -> Effects:
+    """A worker calls a function."""
+    action = call.action
+    invocation_id = call.invocation_id
+    if action is not None and action.type == "void":
+        invocation_id = None
+    try:
+        if invocation_id is not None and (len(invocation_id) != 36 or not _is_uuid(invocation_id)):
+            raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
+        if hub.draining:
+            raise CallError(ErrorCode.ENGINE_DRAINING, "The engine is shutting down and takes no new calls.")
+        if call.namespace is not None and not call.namespace.strip():
+            raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("namespace"))
+        if action is not None and action.type == "enqueue":
+            return _enqueue(hub, session, call, action, invocation_id)
+        function = hub.registry.find(call.namespace or DEFAULT_NAMESPACE, call.function_id)
+        if function is None:
+            raise CallError(ErrorCode.FUNCTION_NOT_FOUND, not_found(hub, call.namespace, call.function_id) + ".")
+        if function.builtin is not None:
+            try:
+                given = from_json(bytes(call.data or _NULL))
+            except ValueError as error:
+                raise bad_input(call.function_id, str(error)) from None
+            result = to_json(function.builtin(hub, session, given, now))
+            return hub.take_effects() + _answer_result(session, call, invocation_id, result)
+        assert function.owner is not None
+        return _deliver(
+            hub, session, function.owner, call, invocation_id, with_caller(session, bytes(call.data or _NULL))
+        )
+    except CallError as error:
+        return hub.take_effects() + _refuse(session, call, invocation_id, error)
+
+
+def answer(hub: Hub, session: Session, message: InvocationResult, now: float) -> Effects:
+    """A worker answers. Late, foreign and repeated answers find no call, and are ignored."""
+    call = session.answering.get(message.invocation_id)
+    if call is None:
+        return []
+    call.leave(Cue.ANSWER_CAME)
+    if call.caller is None:
+        return []
+    error = message.error
+    if bytes(error) not in _NO_ERROR:
+        return [_error_to(call, _well_formed(bytes(error)))]
+    return [_result_to(call, message.result)]
+
+
+def undelivered(hub: Hub, callee: str, invocation_id: str) -> Effects:
+    """The callee's outbox was full: the call is refused to its caller, and nobody else is stalled."""
+    session = hub.sessions.get(callee)
+    call = session.answering.get(invocation_id) if session is not None else None
+    if call is None or session is None:
+        return []
+    call.leave(Cue.CALLEE_IS_FULL)
+    message = f"{session.label} does not take what waits for it; the call was not delivered"
+    told: Effects = [Tell(logging.WARNING, message, {"session": session.id, "function": call.function_id})]
+    return told + fail(call, ErrorCode.CHANNEL_SEND_FAILED, message)
+
+
+def cancel(hub: Hub, session: Session, message: CancelInvocation, now: float) -> Effects:
+    """A caller no longer wants the answer (clause C5.5)."""
+    call = session.made.get(message.invocation_id)
+    if call is None:
+        return []
+    call.leave(Cue.CALLER_CANCELLED)
+    return _cancel_handler(call, message.reason or "the caller cancelled")
+
+
+def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) -> Effects:
+    """A message that cannot be read. Whoever waits for it is told; nothing of it goes on."""
+    about = {"session": session.id}
+    effects: Effects = [
+        Tell(logging.WARNING, f"{session.label} sent a message that cannot be read: {message.problem}", about)
+    ]
+    if message.invocation_id is None:
+        return effects
+    if message.type == "invokefunction":
+        error = bad_input(message.function_id, message.problem)
+        call = InvokeFunction(message.function_id, message.invocation_id)
+        effects += _refuse(session, call, message.invocation_id, error)
+    elif message.type == "invocationresult":
+        waiting = session.answering.get(message.invocation_id)
+        if waiting is not None:
+            waiting.leave(Cue.ANSWER_CAME)
+            effects += fail(waiting, ErrorCode.SERIALIZATION_ERROR, f"The result cannot be read: {message.problem}")
+    return effects
+
+
+def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
+    """The calls' part of clause C4.5: those it was answering fail, its own are dropped and their handlers cancelled."""
+    effects: Effects = []
+    for call in list(session.answering.values()):
+        call.leave(Cue.CALLEE_LEFT)
+        effects += fail(call, ErrorCode.INVOCATION_STOPPED, "Invocation stopped")
+    for call in list(session.made.values()):
+        call.leave(Cue.CALLER_LEFT)
+        effects += _cancel_handler(call, f"the caller, {session.label}, is gone: {reason}")
+    return effects
+
+
+def fail(call: Call, code: str, message: str) -> Effects:
+    """Tell a call's caller, if it waits, that there will be no value."""
+    if call.caller is None:
+        return []
+    return [_error_to(call, to_json(WireError(code, message)))]
+
+
+def bad_input(function_id: str, problem: str) -> CallError:
+    """The error for an input that a function of the engine cannot take."""
+    return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
+
+
+BLANK_NAMESPACE: Final = "`{}` is empty: it was named and left blank. Give it a name, or omit it to use `default`."
+
+
+def not_found(hub: Hub, namespace: str | None, function_id: str) -> str:
+    """`Function … not found in namespace …`, with a hint where else it is; without its final period."""
+    text = f"Function {function_id} not found in namespace {namespace or DEFAULT_NAMESPACE}"
+    elsewhere = hub.registry.namespaces_of(function_id)
+    return f"{text}. It is registered in namespace(s): {', '.join(elsewhere)}" if elsewhere else text
+
+
+def with_caller(session: Session, data: bytes) -> bytes:
+    """The payload with its caller's id in it, if it is an object."""
+    if data[:1] != b"{":
+        return data
+    inside = data[1:-1]
+    if not inside or inside.isspace():
+        return b"{" + session.caller_field
+    return data[:-1] + b"," + session.caller_field
+
+
+# --- inside
+
+
+def _deliver(
+    hub: Hub,
+    session: Session,
+    callee: Session,
+    message: InvokeFunction,
+    invocation_id: str | None,
+    data: bytes,
+    receipt: str | None = None,
+    function_id: str | None = None,
+) -> Effects:
+    call = Call(
+        id=invocation_id or hub.new_id(),
+        caller=None if invocation_id is None else session,
+        callee=callee,
+        function_id=message.function_id,
+        traceparent=message.traceparent,
+        baggage=message.baggage,
+        receipt=receipt,
+    )
+    if call.id in callee.answering or call.id in session.made:
+        raise CallError(ErrorCode.INVOCATION_ERROR, f"An invocation with the id {call.id} is under way already")
+    text = encode(
+        InvokeFunction(
+            function_id=function_id or message.function_id,
+            invocation_id=call.id,
+            data=Raw(data),
+            traceparent=message.traceparent,
+            baggage=message.baggage,
+            metadata=message.metadata,
+        )
+    )
+    if len(text) > _SMALL_MESSAGE and not callee.takes_large_messages:
+        raise CallError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"The call is {len(text)} bytes; {callee.label} takes at most {_SMALL_MESSAGE}. Use a channel.",
+        )
+    call.enter()  # before it is sent: its answer may be there at once
+    return [Deliver(callee.id, text, call.id)]
+
+
+def _enqueue(hub: Hub, session: Session, call: InvokeFunction, action: Action, invocation_id: str | None) -> Effects:
+    provider = hub.registry.find(DEFAULT_NAMESPACE, "engine::queue::enqueue")
+    if provider is None or provider.owner is None:
+        raise CallError(
+            ErrorCode.ENQUEUE_ERROR, NO_QUEUE.format(not_found(hub, DEFAULT_NAMESPACE, "engine::queue::enqueue"))
+        )
+    receipt = hub.new_id()
+    job: dict[str, object] = {
+        "queue": action.queue,
+        "function_id": call.function_id,
+        "data": call.data or _NULL,
+        "messageReceiptId": receipt,
+        "traceparent": call.traceparent,
+        "baggage": call.baggage,
+    }
+    if call.namespace is not None and call.namespace != DEFAULT_NAMESPACE:
+        job["namespace"] = call.namespace
+    return _deliver(
+        hub, session, provider.owner, call, invocation_id, to_json(job), receipt, function_id="engine::queue::enqueue"
+    )
+
+
+def _answer_result(session: Session, call: InvokeFunction, invocation_id: str | None, result: bytes) -> Effects:
+    if invocation_id is None:
+        return []
+    text = encode(
+        InvocationResult(
+            invocation_id, call.function_id, Raw(result), traceparent=call.traceparent, baggage=call.baggage
+        )
+    )
+    return [Send(session.id, text)]
+
+
+def _refuse(session: Session, call: InvokeFunction, invocation_id: str | None, error: CallError) -> Effects:
+    """Answer a call that goes nowhere; a void one only leaves a line in the log."""
+    if invocation_id is None:
+        about = {"session": session.id, "function": call.function_id}
+        return [Tell(logging.WARNING, f"a void call by {session.label} went nowhere: {error.message}", about)]
+    body = Raw(to_json(WireError(error.code, error.message, error.stacktrace)))
+    text = encode(
+        InvocationResult(
+            invocation_id, call.function_id, error=body, traceparent=call.traceparent, baggage=call.baggage
+        )
+    )
+    return [Send(session.id, text)]
+
+
+def _result_to(call: Call, result: Raw) -> Send:
+    assert call.caller is not None
+    if call.receipt is not None:
+        result = Raw(to_json({"messageReceiptId": call.receipt}))
+    text = encode(
+        InvocationResult(call.id, call.function_id, result, traceparent=call.traceparent, baggage=call.baggage)
+    )
+    if len(text) > _SMALL_MESSAGE and not call.caller.takes_large_messages:
+        problem = f"The result is {len(text)} bytes; {call.caller.label} takes at most {_SMALL_MESSAGE}. Use a channel."
+        return _error_to(call, to_json(WireError(ErrorCode.PAYLOAD_TOO_LARGE, problem)))
+    return Send(call.caller.id, text)
+
+
+def _error_to(call: Call, body: bytes) -> Send:
+    assert call.caller is not None
+    if call.receipt is not None:
+        error = _error_body.decode(body)
+        body = to_json(WireError(ErrorCode.ENQUEUE_ERROR, f"{error.code}: {error.message}"))
+    text = encode(
+        InvocationResult(call.id, call.function_id, error=Raw(body), traceparent=call.traceparent, baggage=call.baggage)
+    )
+    return Send(call.caller.id, text)
+
+
+def _well_formed(body: bytes) -> bytes:
+    """An error body as SDKs can take it: code and message are texts, and there."""
+    try:
+        _error_body.decode(body)
+    except msgspec.DecodeError:
+        said = body.decode(errors="replace")[:200]
+        return to_json(WireError(ErrorCode.INVOCATION_FAILED, f"The worker answered with an error of no known shape: {said}"))
+    return body
+
+
+def _cancel_handler(call: Call, reason: str) -> Effects:
+    if FEATURE not in call.callee.features:
+        return []
+    return [Send(call.callee.id, encode(CancelInvocation(call.id, reason)))]
+
+
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+
+
+def _is_uuid(text: str) -> bool:
+    return (
+        text[8] == text[13] == text[18] == text[23] == "-"
+        and len(text) - text.count("-") == 32
+        and _HEX.issuperset(text.replace("-", ""))
+    )

@@ -1,0 +1,59 @@
+"""The closed list of what the core may ask of the shell."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from ..wire import Outcome
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Put a message into a session's outbox: a result, or a control message, that may use the reserve."""
+
+    session: str
+    message: bytes
+
+
+class Deliver(msgspec.Struct, frozen=True):
+    """Put a call into its callee's outbox; if that is full, say `Hub.undeliverable(session, invocation_id)`."""
+
+    session: str
+    message: bytes
+    invocation_id: str
+
+
+class HangUp(msgspec.Struct, frozen=True):
+    """End a session's link: with this close code, or (None) by dropping it."""
+
+    session: str
+    code: int | None
+    reason: str
+
+
+class SealPipe(msgspec.Struct, frozen=True):
+    """A channel's writer has closed cleanly: behind what waits is the clean end."""
+
+    channel: str
+
+
+class EndChannel(msgspec.Struct, frozen=True):
+    """A channel has its outcome: break its pipe unless completed, tell its attached ends, forget it."""
+
+    channel: str
+    outcome: Outcome
+    reason: str
+    code: str | None = None
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Something worth a line in the log. `about` are ids: session, function, channel, …"""
+
+    level: int
+    text: str
+    about: dict[str, str]
+
+
+Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Tell
+Effects: TypeAlias = list[Effect]

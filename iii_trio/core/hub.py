@@ -1,0 +1,204 @@
+"""The whole engine without I/O: the ledgers, and what may happen to them.
+
+Everything here is synchronous: a step cannot be interrupted, so a teardown needs no claims and no locks. Every input
+gives back the effects that the shell has to perform before the next input.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ..config import EngineConfig
+from ..wire import (
+    FEATURE,
+    CancelInvocation,
+    InvocationResult,
+    InvokeFunction,
+    Message,
+    Ping,
+    Pong,
+    Reattach,
+    RegisterFunction,
+    RegisterService,
+    RegisterTrigger,
+    RegisterTriggerType,
+    TriggerRegistrationResult,
+    Undecodable,
+    UnregisterFunction,
+    UnregisterTrigger,
+    UnregisterTriggerType,
+    WorkerRegistered,
+    decode,
+    encode,
+)
+from . import calls, registration
+from .builtins import register_builtins
+from .channels import Channels
+from .effects import Effects, HangUp, Send, Tell
+from .registry import Registry
+from .session import Cue, Session
+from .session import Phase as SessionPhase
+
+
+class Hub:
+    """An engine's decisions.
+
+    `new_id` makes ids and secrets (UUID v4 text, unguessable outside simulations). Times are seconds of any one clock.
+    """
+
+    def __init__(self, config: EngineConfig, new_id: Callable[[], str]) -> None:
+        self.config = config
+        self.new_id = new_id
+        self.sessions: dict[str, Session] = {}
+        self.registry = Registry()
+        self.channels = Channels(config.channels, config.limits, new_id)
+        self.channels.serve_sessions(self.sessions)
+        self.draining = False
+        self._graces: list[tuple[float, str]] = []
+        self._extra: Effects = []
+        register_builtins(self)
+
+    # --- inputs
+
+    def connected(self, now: float, now_ms: int, *, peer: str | None, in_process: bool) -> tuple[Session, Effects]:
+        """A worker's link is up."""
+        session = Session(
+            id=self.new_id(),
+            reattach_token=self.new_id(),
+            channel_secret=self.new_id(),
+            connected_at=now,
+            connected_at_ms=now_ms,
+            peer=peer,
+            in_process=in_process,
+        )
+        self.sessions[session.id] = session
+        heapq.heappush(self._graces, (now + self.config.patience.registration_grace_seconds, session.id))
+        hello = WorkerRegistered(session.id, session.reattach_token, (FEATURE,), session.channel_secret)
+        told = Tell(logging.DEBUG, f"worker {session.id} connected", {"session": session.id, "peer": peer or ""})
+        return session, [Send(session.id, encode(hello)), told]
+
+    def received(self, session: Session, text: bytes | bytearray, now: float) -> Effects:
+        """A session sent a message. Total: whatever it is, it harms at most the session that sent it."""
+        if session.life.phase is SessionPhase.GONE:
+            return []
+        return self.handle(session, decode(text), now)
+
+    def handle(self, session: Session, message: Message | Undecodable, now: float) -> Effects:
+        """What a message of this session leads to."""
+        handler = _HANDLERS.get(type(message))
+        if handler is None:
+            return []  # a type that only engines send
+        if session.life.phase is SessionPhase.UNNAMED and type(message) in _REGISTRATIONS:
+            session.held_back.append(message)  # type: ignore[arg-type]
+            return []
+        return handler(self, session, message, now)
+
+    def undelivered(self, session_id: str, invocation_id: str) -> Effects:
+        """A `Deliver` found its callee's outbox full."""
+        return calls.undelivered(self, session_id, invocation_id)
+
+    def disconnected(self, session: Session, reason: str, now: float) -> Effects:
+        """A session's link is over: all of clause C4.5 in this one step, in its order. Harmless the second time."""
+        if session.life.over:
+            return []
+        session.life.take(Cue.LEFT)
+        del self.sessions[session.id]
+        session.held_back.clear()
+        cause = f"{session.label} is gone: {reason}"
+        effects = self.channels.session_ended(session, cause, now)
+        effects += calls.session_ended(self, session, reason)
+        self.registry.remove_all_of(session)
+        effects.append(Tell(logging.INFO, cause, {"session": session.id}))
+        return effects
+
+    def tick(self, now: float) -> Effects:
+        """Time has passed: do what is due."""
+        effects = self.channels.expire(now)
+        while self._graces and self._graces[0][0] <= now:
+            _, session_id = heapq.heappop(self._graces)
+            session = self.sessions.get(session_id)
+            if session is not None and session.life.phase is SessionPhase.UNNAMED:
+                effects += registration.waited_long_enough(self, session, now)
+        return effects
+
+    def next_due(self) -> float | None:
+        """When `tick` has something to do, at the latest; None if never."""
+        dues = [heap_top for heap_top in (self.channels.next_due(), self._grace_due()) if heap_top is not None]
+        return min(dues, default=None)
+
+    def drain(self) -> None:
+        """From now on, no new calls."""
+        self.draining = True
+
+    def close(self, reason: str, now: float) -> Effects:
+        """The engine shuts down: every channel ends, every link is dropped (SDKs then try again elsewhere)."""
+        effects = self.channels.close_all(reason, now)
+        for session in list(self.sessions.values()):
+            effects.append(HangUp(session.id, 1012, reason))
+            effects += self.disconnected(session, reason, now)
+        return effects
+
+    # --- for the handlers
+
+    def also(self, effects: Effects) -> None:
+        """Have these effects performed with those of the input under way."""
+        self._extra += effects
+
+    def take_effects(self) -> Effects:
+        """What `also` collected."""
+        effects, self._extra = self._extra, []
+        return effects
+
+    def by_secret(self, worker_id: str, secret: str) -> Session | None:
+        """The session that `Iii-Session` names (clause C8.2), or None if the secret is not its own."""
+        session = self.sessions.get(worker_id)
+        return session if session is not None and registration.same(secret, session.channel_secret) else None
+
+    def _grace_due(self) -> float | None:
+        while self._graces:
+            session = self.sessions.get(self._graces[0][1])
+            if session is not None and session.life.phase is SessionPhase.UNNAMED:
+                return self._graces[0][0]
+            heapq.heappop(self._graces)
+        return None
+
+
+def _ping(hub: Hub, session: Session, message: Ping, now: float) -> Effects:
+    return [Send(session.id, encode(Pong()))]
+
+
+def _nothing(hub: Hub, session: Session, message: object, now: float) -> Effects:
+    return []
+
+
+def _not_yet(hub: Hub, session: Session, message: Message, now: float) -> Effects:
+    text = f"{session.label} sent {type(message).__name__}, which this engine does not serve yet"
+    return [Tell(logging.WARNING, text, {"session": session.id})]
+
+
+_REGISTRATIONS: Final = frozenset(
+    {RegisterFunction, UnregisterFunction, RegisterService, RegisterTrigger, UnregisterTrigger, RegisterTriggerType,
+     UnregisterTriggerType}
+)  # fmt: skip
+"""What waits until the session's namespace is known."""
+
+_HANDLERS: Final[Mapping[type, Callable[[Hub, Session, Any, float], Effects]]] = {
+    InvokeFunction: calls.invoke,
+    InvocationResult: calls.answer,
+    CancelInvocation: calls.cancel,
+    Undecodable: calls.undecodable,
+    RegisterFunction: registration.register_function,
+    UnregisterFunction: registration.unregister_function,
+    RegisterService: _nothing,
+    RegisterTrigger: _not_yet,
+    UnregisterTrigger: _not_yet,
+    RegisterTriggerType: _not_yet,
+    UnregisterTriggerType: _not_yet,
+    TriggerRegistrationResult: _not_yet,
+    Reattach: registration.reattach,
+    Ping: _ping,
+    Pong: _nothing,
+}

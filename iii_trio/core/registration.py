@@ -1,0 +1,174 @@
+"""Who a session is, and what it offers: names, namespaces, functions, coming back."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..errors import CallError
+from ..structure import BadShape, structure
+from ..wire import (
+    DEFAULT_NAMESPACE,
+    Close,
+    ErrorCode,
+    JsonValue,
+    Reattach,
+    RegisterFunction,
+    RegistrationRejected,
+    Rejection,
+    UnregisterFunction,
+    encode,
+)
+from .calls import bad_input
+from .effects import Effects, HangUp, Send, Tell
+from .registry import Function
+from .session import Cue, Phase, Session, WorkerInfo, sanitised
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+
+def same(a: str, b: str) -> bool:
+    """Compare secrets in constant time."""
+    return hmac.compare_digest(a.encode(), b.encode())
+
+
+@attrs.frozen
+class RegisterInput:
+    """The payload of `engine::workers::register`."""
+
+    runtime: str = "unknown"
+    version: str | None = None
+    name: str | None = None
+    description: str | None = None
+    os: str | None = None
+    pid: int | None = None
+    isolation: str | None = None
+    namespace: str | None = None
+    features: list[str] | None = None
+
+
+def register_worker(hub: Hub, session: Session, given: JsonValue, now: float) -> JsonValue:
+    """`engine::workers::register`: a session says who it is; what it registered before now takes effect."""
+    try:
+        said = structure(_without_nulls(given), RegisterInput)
+    except BadShape as problem:
+        raise bad_input("engine::workers::register", str(problem)) from None
+    if said.pid is not None and not 0 <= said.pid < 2**32:
+        raise bad_input("engine::workers::register", "pid: expected a number from 0 to 4294967295")
+    if said.namespace is not None and not said.namespace.strip():
+        raise CallError(
+            ErrorCode.INVALID_NAMESPACE,
+            f"namespace is empty: worker '{said.name}' declared \"{said.namespace}\". "
+            "Give it a name, or omit the field to register in 'default'.",
+        )
+    name = sanitised(said.name)
+    session.features = frozenset(said.features or ())
+    fixed = session.life.phase is not Phase.UNNAMED
+    namespace = session.namespace if fixed else said.namespace or DEFAULT_NAMESPACE
+    if fixed and said.namespace is not None and said.namespace != session.namespace:
+        text = f"{session.label} names its namespace too late: it stays '{session.namespace}'"
+        hub.also([Tell(logging.WARNING, text, {"session": session.id})])
+    if name is not None:
+        holder = hub.registry.claim_name(namespace, name, session)
+        if holder is not None:
+            _reject_worker(hub, session, namespace, name, holder)
+            return {"success": False}
+    session.info = WorkerInfo(
+        said.runtime, said.version, name, sanitised(said.description), said.os, said.pid, said.isolation
+    )
+    session.namespace = namespace
+    session.life.take(Cue.NAMED)
+    _release_held_back(hub, session, now)
+    text = f"{session.label} serves in namespace '{namespace}'"
+    hub.also([Tell(logging.INFO, text, {"session": session.id, "namespace": namespace})])
+    return {"success": True}
+
+
+def waited_long_enough(hub: Hub, session: Session, now: float) -> Effects:
+    """The grace is over: registrations go to the default namespace."""
+    session.life.take(Cue.WAITED_LONG_ENOUGH)
+    if session.held_back:
+        text = f"{session.label} did not name its namespace in time: '{DEFAULT_NAMESPACE}' it is"
+        hub.also([Tell(logging.WARNING, text, {"session": session.id})])
+    _release_held_back(hub, session, now)
+    return hub.take_effects()
+
+
+def register_function(hub: Hub, session: Session, message: RegisterFunction, now: float) -> Effects:
+    """A session offers a function, or describes one of its own anew."""
+    if message.invocation and bytes(message.invocation) != b"null":
+        text = (
+            f"{session.label} registered {message.id} to be invoked over HTTP: this engine has no module for that, "
+            "so calls of it will find no function"
+        )
+        return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id})]
+    reserved = message.id.startswith("engine::") and session.namespace != DEFAULT_NAMESPACE
+    taken = hub.registry.find(session.namespace, message.id)
+    ours = taken is not None and taken.owner is None
+    if reserved or ours:
+        return _reject_function(session, message.id, "")
+    other = hub.registry.add(
+        Function(
+            namespace=session.namespace,
+            id=message.id,
+            owner=session,
+            description=message.description,
+            request_format=message.request_format,
+            response_format=message.response_format,
+            metadata=message.metadata,
+        )
+    )
+    if other is not None and other.owner is not None:
+        return _reject_function(session, message.id, other.owner.id)
+    return []
+
+
+def unregister_function(hub: Hub, session: Session, message: UnregisterFunction, now: float) -> Effects:
+    """A session withdraws a function; calls under way go on."""
+    hub.registry.remove(session.namespace, message.id, session)
+    return []
+
+
+def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effects:
+    """A worker is back: its old connection is retired before anything else of the new one is read."""
+    old = hub.sessions.get(message.previous_worker_id)
+    if old is None or old is session or not same(message.reattach_token or "", old.reattach_token):
+        return []
+    reason = f"it came back as {session.id}"
+    return [HangUp(old.id, None, reason), *hub.disconnected(old, reason, now)]
+
+
+def _release_held_back(hub: Hub, session: Session, now: float) -> None:
+    waiting, session.held_back = session.held_back, []
+    for message in waiting:
+        hub.also(hub.handle(session, message, now))
+
+
+def _reject_worker(hub: Hub, session: Session, namespace: str, name: str, holder: Session) -> None:
+    rejection = RegistrationRejected(Rejection.WORKER, namespace, holder.id, worker_name=name)
+    text = f"worker {session.id} was refused: {holder.label} has the name '{name}' in namespace '{namespace}'"
+    hub.also(
+        [
+            Send(session.id, encode(rejection)),
+            HangUp(session.id, Close.NORMAL, "another worker has this name"),
+            Tell(logging.WARNING, text, {"session": session.id}),
+        ]
+    )
+    session.held_back.clear()
+
+
+def _reject_function(session: Session, function_id: str, owner: str) -> Effects:
+    rejection = RegistrationRejected(Rejection.FUNCTION, session.namespace, owner, function_id=function_id)
+    whose = f"worker {owner} has it" if owner else "the id is the engine's own"
+    text = f"{session.label} may not register {function_id}: {whose}"
+    about = {"session": session.id, "function": function_id}
+    return [Send(session.id, encode(rejection)), Tell(logging.WARNING, text, about)]
+
+
+def _without_nulls(given: JsonValue) -> Any:
+    """A null is an absent field."""
+    return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given

@@ -1,0 +1,109 @@
+"""The life of a worker's connection, and what the engine knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ..lifecycle import Lifecycle, Table
+from ..wire import DEFAULT_NAMESPACE, LARGE_MESSAGES, Message
+
+if TYPE_CHECKING:
+    from .invocation import Call
+
+
+class Phase(Enum):
+    """Where a session is in its life."""
+
+    UNNAMED = auto()  # its namespace is not known yet: registrations wait
+    SERVING = auto()
+    GONE = auto()
+
+
+class Cue(Enum):
+    """What happened to a session."""
+
+    NAMED = auto()
+    WAITED_LONG_ENOUGH = auto()
+    LEFT = auto()
+
+
+SESSION: Final[Table[Phase, Cue]] = {
+    Phase.UNNAMED: {Cue.NAMED: Phase.SERVING, Cue.WAITED_LONG_ENOUGH: Phase.SERVING, Cue.LEFT: Phase.GONE},
+    Phase.SERVING: {Cue.NAMED: Phase.SERVING, Cue.LEFT: Phase.GONE},
+    Phase.GONE: {},
+}
+
+
+@attrs.frozen
+class WorkerInfo:
+    """What a worker says of itself (`engine::workers::register`)."""
+
+    runtime: str = "unknown"
+    version: str | None = None
+    name: str | None = None
+    description: str | None = None
+    os: str | None = None
+    pid: int | None = None
+    isolation: str | None = None
+
+
+@attrs.define(eq=False)
+class Session:
+    """One worker's connection as the engine's decisions see it."""
+
+    id: str
+    reattach_token: str = attrs.field(repr=False)
+    channel_secret: str = attrs.field(repr=False)
+    connected_at: float
+    connected_at_ms: int
+    peer: str | None
+    in_process: bool
+    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(SESSION, Phase.UNNAMED))
+    namespace: str = DEFAULT_NAMESPACE
+    info: WorkerInfo = attrs.field(factory=WorkerInfo)
+    features: frozenset[str] = frozenset()
+    held_back: list[Message] = attrs.field(factory=list)
+    functions: set[tuple[str, str]] = attrs.field(factory=set)
+    made: dict[str, Call] = attrs.field(factory=dict)
+    """Its own calls that wait for an answer."""
+    answering: dict[str, Call] = attrs.field(factory=dict)
+    """The calls it has been given and has not answered."""
+    owned: set[str] = attrs.field(factory=set)
+    held_writers: set[str] = attrs.field(factory=set)
+    held_readers: set[str] = attrs.field(factory=set)
+    lease: tuple[str, str] | None = None
+    """The (namespace, name) that it has."""
+    caller_field: bytes = b""
+    """`"_caller_worker_id":"…"}`: what is put before the last brace of an object it sends."""
+
+    def __attrs_post_init__(self) -> None:
+        self.caller_field = b'"_caller_worker_id":"' + self.id.encode() + b'"}'
+
+    @property
+    def label(self) -> str:
+        """How logs and errors name it."""
+        return f"worker '{self.info.name}' ({self.id})" if self.info.name else f"worker {self.id}"
+
+    @property
+    def takes_large_messages(self) -> bool:
+        """Whether a JSON message above 1 MiB is safe: Python SDKs before 0.25 close at it, and lose their replies."""
+        return self.info.runtime != "python" or LARGE_MESSAGES in self.features
+
+
+_HIDDEN: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029}
+_LONGEST_NAME: Final = 280
+
+
+def sanitised(text: str | None) -> str | None:
+    """A name or description without characters that could fool a reader of a log; None if nothing is left."""
+    if text is None:
+        return None
+    clean = "".join(character for character in text if ord(character) not in _HIDDEN)
+    return clean[:_LONGEST_NAME].strip() or None
+
+
+NewId = Callable[[], str]

@@ -1,0 +1,224 @@
+"""The engine: the hub's decisions, and the only place where its effects become actions."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol, assert_never
+
+import trio
+
+from ..config import EngineConfig
+from ..core.channel import Channel
+from ..core.channel import Cue as ChannelCue
+from ..core.channels import Refused
+from ..core.effects import Deliver, Effects, EndChannel, HangUp, SealPipe, Send, Tell
+from ..core.hub import Hub
+from ..core.session import Session
+from ..transport.link import End
+from ..transport.pipe import Pipe
+from ..transport.websocket import ReadBuffer
+from ..wire import Direction, Outcome, Ref
+from .flow import Flow
+from .report import Reporter
+
+
+class Line(Protocol):
+    """What carries messages to a session: a socket, or memory."""
+
+    def put(self, message: bytes, *, bound: int) -> bool:
+        """Take a message, to be sent by the next `flush`; False, and nothing taken, if more than `bound` bytes wait.
+
+        One message may always wait, however large.
+        """
+
+    def flush(self) -> None:
+        """Send what can be sent at once."""
+
+    def hang_up(self, code: int | None, reason: str) -> None:
+        """End the link, behind what was put before (or, without a code, at once)."""
+
+
+class Shell:
+    """One engine at work: its hub, the lines to its sessions, the flows of its channels."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        new_id: Callable[[], str],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.hub = Hub(config, new_id)
+        self.buffer = ReadBuffer()
+        self.lines: dict[str, Line] = {}
+        self.flows: dict[str, Flow] = {}
+        self.connections = 0
+        self.closed = False
+        self._reporter = Reporter(config.name)
+        self._wall_clock = wall_clock
+        self._unflushed: dict[Line, None] = {}
+        self._nap = trio.CancelScope()
+        self._settled = trio.lowlevel.ParkingLot()
+
+    # --- sessions
+
+    def connected(self, line: Line, *, peer: str | None, in_process: bool) -> Session:
+        """A worker's link is up."""
+        now_ms = int(self._wall_clock() * 1000)
+        session, effects = self.hub.connected(trio.current_time(), now_ms, peer=peer, in_process=in_process)
+        self.lines[session.id] = line
+        self.act(effects)
+        return session
+
+    def heard(self, session: Session, messages: Iterable[bytes | bytearray]) -> None:
+        """A session's link brought these. What they lead to is written with one write per peer."""
+        now = trio.current_time()
+        for message in messages:
+            self._perform(self.hub.received(session, message, now))
+        self._flush()
+
+    def disconnected(self, session: Session, reason: str) -> None:
+        """A session's link is over: all of clause C4.5 before anything else happens."""
+        self.act(self.hub.disconnected(session, reason, trio.current_time()))
+        self.lines.pop(session.id, None)
+
+    # --- channels
+
+    def attach(self, ref: Ref, holder: Session | None, invocation_id: str | None = None) -> Flow | Refused:
+        """Attach an end of a channel; the caller then puts itself into the flow, in the same step."""
+        channel = self.hub.channels.attach(
+            ref.channel_id, ref.access_key, ref.direction, trio.current_time(), holder, invocation_id
+        )
+        if isinstance(channel, Refused):
+            return channel
+        self._mind_the_time()
+        flow = self.flows.get(channel.id)
+        if flow is None:
+            flow = self.flows[channel.id] = Flow(channel.id, Pipe(channel.buffer_size, channel.max_bytes))
+        return flow
+
+    def cue(self, channel_id: str, cue: ChannelCue, reason: str = "", code: str | None = None) -> None:
+        """Something happened to a channel."""
+        self.act(self.hub.channels.take(channel_id, cue, reason, trio.current_time(), code))
+
+    def touch(self, flow: Flow) -> None:
+        """A message passed while only one end is attached (clause C2.3)."""
+        if flow.reader is None or flow.writer is None:
+            self.hub.channels.touch(flow.channel_id, trio.current_time())
+
+    # --- effects
+
+    def act(self, effects: Effects) -> None:
+        """Perform effects, and send at once what they lead to."""
+        self._perform(effects)
+        self._flush()
+        self._mind_the_time()
+
+    def _perform(self, effects: Effects) -> None:
+        limits = self.config.limits
+        for effect in effects:
+            match effect:
+                case Deliver():
+                    line = self.lines.get(effect.session)
+                    if line is None or not line.put(effect.message, bound=limits.outbox_bytes):
+                        self._perform(self.hub.undelivered(effect.session, effect.invocation_id))
+                    else:
+                        self._unflushed[line] = None
+                case Send():
+                    line = self.lines.get(effect.session)
+                    if line is None:
+                        continue
+                    if line.put(effect.message, bound=limits.outbox_bytes + limits.outbox_reserve_bytes):
+                        self._unflushed[line] = None
+                    else:
+                        self._cut_off(effect.session)
+                case HangUp():
+                    line = self.lines.get(effect.session)
+                    if line is not None:
+                        line.hang_up(effect.code, effect.reason)
+                case SealPipe():
+                    flow = self.flows.get(effect.channel)
+                    if flow is not None:
+                        flow.pipe.seal()
+                case EndChannel():
+                    self._end_channel(effect)
+                case Tell():
+                    self._reporter.tell(trio.current_time(), effect.level, effect.text, effect.about)
+                case _:
+                    assert_never(effect)
+
+    def _end_channel(self, effect: EndChannel) -> None:
+        flow = self.flows.pop(effect.channel, None)
+        if flow is not None:
+            end = End(effect.outcome, effect.reason, effect.code)
+            flow.finish(end, clean=effect.outcome is Outcome.COMPLETED)
+        level = logging.DEBUG if effect.outcome is Outcome.COMPLETED else logging.INFO
+        text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
+        about = {"channel": effect.channel, "outcome": str(effect.outcome)}
+        self._reporter.tell(trio.current_time(), level, text, about)
+
+    def _cut_off(self, session_id: str) -> None:
+        """A session that takes nothing, while even its results and control messages pile up."""
+        session = self.hub.sessions.get(session_id)
+        line = self.lines.pop(session_id, None)
+        if line is not None:
+            line.hang_up(None, "it does not take what is sent to it")
+        if session is not None:
+            self._perform(self.hub.disconnected(session, "it does not take what is sent to it", trio.current_time()))
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, {}
+        for line in unflushed:
+            line.flush()
+        if self.hub.draining and self.idle:
+            self._settled.unpark_all()
+
+    # --- the end
+
+    def drain(self) -> None:
+        """No new sessions and no new calls from now on."""
+        self.hub.drain()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is under way and no channel is open."""
+        return not self.flows and not any(session.answering for session in self.hub.sessions.values())
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing runs."""
+        while not self.idle:
+            await self._settled.park()
+
+    def close(self, reason: str) -> None:
+        """End every channel and every session, in one step."""
+        if not self.closed:
+            self.closed = True
+            self.act(self.hub.close(reason, trio.current_time()))
+
+    # --- time
+
+    async def keep_time(self) -> None:
+        """Sleep until the hub's next deadline, then tell it. With nothing due, nothing wakes."""
+        while True:
+            with trio.CancelScope() as self._nap:
+                self._mind_the_time()
+                await trio.sleep_forever()
+            self.act(self.hub.tick(trio.current_time()))
+
+    def _mind_the_time(self) -> None:
+        due = self.hub.next_due()
+        self._nap.deadline = math.inf if due is None else due
+
+    def tell(self, level: int, text: str, **about: str) -> None:
+        """A line in the engine's log."""
+        self._reporter.tell(trio.current_time(), level, text, about)
+
+    def channel(self, flow: Flow) -> Channel | None:
+        """What the ledger has of a flow's channel, while it is open."""
+        return self.hub.channels.get(flow.channel_id)
+
+
+__all__ = ["Direction", "Line", "Shell"]

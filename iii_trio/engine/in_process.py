@@ -1,0 +1,90 @@
+"""An engine's address for workers in the same process: memory links, and ends on the engine's own pipes."""
+
+from __future__ import annotations
+
+from typing import final
+
+import trio
+
+from ..core.channels import Refused
+from ..core.session import Session
+from ..errors import AttachRefused, ConnectionFailed
+from ..transport.refusal import refusal_of
+from ..transport.link import Identity, Link, ReadingEnd, WritingEnd
+from ..transport.memory_link import MemoryLink
+from ..wire import Direction, Ref
+from .engine import Shell
+from .flow import Flow
+from .local_ends import LocalReader, LocalWriter
+
+
+@final
+class InProcess:
+    """An `Address`: this engine, from within its process."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def __str__(self) -> str:
+        return f"the engine '{self._shell.config.name}' in this process"
+
+    async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
+        shell = self._shell
+        if shell.closed:
+            raise ConnectionFailed(f"{self} is closed")
+        session: Session | None = None
+
+        def hear(message: bytes) -> None:
+            if session is not None:
+                shell.heard(session, [message])
+
+        def hung_up(reason: str) -> None:
+            if session is not None:
+                shell.disconnected(session, reason)
+
+        link = MemoryLink(hear, hung_up)
+        session = shell.connected(link, peer=None, in_process=True)
+        try:
+            task_status.started(link)
+            await link.over.wait()
+        finally:
+            link.hang_up(None, "the worker's task was cancelled")
+            shell.disconnected(session, link.ended.reason if link.ended else "")
+
+    async def attach_writer(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
+    ) -> None:
+        holder, flow = self._attach(ref, identity, Direction.WRITE)
+        end = LocalWriter(self._shell, flow, holder.label if holder else "in this process")
+        flow.writer = end
+        try:
+            task_status.started(end)
+            await end.wait_ended()
+        finally:
+            end.lost()
+
+    async def attach_reader(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
+    ) -> None:
+        holder, flow = self._attach(ref, identity, Direction.READ)
+        end = LocalReader(self._shell, flow, holder.label if holder else "in this process")
+        flow.reader = end
+        try:
+            task_status.started(end)
+            await end.wait_ended()
+        finally:
+            end.lost()
+
+    def _attach(self, ref: Ref, identity: Identity | None, direction: Direction) -> tuple[Session | None, Flow]:
+        shell = self._shell
+        if ref.direction is not direction:
+            raise AttachRefused(403, f"this ref is for the channel's other direction: {ref.direction}")
+        holder = None
+        if identity is not None:
+            holder = shell.hub.by_secret(identity.worker_id, identity.channel_secret)
+            if holder is None:
+                raise AttachRefused(403, "the session is unknown, or the secret is not its own")
+        flow = shell.attach(ref, holder, identity.invocation_id if identity is not None else None)
+        if isinstance(flow, Refused):
+            raise refusal_of(flow.status, flow.body)
+        return holder, flow

@@ -1,0 +1,145 @@
+"""The ends of a channel that a worker in this process attaches: the same pipe, without sockets, frames or copies."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+import trio
+
+from ..core.channel import Cue
+from ..errors import ChannelBroken
+from ..transport.frames import TEXT, MessageScanner, Run
+from ..transport.link import End
+from ..transport.pipe import Chunk
+from ..wire import Outcome
+from .engine import Shell
+from .flow import Flow
+
+
+def broken(end: End) -> ChannelBroken:
+    """The error that says how a channel ended."""
+    return ChannelBroken(str(end.outcome or Outcome.ABORTED), end.reason, code=end.code)
+
+
+class _LocalEnd:
+    def __init__(self, shell: Shell, flow: Flow, who: str) -> None:
+        self._shell = shell
+        self._flow = flow
+        self._who = who
+        self._end: End | None = None
+        self._over = trio.Event()
+
+    @property
+    def ended(self) -> End | None:
+        return self._end
+
+    async def wait_ended(self) -> End:
+        await self._over.wait()
+        assert self._end is not None
+        return self._end
+
+    def finish(self, end: End) -> None:
+        if self._end is None:
+            self._end = end
+            self._over.set()
+
+
+@final
+class LocalWriter(_LocalEnd):
+    """A `WritingEnd` in the engine's own process."""
+
+    async def put(self, item: bytes | str) -> None:
+        await trio.lowlevel.checkpoint()
+        pipe = self._flow.pipe
+        if pipe.full:
+            await pipe.wait_room()
+        if pipe.broken is not None:
+            raise broken(pipe.broken)
+        if self._end is not None:
+            raise trio.ClosedResourceError("this writer was already closed")
+        pipe.push_item(item)
+        self._shell.touch(self._flow)
+
+    async def close(self) -> None:
+        self.close_now()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if self._flow.pipe.broken is not None:
+            raise broken(self._flow.pipe.broken)
+
+    def close_now(self) -> None:
+        if self._end is None:
+            self._shell.cue(self._flow.channel_id, Cue.WRITER_CLOSED)
+            self.finish(End(Outcome.COMPLETED))
+
+    def abort(self, reason: str, code: str | None = None) -> None:
+        if self._end is None:
+            self._shell.cue(self._flow.channel_id, Cue.WRITER_ABORTED, reason, code)
+            self.finish(End(Outcome.ABORTED, reason, code))
+
+    def lost(self) -> None:
+        """The task that held this end is gone."""
+        if self._end is None:
+            self._shell.cue(self._flow.channel_id, Cue.WRITER_LOST, f"the writer ({self._who}) is gone")
+
+
+@final
+class LocalReader(_LocalEnd):
+    """A `ReadingEnd` in the engine's own process."""
+
+    def __init__(self, shell: Shell, flow: Flow, who: str) -> None:
+        super().__init__(shell, flow, who)
+        self._items: deque[bytes | str] = deque()  # of a chunk that was taken whole
+        self._chunk: Chunk | None = None
+        self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=False)
+
+    async def take(self) -> bytes | str:
+        await trio.lowlevel.checkpoint()
+        pipe = self._flow.pipe
+        while True:
+            if pipe.broken is not None:
+                raise broken(pipe.broken)
+            if self._items:
+                break
+            try:
+                chunk = await pipe.take()
+            except trio.EndOfChannel:
+                if pipe.broken is not None:
+                    raise broken(pipe.broken) from None
+                self._shell.cue(self._flow.channel_id, Cue.READER_FINISHED)
+                raise trio.EndOfChannel from None
+            self._open(chunk)
+        item = self._items.popleft()
+        if not self._items and self._chunk is not None:
+            self._done()
+        return item
+
+    def cancel(self, reason: str, code: str | None = None) -> None:
+        if self._end is None:
+            drained = self._flow.pipe.drained and not self._items
+            cue = Cue.READER_FINISHED if drained else Cue.READER_CANCELLED
+            self._shell.cue(self._flow.channel_id, cue, reason, code)
+            self.finish(End(Outcome.COMPLETED if drained else Outcome.READER_CANCELLED, reason, code))
+
+    def lost(self) -> None:
+        """The task that held this end is gone."""
+        if self._end is None:
+            self._shell.cue(self._flow.channel_id, Cue.READER_LOST, f"the reader ({self._who}) is gone")
+
+    def _open(self, chunk: Chunk) -> None:
+        if isinstance(chunk, Run):
+            messages, _ = self._scanner.scan(memoryview(b"".join(chunk.parts)))
+            self._items.extend(bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages)
+        else:
+            self._items.append(chunk)
+        self._chunk = chunk
+        if not self._items:  # part of a message
+            self._done()
+
+    def _done(self) -> None:
+        """The chunk has been handed out. The reader that took the last of a finished stream has everything."""
+        assert self._chunk is not None
+        self._flow.pipe.done(self._chunk)
+        self._chunk = None
+        if self._flow.pipe.drained:
+            self._shell.cue(self._flow.channel_id, Cue.READER_FINISHED)

@@ -1,0 +1,58 @@
+"""What the engine's channels are doing: who waits for whom (clause C7.1)."""
+
+from __future__ import annotations
+
+import attrs
+
+from .engine import Shell
+
+
+@attrs.frozen
+class ChannelView:
+    """One open channel, at one moment. Times are seconds, sizes are bytes of payload."""
+
+    id: str
+    phase: str
+    owner: str | None
+    writer: str | None
+    reader: str | None
+    age_seconds: float
+    idle_seconds: float
+    items_passed: int
+    bytes_passed: int
+    items_waiting: int
+    bytes_waiting: int
+    bytes_peak: int
+    waiting: str
+    """Which side waits for which: `reader for writer`, `writer for reader`, or nothing."""
+
+
+def look_at_channels(shell: Shell, now: float) -> list[ChannelView]:
+    """Every open channel, oldest first."""
+    views = []
+    for channel in shell.hub.channels:
+        flow = shell.flows.get(channel.id)
+        pipe = flow.pipe if flow is not None else None
+        waiting = ""
+        if pipe is not None and pipe.full:
+            waiting = "writer for reader"
+        elif pipe is not None and flow is not None and flow.reader is not None and not pipe.items_waiting:
+            waiting = "reader for writer"
+        views.append(
+            ChannelView(
+                id=channel.id,
+                phase=channel.life.phase.name.lower(),
+                owner=channel.owner,
+                writer=channel.writer,
+                reader=channel.reader,
+                age_seconds=now - channel.created_at,
+                idle_seconds=now - max(channel.touched_at, pipe.moved_at if pipe is not None else 0.0),
+                items_passed=pipe.items_passed if pipe is not None else 0,
+                bytes_passed=pipe.bytes_passed if pipe is not None else 0,
+                items_waiting=pipe.items_waiting if pipe is not None else 0,
+                bytes_waiting=pipe.bytes_waiting if pipe is not None else 0,
+                bytes_peak=pipe.bytes_peak if pipe is not None else 0,
+                waiting=waiting,
+            )
+        )
+    return views

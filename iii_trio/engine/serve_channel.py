@@ -1,0 +1,213 @@
+"""One end of a channel over a socket: fill the pipe, or drain it."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from ..core.channel import Cue
+from ..core.session import Session
+from ..errors import FrameError
+from ..transport.frames import CloseFrame, Run, RunScanner
+from ..transport.http1 import Head
+from ..transport.link import End
+from ..transport.pipe import as_run
+from ..transport.recut import Recut, TextTooLarge
+from ..transport.websocket import Lost, WebSocket
+from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
+from .engine import Shell
+from .flow import Flow
+
+_ABORT_FOR_THE_UNAWARE = b"\x83\x00"  # a frame with a reserved opcode: as loud as an SDK's reader can hear (clause C6.2)
+
+
+async def serve_writer(shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None) -> None:
+    """Take what a writer sends until it, or the channel, has ended.
+
+    If cancelled: the connection is dropped, and the channel ends as `writer_lost`.
+    """
+    end = _WriterSocket(shell, flow, holder)
+    flow.writer = end
+    end.websocket = _websocket(shell, stream, end)
+    await end.websocket.serve(head)
+
+
+async def serve_reader(shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None) -> None:
+    """Give a reader what is in the pipe until it, or the channel, has ended.
+
+    If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
+    """
+    recut = Recut() if holder is None and "websockets/" in head.headers.get("user-agent", "") else None
+    end = _ReaderSocket(shell, flow, holder, recut)
+    flow.reader = end
+    end.websocket = _websocket(shell, stream, end)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.drain)
+        await end.websocket.serve(head)
+        nursery.cancel_scope.cancel()
+
+
+def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _ReaderSocket) -> WebSocket:
+    return WebSocket(
+        stream,
+        end,
+        buffer=shell.buffer,
+        handshake_seconds=shell.config.limits.handshake_seconds,
+        goodbye_seconds=shell.config.patience.goodbye_seconds,
+    )
+
+
+def _who(holder: Session | None) -> str:
+    return holder.label if holder is not None else "it names no session"
+
+
+class _WriterSocket:
+    """A writer's socket: its frames go into the pipe; a full pipe stops the reading, and TCP tells the writer."""
+
+    websocket: WebSocket
+
+    def __init__(self, shell: Shell, flow: Flow, holder: Session | None) -> None:
+        self._shell = shell
+        self._flow = flow
+        self._holder = holder
+        self._scanner = RunScanner(shell.config.limits.message_bytes)
+        self._ahead: Run | None = None  # read, and not in the pipe yet: the read-ahead of clause C3.2
+        self._finished: End | None = None
+
+    def opened(self, websocket: WebSocket) -> None:
+        if self._finished is not None:  # while the handshake was under way
+            self._say(self._finished)
+
+    @property
+    def tail(self) -> bytes:
+        return self._scanner.tail
+
+    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+        run, controls = self._scanner.scan(data)
+        if run is not None and not self.websocket.discarding:
+            self._ahead = self._flow.pipe.push(run)
+            self._shell.touch(self._flow)
+        return controls, self._scanner.error or self._scanner.closed
+
+    async def settle(self) -> None:
+        while self._ahead is not None:
+            await self._flow.pipe.wait_room()
+            self._ahead = self._flow.pipe.push(self._ahead)
+
+    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+        shell, channel = self._shell, self._flow.channel_id
+        match how:
+            case CloseFrame() if how.code in CLEAN_CLOSES and not self._scanner.within_message:
+                if self._ahead is not None:
+                    self._flow.pipe.push_all(self._ahead)
+                    self._ahead = None
+                shell.cue(channel, Cue.WRITER_CLOSED)
+            case CloseFrame() if how.code in CLEAN_CLOSES:
+                shell.cue(channel, Cue.WRITER_ABORTED, "the writer closed within a message")
+            case CloseFrame():
+                reason, code = split_reason(how.reason)
+                if how.code != Close.ABORTED:
+                    reason = f"the writer closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
+                shell.cue(channel, Cue.WRITER_ABORTED, reason, code)
+            case FrameError():
+                shell.cue(channel, Cue.WRITER_LOST, f"the writer ({_who(self._holder)}) broke the protocol: {how.reason}")
+            case Lost():
+                shell.cue(channel, Cue.WRITER_LOST, f"the writer's connection ({_who(self._holder)}) is gone: {how.cause}")
+
+    def finish(self, end: End) -> None:
+        self._finished = end
+        self._ahead = None
+        if not self.websocket.shaking:
+            self._say(end)
+
+    def _say(self, end: End) -> None:
+        if end.outcome is not None and end.outcome is not Outcome.COMPLETED:
+            self.websocket.close(CLOSE_OF[end.outcome], join_reason(end.reason, end.code))
+
+
+class _ReaderSocket:
+    """A reader's socket: what is in the pipe goes out, past an empty pipe at once."""
+
+    websocket: WebSocket
+
+    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, recut: Recut | None) -> None:
+        self._shell = shell
+        self._flow = flow
+        self._holder = holder
+        self._recut = recut
+        self._scanner = RunScanner(shell.config.limits.message_bytes)
+        self._open = trio.Event()
+        self._finished: End | None = None
+
+    def opened(self, websocket: WebSocket) -> None:
+        if self._finished is not None:
+            self._say(self._finished)
+        self._open.set()
+
+    async def drain(self) -> None:
+        """Write what is in the pipe until its end, and say what kind of end it was."""
+        await self._open.wait()
+        pipe, websocket, outbox = self._flow.pipe, self.websocket, self.websocket.outbox
+        if self._recut is None:
+            pipe.flow_directly(outbox.offer)
+        while True:
+            try:
+                chunk = await pipe.take()
+            except trio.EndOfChannel:
+                break
+            rest: Run | None = as_run(chunk)
+            if self._recut is not None and rest is not None:
+                try:
+                    rest = self._recut.cut(rest)
+                except TextTooLarge as problem:
+                    self._shell.cue(self._flow.channel_id, Cue.WRITER_ABORTED, str(problem))
+                    return
+            while rest is not None and websocket.talking:
+                rest = outbox.offer(rest)
+                if rest is not None:
+                    await outbox.wait_writable()
+            if not outbox.empty:
+                await outbox.wait_empty()
+            pipe.done(chunk)
+        if pipe.broken is None:
+            # No deadline: a slow reader has what the kernel took of us still to read, and no timer decides an outcome.
+            websocket.close(Close.NORMAL, patience=math.inf)
+
+    @property
+    def tail(self) -> bytes:
+        return self._scanner.tail
+
+    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+        _, controls = self._scanner.scan(data)  # what a reader sends means nothing
+        return controls, self._scanner.error or self._scanner.closed
+
+    async def settle(self) -> None:
+        """There is always room for nothing."""
+
+    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+        shell, channel = self._shell, self._flow.channel_id
+        told_the_end = self._flow.pipe.drained and self.websocket.close_written
+        match how:
+            case CloseFrame() | Lost(by_fin=True) if told_the_end:
+                shell.cue(channel, Cue.READER_FINISHED)
+            case CloseFrame():
+                reason, code = split_reason(how.reason)
+                shell.cue(channel, Cue.READER_CANCELLED, reason or f"the reader closed with {how.code}", code)
+            case FrameError():
+                shell.cue(channel, Cue.READER_LOST, f"the reader ({_who(self._holder)}) broke the protocol: {how.reason}")
+            case Lost():
+                shell.cue(channel, Cue.READER_LOST, f"the reader's connection ({_who(self._holder)}) is gone: {how.cause}")
+
+    def finish(self, end: End) -> None:
+        self._finished = end
+        if not self.websocket.shaking:
+            self._say(end)
+
+    def _say(self, end: End) -> None:
+        if end.outcome is None or end.outcome is Outcome.COMPLETED:
+            return
+        if self._holder is not None:
+            self.websocket.close(CLOSE_OF[end.outcome], join_reason(end.reason, end.code))
+        else:
+            self.websocket.cut(_ABORT_FOR_THE_UNAWARE)

@@ -1,0 +1,98 @@
+"""One worker: its messages in, the engine's messages out."""
+
+from __future__ import annotations
+
+import trio
+
+from ..core.session import Session
+from ..errors import FrameError
+from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
+from ..transport.http1 import Head
+from ..transport.websocket import Lost, WebSocket
+from .engine import Shell
+
+
+async def serve_session(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None) -> None:
+    """Converse with one worker over a WebSocket until either side is done.
+
+    If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
+    """
+    patience = shell.config.patience
+    line = _SocketLine(shell, peer)
+    websocket = WebSocket(
+        stream,
+        line,
+        buffer=shell.buffer,
+        handshake_seconds=shell.config.limits.handshake_seconds,
+        goodbye_seconds=patience.goodbye_seconds,
+        stalled_seconds=patience.stalled_session_seconds,
+    )
+    await websocket.serve(head)
+
+
+class _SocketLine:
+    """A session's socket: occupant of its connection, and the line to it."""
+
+    def __init__(self, shell: Shell, peer: str | None) -> None:
+        self._shell = shell
+        self._peer = peer
+        self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=True, check_text=False)
+        self._websocket: WebSocket | None = None
+        self._session: Session | None = None
+        self._hung_up: str | None = None
+
+    # --- as the connection's occupant
+
+    def opened(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._session = self._shell.connected(self, peer=self._peer, in_process=False)
+
+    @property
+    def tail(self) -> bytes:
+        return self._scanner.tail
+
+    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+        messages, controls = self._scanner.scan(data)
+        if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
+            self._shell.heard(self._session, [payload for _, payload in messages])
+        return controls, self._scanner.error or self._scanner.closed
+
+    async def settle(self) -> None:
+        """The reader of a session never waits for anyone: what it brings is answered or refused at once."""
+
+    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+        match how:
+            case CloseFrame():
+                reason = f"it closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
+            case FrameError():
+                reason = f"it broke the protocol: {how.reason}"
+            case Lost():
+                reason = how.cause
+        if self._session is not None:
+            self._shell.disconnected(self._session, self._hung_up or reason)
+
+    # --- as the line to the session
+
+    def put(self, message: bytes, *, bound: int) -> bool:
+        websocket = self._websocket
+        if websocket is None or not websocket.talking:
+            return True  # it is ending: whoever waits is told by that
+        outbox = websocket.outbox
+        if outbox.waiting_bytes and outbox.waiting_bytes + len(message) > bound:
+            return False
+        outbox.put(frame_head(TEXT, len(message)))
+        outbox.put(message)
+        return True
+
+    def flush(self) -> None:
+        if self._websocket is not None:
+            self._websocket.outbox.flush()
+
+    def hang_up(self, code: int | None, reason: str) -> None:
+        self._hung_up = reason
+        if self._websocket is None:
+            return
+        if code is None:
+            self._websocket.lost(reason)
+        else:
+            self._websocket.close(code, reason)

@@ -1,0 +1,133 @@
+"""An engine behind a socket: one attempt to connect and upgrade, as a worker or as a channel's end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, final
+from urllib.parse import urlsplit
+
+import trio
+
+from ..errors import ConnectionFailed, MisuseError
+from ..wire import DEFAULT_PORT, Ref, attach_target
+from .link import Identity, Link, ReadingEnd, WritingEnd
+from .refusal import refusal_of
+from .remote_ends import RemoteReader, RemoteWriter
+from .remote_link import RemoteLink
+from .socket import Socket
+from .websocket import Occupant, ReadBuffer, WebSocket
+
+CONNECT_SECONDS: Final = 10.0
+
+
+@final
+class SocketAddress:
+    """An `Address`: the engine at a `ws://` or `wss://` URL."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        new_mask: Callable[[], bytes] = lambda: os.urandom(4),
+    ) -> None:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise MisuseError(f"{url!r} is no address of an engine: {error}") from None
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise MisuseError(f"{url!r} is no address of an engine: write it as ws://host:port or wss://host:port")
+        self._host = parts.hostname
+        self._port = port or (443 if parts.scheme == "wss" else DEFAULT_PORT)
+        self._base = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        self._shown = f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        self._ssl = ssl_context or (ssl.create_default_context() if parts.scheme == "wss" else None)
+        self._connect_seconds = connect_seconds
+        self._new_mask = new_mask
+        self._buffer = ReadBuffer()
+
+    def __str__(self) -> str:
+        return self._shown
+
+    async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
+        """As `Address.connect`."""
+        link = RemoteLink(self._new_mask)
+        await self._converse(link, self._base, [], lambda: task_status.started(link), ConnectionFailed)
+
+    async def attach_writer(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
+    ) -> None:
+        """As `Address.attach_writer`."""
+        end = RemoteWriter(self._new_mask)
+        await self._converse(end, attach_target(ref, self._base), _headers(identity), lambda: task_status.started(end))
+
+    async def attach_reader(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
+    ) -> None:
+        """As `Address.attach_reader`."""
+        end = RemoteReader(knows_our_codes=identity is not None)
+        await self._converse(end, attach_target(ref, self._base), _headers(identity), lambda: task_status.started(end))
+
+    async def _converse(
+        self,
+        occupant: Occupant,
+        target: str,
+        headers: list[tuple[bytes, bytes]],
+        opened: Callable[[], None],
+        refused: type[ConnectionFailed] | None = None,
+    ) -> None:
+        stream = await self._dial()
+        websocket = WebSocket(stream, occupant, buffer=self._buffer, handshake_seconds=self._connect_seconds)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            refusal = await websocket.converse(f"{host}:{self._port}", target, headers, opened)
+        except ConnectionFailed as error:
+            raise ConnectionFailed(f"no engine at {self}: {error}") from None
+        if refusal is not None and refused is not None:
+            said = refusal.body.decode(errors="replace")[:200].strip()
+            raise refused(f"the engine at {self} refused with HTTP {refusal.status}" + (f": {said}" if said else ""))
+        if refusal is not None:
+            raise refusal_of(refusal.status, refusal.body)
+
+    async def _dial(self) -> trio.abc.Stream:
+        try:
+            with trio.fail_after(self._connect_seconds):
+                connected = await trio.open_tcp_stream(self._host, self._port)
+                stream = Socket(socket.socket(fileno=connected.socket.detach()))
+                if self._ssl is None:
+                    return stream
+                secure = trio.SSLStream(stream, self._ssl, server_hostname=self._host, https_compatible=True)
+                try:
+                    await secure.do_handshake()
+                except BaseException:
+                    stream.close()
+                    raise
+                return secure
+        except trio.TooSlowError:
+            raise ConnectionFailed(f"no engine at {self}: no connection within {self._connect_seconds:g} s") from None
+        except (OSError, trio.BrokenResourceError) as error:
+            cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
+            raise ConnectionFailed(f"no engine at {self}: {_said(cause)}") from None
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, BaseExceptionGroup):
+        return _said(error.exceptions[0])
+    inner = error.__cause__
+    return _said(inner) if isinstance(inner, OSError | BaseExceptionGroup) else str(error)
+
+
+def _headers(identity: Identity | None) -> list[tuple[bytes, bytes]]:
+    if identity is None:
+        return []
+    headers = [(b"Iii-Session", f"{identity.worker_id} {identity.channel_secret}".encode())]
+    if identity.invocation_id is not None:
+        headers.append((b"Iii-Invocation", identity.invocation_id.encode()))
+    return headers

@@ -1,0 +1,147 @@
+"""The head of a connection: an HTTP/1.1 request read with h11, and the plain answers that an engine gives.
+
+Also the other side: the answer to a client's upgrade, where it is not 101.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+from ..errors import PeerError
+
+_READ: Final = 16 * 1024
+_MAX_BODY: Final = 64 * 1024
+
+
+class BadRequest(PeerError):
+    """A request that gets no further than its head; `status` answers it."""
+
+    def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = headers
+
+
+@attrs.frozen
+class Head:
+    """A request's head: its raw bytes, to be replayed, and what it says. `rest` is what was read beyond it."""
+
+    raw: bytes = attrs.field(repr=False)
+    rest: bytes = attrs.field(repr=False)
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+    @property
+    def wants_upgrade(self) -> bool:
+        return self.headers.get("upgrade", "").lower() == "websocket"
+
+    def check_upgrade(self) -> None:
+        """Raise BadRequest unless this is a valid WebSocket upgrade (RFC 6455 section 4.2.1)."""
+        if self.method != "GET":
+            raise BadRequest(405, "only GET is served here", (("Allow", "GET"),))
+        tokens = {token.strip().lower() for token in self.headers.get("connection", "").split(",")}
+        if not self.wants_upgrade or "upgrade" not in tokens:
+            upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+            raise BadRequest(426, "this is a WebSocket endpoint: send Upgrade: websocket", upgrade)
+        if self.headers.get("sec-websocket-version") != "13":
+            raise BadRequest(426, "only WebSocket version 13 is spoken", (("Sec-WebSocket-Version", "13"),))
+        try:
+            key = base64.b64decode(self.headers.get("sec-websocket-key", ""), validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != 16:
+            raise BadRequest(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+
+
+async def read_head(stream: trio.abc.ReceiveStream, limit: int) -> Head | None:
+    """Read a request's head; None if the stream ends before anything came.
+
+    Raises BadRequest for what is no HTTP/1.1 or longer than `limit` bytes, trio.BrokenResourceError. Has no deadline.
+    """
+    data = bytearray()
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        if len(data) > limit:
+            raise BadRequest(431, f"the head of the request is longer than {limit} bytes")
+        more = await stream.receive_some(_READ)
+        if not more:
+            if data:
+                raise BadRequest(400, "the request ended within its head")
+            return None
+        data += more
+    raw = bytes(data[: end + 4])
+    if len(raw) > limit:
+        raise BadRequest(431, f"the head of the request is longer than {limit} bytes")
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limit + 1)
+    try:
+        parser.receive_data(raw)
+        request = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise BadRequest(error.error_status_hint, str(error)) from None
+    if not isinstance(request, h11.Request):
+        raise BadRequest(400, "no HTTP request")
+    if request.http_version != b"1.1":
+        raise BadRequest(505, "only HTTP/1.1 is spoken")
+    path, _, query = request.target.decode("latin-1").partition("?")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+    return Head(raw, bytes(data[end + 4 :]), request.method.decode("latin-1"), path, query, headers)
+
+
+def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), *, kind: str = "text/plain") -> bytes:
+    """A whole response that ends its connection."""
+    connection = h11.Connection(h11.SERVER)
+    fields = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), *headers]
+    if not any(name == "Connection" for name, _ in headers):
+        fields.append(("Connection", "close"))
+    head = connection.send(h11.Response(status_code=status, headers=fields, reason=_REASONS.get(status, b"")))
+    return (head or b"") + (connection.send(h11.Data(data=body)) or b"")
+
+
+_REASONS: Final = {
+    200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 409: b"Conflict",
+    410: b"Gone", 426: b"Upgrade Required", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
+}  # fmt: skip
+
+
+@attrs.frozen
+class Refusal:
+    """An answer to an upgrade that was not 101."""
+
+    status: int
+    body: bytes
+
+
+async def read_refusal(stream: trio.abc.ReceiveStream, seen: bytes) -> Refusal:
+    """Read the rest of an answer that begins with `seen` and is not 101: its status, and its body as far as it comes.
+
+    Raises PeerError for what is no HTTP answer, trio.BrokenResourceError.
+    """
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "engine")]))
+    parser.send(h11.EndOfMessage())
+    status, body = 0, bytearray()
+    parser.receive_data(seen)
+    try:
+        while len(body) < _MAX_BODY:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(bytes(await stream.receive_some(_READ)))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed | type(h11.PAUSED)):
+                break
+    except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
+        if not status:
+            raise PeerError(f"no HTTP answer to the upgrade: {error}") from None
+    return Refusal(status, bytes(body))

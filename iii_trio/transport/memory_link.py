@@ -1,0 +1,83 @@
+"""Messages without a socket: a worker's link to an engine in the same process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from .link import End
+
+
+
+@final
+class MemoryLink:
+    """The worker's side of a link to an engine in the same process.
+
+    What the worker sends is heard at once, by `hear`; what the engine sends waits here until the worker takes it.
+    """
+
+    def __init__(self, hear: Callable[[bytes], None], hung_up: Callable[[str], None]) -> None:
+        self._hear = hear
+        self._hung_up = hung_up
+        self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
+        self._waiting_bytes = 0
+        self._ended: End | None = None
+        self.over = trio.Event()
+
+    # --- the worker's side
+
+    async def receive(self) -> bytes | None:
+        """As `Link.receive`."""
+        try:
+            message = await self._out_of.receive()
+        except trio.EndOfChannel:
+            return None
+        self._waiting_bytes -= len(message)
+        return message
+
+    def send(self, message: bytes) -> None:
+        """As `Link.send`."""
+        if self._ended is None:
+            self._hear(message)
+
+    async def wait_room(self) -> None:
+        """As `Link.wait_room`: the engine hears at once, so there always is room."""
+        await trio.lowlevel.checkpoint()
+
+    def close(self, reason: str = "") -> None:
+        """As `Link.close`."""
+        if self._ended is None:
+            self._end(reason or "it closed")
+            self._hung_up(reason or "it closed")
+
+    @property
+    def ended(self) -> End | None:
+        return self._ended
+
+    # --- the engine's side
+
+    def put(self, message: bytes, *, bound: int) -> bool:
+        """Take a message for the worker; False if more than `bound` bytes wait already."""
+        if self._ended is not None:
+            return True
+        if self._waiting_bytes and self._waiting_bytes + len(message) > bound:
+            return False
+        self._waiting_bytes += len(message)
+        self._into.send_nowait(message)
+        return True
+
+    def flush(self) -> None:
+        """Nothing waits to be written: memory takes all."""
+
+    def hang_up(self, code: int | None, reason: str) -> None:
+        """End the link from the engine's side; what was put before is still delivered."""
+        if self._ended is None:
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self._ended = End(None, reason)
+        self._into.close()
+        self.over.set()

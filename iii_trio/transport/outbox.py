@@ -1,0 +1,215 @@
+"""What waits to be written to one stream: at once if nothing waits before it and the stream takes it, else by a task.
+
+Theory of operation. Whoever has bytes puts them here, whole frames at a time, and never waits. If nothing waits already,
+`flush` writes what the stream takes without waiting. Only for what it did not take is a task started, in the nursery of
+the connection; it ends when the outbox is empty. So an idle connection has no such task, and a cancelled caller cannot
+tear a frame: the rest of a begun frame is in here, not in the caller's hands. Streams that cannot be written without
+waiting (TLS) go through the task always; the meaning is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Final, final
+
+import trio
+
+from .frames import Run
+from .socket import GATHERED, Buffer, WritesNow
+
+_WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
+
+
+@final
+class Outbox:
+    """The one owner of what a stream writes.
+
+    `start_soon` starts its task in the connection's nursery; `broken` is called, once, with the cause when a write fails,
+    or when the task found the stream to take no byte for `stalled_seconds`.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.SendStream,
+        start_soon: Callable[[Callable[[], Awaitable[object]]], object],
+        broken: Callable[[str], None],
+        stalled_seconds: float = math.inf,
+    ) -> None:
+        self._stream = stream
+        self._now = stream if isinstance(stream, WritesNow) else None
+        self._start_soon = start_soon
+        self._tell_broken = broken
+        self._stalled_seconds = stalled_seconds
+        self._waiting: deque[Buffer] = deque()
+        self._torn = False  # a part of the first that waits has been written
+        self._busy = False  # a task is writing
+        self._empty = trio.Event()
+        self._empty.set()
+        self.waiting_bytes = 0
+        self.written_bytes = 0
+        self.over = False
+        """Broken or abandoned: what is put is thrown away."""
+
+    def put(self, data: Buffer) -> None:
+        """Take whole frames, to be written by the next `flush`."""
+        if not self.over:
+            self._waiting.append(data)
+            self.waiting_bytes += len(data)
+
+    def flush(self) -> None:
+        """Write what can be written at once; leave the rest to the task."""
+        if not self._waiting or self._busy:
+            return
+        if self._now is not None:
+            self._write_now(self._now)
+            if not self._waiting:
+                return
+        if not self.over:
+            self._busy = True
+            self._empty = trio.Event()
+            self._start_soon(self._write_rest)
+
+    def offer(self, run: Run) -> Run | None:
+        """Write as much of a run as the stream takes at once; give back the frames that were not begun.
+
+        What is left of a begun frame stays here, so that whatever is put next goes between two frames. With something
+        waiting already, nothing is begun.
+        """
+        if self._waiting or self._busy:
+            return run
+        if self.over:
+            return None
+        if self._now is None:
+            self._waiting.extend(run.parts)
+            self.waiting_bytes += run.size
+            self.flush()
+            return None
+        try:
+            took = self._now.write_now(run.parts)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._break(str(error))
+            return None
+        self.written_bytes += took
+        if took == run.size:
+            return None
+        if not took:
+            return run
+        torn, rest = run.sent(took)
+        for part in torn:
+            self.put(part)
+        return rest
+
+    async def wait_writable(self) -> None:
+        """Wait until nothing waits and the stream would take something (or all is over). If cancelled: nothing is lost."""
+        if self._busy:
+            await self._empty.wait()
+        elif self._now is None or self.over:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._busy = True
+            self._empty = trio.Event()
+            try:
+                await self._wait(self._now)
+                while self._waiting:
+                    self._write_now(self._now)
+                    if self._waiting:
+                        await self._wait(self._now)
+            finally:
+                self._busy = False
+                self._empty.set()
+                if self._waiting:
+                    self.flush()  # cancelled: what we began to write goes on without us
+
+    async def wait_empty(self) -> None:
+        """Wait until all that was put has been written, or all is over."""
+        self.flush()
+        while self._waiting and not self.over:
+            if self._busy:
+                await self._empty.wait()
+            else:
+                await self.wait_writable()
+
+    def drop_unbegun(self) -> None:
+        """Forget what was put and not begun, where each `put` was one whole frame."""
+        begun = [self._waiting[0]] if self._waiting and self._torn else []
+        self._waiting = deque(begun)
+        self.waiting_bytes = sum(map(len, begun))
+
+    @property
+    def empty(self) -> bool:
+        return not self._waiting and not self._busy
+
+    def abandon(self) -> None:
+        """Throw away what waits, and whatever is put from now on."""
+        self.over = True
+        self._waiting = deque()  # a new object: a traceback may still hold views of the old one
+        self.waiting_bytes = 0
+        self._empty.set()
+
+    # --- writing
+
+    def _write_now(self, stream: WritesNow) -> None:
+        try:
+            took = stream.write_now([*islice(self._waiting, GATHERED)])
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._break(str(error))
+            return
+        self._took(took)
+
+    def _took(self, took: int) -> None:
+        self.written_bytes += took
+        self.waiting_bytes -= took
+        waiting = self._waiting
+        while took:
+            first = waiting[0]
+            if took < len(first):
+                waiting[0] = memoryview(first)[took:]
+                self._torn = True
+                return
+            took -= len(first)
+            waiting.popleft()
+            self._torn = False
+
+    async def _wait(self, stream: WritesNow) -> None:
+        try:
+            await self._stream.wait_send_all_might_not_block()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._break(str(error))
+
+    async def _write_rest(self) -> None:
+        try:
+            while self._waiting:
+                with trio.move_on_after(self._stalled_seconds) as patience:
+                    if self._now is not None:
+                        await self._wait(self._now)
+                    else:
+                        await self._send_some()
+                if patience.cancelled_caught:
+                    waiting = f"with {self.waiting_bytes} bytes waiting"
+                    self._break(f"the peer took nothing for {self._stalled_seconds:g} s, {waiting}")
+                elif self._now is not None and self._waiting:
+                    self._write_now(self._now)
+        finally:
+            self._busy = False
+            self._empty.set()
+
+    async def _send_some(self) -> None:
+        """Write the first of what waits to a stream that cannot be written without waiting."""
+        data = bytes(memoryview(self._waiting[0])[:_WAITED_FOR])
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._break(str(error))
+        except trio.Cancelled:
+            self.over = True  # a TLS record that was cut in half cannot be continued
+            raise
+        else:
+            self._took(len(data))
+
+    def _break(self, cause: str) -> None:
+        if not self.over:
+            self.abandon()
+            self._tell_broken(cause)

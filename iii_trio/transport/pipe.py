@@ -1,0 +1,169 @@
+"""A channel's bytes on their way from its writer to its reader. Full means wait.
+
+A Trio memory channel carries the chunks, with a budget of items and bytes beside it (clause C1.4), because a memory
+channel counts neither the items inside a run nor their bytes. A chunk is a run of ready-made frames (from a socket) or
+one whole item (from a writer in this process). The budget is given back when a chunk has been *written or handed out*,
+not when it is taken, so that the bound holds for all that the engine keeps.
+
+The pipe knows nothing of phases and outcomes: it is sealed behind the last chunk, or broken, by whoever decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+import trio
+
+from .frames import BINARY, TEXT, Run, frame
+from .link import End
+
+Chunk: TypeAlias = Run | bytes | str
+
+
+def as_run(chunk: Chunk) -> Run:
+    """A chunk as frames."""
+    if isinstance(chunk, Run):
+        return chunk
+    if isinstance(chunk, str):
+        data = chunk.encode()
+        return Run([frame(TEXT, data)], items=1, payload=len(data))
+    return Run([frame(BINARY, chunk)], items=1, payload=len(chunk))
+
+
+def _measure(chunk: Chunk) -> tuple[int, int]:
+    if isinstance(chunk, Run):
+        return chunk.items, chunk.payload
+    return 1, len(chunk.encode()) if isinstance(chunk, str) else len(chunk)
+
+
+@final
+class Pipe:
+    """The bounded way between the two ends of one channel."""
+
+    def __init__(self, max_items: int, max_bytes: int) -> None:
+        self.max_items = max_items
+        self.max_bytes = max_bytes
+        self._into, self._out_of = trio.open_memory_channel[Chunk](math.inf)
+        self._room = trio.lowlevel.ParkingLot()
+        self._chunks = 0  # in the pipe or taken and not yet done with
+        self._direct: Callable[[Run], Run | None] | None = None
+        self.items_waiting = 0
+        self.bytes_waiting = 0
+        self.bytes_peak = 0
+        self.items_passed = 0
+        self.bytes_passed = 0
+        self.moved_at = 0.0
+        """When something last went in: Trio's time."""
+        self.sealed = False
+        self.broken: End | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether a bound is reached. One message more than the bound may be in, so that any message can pass."""
+        return self.items_waiting >= self.max_items or self.bytes_waiting >= self.max_bytes
+
+    # --- the writer's side
+
+    def push(self, run: Run) -> Run | None:
+        """Take as much of a run as there is room for; give back the rest. Past an empty pipe it is written at once."""
+        if self.broken is not None:
+            return None
+        self.moved_at = trio.current_time()
+        if not self._chunks and self._direct is not None:
+            items, payload = run.items, run.payload
+            rest = self._direct(run)
+            if rest is None:
+                self.items_passed += items
+                self.bytes_passed += payload
+                return None
+            self.items_passed += items - rest.items
+            self.bytes_passed += payload - rest.payload
+            run = rest
+        fitting, left = run.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)
+        if fitting is not None:
+            self._put(fitting)
+        return left
+
+    def push_item(self, item: bytes | str) -> None:
+        """Take one whole item. The caller has waited for room."""
+        if self.broken is not None:
+            return
+        if not self._chunks and self._direct is not None:
+            rest = self.push(as_run(item))
+            if rest is not None:
+                self._put(rest)
+        else:
+            self._put(item)
+
+    def push_all(self, run: Run) -> None:
+        """Take a run whatever the bound: the read-ahead of a writer that has closed."""
+        if self.broken is None:
+            self._put(run)
+
+    def seal(self) -> None:
+        """Nothing comes any more: behind what waits there is the clean end."""
+        self.sealed = True
+        self._into.close()
+
+    async def wait_room(self) -> None:
+        """Wait while the pipe is full and whole. If cancelled: nothing happened."""
+        while self.full and self.broken is None:
+            await self._room.park()
+
+    # --- the reader's side
+
+    def flow_directly(self, write: Callable[[Run], Run | None]) -> None:
+        """From now on, what finds the pipe empty is given to `write` at once; it gives back what it did not take."""
+        self._direct = write
+
+    async def take(self) -> Chunk:
+        """The next chunk; `done` with it gives its room back.
+
+        Raises trio.EndOfChannel when there will be no more: then `broken` says how, or that it was the clean end.
+        If cancelled: nothing is lost.
+        """
+        return await self._out_of.receive()
+
+    def done(self, chunk: Chunk) -> None:
+        """A taken chunk has been written, or handed out."""
+        if self.broken is not None:
+            return
+        items, payload = _measure(chunk)
+        self._chunks -= 1
+        self.items_waiting -= items
+        self.bytes_waiting -= payload
+        self.items_passed += items
+        self.bytes_passed += payload
+        self._room.unpark_all()
+
+    @property
+    def drained(self) -> bool:
+        """Whether the clean end is all that is left."""
+        return self.sealed and not self._chunks
+
+    # --- the end by force
+
+    def break_off(self, end: End) -> None:
+        """Drop what waits (clause C4.3) and wake whoever waits, on both sides. Harmless the second time."""
+        if self.broken is not None:
+            return
+        self.broken = end
+        self._direct = None
+        self._into.close()
+        while True:
+            try:
+                self._out_of.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        self._chunks = self.items_waiting = self.bytes_waiting = 0
+        self._room.unpark_all()
+
+    def _put(self, chunk: Chunk) -> None:
+        items, payload = _measure(chunk)
+        self._chunks += 1
+        self.items_waiting += items
+        self.bytes_waiting += payload
+        self.bytes_peak = max(self.bytes_peak, self.bytes_waiting)
+        self._into.send_nowait(chunk)

@@ -1,0 +1,18 @@
+"""What an engine's refusal of a channel's end stands for."""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import AttachRefused, ChannelBroken
+
+
+def refusal_of(status: int, body: bytes) -> AttachRefused | ChannelBroken:
+    """The error that an engine's answer to an attach stands for (clause C2.1)."""
+    if status == 410:
+        try:
+            told = json.loads(body)
+            return ChannelBroken(str(told["outcome"]), str(told.get("reason") or ""), code=told.get("code"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+    return AttachRefused(status, body.decode(errors="replace")[:200].strip() or "refused")

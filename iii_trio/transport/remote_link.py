@@ -1,0 +1,102 @@
+"""A worker's link to an engine behind a socket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from ..errors import FrameError
+from ..wire import MAX_MESSAGE_BYTES, Close
+from .frames import TEXT, CloseFrame, MessageScanner, frame
+from .link import End
+from .websocket import Lost, WebSocket
+
+_BOUND: Final = 1024 * 1024  # bytes sent and not yet taken, or received and not yet looked at, before one waits
+
+
+@final
+class RemoteLink:
+    """A `Link` over a WebSocket, and the occupant of its connection."""
+
+    def __init__(self, new_mask: Callable[[], bytes]) -> None:
+        self._new_mask = new_mask
+        self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False, check_text=False)
+        self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
+        self._waiting_bytes = 0
+        self._taken = trio.lowlevel.ParkingLot()
+        self._websocket: WebSocket | None = None
+        self._ended: End | None = None
+        self._closed_here: str | None = None
+
+    # --- the worker's side
+
+    async def receive(self) -> bytes | None:
+        """As `Link.receive`."""
+        try:
+            message = await self._out_of.receive()
+        except trio.EndOfChannel:
+            return None
+        self._waiting_bytes -= len(message)
+        self._taken.unpark_all()
+        return message
+
+    def send(self, message: bytes) -> None:
+        """As `Link.send`."""
+        websocket = self._websocket
+        if websocket is not None and websocket.talking:
+            websocket.outbox.put(frame(TEXT, message, mask=self._new_mask()))
+            websocket.outbox.flush()
+
+    async def wait_room(self) -> None:
+        """As `Link.wait_room`."""
+        await trio.lowlevel.checkpoint()
+        websocket = self._websocket
+        if websocket is not None and websocket.outbox.waiting_bytes > _BOUND:
+            await websocket.outbox.wait_empty()
+
+    def close(self, reason: str = "") -> None:
+        """As `Link.close`."""
+        if self._websocket is not None and self._ended is None:
+            self._closed_here = reason or "it closed"
+            self._websocket.close(Close.NORMAL, reason)
+
+    @property
+    def ended(self) -> End | None:
+        return self._ended
+
+    # --- as the connection's occupant
+
+    def opened(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    @property
+    def tail(self) -> bytes:
+        return self._scanner.tail
+
+    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+        messages, controls = self._scanner.scan(data)
+        for _, payload in messages:
+            self._waiting_bytes += len(payload)
+            self._into.send_nowait(bytes(payload))
+        return controls, self._scanner.error or self._scanner.closed
+
+    async def settle(self) -> None:
+        while self._waiting_bytes > _BOUND and self._websocket is not None and self._websocket.talking:
+            await self._taken.park()
+
+    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+        match how:
+            case _ if self._closed_here is not None:
+                reason = self._closed_here
+            case CloseFrame():
+                reason = f"the engine closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
+            case FrameError():
+                reason = f"the engine broke the protocol: {how.reason}"
+            case Lost():
+                reason = how.cause
+        self._ended = End(None, reason)
+        self._into.close()
+        self._taken.unpark_all()

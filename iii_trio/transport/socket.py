@@ -1,0 +1,266 @@
+"""A connected socket that can also be read and written without waiting.
+
+Trio's own SocketStream always waits in `send_all`, and reads into new bytes. What is only passed on wants neither.
+Errors are sticky: after a reset taken by a *write*, the kernel would go on to give reads their data and then a clean end,
+and a lost peer would look like a finished one. Once broken, always broken.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final, Protocol, TypeAlias, final, runtime_checkable
+
+import trio
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_NO_LONGER_THERE: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+GATHERED: Final = 512
+"""Pieces given to one write; the kernel takes 1,024 at most."""
+_KEEPALIVE_PROBES: Final = 5
+
+
+@runtime_checkable
+class WritesNow(Protocol):
+    """A stream that can be written without waiting."""
+
+    def write_now(self, parts: Sequence[Buffer]) -> int:
+        """Write a prefix of `parts` and say how many bytes it had; 0 means full. Never waits, is no checkpoint.
+
+        Raises as `send_all` does. Only whoever owns what the stream writes may call it (`Outbox`).
+        """
+
+
+@runtime_checkable
+class ReadsNow(Protocol):
+    """A stream that can be read without waiting, into a buffer that is not kept for it."""
+
+    def read_now(self, into: memoryview) -> int | None:
+        """Read what is there: how many bytes, 0 at the end of the stream, None if nothing is there yet."""
+
+    async def wait_readable(self) -> None:
+        """Wait until `read_now` would not answer None."""
+
+
+@final
+class Socket(trio.abc.HalfCloseableStream):
+    """A byte stream over a connected, non-blocking stream socket (TCP or unix), which it owns."""
+
+    def __init__(self, sock: socket.socket, *, dead_peer_seconds: float = 150.0) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._broken: str | None = None
+        self._eof_sent = False
+        self._receiving = self._sending = False
+        self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+        self._dead_peer_seconds = dead_peer_seconds
+        if self._is_tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(sock, dead_peer_seconds)
+
+    @property
+    def peer(self) -> str | None:
+        """The peer's address without its port; None for a unix socket or a peer already gone."""
+        try:
+            name = self._sock.getpeername()
+        except OSError:
+            return None
+        return name[0] if isinstance(name, tuple) else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed from this side."""
+        return self._sock.fileno() == -1
+
+    # --- without waiting
+
+    def read_now(self, into: memoryview) -> int | None:
+        """As `ReadsNow` says. Raises trio.BrokenResourceError, trio.ClosedResourceError."""
+        self._check()
+        try:
+            return self._sock.recv_into(into)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise self._break(error) from error
+
+    def write_now(self, parts: Sequence[Buffer]) -> int:
+        """As `WritesNow` says. Raises trio.BrokenResourceError, trio.ClosedResourceError."""
+        self._check()
+        try:
+            if len(parts) == 1:
+                return self._sock.send(parts[0])
+            return self._sock.sendmsg(parts[:GATHERED])
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise self._break(error) from error
+
+    def close(self) -> None:
+        """Close now. Wakes whoever waits, with ClosedResourceError. Unread input makes the kernel send a reset."""
+        if not self.closed:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+    def reset(self) -> None:
+        """Close now with a reset: the peer learns that this was no orderly end; unsent bytes are lost."""
+        if not self.closed:
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except OSError:
+                pass  # already disconnected: there is nobody to tell
+            self.close()
+
+    def nothing_unread(self) -> bool:
+        """Whether closing now would be orderly: no input waits (an end of stream counts as none)."""
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return True
+
+    def seconds_of_silence(self) -> float | None:
+        """How long the peer's kernel has owed an answer to ours; None while it owes none (clause C3.3).
+
+        A peer that merely does not read still acknowledges, and answers window probes: it is not silent.
+        """
+        if not self._is_tcp or self.closed or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8 + 13 * 4)
+        except OSError:
+            return None
+        if len(info) < 60:
+            return None
+        unanswered_probes = info[3]
+        numbers = struct.unpack_from("=13I", info, 8)
+        unacknowledged, last_ack_ms = numbers[4], numbers[12]
+        return last_ack_ms / 1000 if unacknowledged or unanswered_probes else None
+
+    # --- Trio's stream contract
+
+    async def wait_readable(self) -> None:
+        """As `ReadsNow` says. Raises trio.ClosedResourceError, trio.BusyResourceError."""
+        self._check()
+        await trio.lowlevel.wait_readable(self._sock)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As trio.abc.ReceiveStream. If cancelled: nothing was read."""
+        if max_bytes is None:
+            max_bytes = 65536
+        if max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this socket")
+        self._receiving = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check()
+                try:
+                    return self._sock.recv(max_bytes)
+                except (BlockingIOError, InterruptedError):
+                    await trio.lowlevel.wait_readable(self._sock)
+                except OSError as error:
+                    raise self._break(error) from error
+        finally:
+            self._receiving = False
+
+    async def send_all(self, data: Buffer) -> None:
+        """As trio.abc.SendStream. If cancelled: a prefix of `data` may have been sent."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint()
+            self._check_sendable()
+            with memoryview(data) as left:
+                sent = 0
+                while sent < len(left):
+                    took = self.write_now([left[sent:]])
+                    sent += took
+                    if not took:
+                        await self._wait_writable()
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As trio.abc.SendStream. Raises trio.BrokenResourceError for a peer found dead meanwhile (clause C3.3)."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint()
+            self._check_sendable()
+            await self._wait_writable()
+        finally:
+            self._sending = False
+
+    async def _wait_writable(self) -> None:
+        # Blocked, one may have to look: no event tells that a kernel has gone silent.
+        while True:
+            with trio.move_on_after(self._dead_peer_seconds / 5):
+                await trio.lowlevel.wait_writable(self._sock)
+                return
+            silence = self.seconds_of_silence()
+            if silence is not None and silence > self._dead_peer_seconds:
+                self._broken = f"the peer has been silent for {silence:.0f} s with data on its way"
+                raise trio.BrokenResourceError(self._broken)
+
+    async def send_eof(self) -> None:
+        """As trio.abc.HalfCloseableStream."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this socket")
+        await trio.lowlevel.checkpoint()
+        self.end_writing()
+
+    def end_writing(self) -> None:
+        """Send FIN behind what was written, without waiting. Twice is harmless."""
+        self._check()
+        if not self._eof_sent:
+            self._eof_sent = True
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                raise self._break(error) from error
+
+    async def aclose(self) -> None:
+        """Close; always succeeds."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    # --- errors
+
+    def _check(self) -> None:
+        if self._sock.fileno() == -1:
+            raise trio.ClosedResourceError("this socket was already closed")
+        if self._broken is not None:
+            raise trio.BrokenResourceError(self._broken)
+
+    def _check_sendable(self) -> None:
+        self._check()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("this socket's sending side was already ended")
+
+    def _break(self, error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+        if error.errno in _NO_LONGER_THERE:
+            return trio.ClosedResourceError("this socket was already closed")
+        self._broken = error.strerror or str(error)
+        return trio.BrokenResourceError(self._broken)
+
+
+def _keep_alive(sock: socket.socket, dead_peer_seconds: float) -> None:
+    """Let the kernel ask an idle peer's kernel whether it is there (clause C3.3)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    interval = max(1, int(dead_peer_seconds / (_KEEPALIVE_PROBES * 2)))
+    for name, value in (
+        ("TCP_KEEPIDLE", max(1, int(dead_peer_seconds / 2))),
+        ("TCP_KEEPINTVL", interval),
+        ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
