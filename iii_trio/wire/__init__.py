@@ -15,6 +15,8 @@ from .codes import (
     ErrorCode,
     Outcome,
     Rejection,
+    join_reason,
+    split_reason,
 )
 from .json import JsonValue, from_json, to_json
 from .messages import (
@@ -50,5 +52,5 @@ __all__ = [
     "Reattach", "Ref", "RegisterFunction", "RegisterService", "RegisterTrigger", "RegisterTriggerType",
     "RegistrationRejected", "Rejection", "TriggerRegistrationResult", "Undecodable", "UnregisterFunction",
     "UnregisterTrigger", "UnregisterTriggerType", "WireError", "WorkerRegistered", "attach_target", "decode", "encode",
-    "find_refs", "from_json", "is_ref", "read_attach_target", "to_json",
+    "find_refs", "from_json", "is_ref", "join_reason", "read_attach_target", "split_reason", "to_json",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -98,3 +99,16 @@ LARGE_MESSAGES: Final = "large-messages.v1"
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_PORT: Final = 49134
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+_CODE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.:-]{0,63}): (.*)", re.DOTALL)
+
+
+def join_reason(reason: str, code: str | None) -> str:
+    """A reason with its error code, as the text of a Close frame carries both."""
+    return f"{code}: {reason}" if code else reason
+
+
+def split_reason(text: str) -> tuple[str, str | None]:
+    """The reason and the error code, if there is one, in the text of a Close frame."""
+    match = _CODE.fullmatch(text)
+    return (match[2], match[1]) if match else (text, None)
