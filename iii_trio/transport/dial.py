@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -25,7 +25,11 @@ CONNECT_SECONDS: Final = 10.0
 
 @final
 class SocketAddress:
-    """An `Address`: the engine at a `ws://` or `wss://` URL."""
+    """An `Address`: the engine at a `ws://` or `wss://` URL.
+
+    `dial` opens the byte stream in a way of your own (memory, a unix socket); the URL then only names the engine. It
+    raises OSError if it cannot. Masking keys come from `new_mask`, for simulations that must repeat.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class SocketAddress:
         *,
         ssl_context: ssl.SSLContext | None = None,
         connect_seconds: float = CONNECT_SECONDS,
+        dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         new_mask: Callable[[], bytes] = lambda: os.urandom(4),
     ) -> None:
         parts = urlsplit(url if "://" in url else f"ws://{url}")
@@ -48,6 +53,7 @@ class SocketAddress:
         self._shown = f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         self._ssl = ssl_context or (ssl.create_default_context() if parts.scheme == "wss" else None)
         self._connect_seconds = connect_seconds
+        self._open_stream = dial or self._open_tcp
         self._new_mask = new_mask
         self._buffer = ReadBuffer()
 
@@ -97,15 +103,14 @@ class SocketAddress:
     async def _dial(self) -> trio.abc.Stream:
         try:
             with trio.fail_after(self._connect_seconds):
-                connected = await trio.open_tcp_stream(self._host, self._port)
-                stream = Socket(socket.socket(fileno=connected.socket.detach()))
+                stream = await self._open_stream()
                 if self._ssl is None:
                     return stream
                 secure = trio.SSLStream(stream, self._ssl, server_hostname=self._host, https_compatible=True)
                 try:
                     await secure.do_handshake()
                 except BaseException:
-                    stream.close()
+                    await trio.aclose_forcefully(stream)
                     raise
                 return secure
         except trio.TooSlowError:
@@ -113,6 +118,10 @@ class SocketAddress:
         except (OSError, trio.BrokenResourceError) as error:
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
             raise ConnectionFailed(f"no engine at {self}: {_said(cause)}") from None
+
+    async def _open_tcp(self) -> trio.abc.Stream:
+        connected = await trio.open_tcp_stream(self._host, self._port)
+        return Socket(socket.socket(fileno=connected.socket.detach()))
 
 
 def _said(error: BaseException) -> str:

@@ -1,0 +1,186 @@
+"""An engine inside a Trio program: open it, let workers in this process use it, let it listen."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, final
+
+import attrs
+import trio
+
+from .config import EngineConfig, Listener
+from .core.channels import Ended
+from .engine.admit import serve_stream, welcome
+from .engine.engine import Shell
+from .engine.in_process import InProcess
+from .engine.look import ChannelView, look_at_channels
+from .errors import MisuseError
+from .nursery import open_service_nursery
+from .transport.dial import SocketAddress
+from .transport.link import Address
+from .transport.listen import ListeningSocket
+from .worker import Worker
+from .worker import open_worker as _open_worker
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+@asynccontextmanager
+async def open_engine(
+    config: EngineConfig | None = None, *, new_id: Callable[[], str] = _new_id
+) -> AsyncIterator[Engine]:
+    """An engine for the length of the block: in this process only, until told to `listen`.
+
+    Leaving the block ends it: channels end as `engine_closed`, connections are dropped. To let what runs finish first,
+    `await engine.drain(grace_seconds)` before leaving. Any number of engines may be open at once.
+
+    Ids and secrets come from `new_id` (UUID v4 texts), for simulations that must repeat.
+    If cancelled: as leaving the block.
+    """
+    shell = Shell(config or EngineConfig(), new_id)
+    async with open_service_nursery("the engine") as nursery:
+        nursery.start_soon(shell.keep_time)
+        engine = Engine(shell, nursery)
+        try:
+            yield engine
+        finally:
+            engine._close("the engine was closed")  # noqa: SLF001
+            nursery.cancel_scope.cancel()
+
+
+async def serve_engine(
+    config: EngineConfig | None = None, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run an engine that listens at `config.listeners`, until cancelled.
+
+    For `addresses = await nursery.start(serve_engine, config)`: it returns when every listener is bound, with the bound
+    addresses (`ws://host:port`). Raises ConnectionFailed if one cannot be bound.
+    If cancelled: the engine ends at once; see `Engine.drain` for a gentler way.
+    """
+    async with open_engine(config) as engine:
+        task_status.started(await engine.listen())
+        await trio.sleep_forever()
+
+
+@final
+class Engine:
+    """A running engine. Made by `open_engine`."""
+
+    def __init__(self, shell: Shell, nursery: trio.Nursery) -> None:
+        self._shell = shell
+        self._nursery = nursery
+        self._listening: list[ListeningSocket] = []
+
+    @property
+    def config(self) -> EngineConfig:
+        """What it was told."""
+        return self._shell.config
+
+    @property
+    def address(self) -> Address:
+        """How workers in this process reach it."""
+        return InProcess(self._shell)
+
+    async def listen(self, *listeners: Listener) -> list[str]:
+        """Listen at these places, or at `config.listeners`; the bound addresses, as workers would be given them.
+
+        Raises ConnectionFailed, saying what is in the way; nothing is bound then.
+        If cancelled: nothing is bound.
+        """
+        bound: list[ListeningSocket] = []
+        try:
+            for listener in listeners or self._shell.config.listeners:
+                bound += await ListeningSocket.bind(listener.host, listener.port)
+        except BaseException:
+            for listening in bound:
+                listening.close()
+            raise
+        self._listening += bound
+
+        async def accepted(connection: Any) -> None:
+            await welcome(self._shell, connection)
+
+        for listening in bound:
+            self._nursery.start_soon(listening.accept_each, accepted, self._nursery)
+        return [listening.url for listening in bound]
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
+        """Serve one connection that came by a way of your own (memory, TLS, a unix socket), until it is over.
+
+        If cancelled: the connection is dropped.
+        """
+        await serve_stream(self._shell, stream, peer)
+
+    def open_worker(self, name: str | None = None, **options: Any) -> AbstractAsyncContextManager[Worker]:
+        """A worker in this process, over memory: no socket, no frames. Options as for `iii_trio.open_worker`."""
+        return open_worker(self, name=name, **options)
+
+    def channels(self) -> list[ChannelView]:
+        """What every open channel is doing (clause C7.1)."""
+        return look_at_channels(self._shell, trio.current_time())
+
+    def ended_channels(self) -> list[Ended]:
+        """The last channels that ended, oldest first, with their outcomes and reasons."""
+        return self._shell.hub.channels.ended()
+
+    def statistics(self) -> EngineStatistics:
+        """How much the engine holds at this moment."""
+        hub = self._shell.hub
+        return EngineStatistics(
+            sessions=len(hub.sessions),
+            functions=sum(1 for function in hub.registry if function.owner is not None),
+            calls=sum(len(session.answering) for session in hub.sessions.values()),
+            channels=len(hub.channels),
+            flows=len(self._shell.flows),
+            connections=self._shell.connections,
+        )
+
+    async def drain(self, grace_seconds: float) -> bool:
+        """Take no new sessions (503) and no new calls; wait until what runs is done, or the grace is over.
+
+        Whether everything was done. Channel sockets of existing channels are still let in meanwhile.
+        If cancelled: the engine stays draining.
+        """
+        shell = self._shell
+        shell.drain()
+        with trio.move_on_after(grace_seconds):
+            await shell.wait_idle()
+        return shell.idle
+
+    def _close(self, reason: str) -> None:
+        for listening in self._listening:
+            listening.close()
+        self._shell.close(reason)
+
+
+@attrs.frozen
+class EngineStatistics:
+    """How much an engine holds."""
+
+    sessions: int
+    functions: int
+    calls: int
+    channels: int
+    flows: int
+    connections: int
+
+
+def open_worker(
+    engine: str | Engine | Address, *, name: str | None = None, **options: Any
+) -> AbstractAsyncContextManager[Worker]:
+    """A worker of an engine, for the length of the block.
+
+    `engine` is an address (`ws://host:port`, `wss://…`), or an `Engine` in this process. See `iii_trio.worker.open_worker`
+    for the options.
+    """
+    if isinstance(engine, str):
+        return _open_worker(SocketAddress(engine), name=name, **options)
+    if isinstance(engine, Engine):
+        return _open_worker(engine.address, name=name, **options)
+    if not hasattr(engine, "attach_reader"):
+        raise MisuseError(f"{engine!r} is neither an address (ws://host:port) nor an engine")
+    return _open_worker(engine, name=name, **options)
