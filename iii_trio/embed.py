@@ -42,13 +42,13 @@ async def open_engine(
     If cancelled: as leaving the block.
     """
     shell = Shell(config or EngineConfig(), new_id)
-    async with open_service_nursery("the engine") as nursery:
+    async with open_service_nursery() as nursery:
         nursery.start_soon(shell.keep_time)
         engine = Engine(shell, nursery)
         try:
             yield engine
         finally:
-            engine._close("the engine was closed")  # noqa: SLF001
+            engine._close("the engine was closed")
             nursery.cancel_scope.cancel()
 
 

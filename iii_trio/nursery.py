@@ -32,7 +32,7 @@ async def open_service_nursery() -> AsyncIterator[trio.Nursery]:
         if ours is None:
             if from_body is None:
                 raise
-            raise _as_it_was(from_body) from from_body.__cause__
+            raise from_body from from_body.__cause__
         if from_body is not None and not isinstance(from_body, trio.Cancelled):
             ours.__context__ = from_body
         raise ours from ours.__cause__
@@ -50,7 +50,3 @@ def _first_failure(group: BaseExceptionGroup[BaseException], from_body: BaseExce
         else:
             return error
     return None
-
-
-def _as_it_was(error: BaseException) -> BaseException:
-    return error

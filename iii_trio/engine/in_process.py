@@ -9,9 +9,9 @@ import trio
 from ..core.channels import Refused
 from ..core.session import Session
 from ..errors import AttachRefused, ConnectionFailed
-from ..transport.refusal import refusal_of
 from ..transport.link import Identity, Link, ReadingEnd, WritingEnd
 from ..transport.memory_link import MemoryLink
+from ..transport.refusal import refusal_of
 from ..wire import Direction, Ref
 from .engine import Shell
 from .flow import Flow

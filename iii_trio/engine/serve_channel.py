@@ -19,7 +19,9 @@ from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_re
 from .engine import Shell
 from .flow import Flow
 
-_ABORT_FOR_THE_UNAWARE = b"\x83\x00"  # a frame with a reserved opcode: as loud as an SDK's reader can hear (clause C6.2)
+_ABORT_FOR_THE_UNAWARE = (
+    b"\x83\x00"  # a frame with a reserved opcode: as loud as an SDK's reader can hear (clause C6.2)
+)
 
 
 async def serve_writer(shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None) -> None:
@@ -111,9 +113,13 @@ class _WriterSocket:
                     reason = f"the writer closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
                 shell.cue(channel, Cue.WRITER_ABORTED, reason, code)
             case FrameError():
-                shell.cue(channel, Cue.WRITER_LOST, f"the writer ({_who(self._holder)}) broke the protocol: {how.reason}")
+                shell.cue(
+                    channel, Cue.WRITER_LOST, f"the writer ({_who(self._holder)}) broke the protocol: {how.reason}"
+                )
             case Lost():
-                shell.cue(channel, Cue.WRITER_LOST, f"the writer's connection ({_who(self._holder)}) is gone: {how.cause}")
+                shell.cue(
+                    channel, Cue.WRITER_LOST, f"the writer's connection ({_who(self._holder)}) is gone: {how.cause}"
+                )
 
     def finish(self, end: End) -> None:
         self._finished = end
@@ -195,9 +201,13 @@ class _ReaderSocket:
                 reason, code = split_reason(how.reason)
                 shell.cue(channel, Cue.READER_CANCELLED, reason or f"the reader closed with {how.code}", code)
             case FrameError():
-                shell.cue(channel, Cue.READER_LOST, f"the reader ({_who(self._holder)}) broke the protocol: {how.reason}")
+                shell.cue(
+                    channel, Cue.READER_LOST, f"the reader ({_who(self._holder)}) broke the protocol: {how.reason}"
+                )
             case Lost():
-                shell.cue(channel, Cue.READER_LOST, f"the reader's connection ({_who(self._holder)}) is gone: {how.cause}")
+                shell.cue(
+                    channel, Cue.READER_LOST, f"the reader's connection ({_who(self._holder)}) is gone: {how.cause}"
+                )
 
     def finish(self, end: End) -> None:
         self._finished = end

@@ -258,7 +258,9 @@ class _Scanner:
                 return -1
             if opcode == CLOSE:
                 payload = data[start:end]
-                self.closed = _read_close(apply_mask(payload, data[start - 4 : start]) if self._masked else bytes(payload))
+                self.closed = _read_close(
+                    apply_mask(payload, data[start - 4 : start]) if self._masked else bytes(payload)
+                )
             controls.append(bytes(data[at:end]))
             return end
         self._begin(opcode, length, first >= 0x80)

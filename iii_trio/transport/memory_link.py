@@ -11,7 +11,6 @@ import trio
 from .link import End
 
 
-
 @final
 class MemoryLink:
     """The worker's side of a link to an engine in the same process.

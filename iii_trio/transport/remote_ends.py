@@ -178,7 +178,9 @@ class RemoteReader(_RemoteEnd):
     def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         if messages and self._end is None:
-            self._items.extend(bytes(payload).decode() if kind == TEXT else bytes(payload) for kind, payload in messages)
+            self._items.extend(
+                bytes(payload).decode() if kind == TEXT else bytes(payload) for kind, payload in messages
+            )
             self._arrived.unpark_all()
         return controls, self._scanner.error or self._scanner.closed
 

@@ -62,7 +62,9 @@ PREFIX = "/ws/channels/"
 def attach_target(ref: Ref, base: str = "/") -> str:
     """The request target at which this end is attached: path and query, below the path of `base`."""
     parts = urlsplit(base)
-    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("key", ref.access_key), ("dir", ref.direction)])
+    query = urlencode(
+        [*parse_qsl(parts.query, keep_blank_values=True), ("key", ref.access_key), ("dir", ref.direction)]
+    )
     return f"{parts.path.rstrip('/')}{PREFIX}{quote(ref.channel_id, safe='')}?{query}"
 
 
