@@ -1,0 +1,127 @@
+"""Runs: many ready-made server frames in one piece.
+
+What a channel's writer sends becomes a run and goes to the reader as it is: no message is ever an object of its own on
+the way. Only under back-pressure is a run looked into, to cut it at a bound or to find the frame that a write has torn;
+then the frame heads inside it are walked, past the payloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+import attrs
+
+from .build import Buffer
+
+
+@final
+class Run:
+    """Whole server frames, unmasked.
+
+    `parts` are for a gathering send. A frame's head lies within one of them; its payload may go on in the next.
+    `items` is how many messages end in the run, `payload` how many payload bytes it has, `size` how many bytes in all.
+    """
+
+    __slots__ = ("items", "parts", "payload", "size")
+
+    def __init__(self, parts: list[Buffer], items: int, payload: int) -> None:
+        self.parts = parts
+        self.items = items
+        self.payload = payload
+        self.size = sum(map(len, parts))
+
+    def cut(self, items: int, payload: int) -> tuple[Run | None, Run | None]:
+        """As many frames as have at most `items` ends of messages, and the rest.
+
+        They also end where `payload` bytes are reached, so they may be one frame over. Either is None if it is nothing;
+        a bound of 0 takes nothing.
+        """
+        if items <= 0 or payload <= 0:
+            return None, self
+        if self.items <= items and self.payload < payload:
+            return self, None
+        place = _walk(self.parts, items, payload, self.size)
+        return self._before(place), self._behind(place)
+
+    def sent(self, n: int) -> tuple[list[Buffer], Run | None]:
+        """After a write took `n` bytes: what is left of the frame that it tore, and the frames not begun."""
+        place = _walk(self.parts, self.items, self.payload + 1, n)
+        torn: list[Buffer] = []
+        left = place.size - n
+        if left:
+            for part in reversed(_parts_before(self.parts, place)):
+                torn.append(part if len(part) <= left else memoryview(part)[-left:])
+                left -= len(torn[-1])
+                if not left:
+                    break
+            torn.reverse()
+        return torn, self._behind(place)
+
+    def _before(self, place: _Place) -> Run | None:
+        if not place.size:
+            return None
+        return Run(_parts_before(self.parts, place), place.items, place.payload)
+
+    def _behind(self, place: _Place) -> Run | None:
+        if place.size == self.size:
+            return None
+        parts = self.parts[place.part :]
+        if place.offset:
+            parts[0] = memoryview(parts[0])[place.offset :]
+        return Run(parts, self.items - place.items, self.payload - place.payload)
+
+
+def frames_of(run: Run) -> Iterator[tuple[int, bool, memoryview]]:
+    """Opcode, FIN and payload of each frame of a run."""
+    data = memoryview(run.parts[0] if len(run.parts) == 1 else b"".join(run.parts))
+    while len(data):
+        first = _walk([data], 1, run.payload + 1, 1)
+        yield data[0] & 15, data[0] >= 0x80, data[first.size - first.payload : first.size]
+        data = data[first.size :]
+
+
+@attrs.frozen
+class _Place:
+    """A place between two frames of a run, and what lies before it."""
+
+    part: int
+    offset: int
+    items: int
+    payload: int
+    size: int
+
+
+def _walk(parts: list[Buffer], items: int, payload: int, size: int) -> _Place:
+    """The first place at or past so many payload bytes or bytes, or before the end of a message too many."""
+    ended = paid = walked = 0
+    skip = 0  # bytes of a payload that go on in the next part
+    for index, part in enumerate(parts):
+        at, length = skip, len(part)
+        while at < length:
+            first = part[at]
+            if paid >= payload or walked >= size or (ended == items and first >= 0x80):
+                return _Place(index, at, ended, paid, walked)
+            n = part[at + 1]
+            if n < 126:
+                step = n + 2
+            elif n == 126:
+                n = (part[at + 2] << 8) | part[at + 3]
+                step = n + 4
+            else:
+                n = int.from_bytes(part[at + 2 : at + 10], "big")
+                step = n + 10
+            at += step
+            walked += step
+            paid += n
+            if first >= 0x80:
+                ended += 1
+        skip = at - length
+    return _Place(len(parts), 0, ended, paid, walked)
+
+
+def _parts_before(parts: list[Buffer], place: _Place) -> list[Buffer]:
+    before = parts[: place.part]
+    if place.offset:
+        before.append(memoryview(parts[place.part])[: place.offset])
+    return before

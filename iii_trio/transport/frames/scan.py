@@ -1,0 +1,378 @@
+"""Frames as they come: what is read from a socket becomes runs of server frames, or whole messages.
+
+Theory of operation. What is read lies in a buffer that the next read overwrites, so a scanner copies out all it needs
+(which unmasking does anyway). For itself it keeps only an incomplete head or control frame, under 140 bytes: its
+`tail`, to be placed before what is read next. The payload of a data frame is taken as it comes: a message grows in its
+own bytearray, a run gets what is here of it as a fragment (clause C3.4).
+
+Most frames are plain: each a whole message, and wholly here. Loops of a few instructions take those (`_take_small`,
+`_take_larger`). The first frame that is anything else, or that may break a rule, is left to `_take_any`, which knows
+everything. Small frames are looked at through a window of copied bytes: indexing and slicing bytes is cheaper than a
+memoryview, by more than the copy costs.
+
+A scan never raises. What came before an error is good and is given back; the error is left in `error`.
+"""
+
+from __future__ import annotations
+
+import codecs
+from abc import ABC, abstractmethod
+from typing import Final, final
+
+from ...errors import FrameError
+from .build import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    INVALID_DATA,
+    MAX_CONTROL,
+    PONG,
+    PROTOCOL_ERROR,
+    TEXT,
+    TOO_BIG,
+    Buffer,
+    CloseFrame,
+    ReservedOpcode,
+    apply_mask,
+    frame_head,
+    is_utf8,
+    parse_close,
+)
+from .run import Run
+
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_WHOLE_TEXT: Final = _FIN | TEXT
+_WHOLE_BINARY: Final = _FIN | BINARY
+_WINDOW: Final = 8192
+_LARGE: Final = 8192  # payloads from this size on are not copied again: they become parts of their own
+_TEXT_HEADS: Final = [frame_head(TEXT, n) for n in range(126)]
+_BINARY_HEADS: Final = [frame_head(BINARY, n) for n in range(126)]
+
+
+def split_controls(controls: bytes) -> list[bytes]:
+    """The control frames that a scan has found, one by one."""
+    frames = []
+    at = 0
+    while at < len(controls):
+        second = controls[at + 1]
+        end = at + 2 + (second & 127) + (4 if second >= _MASKED else 0)
+        frames.append(controls[at:end])
+        at = end
+    return frames
+
+
+class _Scanner(ABC):
+    """What both scanners know: all rules, and where in a frame and in a message the stream stands.
+
+    `tail` is to be placed before what is read next. `closed` is the peer's Close, `error` the rule that it broke; once
+    there is either, nothing that comes counts.
+    """
+
+    def __init__(self, max_message: int, *, masked: bool, check_text: bool) -> None:
+        self.tail = b""
+        self.closed: CloseFrame | None = None
+        self.error: FrameError | None = None
+        self._max_message = max_message
+        self._masked = masked
+        self._key_size = 4 if masked else 0
+        self._utf8 = codecs.getincrementaldecoder("utf-8")() if check_text else None
+        self._kind = CONTINUATION  # of the message that has begun and not ended, if there is one: TEXT or BINARY
+        self._size = 0  # its payload bytes, by the heads of its frames so far
+        self._left = 0  # payload bytes of the present frame that are not here yet
+        self._fin = False  # whether the present frame is the message's last
+        self._key = b""  # of the present frame, turned to its next byte
+        self._controls: list[bytes] = []
+
+    @property
+    def within_message(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._kind != CONTINUATION
+
+    @abstractmethod
+    def _take_small(self, data: memoryview, at: int) -> int:
+        """Take plain frames of at most 125 bytes; give back where others begin."""
+
+    @abstractmethod
+    def _take_whole(self, opcode: int, payload: bytes) -> None:
+        """Take a whole message."""
+
+    @abstractmethod
+    def _take_piece(self, piece: bytes, *, ends: bool) -> None:
+        """Take a piece of the present message, or all of it. Not empty, unless it `ends` the message."""
+
+    def _scan(self, data: memoryview) -> bytes:
+        """Take all there is; give back the control frames."""
+        self.tail = b""
+        if self.error is not None or self.closed is not None:
+            return b""
+        at, size = 0, len(data)
+        try:
+            while at < size and self.closed is None:
+                if self._kind == CONTINUATION:
+                    at = self._take_plain(data, at)
+                before = at
+                at = self._take_payload(data, at) if self._left else self._take_any(data, at)
+                if at == before:
+                    self.tail = bytes(data[at:])
+                    break
+        except FrameError as error:
+            self.error = error.with_traceback(None)  # which would hold on to the buffer
+        controls = b"".join(self._controls)
+        self._controls.clear()
+        return controls
+
+    def _take_plain(self, data: memoryview, at: int) -> int:
+        """Between two messages: take whole ones as long as each comes in one frame; give back where others begin."""
+        while True:
+            beyond = self._take_larger(data, self._take_small(data, at))
+            if beyond == at:
+                return at
+            at = beyond
+
+    def _take_larger(self, data: memoryview, at: int) -> int:
+        """Plain frames of more than 125 bytes."""
+        size = len(data)
+        take = self._take_whole
+        masked, key_size, most = self._masked, self._key_size, self._max_message
+        two_bytes = 126 | _MASKED if masked else 126
+        while size - at > 126:
+            head = bytes(data[at : at + 14])
+            first = head[0]
+            if head[1] == two_bytes:
+                length = (head[2] << 8) | head[3]
+                shortest, key_at = 126, 4
+            elif head[1] == two_bytes + 1:
+                length = int.from_bytes(head[2:10], "big")
+                shortest, key_at = 65_536, 10
+            else:
+                break
+            begin = at + key_at + key_size
+            end = begin + length
+            if not shortest <= length <= most or end > size or (first != _WHOLE_BINARY and first != _WHOLE_TEXT):
+                break
+            payload = apply_mask(data[begin:end], head[key_at : key_at + 4]) if masked else bytes(data[begin:end])
+            if first == _WHOLE_TEXT and self._utf8 is not None and not is_utf8(payload):
+                break
+            take(first - _FIN, payload)
+            at = end
+        return at
+
+    def _take_any(self, data: memoryview, at: int) -> int:
+        """Take one frame, or what is here of it; give back where it ends, or `at` if even its head is not whole."""
+        size = len(data)
+        if size - at < 2:
+            return at
+        first, second = data[at], data[at + 1]
+        opcode, length = first & 15, second & 127
+        if first & 0x70:
+            raise FrameError(PROTOCOL_ERROR, "a reserved bit is set")
+        if opcode > PONG or BINARY < opcode < CLOSE:
+            raise ReservedOpcode(opcode)
+        if (second >= _MASKED) != self._masked:
+            raise FrameError(PROTOCOL_ERROR, "a frame is not masked" if self._masked else "a frame is masked")
+        if opcode >= CLOSE:
+            if first < _FIN:
+                raise FrameError(PROTOCOL_ERROR, "a control frame is fragmented")
+            if length > MAX_CONTROL:
+                raise FrameError(PROTOCOL_ERROR, f"a control frame is longer than {MAX_CONTROL} bytes")
+            return self._take_control(data, at, opcode, length)
+        if opcode == CONTINUATION and self._kind == CONTINUATION:
+            raise FrameError(PROTOCOL_ERROR, "a continuation of nothing")
+        if opcode != CONTINUATION and self._kind != CONTINUATION:
+            raise FrameError(PROTOCOL_ERROR, "a message begins within another")
+        extended = 8 if length == 127 else 2 if length == 126 else 0
+        begin = at + 2 + extended + self._key_size
+        if begin > size:
+            return at
+        if extended:
+            length = int.from_bytes(data[at + 2 : at + 2 + extended], "big")
+            if length < (126 if extended == 2 else 65_536):
+                raise FrameError(PROTOCOL_ERROR, "a length is not in its shortest form")
+            if length >> 63:
+                raise FrameError(PROTOCOL_ERROR, "a length has its first bit set")
+        if self._size + length > self._max_message:
+            raise FrameError(TOO_BIG, f"a message is larger than {self._max_message} bytes")
+        if opcode != CONTINUATION:
+            self._kind = opcode
+        self._size += length
+        self._left = length
+        self._fin = first >= _FIN
+        self._key = bytes(data[begin - self._key_size : begin])
+        return self._take_payload(data, begin)
+
+    def _take_payload(self, data: memoryview, at: int) -> int:
+        """Take what is here of the present frame's payload."""
+        here = data[at : at + self._left]
+        piece = apply_mask(here, self._key) if self._masked else bytes(here)
+        taken = len(piece)
+        self._left -= taken
+        self._key = self._key[taken % 4 :] + self._key[: taken % 4]
+        ends = self._fin and not self._left
+        if self._kind == TEXT and self._utf8 is not None and not _may_follow(self._utf8, piece, ends=ends):
+            raise FrameError(INVALID_DATA, "a text is not UTF-8")
+        if piece or ends:
+            self._take_piece(piece, ends=ends)
+        if ends:
+            self._kind = CONTINUATION
+            self._size = 0
+        return at + taken
+
+    def _take_control(self, data: memoryview, at: int, opcode: int, length: int) -> int:
+        begin = at + 2 + self._key_size
+        end = begin + length
+        if end > len(data):
+            return at
+        raw = bytes(data[at:end])
+        if opcode == CLOSE:
+            payload = raw[begin - at :]
+            self.closed = parse_close(apply_mask(payload, raw[2:6]) if self._masked else payload)
+        self._controls.append(raw)
+        return end
+
+
+def _may_follow(decoder: codecs.IncrementalDecoder, piece: bytes, *, ends: bool) -> bool:
+    """Whether a text may go on, or end, with `piece`."""
+    try:
+        decoder.decode(piece, ends)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@final
+class RunScanner(_Scanner):
+    """Makes runs of server frames of the frames that a channel's writer sends."""
+
+    def __init__(self, max_message: int) -> None:
+        super().__init__(max_message, masked=True, check_text=True)
+        self._begun = False  # a piece of the present message has been passed on
+        self._parts: list[Buffer] = []
+        self._pieces: list[bytes] = []  # of the next part
+        self._items = 0
+        self._payload = 0
+
+    def scan(self, data: memoryview) -> tuple[Run | None, bytes]:
+        """Take `tail` and what was read behind it: the data frames as one run, and the control frames as they came."""
+        controls = self._scan(data)
+        if self._pieces:
+            self._parts.append(b"".join(self._pieces))
+            self._pieces.clear()
+        if not self._parts:
+            return None, controls
+        run = Run(self._parts, self._items, self._payload)
+        self._parts, self._items, self._payload = [], 0, 0
+        return run, controls
+
+    def _take_piece(self, piece: bytes, *, ends: bool) -> None:
+        opcode = CONTINUATION if self._begun else self._kind
+        self._put(frame_head(opcode, len(piece), fin=ends), piece)
+        self._begun = not ends
+        self._items += ends
+
+    def _take_whole(self, opcode: int, payload: bytes) -> None:
+        self._put(frame_head(opcode, len(payload)), payload)
+        self._items += 1
+
+    def _put(self, head: bytes, payload: bytes) -> None:
+        self._payload += len(payload)
+        self._pieces.append(head)
+        if len(payload) < _LARGE:
+            self._pieces.append(payload)
+        else:
+            self._parts += b"".join(self._pieces), payload
+            self._pieces.clear()
+
+    def _take_small(self, data: memoryview, at: int) -> int:
+        add = self._pieces.append
+        most = _MASKED + min(MAX_CONTROL, self._max_message)
+        while True:
+            window = bytes(data[at : at + _WINDOW])
+            size = len(window)
+            last = size - 6
+            here = count = 0
+            while here <= last:
+                second = window[here + 1]
+                begin = here + 6
+                end = begin + second - _MASKED
+                if not _MASKED <= second <= most or end > size:
+                    break
+                first = window[here]
+                if first == _WHOLE_BINARY:
+                    add(_BINARY_HEADS[second - _MASKED])
+                    add(apply_mask(window[begin:end], window[here + 2 : begin]))
+                elif first == _WHOLE_TEXT:
+                    text = apply_mask(window[begin:end], window[here + 2 : begin])
+                    if not text.isascii() and not is_utf8(text):
+                        break
+                    add(_TEXT_HEADS[second - _MASKED])
+                    add(text)
+                else:
+                    break
+                count += 1
+                here = end
+            self._items += count
+            self._payload += here - 6 * count
+            at += here
+            if not count or size < _WINDOW:
+                return at
+
+
+@final
+class MessageScanner(_Scanner):
+    """Makes whole messages of what a peer sends: masked, as clients send, or not.
+
+    `check_text=False` leaves the check for UTF-8 to whoever decodes.
+    """
+
+    def __init__(self, max_message: int, *, masked: bool, check_text: bool = True) -> None:
+        super().__init__(max_message, masked=masked, check_text=check_text)
+        self._messages: list[tuple[int, bytes | bytearray]] = []
+        self._message: bytearray | None = None  # what is here of the present one
+
+    def scan(self, data: memoryview) -> tuple[list[tuple[int, bytes | bytearray]], bytes]:
+        """Take `tail` and what was read behind it: messages (TEXT or BINARY, payload), control frames as they came."""
+        controls = self._scan(data)
+        messages, self._messages = self._messages, []
+        return messages, controls
+
+    def _take_whole(self, opcode: int, payload: bytes) -> None:
+        self._messages.append((opcode, payload))
+
+    def _take_piece(self, piece: bytes, *, ends: bool) -> None:
+        if self._message is not None:
+            self._message += piece
+            if ends:
+                self._messages.append((self._kind, self._message))
+                self._message = None
+        elif ends:
+            self._messages.append((self._kind, piece))
+        else:
+            self._message = bytearray(piece)
+
+    def _take_small(self, data: memoryview, at: int) -> int:
+        add = self._messages.append
+        masked = _MASKED if self._masked else 0
+        most = masked + min(MAX_CONTROL, self._max_message)
+        head = 2 + self._key_size
+        while True:
+            window = bytes(data[at : at + _WINDOW])
+            size = len(window)
+            last = size - head
+            here = 0
+            while here <= last:
+                first, second = window[here], window[here + 1]
+                begin = here + head
+                end = begin + second - masked
+                if not masked <= second <= most or end > size or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
+                    break
+                payload = window[begin:end]
+                if masked:
+                    payload = apply_mask(payload, window[here + 2 : begin])
+                if first == _WHOLE_TEXT and self._utf8 is not None and not payload.isascii() and not is_utf8(payload):
+                    break
+                add((first - _FIN, payload))
+                here = end
+            at += here
+            if not here or size < _WINDOW:
+                return at
