@@ -1,0 +1,220 @@
+"""The stream that trio-websocket sees: the handshake, then control frames; data frames stay beneath.
+
+Reading is done by trio-websocket's reader task, inside `receive_some`. All reads go into one buffer for all connections:
+nothing waits between a read and the end of its scanning, and what cannot be understood yet (under 140 bytes) is the
+scanner's `tail`. What is beneath goes to the connection's occupant; a full occupant (`settle`) stops the reading.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ..errors import FrameError, PeerError
+from .frames import split_controls
+from .http1 import Refusal, read_refusal
+from .socket import Buffer, ReadsNow
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+READ_BYTES: Final = 262_144
+"""The most that is read at once: the read-ahead of clause C3.2."""
+_SLACK: Final = 256  # before what is read: room for the tail of what was read before
+_TURNS: Final = 16  # reads in a row before other tasks get a turn
+_UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
+
+
+@final
+class ReadBuffer:
+    """The one buffer that all connections of an engine, or of a worker, read into."""
+
+    def __init__(self, size: int = READ_BYTES) -> None:
+        self._view = memoryview(bytearray(_SLACK + size))
+        self.free = self._view[_SLACK:]
+
+    def filled(self, tail: bytes, n: int) -> memoryview:
+        """The `n` bytes just read into `free`, with `tail` before them."""
+        start = _SLACK - len(tail)
+        self._view[start:_SLACK] = tail
+        return self._view[start : _SLACK + n]
+
+
+@final
+class Beneath(trio.abc.Stream):
+    """What trio-websocket takes for its stream: the handshake, then control frames, one at a time."""
+
+    refusal: Refusal | None = None
+    problem: str = ""
+    given_up: Callable[[], object]
+
+    def __init__(self, websocket: WebSocket, head: bytes | None = None, rest: bytes = b"") -> None:
+        self._websocket = websocket
+        self._stream = websocket.stream
+        self._now = self._stream if isinstance(self._stream, ReadsNow) else None
+        self._head = head  # a server's: to be replayed
+        self._awaits_answer = head is None
+        self._rest = rest  # read beyond the head, and not scanned yet
+        self._controls: deque[bytes] = deque()
+        self._begun = trio.Event()
+        self._deaf = False  # the peer's framing is broken: bytes mean nothing any more
+        self._stopped = trio.Event()  # trio-websocket reads no more
+        self._pongs = 0
+        self._pongs_end = 0
+
+    def begin(self) -> None:
+        """The occupant is there: frames may be read."""
+        self._begun.set()
+
+    async def linger(self) -> None:
+        """End our side, and read until the peer ends its own: closing with unread input would send a reset."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            try:
+                await self._stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+        if not self._at_end:
+            if not self._stopped.is_set():
+                await self._stopped.wait()
+            if not self._at_end:
+                await self._throw_away()
+
+    _at_end = False
+
+    # --- reading
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        if self._awaits_answer:
+            self._awaits_answer = False
+            return await self._receive_answer()
+        await self._begun.wait()
+        websocket = self._websocket
+        turns = 0
+        while True:
+            while self._controls:
+                control = self._controls.popleft()
+                closing = control[0] & 15 == 8
+                if closing or not websocket.discarding:  # a ping behind our own Close would crash the library
+                    return control
+            if websocket.closed:  # the Close was passed up, and has been answered
+                return self._stop()
+            if self._deaf:
+                await self._throw_away()
+                return self._stop()
+            await websocket.occupant.settle()
+            turns += 1
+            if turns % _TURNS == 0:
+                await trio.lowlevel.checkpoint()
+            try:
+                if not await self._read():
+                    websocket.lost("the connection ended without a Close", by_fin=True)
+                    return self._stop(at_end=True)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                websocket.lost(str(error))
+                return self._stop(at_end=True)
+
+    async def _read(self) -> bool:
+        """Read once and scan it; False at the end of the stream."""
+        websocket, now = self._websocket, self._now
+        occupant = websocket.occupant
+        if self._rest:
+            data = memoryview(self._rest)
+            self._rest = b""
+        elif now is not None:
+            buffer = websocket.buffer
+            while (n := now.read_now(buffer.free)) is None:
+                await now.wait_readable()
+            if not n:
+                return False
+            data = buffer.filled(occupant.tail, n)
+        else:
+            received = await self._stream.receive_some(READ_BYTES)
+            if not received:
+                return False
+            data = memoryview(occupant.tail + received)
+        controls, how = occupant.scan(data)
+        if controls:
+            self._controls.extend(split_controls(controls))
+        if how is not None:
+            self._deaf = isinstance(how, FrameError)
+            websocket.peer_ended(how)
+        return True
+
+    async def _receive_answer(self) -> bytes:
+        """A client's: the answer to its upgrade."""
+        data = bytearray()
+        try:
+            while (end := data.find(b"\r\n\r\n")) < 0:
+                more = await self._stream.receive_some(READ_BYTES)
+                if not more or len(data) > READ_BYTES:
+                    self.problem = "the connection ended before an answer to the upgrade"
+                    break
+                data += more
+            else:
+                if data.startswith((b"HTTP/1.1 101 ", b"HTTP/1.1 101\r")):
+                    self._rest = bytes(data[end + 4 :])
+                    return bytes(data[: end + 4])
+                self.refusal = await read_refusal(self._stream, bytes(data))
+        except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.problem = str(error)
+        self.given_up()
+        return b""
+
+    async def _throw_away(self) -> None:
+        try:
+            while await self._stream.receive_some(READ_BYTES):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        self._at_end = True
+
+    def _stop(self, *, at_end: bool = False) -> bytes:
+        self._at_end = self._at_end or at_end
+        self._stopped.set()
+        self._websocket.leave()
+        return b""
+
+    # --- writing
+
+    async def send_all(self, data: Buffer) -> None:
+        websocket, outbox = self._websocket, self._websocket.outbox
+        await trio.lowlevel.checkpoint()
+        if outbox.over:
+            raise trio.BrokenResourceError("the connection is over")
+        if self._begun.is_set():
+            opcode = data[0] & 15
+            if opcode == 10 and not self._may_pong(len(data)):
+                return
+            outbox.put(data)
+            if opcode == 8:
+                websocket.close_is_put()
+        else:
+            outbox.put(data)
+        outbox.flush()
+
+    def _may_pong(self, n: int) -> bool:
+        outbox = self._websocket.outbox
+        if outbox.written_bytes >= self._pongs_end:
+            self._pongs = 0
+        if self._pongs > _UNSENT_PONGS:
+            return False
+        self._pongs += n
+        self._pongs_end = outbox.written_bytes + outbox.waiting_bytes + n
+        return True
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """The library believes that it owns the stream, and is done with it; we are not."""
+        if not self._begun.is_set():
+            self.given_up()
+        self._stopped.set()
+        self._websocket.leave()
+        await trio.lowlevel.checkpoint()

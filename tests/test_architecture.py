@@ -1,0 +1,95 @@
+"""Who may import whom, what is pure, how large a file may be: the rules of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "iii_trio"
+
+LEAVES = {"errors", "config", "lifecycle", "structure", "nursery"}
+MAY_IMPORT = {
+    "errors": set(),
+    "lifecycle": {"errors"},
+    "config": {"errors"},
+    "structure": {"errors"},
+    "nursery": set(),
+    "config_file": {"config", "errors", "structure"},
+    "wire": LEAVES,
+    "core": {"wire", *LEAVES},
+    "transport": {"wire", *LEAVES},
+    "engine": {"core", "transport", "wire", *LEAVES},
+    "worker": {"core", "transport", "wire", *LEAVES},
+    "embed": {"engine", "worker", "core", "transport", "wire", *LEAVES},
+}
+ANYTHING = {"__init__", "__main__", "cli", "testing"}
+PURE = ("wire/", "core/", "lifecycle.py", "structure.py", "config.py", "transport/frames.py", "transport/recut.py")
+IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
+LONGEST_FILE = 470
+
+
+def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """Every import of a file: its line, the top-level name it reaches, and whether that is one of ours."""
+    inside = path.relative_to(PACKAGE).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.ImportFrom(module=module, level=level) if level:
+                reached = (*inside[: len(inside) - level], *(module or "").split("."))
+                names = [alias.name for alias in node.names] if reached == ("",) else [reached[0]]
+                yield from ((node.lineno, name, True) for name in names)
+            case ast.ImportFrom(module=str(module)):
+                yield node.lineno, module.split(".")[0], False
+            case ast.Import(names=aliases):
+                yield from ((node.lineno, alias.name.split(".")[0], False) for alias in aliases)
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_arrows_go_down_only() -> None:
+    wrong = []
+    for path in files():
+        home = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if home in ANYTHING:
+            continue
+        for line, name, ours in imports(path):
+            if ours and name != home and name not in MAY_IMPORT[home]:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{line}: {home} may not import {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_but_the_command_line_imports_the_testing_tools() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path in files()
+        if path.relative_to(PACKAGE).parts[0] not in ("testing", "cli")
+        for line, name, ours in imports(path)
+        if ours and name == "testing"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_decides_is_pure() -> None:
+    wrong = []
+    for path in files():
+        place = path.relative_to(PACKAGE).as_posix()
+        if not place.startswith(PURE):
+            continue
+        wrong += [f"{place}:{line}: imports {name}" for line, name, ours in imports(path) if not ours and name in IMPURE]
+        wrong += [
+            f"{place}:{node.lineno}: awaits"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef)
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_bursts() -> None:
+    sizes = {path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in files()}
+    assert not {place: size for place, size in sizes.items() if size > LONGEST_FILE}
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert not [path for path in files() if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
