@@ -49,13 +49,13 @@ class Run:
         place = _walk(self.parts, self.items, self.payload + 1, n)
         torn: list[Buffer] = []
         left = place.size - n
-        if left:
-            for part in reversed(_parts_before(self.parts, place)):
+        for part in reversed(_parts_before(self.parts, place) if left else []):
+            if not left:
+                break
+            if part:
                 torn.append(part if len(part) <= left else memoryview(part)[-left:])
                 left -= len(torn[-1])
-                if not left:
-                    break
-            torn.reverse()
+        torn.reverse()
         return torn, self._behind(place)
 
     def _before(self, place: _Place) -> Run | None:
@@ -75,7 +75,7 @@ class Run:
 def frames_of(run: Run) -> Iterator[tuple[int, bool, memoryview]]:
     """Opcode, FIN and payload of each frame of a run."""
     data = memoryview(run.parts[0] if len(run.parts) == 1 else b"".join(run.parts))
-    while len(data):
+    while data:
         first = _walk([data], 1, run.payload + 1, 1)
         yield data[0] & 15, data[0] >= 0x80, data[first.size - first.payload : first.size]
         data = data[first.size :]

@@ -1,0 +1,591 @@
+"""Frames: every rule of RFC 6455 that is kept, runs, and both scanners against each other and another library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
+from wsproto.frame_protocol import FrameProtocol, ParseFailed
+
+from iii_trio.errors import FrameError
+from iii_trio.transport.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    HAS_C_MASK,
+    PING,
+    PONG,
+    TEXT,
+    CloseFrame,
+    MessageScanner,
+    ReservedOpcode,
+    Run,
+    RunScanner,
+    apply_mask,
+    close_payload,
+    frame,
+    frame_head,
+    frames_of,
+    split_controls,
+)
+
+KEY = b"\x11\x92\x53\xe4"
+LIMIT = 70_000
+_SLACK = 256
+
+
+class Feeder:
+    """Feeds a scanner as a connection does: from one buffer that is overwritten as soon as the scan is done."""
+
+    def __init__(self, scanner: MessageScanner | RunScanner) -> None:
+        self.scanner = scanner
+        self.messages: list[tuple[int, bytes | bytearray]] = []
+        self.runs: list[Run] = []
+        self.controls = b""
+        self._buffer = bytearray(_SLACK + 1_000_000)
+
+    def feed(self, *chunks: bytes) -> Feeder:
+        for chunk in chunks:
+            tail = self.scanner.tail
+            assert len(tail) < 140
+            view = memoryview(self._buffer)
+            data = view[_SLACK - len(tail) : _SLACK + len(chunk)]
+            data[:] = tail + chunk
+            found, controls = self.scanner.scan(data)
+            if isinstance(found, list):
+                self.messages += found
+            elif found is not None:
+                self.runs.append(found)
+            self.controls += controls
+            data[:] = b"\xee" * len(data)
+        return self
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(wire(run) for run in self.runs)
+
+    @property
+    def error(self) -> FrameError:
+        assert self.scanner.error is not None
+        return self.scanner.error
+
+
+def wire(run: Run | None) -> bytes:
+    return b"" if run is None else b"".join(run.parts)
+
+
+def from_client(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
+    return frame(opcode, payload, fin=fin, mask=KEY)
+
+
+def messages_of(data: bytes) -> list[tuple[int, bytes]]:
+    feeder = Feeder(MessageScanner(LIMIT, masked=False)).feed(data)
+    assert feeder.scanner.error is None
+    assert not feeder.scanner.tail
+    return [(kind, bytes(payload)) for kind, payload in feeder.messages]
+
+
+def scanners() -> list[Feeder]:
+    """Both scanners that take what clients send."""
+    return [Feeder(MessageScanner(LIMIT, masked=True)), Feeder(RunScanner(LIMIT))]
+
+
+def messages_from(feeder: Feeder) -> list[tuple[int, bytes]]:
+    if feeder.runs:
+        return messages_of(feeder.wire)
+    return [(kind, bytes(payload)) for kind, payload in feeder.messages]
+
+
+def split_at(data: bytes, places: Iterable[int]) -> list[bytes]:
+    cuts = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+    return [data[a:b] for a, b in pairwise(cuts) if a < b]
+
+
+# --- building
+
+
+def test_the_c_routine_for_masking_is_there() -> None:
+    assert HAS_C_MASK
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 100_000])
+@pytest.mark.parametrize("mask", [None, KEY])
+@pytest.mark.parametrize("fin", [True, False])
+def test_a_frame_is_what_another_library_builds(length: int, mask: bytes | None, fin: bool) -> None:
+    payload = bytes(range(256)) * (length // 256) + bytes(length % 256)
+    theirs = Frame(Opcode.BINARY, payload, fin).serialize(mask=False)
+    if mask is not None:
+        theirs_head = theirs[: len(theirs) - length]
+        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+        theirs = theirs_head[:1] + bytes((theirs_head[1] | 0x80,)) + theirs_head[2:] + mask + masked
+    assert frame(BINARY, payload, fin=fin, mask=mask) == theirs
+    assert frame(BINARY, memoryview(payload), fin=fin, mask=mask) == theirs
+    assert theirs.startswith(frame_head(BINARY, length, fin=fin, mask=mask))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"), [("", 0), ("x" * 123, 123), ("x" * 124, 123), ("ü" * 62, 122), ("𝄞" * 40, 120)]
+)
+def test_a_close_reason_is_cut_between_two_characters(reason: str, kept: int) -> None:
+    payload = close_payload(1000, reason)
+    assert payload == b"\x03\xe8" + reason.encode()[:kept]
+    payload[2:].decode()
+
+
+# --- what is taken
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 8191, 8192, 65_535, 65_536, LIMIT])
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
+def test_messages_of_every_length_come_through(kind: int, length: int) -> None:
+    payload = b"\x42" * length
+    data = from_client(kind, payload) * 2
+    for feeder in scanners():
+        feeder.feed(data)
+        assert messages_from(feeder) == [(kind, payload)] * 2
+        assert not feeder.scanner.within_message
+        if feeder.runs:
+            assert feeder.wire == frame(kind, payload) * 2
+            assert [(run.items, run.payload, run.size) for run in feeder.runs] == [(2, 2 * length, len(feeder.wire))]
+
+
+def test_a_frame_that_is_not_wholly_here_is_passed_on_as_fragments() -> None:
+    data = from_client(BINARY, b"abcdefghij")
+    feeder = Feeder(RunScanner(LIMIT)).feed(data[:9], data[9:13])
+    assert [wire(run) for run in feeder.runs] == [
+        frame(BINARY, b"abc", fin=False),
+        frame(CONTINUATION, b"defg", fin=False),
+    ]
+    assert [run.items for run in feeder.runs] == [0, 0]
+    assert feeder.scanner.within_message
+    feeder.feed(data[13:])
+    assert wire(feeder.runs[2]) == frame(CONTINUATION, b"hij")
+    assert feeder.runs[2].items == 1
+    assert not feeder.scanner.within_message
+
+
+def test_a_read_that_ends_between_a_head_and_its_payload_makes_no_empty_fragment() -> None:
+    data = from_client(TEXT, b"abc")
+    feeder = Feeder(RunScanner(LIMIT)).feed(data[:6])
+    assert not feeder.runs
+    assert feeder.scanner.within_message
+    assert feeder.feed(data[6:]).wire == frame(TEXT, b"abc")
+
+
+def test_empty_fragments_are_left_out_but_for_the_last() -> None:
+    feeder = Feeder(RunScanner(LIMIT))
+    feeder.feed(from_client(TEXT, b"", fin=False), from_client(CONTINUATION, b"", fin=False))
+    assert not feeder.runs
+    assert feeder.scanner.within_message
+    feeder.feed(from_client(CONTINUATION, b"a", fin=False) + from_client(CONTINUATION, b""))
+    assert feeder.wire == frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"")
+    assert feeder.runs[0].items == 1
+    feeder.feed(from_client(TEXT, b"", fin=False) + from_client(CONTINUATION, b""))
+    assert wire(feeder.runs[1]) == frame(TEXT, b"")
+
+
+def test_control_frames_come_out_as_they_came() -> None:
+    controls = [from_client(PING, b"x" * 125), from_client(PONG, b""), from_client(CLOSE, close_payload(3001, "bye"))]
+    for feeder in scanners():
+        feeder.feed(from_client(TEXT, b"a", fin=False) + controls[0] + from_client(CONTINUATION, b"b"))
+        feeder.feed(controls[1] + controls[2])
+        assert split_controls(feeder.controls) == controls
+        assert messages_from(feeder) == [(TEXT, b"ab")]
+        assert feeder.scanner.closed == CloseFrame(3001, "bye")
+
+
+def test_unmasked_control_frames_are_split_too() -> None:
+    controls = [frame(PING, b"x" * 125), frame(PONG, b""), frame(CLOSE, b"")]
+    feeder = Feeder(MessageScanner(LIMIT, masked=False)).feed(b"".join(controls))
+    assert split_controls(feeder.controls) == controls
+    assert feeder.scanner.closed == CloseFrame(1005)
+
+
+def test_nothing_behind_a_close_counts() -> None:
+    close = from_client(CLOSE, close_payload(1000))
+    for feeder in scanners():
+        feeder.feed(close + b"\xff\xff" + from_client(TEXT, b"late"), from_client(TEXT, b"later"), b"\xff\xff\xff")
+        assert messages_from(feeder) == []
+        assert feeder.controls == close
+        assert feeder.scanner.closed == CloseFrame(1000)
+        assert feeder.scanner.error is None
+        assert feeder.scanner.tail == b""
+
+
+def test_a_close_within_a_message_is_a_close_that_says_so() -> None:
+    for feeder in scanners():
+        feeder.feed(from_client(TEXT, b"ab", fin=False) + from_client(CLOSE, close_payload(1000)))
+        assert feeder.scanner.closed == CloseFrame(1000)
+        assert feeder.scanner.within_message
+
+
+def test_a_message_in_one_byte_frames_that_come_byte_by_byte_is_put_together() -> None:
+    text = "dribble ü𝄞".encode()
+    data = b"".join(
+        from_client(CONTINUATION if i else TEXT, text[i : i + 1], fin=i == len(text) - 1) for i in range(len(text))
+    )
+    for feeder in scanners():
+        feeder.feed(*(data[i : i + 1] for i in range(len(data))))
+        assert messages_from(feeder) == [(TEXT, text)]
+
+
+def test_whoever_checks_texts_himself_gets_them_unchecked() -> None:
+    feeder = Feeder(MessageScanner(LIMIT, masked=True, check_text=False))
+    feeder.feed(from_client(TEXT, b"\xff"), from_client(TEXT, b"\xc3", fin=False), from_client(CONTINUATION, b"("))
+    assert messages_from(feeder) == [(TEXT, b"\xff"), (TEXT, b"\xc3(")]
+
+
+# --- what is refused
+
+
+def masked_head(first: int, second: int, rest: bytes = b"") -> bytes:
+    return bytes((first, 0x80 | second)) + rest + KEY
+
+
+REFUSED = {
+    "a reserved bit is set": (1002, masked_head(0xC2, 0)),
+    "the opcode 3 is reserved": (1002, masked_head(0x83, 0)),
+    "the opcode 7 is reserved": (1002, masked_head(0x87, 0)),
+    "the opcode 11 is reserved": (1002, masked_head(0x8B, 0)),
+    "the opcode 15 is reserved": (1002, masked_head(0x8F, 0)),
+    "a frame is not masked": (1002, frame(BINARY, b"x" * 200)),
+    "a control frame is longer than 125 bytes": (1002, masked_head(0x89, 126, b"\x00\x7e")),
+    "a control frame is fragmented": (1002, masked_head(0x09, 0)),
+    "a length is not in its shortest form": (1002, masked_head(0x82, 126, b"\x00\x7d") + b"x" * 125),
+    "a length is not in its shortest form ": (1002, masked_head(0x82, 127, bytes(6) + b"\xff\xff") + b"x" * 200),
+    "a length has its first bit set": (1002, masked_head(0x82, 127, b"\x80" + bytes(7))),
+    "a continuation of nothing": (1002, from_client(CONTINUATION, b"")),
+    "a message begins within another": (1002, from_client(TEXT, b"", fin=False) + from_client(TEXT, b"")),
+    "a message is larger than 70000 bytes": (1009, frame_head(BINARY, LIMIT + 1, mask=KEY)),
+    "a message is larger than 70000 bytes ": (
+        1009,
+        from_client(BINARY, bytes(LIMIT), fin=False) + frame_head(CONTINUATION, 1, mask=KEY),
+    ),
+    "a text is not UTF-8": (1007, from_client(TEXT, b"\xff")),
+    "a text is not UTF-8 ": (1007, from_client(TEXT, b"x" * 200 + b"\xff")),
+    "a text is not UTF-8  ": (1007, from_client(TEXT, b"cut \xc3")),
+    "a text is not UTF-8   ": (1007, from_client(TEXT, b"\xc3", fin=False) + masked_head(0x00, 1) + KEY[:1]),
+    "a text is not UTF-8    ": (1007, from_client(TEXT, b"\xc3", fin=False) + from_client(CONTINUATION, b"")),
+    "a Close has half a code": (1002, from_client(CLOSE, b"\x03")),
+    "the reason of a Close is not UTF-8": (1007, from_client(CLOSE, b"\x03\xe8\xff")),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+@pytest.mark.parametrize("bytewise", [False, True])
+def test_what_rfc_6455_forbids_is_refused_and_what_came_before_is_not_lost(reason: str, bytewise: bool) -> None:
+    code, data = REFUSED[reason]
+    good, ping, behind = from_client(BINARY, b"good"), from_client(PING, b"p"), from_client(TEXT, b"behind")
+    for feeder in scanners():
+        whole = good + ping + data + behind
+        if bytewise and len(data) < 1000:
+            feeder.feed(*(whole[i : i + 1] for i in range(len(whole))))
+        else:
+            feeder.feed(whole)
+        assert (feeder.error.code, feeder.error.reason) == (code, reason.strip())
+        assert messages_from_valid_prefix(feeder)[:1] == [(BINARY, b"good")]
+        assert feeder.controls == ping
+        assert feeder.scanner.closed is None
+        assert feeder.scanner.tail == b""
+        assert b"behind" not in feeder.wire
+        assert feeder.feed(behind).controls == ping
+        assert feeder.error.__traceback__ is None
+        assert feeder.error.__context__ is None
+
+
+def messages_from_valid_prefix(feeder: Feeder) -> list[tuple[int, bytes]]:
+    if isinstance(feeder.scanner, RunScanner):
+        reader = Feeder(MessageScanner(LIMIT, masked=False)).feed(feeder.wire)
+        assert reader.scanner.error is None
+        return messages_from(reader)
+    return messages_from(feeder)
+
+
+def test_a_masked_frame_is_refused_where_none_may_be() -> None:
+    feeder = Feeder(MessageScanner(LIMIT, masked=False)).feed(frame(TEXT, b"a") + from_client(TEXT, b"b"))
+    assert messages_from(feeder) == [(TEXT, b"a")]
+    assert (feeder.error.code, feeder.error.reason) == (1002, "a frame is masked")
+
+
+@pytest.mark.parametrize("opcode", [3, 7, 11, 15])
+def test_a_reserved_opcode_can_be_told_from_other_errors(opcode: int) -> None:
+    feeder = Feeder(MessageScanner(LIMIT, masked=False)).feed(frame(opcode, b""))
+    assert isinstance(feeder.error, ReservedOpcode)
+    feeder = Feeder(MessageScanner(LIMIT, masked=False)).feed(b"\xc2\x00")
+    assert not isinstance(feeder.error, ReservedOpcode)
+
+
+def test_a_message_that_is_too_large_is_noticed_at_its_head() -> None:
+    for length in (11, 126, 70_000):
+        for feeder in (Feeder(MessageScanner(10, masked=True)), Feeder(RunScanner(10))):
+            feeder.feed(frame_head(TEXT, length, mask=KEY))
+            assert feeder.error.code == 1009
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535])
+def test_a_close_code_that_may_not_be_sent_is_refused(code: int) -> None:
+    for feeder in scanners():
+        feeder.feed(from_client(CLOSE, close_payload(code)))
+        assert feeder.error.code == 1002
+        assert feeder.controls == b""
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1012, 1014, 3000, 4999])
+def test_other_close_codes_are_taken(code: int) -> None:
+    for feeder in scanners():
+        feeder.feed(from_client(CLOSE, close_payload(code, "ü")))
+        assert feeder.scanner.closed == CloseFrame(code, "ü")
+
+
+# --- conversations, against another library
+
+texts = st.text(max_size=40).map(str.encode)
+lengths = st.one_of(st.integers(0, 300), st.sampled_from([125, 126, 8191, 8192, 65_535, 65_536]))
+payloads = st.one_of(st.binary(max_size=40), lengths.map(lambda n: b"\xa5" * n), lengths.map(lambda n: b"a" * n))
+keys = st.binary(min_size=4, max_size=4)
+places = st.lists(st.integers(0, 1 << 20), max_size=12)
+pings = st.tuples(st.sampled_from([PING, PONG]), st.binary(max_size=125))
+
+
+@st.composite
+def conversations(draw: st.DrawFn, *, broken: bool = False) -> list[tuple[int, bool, bytes]]:
+    """Frames as (opcode, FIN, payload); a Close may come between any two messages."""
+    frames: list[tuple[int, bool, bytes]] = []
+    for _ in range(draw(st.integers(0, 6))):
+        kind = draw(st.sampled_from([TEXT, BINARY]))
+        payload = draw(payloads if kind == BINARY or broken else texts)
+        pieces = split_at(payload, draw(places)) or [b""]
+        for _ in range(draw(st.integers(0, 1))):
+            pieces.insert(draw(st.integers(0, len(pieces))), b"")
+        for i, piece in enumerate(pieces):
+            if draw(st.booleans()):
+                opcode, data = draw(pings)
+                frames.append((opcode, True, data))
+            frames.append((CONTINUATION if i else kind, i == len(pieces) - 1, piece))
+    if draw(st.booleans()):
+        reason = draw(texts)[:123].decode(errors="ignore")
+        code = draw(st.sampled_from([0, 1000, 1001, 4001]))
+        close = close_payload(code, reason) if code else b""
+        between = [i for i, (opcode, _, _) in enumerate(frames) if opcode in (TEXT, BINARY)]
+        frames.insert(draw(st.sampled_from([*between, len(frames)])), (CLOSE, True, close))
+    return frames
+
+
+@st.composite
+def client_bytes(draw: st.DrawFn, *, broken: bool = False) -> bytes:
+    frames = draw(conversations(broken=broken))
+    return b"".join(frame(opcode, payload, fin=fin, mask=draw(keys)) for opcode, fin, payload in frames)
+
+
+def as_websockets_says(data: bytes, side: Side) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """Messages and control frames of a valid conversation."""
+    protocol = Protocol(side, state=OPEN, max_size=None)
+    protocol.receive_data(data)
+    assert protocol.parser_exc is None
+    messages: list[tuple[int, bytes]] = []
+    controls: list[tuple[int, bytes]] = []
+    kind, message = 0, b""
+    for event in protocol.events_received():
+        assert isinstance(event, Frame)
+        if event.opcode >= CLOSE:
+            controls.append((int(event.opcode), bytes(event.data)))
+            continue
+        kind, message = kind or int(event.opcode), message + event.data
+        if event.fin:
+            messages.append((kind, message))
+            kind, message = 0, b""
+    return messages, controls
+
+
+def as_wsproto_says(data: bytes) -> tuple[list[tuple[int, bytes]], list[int], int | None]:
+    """Messages, the opcodes of control frames, and the code of the error, if any."""
+    protocol = FrameProtocol(client=False, extensions=[])
+    protocol.receive_bytes(data)
+    messages: list[tuple[int, bytes]] = []
+    controls: list[int] = []
+    message = b""
+    try:
+        for event in protocol.received_frames():
+            if event.opcode >= CLOSE:
+                controls.append(int(event.opcode))
+                continue
+            assert isinstance(event.payload, str | bytes | bytearray)
+            message += event.payload.encode() if isinstance(event.payload, str) else event.payload
+            if event.message_finished:
+                messages.append((int(event.opcode), message))
+                message = b""
+    except ParseFailed as error:
+        return messages, controls, int(error.code)
+    return messages, controls, None
+
+
+def unmasked(raw: bytes) -> tuple[int, bytes]:
+    return raw[0] & 15, apply_mask(raw[6:], raw[2:6])
+
+
+@given(client_bytes(), places)
+def test_a_conversation_means_what_another_library_says(data: bytes, cuts: list[int]) -> None:
+    messages, controls = as_websockets_says(data, SERVER)
+    for feeder in scanners():
+        feeder.feed(*split_at(data, cuts))
+        assert feeder.scanner.error is None
+        assert messages_from(feeder) == messages
+        assert [unmasked(raw) for raw in split_controls(feeder.controls)] == controls
+        assert (feeder.scanner.closed is not None) == any(opcode == CLOSE for opcode, _ in controls)
+
+
+@given(conversations(), places)
+def test_a_servers_conversation_means_what_another_library_says(
+    frames: list[tuple[int, bool, bytes]], cuts: list[int]
+) -> None:
+    data = b"".join(frame(opcode, payload, fin=fin) for opcode, fin, payload in frames)
+    messages, controls = as_websockets_says(data, CLIENT)
+    feeder = Feeder(MessageScanner(LIMIT, masked=False)).feed(*split_at(data, cuts))
+    assert feeder.scanner.error is None
+    assert messages_from(feeder) == messages
+    assert [(raw[0] & 15, raw[2:]) for raw in split_controls(feeder.controls)] == controls
+
+
+@given(client_bytes(), places)
+def test_a_run_counts_what_is_in_it(data: bytes, cuts: list[int]) -> None:
+    feeder = Feeder(RunScanner(LIMIT)).feed(*split_at(data, cuts))
+    for run in feeder.runs:
+        frames = list(frames_of(run))
+        assert run.size == len(wire(run))
+        assert run.items == sum(fin for _, fin, _ in frames)
+        assert run.payload == sum(len(payload) for _, _, payload in frames)
+        assert all(payload or fin for _, fin, payload in frames)
+        assert b"".join(frame(opcode, payload, fin=fin) for opcode, fin, payload in frames) == wire(run)
+
+
+mutations = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), min_size=1, max_size=3)
+
+
+@st.composite
+def broken_bytes(draw: st.DrawFn) -> bytes:
+    data = bytearray(draw(client_bytes(broken=True)))
+    for place, change in draw(st.one_of(st.just([]), mutations)):
+        if data:
+            data[place % min(len(data), 200)] ^= change
+    return bytes(data) + draw(st.binary(max_size=20))
+
+
+@given(broken_bytes(), places)
+def test_what_another_library_refuses_is_refused_and_nothing_else(data: bytes, cuts: list[int]) -> None:
+    messages, controls, code = as_wsproto_says(data)
+    for feeder in scanners():
+        feeder.feed(*split_at(data, cuts))
+        error, mine = feeder.scanner.error, messages_from_valid_prefix(feeder)
+        if error is not None and error.code == 1009:  # the other one leaves that to others
+            assert mine == messages[: len(mine)]
+            continue
+        assert mine == messages
+        assert [raw[0] & 15 for raw in split_controls(feeder.controls)] == controls
+        if error is None:
+            assert code is None
+        else:  # the other one wants to see more before it says what is wrong with a head
+            assert error.code == (as_wsproto_says(data + bytes(20))[2] if code is None else code)
+
+
+@given(st.binary(max_size=200), places, st.booleans())
+def test_no_garbage_makes_a_scan_raise(data: bytes, cuts: list[int], masked: bool) -> None:
+    for feeder in (Feeder(MessageScanner(LIMIT, masked=masked)), Feeder(RunScanner(LIMIT))):
+        feeder.feed(*split_at(data, cuts))
+
+
+@given(broken_bytes(), places, places)
+def test_where_a_stream_is_split_makes_no_difference(data: bytes, cuts: list[int], others: list[int]) -> None:
+    for one, other in zip(scanners(), scanners(), strict=True):
+        one.feed(*split_at(data, cuts))
+        other.feed(*split_at(data, others))
+        assert messages_from_valid_prefix(one) == messages_from_valid_prefix(other)
+        assert one.controls == other.controls
+        assert one.scanner.closed == other.scanner.closed
+        assert str(one.scanner.error) == str(other.scanner.error)
+
+
+# --- runs
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[Run, list[int]]:
+    """A run, and where its frames begin and end."""
+    frames = draw(st.lists(st.tuples(st.booleans(), lengths), min_size=1, max_size=12))
+    parts: list[bytes | bytearray | memoryview] = []
+    places = [0]
+    for fin, length in frames:
+        head, payload = frame_head(BINARY, length, fin=fin), b"\x81" * length
+        how = draw(st.integers(0, 2))
+        if how == 0:
+            parts += [head, payload]
+        elif how == 1 and parts:
+            parts[-1] = bytes(parts[-1]) + head + payload
+        else:
+            parts.append(memoryview(head + payload))
+        places.append(places[-1] + len(head) + length)
+    return Run(parts, items=sum(fin for fin, _ in frames), payload=sum(n for _, n in frames)), places
+
+
+def check_counts(run: Run | None) -> None:
+    if run is not None:
+        frames = list(frames_of(run))
+        assert frames
+        assert (run.size, run.items, run.payload) == (
+            len(wire(run)),
+            sum(fin for _, fin, _ in frames),
+            sum(len(payload) for _, _, payload in frames),
+        )
+
+
+@given(runs(), st.integers(0, 14), st.one_of(st.integers(0, 1000), st.integers(0, 400_000)))
+def test_a_cut_is_the_longest_that_fits_and_at_most_one_frame_over(
+    run_and_places: tuple[Run, list[int]], items: int, payload: int
+) -> None:
+    run, places = run_and_places
+    before, behind = run.cut(items, payload)
+    assert wire(before) + wire(behind) == wire(run)
+    check_counts(before)
+    check_counts(behind)
+    if not items or not payload:
+        assert before is None
+        return
+    if before is not None:
+        frames = list(frames_of(before))
+        assert before.size in places
+        assert before.items <= items
+        assert before.payload - len(frames[-1][2]) < payload
+    if behind is not None:
+        taken = before.items if before is not None else 0
+        full = before is not None and before.payload >= payload
+        first_behind = next(frames_of(behind))
+        assert full or taken + first_behind[1] > items
+
+
+@given(runs(), st.integers(0, 1 << 20))
+def test_after_a_write_there_is_what_it_tore_and_what_it_did_not_begin(
+    run_and_places: tuple[Run, list[int]], number: int
+) -> None:
+    run, places = run_and_places
+    n = number % (run.size + 1)
+    torn, rest = run.sent(n)
+    assert wire(run)[:n] + b"".join(torn) + wire(rest) == wire(run)
+    assert all(torn)
+    check_counts(rest)
+    if n in places:
+        assert not torn
+    else:
+        assert n + sum(map(len, torn)) == min(place for place in places if place > n)
+
+
+def test_a_large_payload_is_not_copied_again() -> None:
+    feeder = Feeder(RunScanner(LIMIT)).feed(from_client(BINARY, b"small") + from_client(BINARY, bytes(60_000)))
+    (run,) = feeder.runs
+    assert [len(part) for part in run.parts] == [2 + 5 + 4, 60_000]
+    torn, _ = run.sent(30_000)
+    assert isinstance(torn[0], memoryview)
+    assert torn[0].obj is run.parts[1]
