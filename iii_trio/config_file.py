@@ -108,8 +108,10 @@ class _Reader:
             self._fail(0, f"holds {_kind(document)}, not keys; start it with `workers:`")
         self._only(document, TOP_LEVEL, "at the top level")
         if document.get("modules"):
-            self._warn(_line(document, "modules"), "`modules` is iii's old spelling and has no effect here; "
-                       "move its entries to `workers`")
+            self._warn(
+                _line(document, "modules"),
+                "`modules` is iii's old spelling and has no effect here; move its entries to `workers`",
+            )
         engine, listeners = self._entries(document)
         patience: Patience = engine.get("patience", Patience())
         grace = document.get(GRACE_KEY)
@@ -134,8 +136,10 @@ class _Reader:
                 if found is None and comment:
                     return match[0]
                 if found is None:
-                    raise ConfigError(f"{self.file}:{number}: environment variable {name} is not set; "
-                                      f"set it, or give a default: ${{{name}:value}}")
+                    raise ConfigError(
+                        f"{self.file}:{number}: environment variable {name} is not set; "
+                        f"set it, or give a default: ${{{name}:value}}"
+                    )
                 return found
 
             for part in _VARIABLE.sub(value, line).split("\n"):
@@ -185,30 +189,43 @@ class _Reader:
                 listener = self._listener(entry, line)
                 place = (listener.host, listener.port)
                 if listener.port and place in taken:
-                    self._fail(line, f"listens at {listener.host}:{listener.port}, as line "
-                                     f"{self._origin(taken[place])} does; give each its own port")
+                    self._fail(
+                        line,
+                        f"listens at {listener.host}:{listener.port}, as line "
+                        f"{self._origin(taken[place])} does; give each its own port",
+                    )
                 taken[place] = line
                 listeners.append(listener)
                 if OURS in entry:
                     if engine_line:
-                        self._fail(_line(entry, OURS), f"`{OURS}` is given here and at line "
-                                                       f"{self._origin(engine_line)}; keep one of the two")
+                        self._fail(
+                            _line(entry, OURS),
+                            f"`{OURS}` is given here and at line {self._origin(engine_line)}; keep one of the two",
+                        )
                     engine_line = _line(entry, OURS)
                     engine = self._ours(entry, engine_line)
             elif name == OURS or OURS in entry:
-                self._fail(_line(entry, OURS, line), f"settings of {OURS} do not stand here; "
-                                                     f"put the key `{OURS}:` into the entry `- name: {LISTENER}`")
+                self._fail(
+                    _line(entry, OURS, line),
+                    f"settings of {OURS} do not stand here; put the key `{OURS}:` into the entry `- name: {LISTENER}`",
+                )
             elif name not in BUILT_IN:
-                self._warn(line, f"worker `{name}` is not part of this engine and is not started; "
-                                 "run it by itself, or remove the entry")
+                self._warn(
+                    line,
+                    f"worker `{name}` is not part of this engine and is not started; "
+                    "run it by itself, or remove the entry",
+                )
         return engine, tuple(listeners)
 
     def _listener(self, entry: CommentedMap, line: int) -> Listener:
         config = self._mapping(entry, "config")
         for key in config:
             if key in ACCESS_RULES:
-                self._fail(_line(config, key), f"`{key}`: this engine has no access rules yet, and a listener without "
-                                               f"them would let everybody in; remove the key or use iii's engine")
+                self._fail(
+                    _line(config, key),
+                    f"`{key}`: this engine has no access rules yet, and a listener without "
+                    f"them would let everybody in; remove the key or use iii's engine",
+                )
         self._only(config, ("port", "host", "handshake_timeout_ms"), f"in `config` of {LISTENER}")
         settings: dict[str, Any] = {}
         host, port, handshake = (config.get(key) for key in ("host", "port", "handshake_timeout_ms"))
@@ -220,8 +237,10 @@ class _Reader:
             if isinstance(port, str) and port.isascii() and port.isdigit():
                 port = int(port)  # "${PORT}", quoted so that editors take the file for YAML
             if not _is_whole(port) or not 0 <= port <= 65535:
-                self._fail(_line(config, "port"), f"`port` is {_shown(port)}; give a number from 0 "
-                                                  "(the system chooses) to 65535")
+                self._fail(
+                    _line(config, "port"),
+                    f"`port` is {_shown(port)}; give a number from 0 (the system chooses) to 65535",
+                )
             settings["port"] = int(port)
         if handshake is not None:
             seconds = self._milliseconds(_line(config, "handshake_timeout_ms"), "handshake_timeout_ms", handshake, 1)
@@ -308,6 +327,7 @@ def _shown(value: object) -> str:
 
 
 # --- our own settings: strict, so that a text is no number and `true` is not 1
+
 
 def _whole_number(value: Any, _: Any) -> int:
     if not _is_whole(value):

@@ -86,8 +86,7 @@ WRONG = {
     ),
     "a grace time in words": (
         "registration_namespace_grace_ms: 5s\n",
-        'config.yaml:1: `registration_namespace_grace_ms` is "5s"; '
-        "give a whole number of milliseconds, at least 0",
+        'config.yaml:1: `registration_namespace_grace_ms` is "5s"; give a whole number of milliseconds, at least 0',
     ),
     "two listeners at one place": (
         ENTRY + "  - name: iii-worker-manager\n    config: { port: 49134 }\n",
@@ -192,13 +191,16 @@ def test_workers_that_are_not_here_are_warned_of_once_each() -> None:
 
 
 def test_our_own_settings_stand_beside_the_config_of_a_listener() -> None:
-    text = ENTRY + """
+    text = (
+        ENTRY
+        + """
     iii-trio:
       name: tidewater
       limits: { message_bytes: 1_000_000, handshake_seconds: 2 }
       channels: { expires_after_seconds: null, buffer_size: 0x10 }
       patience: { reattach_grace_seconds: 1.5 }
 """
+    )
     assert parse_config(text, "config.yaml", {}).config == EngineConfig(
         name="tidewater",
         limits=Limits(message_bytes=1_000_000, handshake_seconds=2.0),
