@@ -199,15 +199,14 @@ class Outbox:
     async def _send_some(self) -> None:
         """Write the first of what waits to a stream that cannot be written without waiting."""
         data = bytes(memoryview(self._waiting[0])[:_WAITED_FOR])
+        self._torn = True  # from here on it is begun: it goes out whole, or not at all
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._break(str(error))
-        except trio.Cancelled:
-            self.over = True  # a TLS record that was cut in half cannot be continued
-            raise
         else:
-            self._took(len(data))
+            if not self.over:
+                self._took(len(data))
 
     def _break(self, cause: str) -> None:
         if not self.over:
