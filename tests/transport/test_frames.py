@@ -248,6 +248,8 @@ def masked_head(first: int, second: int, rest: bytes = b"") -> bytes:
 
 REFUSED = {
     "a reserved bit is set": (1002, masked_head(0xC2, 0)),
+    "a reserved bit is set ": (1002, masked_head(0xA2, 0)),
+    "a reserved bit is set  ": (1002, masked_head(0x92, 0)),
     "the opcode 3 is reserved": (1002, masked_head(0x83, 0)),
     "the opcode 7 is reserved": (1002, masked_head(0x87, 0)),
     "the opcode 11 is reserved": (1002, masked_head(0x8B, 0)),
@@ -263,7 +265,9 @@ REFUSED = {
     "a message is larger than 70000 bytes": (1009, frame_head(BINARY, LIMIT + 1, mask=KEY)),
     "a message is larger than 70000 bytes ": (
         1009,
-        from_client(BINARY, bytes(LIMIT), fin=False) + frame_head(CONTINUATION, 1, mask=KEY),
+        from_client(BINARY, bytes(LIMIT - 1), fin=False)
+        + from_client(CONTINUATION, b"x", fin=False)
+        + frame_head(CONTINUATION, 1, mask=KEY),
     ),
     "a text is not UTF-8": (1007, from_client(TEXT, b"\xff")),
     "a text is not UTF-8 ": (1007, from_client(TEXT, b"x" * 200 + b"\xff")),
@@ -324,6 +328,14 @@ def test_a_message_that_is_too_large_is_noticed_at_its_head() -> None:
         for feeder in (Feeder(MessageScanner(10, masked=True)), Feeder(RunScanner(10))):
             feeder.feed(frame_head(TEXT, length, mask=KEY))
             assert feeder.error.code == 1009
+
+
+@pytest.mark.parametrize("limit", [0, 10, 125, 126, 1000, 65_535, 65_536])
+def test_the_largest_message_is_taken_and_the_next_larger_one_is_not(limit: int) -> None:
+    for feeder in (Feeder(MessageScanner(limit, masked=True)), Feeder(RunScanner(limit))):
+        feeder.feed(from_client(BINARY, bytes(limit)) + from_client(BINARY, bytes(limit + 1)))
+        assert messages_from_valid_prefix(feeder) == [(BINARY, bytes(limit))]
+        assert feeder.error.code == 1009
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535])
@@ -561,6 +573,7 @@ def test_a_cut_is_the_longest_that_fits_and_at_most_one_frame_over(
     check_counts(behind)
     if not items or not payload:
         assert before is None
+        assert behind is run
         return
     if before is not None:
         frames = list(frames_of(before))
@@ -572,6 +585,17 @@ def test_a_cut_is_the_longest_that_fits_and_at_most_one_frame_over(
         full = before is not None and before.payload >= payload
         first_behind = next(frames_of(behind))
         assert full or taken + first_behind[1] > items
+
+
+def test_a_cut_is_made_where_the_bytes_are_reached_and_not_behind() -> None:
+    ten, nothing = frame(BINARY, bytes(10)), frame(BINARY, b"")
+    run = Run([ten + ten, nothing, ten], items=4, payload=30)
+    for payload, frames in ((1, 1), (10, 1), (11, 2), (20, 2), (21, 4), (30, 4), (31, 4)):
+        before, _ = run.cut(9, payload)
+        assert before is not None
+        assert before.items == frames
+    before, behind = Run([ten, nothing], items=2, payload=10).cut(9, 10)
+    assert (wire(before), wire(behind)) == (ten, nothing)
 
 
 @relaxed

@@ -104,11 +104,9 @@ class _Scanner(ABC):
     def _scan(self, data: memoryview) -> bytes:
         """Take all there is; give back the control frames."""
         self.tail = b""
-        if self.error is not None or self.closed is not None:
-            return b""
         at, size = 0, len(data)
         try:
-            while at < size and self.closed is None:
+            while at < size and self.error is None and self.closed is None:
                 if self._kind == CONTINUATION:
                     at = self._take_plain(data, at)
                 before = at
