@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "embed": {"engine", "worker", "core", "transport", "wire", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "testing"}
-PURE = ("wire/", "core/", "lifecycle.py", "structure.py", "config.py", "transport/frames.py", "transport/recut.py")
+PURE = ("wire/", "core/", "lifecycle.py", "structure.py", "config.py", "transport/frames/", "transport/recut.py")
 IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
 LONGEST_FILE = 470
 

@@ -75,10 +75,12 @@ class Run:
 def frames_of(run: Run) -> Iterator[tuple[int, bool, memoryview]]:
     """Opcode, FIN and payload of each frame of a run."""
     data = memoryview(run.parts[0] if len(run.parts) == 1 else b"".join(run.parts))
-    while data:
-        first = _walk([data], 1, run.payload + 1, 1)
-        yield data[0] & 15, data[0] >= 0x80, data[first.size - first.payload : first.size]
-        data = data[first.size :]
+    at = 0
+    while at < len(data):
+        head, payload = _lengths(data, at)
+        end = at + head + payload
+        yield data[at] & 15, data[at] >= 0x80, data[end - payload : end]
+        at = end
 
 
 @attrs.frozen
@@ -97,27 +99,29 @@ def _walk(parts: list[Buffer], items: int, payload: int, size: int) -> _Place:
     ended = paid = walked = 0
     skip = 0  # bytes of a payload that go on in the next part
     for index, part in enumerate(parts):
-        at, length = skip, len(part)
-        while at < length:
+        at, size_here = skip, len(part)
+        while at < size_here:
             first = part[at]
             if paid >= payload or walked >= size or (ended == items and first >= 0x80):
                 return _Place(index, at, ended, paid, walked)
-            n = part[at + 1]
-            if n < 126:
-                step = n + 2
-            elif n == 126:
-                n = (part[at + 2] << 8) | part[at + 3]
-                step = n + 4
-            else:
-                n = int.from_bytes(part[at + 2 : at + 10], "big")
-                step = n + 10
-            at += step
-            walked += step
-            paid += n
+            head, length = _lengths(part, at)
+            at += head + length
+            walked += head + length
+            paid += length
             if first >= 0x80:
                 ended += 1
-        skip = at - length
+        skip = at - size_here
     return _Place(len(parts), 0, ended, paid, walked)
+
+
+def _lengths(part: Buffer, at: int) -> tuple[int, int]:
+    """Of the frame that begins there: the length of its head, and of its payload."""
+    length = part[at + 1]
+    if length < 126:
+        return 2, length
+    if length == 126:
+        return 4, (part[at + 2] << 8) | part[at + 3]
+    return 10, int.from_bytes(part[at + 2 : at + 10], "big")
 
 
 def _parts_before(parts: list[Buffer], place: _Place) -> list[Buffer]:
