@@ -35,7 +35,10 @@ def from_json(text: bytes) -> JsonValue:
     return value
 
 
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_STRING: Final = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'  # or what a cut off one leaves: nothing is looked at twice
+_OUTERMOST: Final = re.compile(_STRING + rb'|[{}\[\],:]|[^{}\[\],:"]++', re.DOTALL)
+_DEEPER: Final = re.compile(rb"[{}\[\]]|(?:[^\"{}\[\]]++|" + _STRING + rb")++", re.DOTALL)
+_MOST_TOKENS: Final = 1_000_000  # some tenths of a second, in which the engine does nothing else
 
 
 def top_level_strings(text: bytes) -> dict[str, str]:
@@ -43,13 +46,17 @@ def top_level_strings(text: bytes) -> dict[str, str]:
 
     For texts that the strict decoder refuses (NaN, lone surrogates, depth, a tail cut off): whoever sent one is to be
     told which call failed, so its `type` and ids are looked for without reading the rest. Reading all of it once more
-    with a tolerant decoder would fail on depth; this walk has none.
+    with a tolerant decoder would fail on depth; this walk has none, takes time in proportion, and has a bound.
     """
     found: dict[str, str] = {}
-    depth = 0
+    depth = at = 0
     key: bytes | None = None
     after_colon = False
-    for match in _TOKEN.finditer(text):
+    for _ in range(_MOST_TOKENS):
+        match = (_OUTERMOST if depth == 1 else _DEEPER).match(text, at)
+        if match is None:
+            break
+        at = match.end()
         token = match[0]
         if token in (b"{", b"["):
             depth += 1
