@@ -1,1 +1,67 @@
-"""A Trio-based structured-concurrency runtime for a worker mesh."""
+"""A Trio-based structured-concurrency runtime for a worker mesh.
+
+`open_engine`, `serve_engine`   an engine in your program
+`open_worker`                   a worker of any engine: functions, calls, channels
+`ChannelReader`, `ChannelWriter`  the two ends of a channel, in handlers and out of `Worker.create_channel`
+
+From bottom to top: `wire` (text ⇄ messages) · `core` (decisions, pure) and `transport` (sockets) · `engine` and `worker`
+(tasks) · `embed` and `cli`. docs/architecture.md has the map.
+"""
+
+from .config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
+from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
+from .errors import (
+    AttachRefused,
+    CallError,
+    ChannelBroken,
+    ConfigError,
+    ConnectionFailed,
+    IIIError,
+    MisuseError,
+    PeerError,
+    Rejected,
+)
+from .wire import Outcome, Ref, find_refs
+from .worker import (
+    CallInfo,
+    Channel,
+    ChannelReader,
+    ChannelWriter,
+    Ended,
+    Worker,
+    current_call,
+    duplex,
+)
+
+__all__ = [
+    "AttachRefused",
+    "CallError",
+    "CallInfo",
+    "Channel",
+    "ChannelBroken",
+    "ChannelDefaults",
+    "ChannelReader",
+    "ChannelWriter",
+    "ConfigError",
+    "ConnectionFailed",
+    "Ended",
+    "Engine",
+    "EngineConfig",
+    "EngineStatistics",
+    "IIIError",
+    "Limits",
+    "Listener",
+    "MisuseError",
+    "Outcome",
+    "Patience",
+    "PeerError",
+    "Ref",
+    "Rejected",
+    "Worker",
+    "current_call",
+    "duplex",
+    "find_refs",
+    "open_engine",
+    "open_worker",
+    "serve_engine",
+]

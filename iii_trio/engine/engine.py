@@ -79,6 +79,7 @@ class Shell:
         for message in messages:
             self._perform(self.hub.received(session, message, now))
         self._flush()
+        self._mind_the_time()
 
     def disconnected(self, session: Session, reason: str) -> None:
         """A session's link is over: all of clause C4.5 before anything else happens."""

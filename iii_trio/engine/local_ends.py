@@ -50,6 +50,11 @@ class LocalWriter(_LocalEnd):
     """A `WritingEnd` in the engine's own process."""
 
     async def put(self, item: bytes | str) -> None:
+        await self.wait_room()
+        self._flow.pipe.push_item(item)
+        self._shell.touch(self._flow)
+
+    async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()
         pipe = self._flow.pipe
         if pipe.full:
@@ -58,8 +63,6 @@ class LocalWriter(_LocalEnd):
             raise broken(pipe.broken)
         if self._end is not None:
             raise trio.ClosedResourceError("this writer was already closed")
-        pipe.push_item(item)
-        self._shell.touch(self._flow)
 
     async def close(self) -> None:
         self.close_now()

@@ -75,6 +75,9 @@ class WritingEnd(Protocol):
         Raises ChannelBroken once the channel has ended otherwise. If cancelled: the item is not sent.
         """
 
+    async def wait_room(self) -> None:
+        """Wait until `put` would not wait. Raises as `put` does. If cancelled: nothing changes."""
+
     async def close(self) -> None:
         """End cleanly; returns when the engine has everything.
 

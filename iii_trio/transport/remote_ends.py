@@ -69,14 +69,8 @@ class RemoteWriter(_RemoteEnd):
 
     async def put(self, item: bytes | str) -> None:
         """As `WritingEnd.put`."""
-        await trio.lowlevel.checkpoint()
+        await self.wait_room()
         outbox = self._websocket.outbox
-        if outbox.waiting_bytes >= _BOUND:
-            await outbox.wait_empty()
-        if self._end is not None:
-            raise broken(self._end)
-        if self._closing or not self._websocket.talking:
-            raise trio.ClosedResourceError("this writer was already closed")
         opcode, data = (TEXT, item.encode()) if isinstance(item, str) else (BINARY, item)
         if len(data) <= _FRAGMENT:
             outbox.put(frame(opcode, data, mask=self._new_mask()))
@@ -87,6 +81,17 @@ class RemoteWriter(_RemoteEnd):
                 last = at + len(piece) == len(view)
                 outbox.put(frame(opcode if at == 0 else CONTINUATION, piece, fin=last, mask=self._new_mask()))
         outbox.flush()
+
+    async def wait_room(self) -> None:
+        """As `WritingEnd.wait_room`."""
+        await trio.lowlevel.checkpoint()
+        outbox = self._websocket.outbox
+        if outbox.waiting_bytes >= _BOUND:
+            await outbox.wait_empty()
+        if self._end is not None:
+            raise broken(self._end)
+        if self._closing or not self._websocket.talking:
+            raise trio.ClosedResourceError("this writer was already closed")
 
     async def close(self) -> None:
         """As `WritingEnd.close`: the engine answers our Close once it has everything before it."""

@@ -1,0 +1,23 @@
+"""The worker: functions, calls and channels from a Trio program."""
+
+from .channels import Channel
+from .context import CallInfo, current_call
+from .ends import ChannelReader, ChannelWriter, Ended
+from .streams import Duplex, ReaderStream, WriterStream, duplex
+from .worker import Registered, Worker, open_worker
+
+__all__ = [
+    "CallInfo",
+    "Channel",
+    "ChannelReader",
+    "ChannelWriter",
+    "Duplex",
+    "Ended",
+    "ReaderStream",
+    "Registered",
+    "Worker",
+    "WriterStream",
+    "current_call",
+    "duplex",
+    "open_worker",
+]

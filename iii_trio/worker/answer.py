@@ -1,0 +1,131 @@
+"""Run a handler for a call; its value, or its error, becomes the answer."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+import trio
+from msgspec import Raw
+
+from ..errors import CallError
+from ..wire import (
+    MAX_MESSAGE_BYTES,
+    ErrorCode,
+    InvocationResult,
+    InvokeFunction,
+    WireError,
+    encode,
+    from_json,
+    to_json,
+)
+from .calls import Session
+from .context import CURRENT, CallInfo
+from .declare import Declared
+from .ends import describe
+from .payload import End, Ends, encode_payload, with_live_ends
+from .serving import Serving
+
+LOGGER = logging.getLogger("iii_trio.worker")
+
+
+async def answer(serving: Serving, session: Session, message: InvokeFunction) -> None:
+    """Answer one call. Runs in the worker's nursery, in a cancel scope of its own.
+
+    If cancelled: the ends that the call used are aborted; nothing is answered.
+    """
+    declared = serving.declared.get(message.function_id)
+    invocation_id = message.invocation_id or ""
+    if declared is None:
+        problem = f"Function '{message.function_id}' not found"
+        _reply(session, message, error=CallError(ErrorCode.FUNCTION_NOT_FOUND, problem))
+        return
+    ends = Ends()
+    with trio.CancelScope() as scope:
+        session.running[invocation_id] = scope
+        try:
+            await _run(serving, session, message, declared, ends)
+        finally:
+            session.running.pop(invocation_id, None)
+            ends.break_off(
+                "cancelled", ErrorCode.INVOCATION_CANCELLED
+            )  # nothing is left of it unless we were cancelled
+    if scope.cancelled_caught:
+        _reply(session, message, error=CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+
+
+async def _run(serving: Serving, session: Session, message: InvokeFunction, declared: Declared, ends: Ends) -> None:
+    try:
+        payload = from_json(bytes(message.data)) if message.data else None
+        metadata = from_json(bytes(message.metadata)) if message.metadata else None
+    except ValueError as error:
+        problem = f"Failed to deserialize input for {message.function_id}: {error}"
+        _reply(session, message, error=CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
+        return
+    caller = payload.pop("_caller_worker_id", None) if isinstance(payload, dict) else None
+
+    def make(ref: Any) -> End:
+        end = serving.make_end(ref, message.invocation_id)
+        ends.add(end)
+        return end
+
+    CURRENT.set(
+        CallInfo(
+            invocation_id=message.invocation_id or "",
+            function_id=message.function_id,
+            caller=caller if isinstance(caller, str) else None,
+            metadata=metadata,
+            traceparent=message.traceparent,
+            baggage=message.baggage,
+        )
+    )
+    try:
+        arguments = declared.plan.arguments(with_live_ends(payload, make), metadata)
+        if declared.plan.is_async:
+            value = await declared.plan.handler(**arguments)
+        else:
+            value = await serving.run_sync(declared.plan.handler, arguments)
+        result = encode_payload(value, "the result")
+    except Exception as error:  # one handler's bug must not end the worker
+        if not isinstance(error, CallError):
+            LOGGER.debug("%s failed", message.function_id, exc_info=error)
+        ends.break_off(*describe(error))
+        _reply(session, message, error=error)
+        ends.clear()
+        return
+    # The closes are on their way before the result is; waiting for them could wait for the caller.
+    ends.let_go(serving.finish_later)
+    ends.clear()
+    _reply(session, message, result=result)
+    await trio.lowlevel.checkpoint()
+
+
+def _reply(
+    session: Session, message: InvokeFunction, *, result: bytes | None = None, error: BaseException | None = None
+) -> None:
+    if message.invocation_id is None:
+        return
+    text = _answer_text(message, result, error)
+    if len(text) > MAX_MESSAGE_BYTES:
+        problem = (
+            f"Serialized JSON envelope is {len(text)} bytes; limit is {MAX_MESSAGE_BYTES} bytes. "
+            "Use channels for larger payloads: put a channel's ref into the result's place and stream it."
+        )
+        text = _answer_text(message, None, CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem))
+    session.link.send(text)
+
+
+def _answer_text(message: InvokeFunction, result: bytes | None, error: BaseException | None) -> bytes:
+    invocation_id = message.invocation_id or ""
+    if error is None:
+        return encode(InvocationResult(invocation_id, message.function_id, Raw(result or b"null")))
+    reason, code = describe(error)
+    stack = error.stacktrace if isinstance(error, CallError) else "".join(traceback.format_exception(error))
+    body = to_json(WireError(code or ErrorCode.INVOCATION_FAILED, _sendable(reason), _sendable(stack)))
+    return encode(InvocationResult(invocation_id, message.function_id, error=Raw(body)))
+
+
+def _sendable(text: str | None) -> Any:
+    """A text without what JSON cannot hold (lone surrogates)."""
+    return None if text is None else text.encode(errors="replace").decode()

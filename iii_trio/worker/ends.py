@@ -1,0 +1,412 @@
+"""A channel's ends in a worker's hands: `ChannelWriter` and `ChannelReader`.
+
+An end is attached when it is first used (clause C1.1). Attaching is the work of a task of the worker's, which then holds
+the end for as long as it lives: so a first `send` or `receive` that is cancelled loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+import trio
+
+from ..core.channel_end import CHANNEL_END, Cue, Phase
+from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
+from ..lifecycle import Lifecycle
+from ..transport.link import Identity, ReadingEnd, WritingEnd
+from ..wire import Direction, ErrorCode, JsonValue, Ref
+
+if TYPE_CHECKING:
+    from .streams import ReaderStream, WriterStream
+
+E = TypeVar("E", WritingEnd, ReadingEnd)
+
+
+class Home(Protocol):
+    """What an end needs of its worker."""
+
+    def hold(self, end: ChannelWriter | ChannelReader) -> None:
+        """Start the task that attaches and holds this end."""
+
+    def identity(self, invocation_id: str | None) -> Identity | None:
+        """As whom to attach, or None if the engine knows no holders."""
+
+    def finish_later(self, writer: ChannelWriter) -> None:
+        """Close this writer cleanly, in a task of the worker's."""
+
+    async def wait_outcome(self, channel_id: str) -> Ended:
+        """Wait until a channel has ended for both."""
+
+
+@final
+class Ended:
+    """How a channel ended for both of its ends: `outcome` (`completed`, `aborted`, …) and `reason`."""
+
+    __slots__ = ("outcome", "reason")
+
+    def __init__(self, outcome: str, reason: str) -> None:
+        self.outcome = outcome
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Ended({self.outcome!r}, {self.reason!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ended) and (self.outcome, self.reason) == (other.outcome, other.reason)
+
+    def __hash__(self) -> int:
+        return hash((self.outcome, self.reason))
+
+
+def describe(error: BaseException | None) -> tuple[str, str | None]:
+    """The reason and code by which the other end learns of an exception on this one (clause C5.3)."""
+    if error is None:
+        return "closed", None
+    if isinstance(error, trio.Cancelled):
+        return "cancelled", ErrorCode.INVOCATION_CANCELLED
+    if isinstance(error, CallError):
+        return error.message, error.code
+    if isinstance(error, ChannelBroken):
+        return error.reason, error.code
+    return str(error) or type(error).__name__, ErrorCode.INVOCATION_FAILED
+
+
+class _ChannelEnd(Generic[E]):
+    """What writers and readers share."""
+
+    _direction: Direction
+
+    def __init__(self, home: Home, ref: Ref, invocation_id: str | None = None) -> None:
+        if ref.direction is not self._direction:
+            raise MisuseError(f"this ref is for the other end of the channel: its direction is {ref.direction}")
+        self._home = home
+        self._ref = ref
+        self._invocation_id = invocation_id
+        self._life = Lifecycle(CHANNEL_END, Phase.FRESH)
+        self._end: E | None = None
+        self._failure: IIIError | trio.BrokenResourceError | None = None
+        self._settled = trio.Event()  # attached, or known not to be
+        self._busy = False
+        self.detached = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._ref.channel_id} {self._life.phase.name.lower()}>"
+
+    @property
+    def channel_id(self) -> str:
+        return self._ref.channel_id
+
+    @property
+    def ref(self) -> dict[str, JsonValue]:
+        """The ref, to be passed on: its receiver is then the one to use this end (clause C5.4)."""
+        if self._life.accepts(Cue.PASS_ON):
+            self._life.take(Cue.PASS_ON)
+        return self._ref.to_json()
+
+    @property
+    def used(self) -> bool:
+        """Whether it was used here."""
+        return self._life.phase in (Phase.USED, Phase.CLOSED)
+
+    @property
+    def lent(self) -> bool:
+        """Whether its ref was passed on and it was not used here."""
+        return self._life.phase is Phase.LENT
+
+    def detach(self) -> Any:
+        """Take this end out of the hands of its call, or its block: it then lives until it is closed. Returns itself."""
+        self.detached = True
+        return self
+
+    async def wait_outcome(self) -> Ended:
+        """Wait until the channel has ended for both, and say how (clause C5.3).
+
+        Raises MisuseError if the engine does not tell (it has not announced iii-trio.v1), ConnectionFailed if the link
+        to it is lost meanwhile. If cancelled: nothing changes.
+        """
+        return await self._home.wait_outcome(self._ref.channel_id)
+
+    # --- attaching; `started` makes it the task status of the address's attach
+
+    def started(self, end: E) -> None:
+        """It is attached."""
+        self._end = end
+        self._settled.set()
+
+    def not_attached(self, error: IIIError | trio.BrokenResourceError) -> None:
+        """It could not be attached."""
+        self._failure = error
+        self._settled.set()
+
+    def attach_as(self) -> tuple[Ref, Identity | None]:
+        """What is attached, and as whom."""
+        return self._ref, self._home.identity(self._invocation_id)
+
+    def _use(self) -> None:
+        """Begin to attach it, if that was not done."""
+        phase = self._life.phase
+        if phase is Phase.CLOSED:
+            raise trio.ClosedResourceError("this end of the channel was already closed")
+        if phase is not Phase.USED:
+            self._life.take(Cue.USE)
+            self._home.hold(self)  # type: ignore[arg-type]
+
+    async def _attached(self) -> E:
+        self._use()
+        if not self._settled.is_set():
+            await self._settled.wait()
+        if self._life.phase is Phase.CLOSED:
+            raise trio.ClosedResourceError("this end of the channel was closed meanwhile")
+        return self._get()
+
+    def _get(self) -> E:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        assert self._end is not None
+        return self._end
+
+    def _one_at_a_time(self, what: str) -> _OneAtATime:
+        return _OneAtATime(self, what)
+
+
+class _OneAtATime:
+    """One task at a time may be in here."""
+
+    __slots__ = ("_end", "_what")
+
+    def __init__(self, end: _ChannelEnd[Any], what: str) -> None:
+        self._end = end
+        self._what = what
+
+    def __enter__(self) -> None:
+        if self._end._busy:
+            raise trio.BusyResourceError(f"another task is {self._what} this end of the channel")
+        self._end._busy = True
+
+    def __exit__(self, *exc: object) -> None:
+        self._end._busy = False
+
+
+@final
+class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
+    """The writing end of a channel.
+
+    As an async context manager it closes cleanly, or aborts if the block is left by an exception or a cancellation.
+    """
+
+    _direction = Direction.WRITE
+
+    async def send(self, value: bytes | str) -> None:
+        """Put one item on its way, waiting while the channel is full. Text arrives as text, bytes as bytes.
+
+        Raises ChannelBroken once the channel has ended otherwise, trio.ClosedResourceError after one's own close,
+        trio.BusyResourceError if another task is sending, AttachRefused or ConnectionFailed if the end cannot be attached.
+        If cancelled: the item was not sent (clause C5.1).
+        """
+        value = _an_item(value)
+        with self._one_at_a_time("sending to"):
+            self._check_open()
+            end = self._end or await self._attached()
+            await end.put(value)
+
+    async def wait_room(self) -> None:
+        """Wait until `send` would not wait. Raises as `send` does. If cancelled: nothing changes."""
+        with self._one_at_a_time("sending to"):
+            self._check_open()
+            end = self._end or await self._attached()
+            await end.wait_room()
+
+    async def aclose(self) -> None:
+        """End the stream cleanly; returns when the engine has everything (clause C5.3). Twice is harmless.
+
+        A writer that was never used delivers an empty stream. Raises ChannelBroken if the channel ended otherwise before.
+        If cancelled: the channel is aborted, so that the stream does not look complete.
+        """
+        if self._life.phase is Phase.CLOSED:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            end = await self._attached()
+            self._life.take(Cue.CLOSE)
+            await end.close()
+        except trio.Cancelled:
+            self._abort("the writer was cancelled while closing", ErrorCode.INVOCATION_CANCELLED)
+            raise
+        except BaseException:
+            if self._life.accepts(Cue.CLOSE):
+                self._life.take(Cue.CLOSE)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
+
+    def abort(self, reason: str, code: str | None = None) -> None:
+        """End the stream by force, now: the reader gets an error with this reason and code. Harmless once ended.
+
+        What is still on its way may be dropped (clause C4.3). Never waits.
+        """
+        if self._life.phase is not Phase.CLOSED:
+            self._abort(reason, code)
+
+    def _abort(self, reason: str, code: str | None) -> None:
+        self._aborted = (reason, code)
+        if self._life.accepts(Cue.CLOSE):
+            if not self.used:
+                self._home.hold(self)  # so that the reader is told
+            self._life.take(Cue.CLOSE)
+        if self._end is not None:
+            self._end.abort(reason, code)
+
+    _aborted: tuple[str, str | None] | None = None
+
+    def started(self, end: WritingEnd) -> None:
+        super().started(end)
+        if self._aborted is not None:
+            end.abort(*self._aborted)
+
+    @property
+    def stream(self) -> WriterStream:
+        """A byte stream into this channel (`trio.abc.SendStream`)."""
+        from .streams import WriterStream
+
+        return WriterStream(self)
+
+    def _check_open(self) -> None:
+        if self._life.phase is Phase.CLOSED:
+            raise trio.ClosedResourceError("this writer was already closed")
+
+    async def __aenter__(self) -> ChannelWriter:
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            await self.aclose()
+        else:
+            self.abort(*describe(exc))
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@final
+class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str]):
+    """The reading end of a channel. Iterating over it gives its items until the clean end; any other end raises."""
+
+    _direction = Direction.READ
+
+    def __init__(self, home: Home, ref: Ref, invocation_id: str | None = None) -> None:
+        super().__init__(home, ref, invocation_id)
+        self._put_back: deque[bytes | str] = deque()
+        self._cancelled: tuple[str, str | None] | None = None
+
+    async def receive(self) -> bytes | str:
+        """The next item, whole.
+
+        Raises trio.EndOfChannel after the clean end, ChannelBroken after any other end, trio.ClosedResourceError after
+        one's own close, trio.BusyResourceError if another task is receiving, AttachRefused or ConnectionFailed if the end
+        cannot be attached. If cancelled: nothing is lost (clause C5.1).
+        """
+        with self._one_at_a_time("receiving from"):
+            if self._life.phase is Phase.CLOSED:
+                raise trio.ClosedResourceError("this reader was already closed")
+            if self._put_back:
+                await trio.lowlevel.checkpoint()
+                return self._put_back.popleft()
+            end = self._end or await self._attached()
+            return await end.take()
+
+    def put_back(self, item: bytes | str) -> None:
+        """Make this the next item that `receive` gives."""
+        self._put_back.appendleft(item)
+
+    def chunks(self) -> _Chunks:
+        """An async iterator over the items of a stream of bytes. A text item raises TypeError and stays there."""
+        return _Chunks(self)
+
+    async def read_all(self) -> bytes:
+        """All bytes up to the clean end. Raises as `receive` and `chunks` do. If cancelled: what was read is lost."""
+        whole = bytearray()
+        async for chunk in self.chunks():
+            whole += chunk
+        return bytes(whole)
+
+    async def aclose(self) -> None:
+        """Want no more: the writer is told at once, unless everything was read. Twice is harmless."""
+        self.cancel("the reader closed")
+        await trio.lowlevel.checkpoint()
+
+    def cancel(self, reason: str, code: str | None = None) -> None:
+        """Want no more, now: the writer gets an error with this reason and code. Harmless after the clean end."""
+        if not self._life.accepts(Cue.CLOSE):
+            return
+        self._cancelled = (reason, code)
+        if not self.used:
+            self._home.hold(self)  # so that the writer is told
+        self._life.take(Cue.CLOSE)
+        if self._end is not None:
+            self._end.cancel(reason, code)
+
+    def started(self, end: ReadingEnd) -> None:
+        super().started(end)
+        if self._cancelled is not None:
+            end.cancel(*self._cancelled)
+
+    @property
+    def stream(self) -> ReaderStream:
+        """A byte stream out of this channel (`trio.abc.ReceiveStream`)."""
+        from .streams import ReaderStream
+
+        return ReaderStream(self)
+
+    async def __aenter__(self) -> ChannelReader:
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            await self.aclose()
+        else:
+            self.cancel(*describe(exc))
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@final
+class _Chunks:
+    """Iterates over the byte items of a reader. Not a generator: nothing is left suspended when it is dropped."""
+
+    def __init__(self, reader: ChannelReader) -> None:
+        self._reader = reader
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            item = await self._reader.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if isinstance(item, str):
+            self._reader.put_back(item)
+            raise TypeError("a text item came in a stream of bytes: take it with receive()")
+        return item
+
+
+def _an_item(value: object) -> bytes | str:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise TypeError(f"a channel carries bytes and str, not {type(value).__name__}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"this text cannot be sent, it is no Unicode: {error}") from None
+    return value
+
+
+__all__ = ["ChannelReader", "ChannelWriter", "ConnectionFailed", "Ended", "Home", "describe"]

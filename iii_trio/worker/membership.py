@@ -1,0 +1,214 @@
+"""Stay a member: dial, say what is offered, listen; when the link is lost, dial again."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING, Final
+
+import trio
+from msgspec import Raw
+
+from ..core.membership import MEMBERSHIP, Cue, Phase
+from ..errors import CallError, ConnectionFailed, Rejected
+from ..lifecycle import Lifecycle
+from ..transport.link import Link
+from ..wire import (
+    FEATURE,
+    Action,
+    CancelInvocation,
+    ChannelEnded,
+    InvocationResult,
+    InvokeFunction,
+    Ping,
+    Pong,
+    Reattach,
+    RegistrationRejected,
+    Rejection,
+    WorkerRegistered,
+    decode,
+    encode,
+    to_json,
+)
+from .answer import answer
+from .calls import PendingCall, Session, cancel
+from .ends import Ended
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+LOGGER = logging.getLogger("iii_trio.worker")
+FIRST_WAIT_SECONDS: Final = 1.0
+LONGEST_WAIT_SECONDS: Final = 30.0
+_JITTER: Final = 0.3
+_HELLO_SECONDS: Final = 10.0
+
+
+class Membership:
+    """A worker's connection to its engine, healed as long as the worker lives."""
+
+    def __init__(self, worker: Worker, rng: random.Random) -> None:
+        self._worker = worker
+        self._rng = rng
+        self._last: Session | None = None
+        self.life = Lifecycle(MEMBERSHIP, Phase.DIALING)
+        self.changed = trio.lowlevel.ParkingLot()
+        self.session: Session | None = None
+        """The session that is ready, while one is."""
+        self.refused: Rejected | None = None
+
+    def take(self, cue: Cue) -> None:
+        """Move on, and wake whoever waits for a change."""
+        if self.life.accepts(cue):
+            self.life.take(cue)
+            self.changed.unpark_all()
+
+    async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Be a member until cancelled; `started` at the first success. Raises Rejected; ConnectionFailed at the first try.
+
+        If cancelled: the link is closed with a goodbye.
+        """
+        ready = False
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                link = await self._worker.connections.start(self._worker.address.connect)
+            except ConnectionFailed as error:
+                if not ready:
+                    raise
+                LOGGER.warning("%s; trying again", error)
+                self.take(Cue.NOT_REACHED)
+            else:
+                self.take(Cue.LINKED)
+                try:
+                    if await self._converse(link, None if ready else task_status):
+                        ready = True
+                        wait = FIRST_WAIT_SECONDS
+                finally:
+                    self._lose(link)
+                if self.refused is not None:
+                    self.take(Cue.REJECTED)
+                    raise self.refused
+                if not ready:
+                    raise ConnectionFailed(f"{self._worker.address} ended the link at once: {_why(link)}")
+                LOGGER.warning("the link to %s was lost: %s", self._worker.address, _why(link))
+                self.take(Cue.LINK_LOST)
+            await trio.sleep(wait * (1 + _JITTER * (2 * self._rng.random() - 1)))
+            wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+            self.take(Cue.WAITED)
+
+    async def _converse(self, link: Link, task_status: trio.TaskStatus[None] | None) -> bool:
+        """Introduce ourselves and listen until the link is over; whether we became a member."""
+        hello = None
+        with trio.move_on_after(_HELLO_SECONDS):
+            while hello is None and (text := await link.receive()) is not None:
+                message = decode(text)
+                hello = message if isinstance(message, WorkerRegistered) else None
+        if hello is None:
+            link.close("no greeting came")
+            return False
+        session = Session(
+            link=link,
+            worker_id=hello.worker_id,
+            reattach_token=hello.reattach_token,
+            channel_secret=hello.channel_secret,
+            knows_us=FEATURE in hello.features,
+        )
+        if self._last is not None:
+            link.send(encode(Reattach(self._last.worker_id, self._last.reattach_token)))
+        self._last = session
+        registering = self._introduce(session)
+        joined = registering is None
+        if joined:
+            self._joined(session, task_status)
+        while (text := await link.receive()) is not None:
+            self._heard(session, text)
+            if registering is not None and registering.settled.is_set():
+                if self._accepted(registering):
+                    joined = True
+                    self._joined(session, task_status)
+                registering = None
+        return joined
+
+    def _introduce(self, session: Session) -> PendingCall | None:
+        """Say who we are and what we offer. To an engine that knows us, as a call whose answer is awaited."""
+        worker = self._worker
+        call = None
+        if session.knows_us:
+            call = PendingCall("engine::workers::register", worker.new_id())
+            session.pending[call.invocation_id] = call
+        session.link.send(
+            encode(
+                InvokeFunction(
+                    function_id="engine::workers::register",
+                    invocation_id=call.invocation_id if call is not None else None,
+                    data=Raw(to_json(worker.description())),
+                    action=None if call is not None else Action("void"),
+                )
+            )
+        )
+        for declared in worker.declared.values():
+            declared.refused = None
+            session.link.send(declared.message())
+        return call
+
+    def _accepted(self, call: PendingCall) -> bool:
+        try:
+            value = call.value()
+        except CallError as error:
+            self.refused = Rejected(error.code, f"the engine refused this worker: {error.message}")
+            return False
+        return bool(value is None or value.get("success", True))
+
+    def _joined(self, session: Session, task_status: trio.TaskStatus[None] | None) -> None:
+        self.session = session
+        self.take(Cue.GREETED)
+        if task_status is not None:
+            task_status.started()
+
+    def _heard(self, session: Session, text: bytes) -> None:
+        worker = self._worker
+        match decode(text):
+            case InvokeFunction() as call:
+                worker.tasks.start_soon(answer, worker, session, call)
+            case InvocationResult() as result:
+                pending = session.pending.pop(result.invocation_id, None)
+                if pending is not None:
+                    pending.answer = result
+                    pending.settled.set()
+            case CancelInvocation() as message:
+                scope = session.running.get(message.invocation_id)
+                if scope is not None:
+                    cancel(scope, message.reason)
+            case ChannelEnded() as message:
+                worker.channel_ended(session, message.channel_id, Ended(message.outcome, message.reason))
+            case RegistrationRejected() as rejection:
+                self._rejected(session, rejection)
+            case Ping():
+                session.link.send(encode(Pong()))
+            case _:
+                pass  # what a newer engine may say; and trigger messages, which have no receiver here
+
+    def _rejected(self, session: Session, rejection: RegistrationRejected) -> None:
+        where = f"namespace '{rejection.namespace}'"
+        owner = f"worker {rejection.owner_worker_id}" if rejection.owner_worker_id else "the engine itself"
+        if rejection.code == Rejection.FUNCTION and rejection.function_id is not None:
+            declared = self._worker.declared.get(rejection.function_id)
+            problem = f"{rejection.function_id} was refused: {owner} has it in {where}"
+            LOGGER.warning("%s", problem)
+            if declared is not None:
+                declared.refused = problem
+            return
+        problem = f"this worker was refused: {owner} has the name '{rejection.worker_name}' in {where}"
+        self.refused = Rejected(rejection.code, problem)
+        session.link.close("refused")
+
+    def _lose(self, link: Link) -> None:
+        link.close("the worker left")
+        session, self.session = self.session, None
+        for one in {id(s): s for s in (session, self._last) if s is not None and s.link is link}.values():
+            one.lose(_why(link))
+
+
+def _why(link: Link) -> str:
+    return link.ended.reason if link.ended is not None else "it is over"

@@ -1,0 +1,106 @@
+"""Payloads between Python and the wire: refs become live ends, and live ends refs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ..errors import CallError
+from ..wire import ErrorCode, JsonValue, Ref, is_ref
+from .ends import ChannelReader, ChannelWriter
+
+End = ChannelReader | ChannelWriter
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, ChannelReader | ChannelWriter):
+        return value.ref
+    if isinstance(value, Ref):
+        return value.to_json()
+    raise NotImplementedError(f"a {type(value).__name__} is no JSON")
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_as_json).encode
+
+
+def encode_payload(value: Any, what: str) -> bytes:
+    """A payload, result or metadata as JSON; channel ends in it become their refs, and count as passed on.
+
+    attrs classes and dataclasses become objects. Raises CallError `serialization_error`, naming where it is at fault.
+    """
+    try:
+        return _encode(value)
+    except RecursionError:
+        problem = "it is nested too deeply, or contains itself"
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        where = _at_fault(value, "") or ""
+        problem = f"{where}: {error}" if where else str(error)
+    raise CallError(ErrorCode.SERIALIZATION_ERROR, f"{what} cannot be sent as JSON: {problem}")
+
+
+def _at_fault(value: Any, path: str) -> str | None:
+    """The path of the first thing inside that cannot be encoded."""
+    items: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}" if path else str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+    for where, inner in items:
+        try:
+            _encode(inner)
+        except Exception:
+            return _at_fault(inner, where) or where
+    return None
+
+
+def with_live_ends(value: JsonValue, make: Callable[[Ref], End]) -> Any:
+    """The payload with each ref in it, at any depth, replaced by what `make` makes of it."""
+    if is_ref(value):
+        return make(Ref.from_json(value))
+    waiting: list[Any] = [value] if isinstance(value, dict | list) else []
+    while waiting:  # a loop, not recursion: payloads may be nested deeply
+        container = waiting.pop()
+        for key, inner in list(container.items()) if isinstance(container, dict) else list(enumerate(container)):
+            if is_ref(inner):
+                container[key] = make(Ref.from_json(inner))
+            elif isinstance(inner, dict | list):
+                waiting.append(inner)
+    return value
+
+
+class Ends:
+    """The channel ends that a call, or a block, has in its hands (clause C5.4)."""
+
+    def __init__(self) -> None:
+        self._ends: list[End] = []
+
+    def add(self, end: End) -> None:
+        self._ends.append(end)
+
+    def let_go(self, finish: Callable[[ChannelWriter], None]) -> None:
+        """The call returned: what it used ends well, what it passed on is let go untouched.
+
+        A writer that it neither used nor passed on delivers an empty stream; `finish` closes writers.
+        """
+        for end in self._mine():
+            if isinstance(end, ChannelWriter):
+                finish(end)
+            else:
+                end.cancel("the handler returned")
+
+    def break_off(self, reason: str, code: str | None) -> None:
+        """The call raised, or was cancelled: the other ends learn of it."""
+        for end in self._mine():
+            if isinstance(end, ChannelWriter):
+                end.abort(reason, code)
+            else:
+                end.cancel(reason, code)
+
+    def clear(self) -> None:
+        """They have been seen to."""
+        self._ends.clear()
+
+    def _mine(self) -> list[End]:
+        return [end for end in self._ends if not end.detached and not end.lent]
