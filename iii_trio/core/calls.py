@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from ..errors import CallError
+from ..structure import BadShape, structure
 from ..wire import (
     DEFAULT_NAMESPACE,
     FEATURE,
@@ -25,14 +26,20 @@ from ..wire import (
 )
 from .effects import Deliver, Effects, Send, Tell
 from .invocation import Call, Cue
+from .later import Later
+from .registry import Asked, Builtin
 from .session import Session
 
 if TYPE_CHECKING:
+    from .binding import Binding
     from .hub import Hub
+
+T = TypeVar("T")
 
 _SMALL_MESSAGE: Final = 1024 * 1024
 _NULL: Final = Raw(b"null")
-_NO_ERROR: Final = frozenset({b"", b"null", b"false"})
+_NO_ERROR: Final = frozenset({b"", b"null", b"false", b"0", b'""'})
+"""What SDKs take for no error."""
 _error_body: Final = msgspec.json.Decoder(WireError)
 
 NO_QUEUE: Final = (
@@ -50,22 +57,19 @@ def invoke(hub: Hub, session: Session, call: InvokeFunction, now: float) -> Effe
     try:
         if invocation_id is not None and (len(invocation_id) != 36 or not _is_uuid(invocation_id)):
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
-        if hub.draining:
-            raise CallError(ErrorCode.ENGINE_DRAINING, "The engine is shutting down and takes no new calls.")
         if call.namespace is not None and not call.namespace.strip():
             raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("namespace"))
+        if action is not None and action.type not in ("void", "enqueue"):
+            raise bad_input(call.function_id, f"`action.type` must be `void` or `enqueue`, got {action.type!r}")
         if action is not None and action.type == "enqueue":
+            hub.check_open()
             return _enqueue(hub, session, call, action, invocation_id)
         function = hub.registry.find(call.namespace or DEFAULT_NAMESPACE, call.function_id)
         if function is None:
             raise CallError(ErrorCode.FUNCTION_NOT_FOUND, not_found(hub, call.namespace, call.function_id) + ".")
         if function.builtin is not None:
-            try:
-                given = from_json(bytes(call.data or _NULL))
-            except ValueError as error:
-                raise bad_input(call.function_id, str(error)) from None
-            result = to_json(function.builtin(hub, session, given, now))
-            return hub.take_effects() + _answer_result(session, call, invocation_id, result)
+            return _ask(hub, session, function.builtin, call, invocation_id, now)
+        hub.check_open()
         assert function.owner is not None
         return _deliver(
             hub, session, function.owner, call, invocation_id, with_caller(session, bytes(call.data or _NULL))
@@ -82,9 +86,8 @@ def answer(hub: Hub, session: Session, message: InvocationResult, now: float) ->
     call.leave(Cue.ANSWER_CAME)
     if call.caller is None:
         return []
-    error = message.error
-    if bytes(error) not in _NO_ERROR:
-        return [_error_to(call, _well_formed(bytes(error)))]
+    if is_error(message.error):
+        return [_error_to(call, well_formed(bytes(message.error)))]
     return [_result_to(call, message.result)]
 
 
@@ -141,6 +144,24 @@ def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
     return effects
 
 
+def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
+    """The engine calls a binding's target. Nobody waits for the result."""
+    about = {"binding": binding.id, "function": binding.function_id}
+    target = hub.registry.find(binding.namespace, binding.function_id)
+    if target is None or target.owner is None or target.builtin is not None:
+        why = (
+            not_found(hub, binding.namespace, binding.function_id) if target is None else "the engine does not call it"
+        )
+        return [Tell(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", about)]
+    call = Call(hub.new_id(), None, target.owner, binding.function_id)
+    message = InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata)
+    text = encode(message)
+    if len(text) > _SMALL_MESSAGE and not target.owner.takes_large_messages:
+        return [Tell(logging.WARNING, f"{binding.trigger_type}: {too_large(target.owner, len(text))}", about)]
+    call.enter()
+    return [Deliver(target.owner.id, text, call.id)]
+
+
 def fail(call: Call, code: str, message: str) -> Effects:
     """Tell a call's caller, if it waits, that there will be no value."""
     if call.caller is None:
@@ -151,6 +172,14 @@ def fail(call: Call, code: str, message: str) -> Effects:
 def bad_input(function_id: str, problem: str) -> CallError:
     """The error for an input that a function of the engine cannot take."""
     return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
+
+
+def read_input(function_id: str, asked: Asked, into: type[T]) -> T:
+    """The input of a function of the engine, structured. Raises CallError saying what is wrong with it."""
+    try:
+        return structure(asked.given, into)
+    except BadShape as problem:
+        raise bad_input(function_id, str(problem)) from None
 
 
 BLANK_NAMESPACE: Final = "`{}` is empty: it was named and left blank. Give it a name, or omit it to use `default`."
@@ -173,7 +202,48 @@ def with_caller(session: Session, data: bytes) -> bytes:
     return data[:-1] + b"," + session.caller_field
 
 
+def too_large(session: Session, size: int) -> str:
+    """Why a message is not sent to a peer that would close at it."""
+    return f"The message is {size} bytes; {session.label} takes at most {_SMALL_MESSAGE}. Use a channel."
+
+
+def is_error(error: Raw) -> bool:
+    """Whether the `error` of a result is one."""
+    return bytes(error) not in _NO_ERROR
+
+
+def well_formed(body: bytes) -> bytes:
+    """An error body as SDKs can take it: code and message are texts, and there."""
+    try:
+        _error_body.decode(body)
+    except msgspec.DecodeError:
+        said = body.decode(errors="replace")[:200]
+        return to_json(
+            WireError(ErrorCode.INVOCATION_FAILED, f"The worker answered with an error of no known shape: {said}")
+        )
+    return body
+
+
 # --- inside
+
+
+def _ask(
+    hub: Hub, session: Session, builtin: Builtin, call: InvokeFunction, invocation_id: str | None, now: float
+) -> Effects:
+    """Have a function of the engine itself answer, now or later."""
+    try:
+        given = from_json(bytes(call.data or _NULL))
+    except ValueError as error:
+        raise bad_input(call.function_id, str(error)) from None
+    result = builtin(hub, Asked(session, given, now, call.baggage))
+    if isinstance(result, Later):
+        result.promise(
+            lambda value: [] if session.life.over else _answer_result(session, call, invocation_id, to_json(value)),
+            lambda error: [] if session.life.over else _refuse(session, call, invocation_id, error),
+        )
+        return hub.take_effects()
+    first, last = hub.take_effects(), hub.take_last_effects()
+    return first + _answer_result(session, call, invocation_id, to_json(result)) + last
 
 
 def _deliver(
@@ -208,10 +278,7 @@ def _deliver(
         )
     )
     if len(text) > _SMALL_MESSAGE and not callee.takes_large_messages:
-        raise CallError(
-            ErrorCode.PAYLOAD_TOO_LARGE,
-            f"The call is {len(text)} bytes; {callee.label} takes at most {_SMALL_MESSAGE}. Use a channel.",
-        )
+        raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(callee, len(text)))
     call.enter()  # before it is sent: its answer may be there at once
     return [Deliver(callee.id, text, call.id)]
 
@@ -271,8 +338,7 @@ def _result_to(call: Call, result: Raw) -> Send:
         InvocationResult(call.id, call.function_id, result, traceparent=call.traceparent, baggage=call.baggage)
     )
     if len(text) > _SMALL_MESSAGE and not call.caller.takes_large_messages:
-        problem = f"The result is {len(text)} bytes; {call.caller.label} takes at most {_SMALL_MESSAGE}. Use a channel."
-        return _error_to(call, to_json(WireError(ErrorCode.PAYLOAD_TOO_LARGE, problem)))
+        return _error_to(call, to_json(WireError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(call.caller, len(text)))))
     return Send(call.caller.id, text)
 
 
@@ -285,16 +351,6 @@ def _error_to(call: Call, body: bytes) -> Send:
         InvocationResult(call.id, call.function_id, error=Raw(body), traceparent=call.traceparent, baggage=call.baggage)
     )
     return Send(call.caller.id, text)
-
-
-def _well_formed(body: bytes) -> bytes:
-    """An error body as SDKs can take it: code and message are texts, and there."""
-    try:
-        _error_body.decode(body)
-    except msgspec.DecodeError:
-        said = body.decode(errors="replace")[:200]
-        return to_json(WireError(ErrorCode.INVOCATION_FAILED, f"The worker answered with an error of no known shape: {said}"))
-    return body
 
 
 def _cancel_handler(call: Call, reason: str) -> Effects:

@@ -237,7 +237,15 @@ class Channels:
         outcome = channel.outcome
         assert outcome is not None
         self._ended[channel.id] = Ended(
-            channel.id, outcome, reason, code, channel.owner, channel.created_at, now, channel.read_key, channel.write_key
+            channel.id,
+            outcome,
+            reason,
+            code,
+            channel.owner,
+            channel.created_at,
+            now,
+            channel.read_key,
+            channel.write_key,
         )
         while len(self._ended) > self._defaults.ended_remembered:
             self._ended.popitem(last=False)

@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ..config import EngineConfig
+from ..errors import CallError
 from ..wire import (
     FEATURE,
     CancelInvocation,
+    ErrorCode,
     InvocationResult,
     InvokeFunction,
+    JsonValue,
     Message,
     Ping,
     Pong,
@@ -34,13 +37,16 @@ from ..wire import (
     decode,
     encode,
 )
-from . import calls, registration
+from . import calls, registration, triggers
+from .announcements import Announcements
 from .builtins import register_builtins
+from .channel import Channel
 from .channels import Channels
 from .effects import Effects, HangUp, Send, Tell
 from .registry import Registry
 from .session import Cue, Session
 from .session import Phase as SessionPhase
+from .triggers import Triggers
 
 
 class Hub:
@@ -49,16 +55,26 @@ class Hub:
     `new_id` makes ids and secrets (UUID v4 text, unguessable outside simulations). Times are seconds of any one clock.
     """
 
-    def __init__(self, config: EngineConfig, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, config: EngineConfig, new_id: Callable[[], str], *, version: str | None = None, started_at_ms: int = 0
+    ) -> None:
         self.config = config
         self.new_id = new_id
+        self.version = version
+        self.started_at_ms = started_at_ms
+        self.id = new_id()
+        self.look: Callable[[Channel], Mapping[str, JsonValue]] = lambda channel: {}
+        """What the shell knows of a channel's bytes (clause C7.1)."""
         self.sessions: dict[str, Session] = {}
         self.registry = Registry()
         self.channels = Channels(config.channels, config.limits, new_id)
         self.channels.serve_sessions(self.sessions)
+        self.triggers = Triggers()
+        self.announcements = Announcements(self)
         self.draining = False
         self._graces: list[tuple[float, str]] = []
         self._extra: Effects = []
+        self._last: Effects = []
         register_builtins(self)
 
     # --- inputs
@@ -78,7 +94,8 @@ class Hub:
         heapq.heappush(self._graces, (now + self.config.patience.registration_grace_seconds, session.id))
         hello = WorkerRegistered(session.id, session.reattach_token, (FEATURE,), session.channel_secret)
         told = Tell(logging.DEBUG, f"worker {session.id} connected", {"session": session.id, "peer": peer or ""})
-        return session, [Send(session.id, encode(hello)), told]
+        event = self.announcements.worker("worker_connected", session.id)
+        return session, [Send(session.id, encode(hello)), told, *event]
 
     def received(self, session: Session, text: bytes | bytearray, now: float) -> Effects:
         """A session sent a message. Total: whatever it is, it harms at most the session that sent it."""
@@ -94,7 +111,9 @@ class Hub:
         if session.life.phase is SessionPhase.UNNAMED and type(message) in _REGISTRATIONS:
             session.held_back.append(message)  # type: ignore[arg-type]
             return []
-        return handler(self, session, message, now)
+        effects = handler(self, session, message, now)
+        self.announcements.look(now)
+        return effects
 
     def undelivered(self, session_id: str, invocation_id: str) -> Effects:
         """A `Deliver` found its callee's outbox full."""
@@ -110,27 +129,35 @@ class Hub:
         cause = f"{session.label} is gone: {reason}"
         effects = self.channels.session_ended(session, cause, now)
         effects += calls.session_ended(self, session, reason)
+        effects += self.triggers.session_ended(session)
         self.registry.remove_all_of(session)
+        effects += self.triggers.types_released(session)
+        effects += self.announcements.worker("worker_disconnected", session.id)
+        self.announcements.look(now)
         effects.append(Tell(logging.INFO, cause, {"session": session.id}))
         return effects
 
     def tick(self, now: float) -> Effects:
         """Time has passed: do what is due."""
         effects = self.channels.expire(now)
+        effects += self.triggers.expire(now)
         while self._graces and self._graces[0][0] <= now:
             _, session_id = heapq.heappop(self._graces)
             session = self.sessions.get(session_id)
             if session is not None and session.life.phase is SessionPhase.UNNAMED:
                 effects += registration.waited_long_enough(self, session, now)
+        effects += self.announcements.expire(now)
         return effects
 
     def next_due(self) -> float | None:
         """When `tick` has something to do, at the latest; None if never."""
-        dues = [heap_top for heap_top in (self.channels.next_due(), self._grace_due()) if heap_top is not None]
-        return min(dues, default=None)
+        dues = (
+            self.channels.next_due(), self._grace_due(), self.triggers.next_due(), self.announcements.next_due()
+        )  # fmt: skip
+        return min((due for due in dues if due is not None), default=None)
 
     def drain(self) -> None:
-        """From now on, no new calls."""
+        """From now on, no new calls (but of the engine itself) and no new channels."""
         self.draining = True
 
     def close(self, reason: str, now: float) -> Effects:
@@ -143,9 +170,23 @@ class Hub:
 
     # --- for the handlers
 
+    def check_open(self) -> None:
+        """Raise CallError if the engine takes nothing new."""
+        if self.draining:
+            raise CallError(ErrorCode.ENGINE_DRAINING, "The engine is shutting down and takes no new calls.")
+
     def also(self, effects: Effects) -> None:
-        """Have these effects performed with those of the input under way."""
+        """Have these effects performed with those of the call under way, before its answer."""
         self._extra += effects
+
+    def last(self, effects: Effects) -> None:
+        """Have these effects performed behind the answer of the call under way."""
+        self._last += effects
+
+    def take_last_effects(self) -> Effects:
+        """What `last` collected."""
+        effects, self._last = self._last, []
+        return effects
 
     def take_effects(self) -> Effects:
         """What `also` collected."""
@@ -174,11 +215,6 @@ def _nothing(hub: Hub, session: Session, message: object, now: float) -> Effects
     return []
 
 
-def _not_yet(hub: Hub, session: Session, message: Message, now: float) -> Effects:
-    text = f"{session.label} sent {type(message).__name__}, which this engine does not serve yet"
-    return [Tell(logging.WARNING, text, {"session": session.id})]
-
-
 _REGISTRATIONS: Final = frozenset(
     {RegisterFunction, UnregisterFunction, RegisterService, RegisterTrigger, UnregisterTrigger, RegisterTriggerType,
      UnregisterTriggerType}
@@ -193,11 +229,11 @@ _HANDLERS: Final[Mapping[type, Callable[[Hub, Session, Any, float], Effects]]] =
     RegisterFunction: registration.register_function,
     UnregisterFunction: registration.unregister_function,
     RegisterService: _nothing,
-    RegisterTrigger: _not_yet,
-    UnregisterTrigger: _not_yet,
-    RegisterTriggerType: _not_yet,
-    UnregisterTriggerType: _not_yet,
-    TriggerRegistrationResult: _not_yet,
+    RegisterTrigger: triggers.register,
+    UnregisterTrigger: triggers.unregister,
+    RegisterTriggerType: triggers.register_type,
+    UnregisterTriggerType: triggers.unregister_type,
+    TriggerRegistrationResult: triggers.provider_answered,
     Reattach: registration.reattach,
     Ping: _ping,
     Pong: _nothing,

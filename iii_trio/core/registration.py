@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -24,7 +24,7 @@ from ..wire import (
 )
 from .calls import bad_input
 from .effects import Effects, HangUp, Send, Tell
-from .registry import Function
+from .registry import Asked, Function
 from .session import Cue, Phase, Session, WorkerInfo, sanitised
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ class RegisterInput:
     features: list[str] | None = None
 
 
-def register_worker(hub: Hub, session: Session, given: JsonValue, now: float) -> JsonValue:
+def register_worker(hub: Hub, asked: Asked) -> object:
     """`engine::workers::register`: a session says who it is; what it registered before now takes effect."""
+    session = asked.session
     try:
-        said = structure(_without_nulls(given), RegisterInput)
+        said = structure(_without_nulls(asked.given), RegisterInput)
     except BadShape as problem:
         raise bad_input("engine::workers::register", str(problem)) from None
     if said.pid is not None and not 0 <= said.pid < 2**32:
@@ -72,19 +73,21 @@ def register_worker(hub: Hub, session: Session, given: JsonValue, now: float) ->
     if fixed and said.namespace is not None and said.namespace != session.namespace:
         text = f"{session.label} names its namespace too late: it stays '{session.namespace}'"
         hub.also([Tell(logging.WARNING, text, {"session": session.id})])
-    if name is not None:
-        holder = hub.registry.claim_name(namespace, name, session)
-        if holder is not None:
-            _reject_worker(hub, session, namespace, name, holder)
-            return {"success": False}
+    holder = hub.registry.claim_name(namespace, name, session) if name is not None else None
+    if name is not None and holder is not None:
+        _reject_worker(hub, session, namespace, name, holder, asked.now)
+        return {"success": False}
+    if name is None:
+        hub.registry.release_name(session)
     session.info = WorkerInfo(
         said.runtime, said.version, name, sanitised(said.description), said.os, said.pid, said.isolation
     )
     session.namespace = namespace
     session.life.take(Cue.NAMED)
-    _release_held_back(hub, session, now)
+    _release_held_back(hub, session, asked.now)
     text = f"{session.label} serves in namespace '{namespace}'"
     hub.also([Tell(logging.INFO, text, {"session": session.id, "namespace": namespace})])
+    hub.also(hub.announcements.worker("worker_metadata_updated", session.id))
     return {"success": True}
 
 
@@ -100,12 +103,7 @@ def waited_long_enough(hub: Hub, session: Session, now: float) -> Effects:
 
 def register_function(hub: Hub, session: Session, message: RegisterFunction, now: float) -> Effects:
     """A session offers a function, or describes one of its own anew."""
-    if message.invocation and bytes(message.invocation) != b"null":
-        text = (
-            f"{session.label} registered {message.id} to be invoked over HTTP: this engine has no module for that, "
-            "so calls of it will find no function"
-        )
-        return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id})]
+    over_http = bytes(message.invocation) not in (b"", b"null")
     reserved = message.id.startswith("engine::") and session.namespace != DEFAULT_NAMESPACE
     taken = hub.registry.find(session.namespace, message.id)
     ours = taken is not None and taken.owner is None
@@ -116,6 +114,7 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
             namespace=session.namespace,
             id=message.id,
             owner=session,
+            builtin=_refuse_over_http if over_http else None,
             description=message.description,
             request_format=message.request_format,
             response_format=message.response_format,
@@ -124,6 +123,9 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
     )
     if other is not None and other.owner is not None:
         return _reject_function(session, message.id, other.owner.id)
+    if over_http:
+        text = f"{session.label} registered {message.id}: {_OVER_HTTP}"
+        return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id})]
     return []
 
 
@@ -137,7 +139,8 @@ def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effec
     """A worker is back: its old connection is retired before anything else of the new one is read."""
     old = hub.sessions.get(message.previous_worker_id)
     if old is None or old is session or not same(message.reattach_token or "", old.reattach_token):
-        return []
+        text = f"{session.label} comes back as one that is gone already, or has another token: it is new"
+        return [Tell(logging.DEBUG, text, {"session": session.id, "previous": message.previous_worker_id})]
     reason = f"it came back as {session.id}"
     return [HangUp(old.id, None, reason), *hub.disconnected(old, reason, now)]
 
@@ -148,17 +151,20 @@ def _release_held_back(hub: Hub, session: Session, now: float) -> None:
         hub.also(hub.handle(session, message, now))
 
 
-def _reject_worker(hub: Hub, session: Session, namespace: str, name: str, holder: Session) -> None:
+def _reject_worker(hub: Hub, session: Session, namespace: str, name: str, holder: Session, now: float) -> None:
+    """Refuse a worker for good: it is told, answered, hung up on, and gone at once, so that nothing of it stays."""
     rejection = RegistrationRejected(Rejection.WORKER, namespace, holder.id, worker_name=name)
     text = f"worker {session.id} was refused: {holder.label} has the name '{name}' in namespace '{namespace}'"
-    hub.also(
-        [
-            Send(session.id, encode(rejection)),
-            HangUp(session.id, Close.NORMAL, "another worker has this name"),
-            Tell(logging.WARNING, text, {"session": session.id}),
-        ]
-    )
-    session.held_back.clear()
+    reason = "another worker has this name"
+    hub.also([Send(session.id, encode(rejection)), Tell(logging.WARNING, text, {"session": session.id})])
+    hub.last([HangUp(session.id, Close.NORMAL, reason), *hub.disconnected(session, reason, now)])
+
+
+_OVER_HTTP: Final = "it is to be invoked over HTTP, for which this engine has no module; calls of it are refused"
+
+
+def _refuse_over_http(hub: Hub, asked: Asked) -> object:
+    raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"The function cannot be invoked: {_OVER_HTTP}")
 
 
 def _reject_function(session: Session, function_id: str, owner: str) -> Effects:

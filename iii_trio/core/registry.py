@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from .hub import Hub
     from .session import Session
 
-Builtin = Callable[["Hub", "Session", JsonValue, float], JsonValue]
-"""A function of the engine itself: structures its input, answers, or raises CallError."""
+
+@attrs.frozen
+class Asked:
+    """A call of a function of the engine itself."""
+
+    session: Session
+    given: JsonValue
+    now: float
+    baggage: str | None = None
+
+
+Builtin = Callable[["Hub", Asked], object]
+"""A function of the engine itself: structures its input, gives back what `to_json` can hold (or a `Later`), or raises
+CallError."""
 
 
 @attrs.define(eq=False)
@@ -39,6 +51,8 @@ class Registry:
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], Function] = {}
         self._names: dict[tuple[str, str], Session] = {}
+        self.changes = 0
+        """How often the set of (namespace, id) has changed."""
 
     def __iter__(self) -> Iterator[Function]:
         return iter(self._functions.values())
@@ -60,6 +74,7 @@ class Registry:
         if there is not None and there.owner is not function.owner:
             return there
         self._functions[key] = function
+        self.changes += there is None
         if function.owner is not None:
             function.owner.functions.add(key)
         return None
@@ -71,6 +86,7 @@ class Registry:
         if there is None or there.owner is not owner:
             return False
         del self._functions[key]
+        self.changes += 1
         owner.functions.discard(key)
         return True
 
@@ -78,10 +94,15 @@ class Registry:
         """A session has ended: release its functions and its name."""
         for key in sorted(owner.functions):
             del self._functions[key]
+        self.changes += len(owner.functions)
         owner.functions.clear()
-        if owner.lease is not None:
-            del self._names[owner.lease]
-            owner.lease = None
+        self.release_name(owner)
+
+    def release_name(self, session: Session) -> None:
+        """A session no longer has a name."""
+        if session.lease is not None:
+            del self._names[session.lease]
+            session.lease = None
 
     def claim_name(self, namespace: str, name: str, session: Session) -> Session | None:
         """Lease a worker name; give back its holder if another live session has it."""
@@ -89,11 +110,19 @@ class Registry:
         holder = self._names.setdefault(key, session)
         if holder is not session:
             return holder
-        if session.lease is not None and session.lease != key:
-            del self._names[session.lease]
-        session.lease = key
+        if session.lease != key:
+            self.release_name(session)
+            session.lease = key
         return None
 
     def worker(self, namespace: str, name: str) -> Session | None:
         """Whoever has this name."""
         return self._names.get((namespace, name))
+
+    def namespaces_of_worker(self, name: str) -> list[str]:
+        """Every namespace in which some worker has this name, sorted."""
+        return sorted(namespace for namespace, name_ in self._names if name_ == name)
+
+    def keys(self) -> frozenset[tuple[str, str]]:
+        """The (namespace, id) of every function."""
+        return frozenset(self._functions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -75,6 +74,10 @@ class Session:
     owned: set[str] = attrs.field(factory=set)
     held_writers: set[str] = attrs.field(factory=set)
     held_readers: set[str] = attrs.field(factory=set)
+    trigger_types: set[tuple[str, str]] = attrs.field(factory=set)
+    """The (namespace, type) that it provides."""
+    bindings: set[str] = attrs.field(factory=set)
+    """The ids of the bindings that end with it."""
     lease: tuple[str, str] | None = None
     """The (namespace, name) that it has."""
     caller_field: bytes = b""
@@ -87,6 +90,11 @@ class Session:
     def label(self) -> str:
         """How logs and errors name it."""
         return f"worker '{self.info.name}' ({self.id})" if self.info.name else f"worker {self.id}"
+
+    @property
+    def short_label(self) -> str:
+        """How the reason of a Close names it, which has little room."""
+        return f"worker '{self.info.name[:40]}'" if self.info.name else f"worker {self.id}"
 
     @property
     def takes_large_messages(self) -> bool:
@@ -102,8 +110,9 @@ def sanitised(text: str | None) -> str | None:
     """A name or description without characters that could fool a reader of a log; None if nothing is left."""
     if text is None:
         return None
-    clean = "".join(character for character in text if ord(character) not in _HIDDEN)
-    return clean[:_LONGEST_NAME].strip() or None
+    return visible(text)[:_LONGEST_NAME].strip() or None
 
 
-NewId = Callable[[], str]
+def visible(text: str) -> str:
+    """A text without characters that could fool a reader of a log."""
+    return "".join(character for character in text if ord(character) not in _HIDDEN)

@@ -82,6 +82,7 @@ class ErrorCode(StrEnum):
     INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
     NOT_FOUND = "NOT_FOUND"
     ENQUEUE_ERROR = "enqueue_error"
+    TRIGGER_REGISTRATION_FAILED = "trigger_registration_failed"
     ENGINE_DRAINING = "engine_draining"
 
 

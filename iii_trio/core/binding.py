@@ -1,0 +1,140 @@
+"""The life of one trigger binding: asked for, offered to a provider, and in force until it is withdrawn.
+
+              OFFERED              ACCEPTED             WITHDRAWN
+    PARKED ───────────► OFFERED ───────────► BOUND ───────────► WITHDRAWN
+
+A binding without a provider is parked, and so is one that its provider refused: it is offered anew when a provider
+of its type registers.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+import attrs
+from msgspec import Raw
+
+from ..lifecycle import Lifecycle, Table
+from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, UnregisterTrigger
+from .later import Later
+from .session import Session
+
+_NULL: Final = Raw(b"null")
+
+
+class Phase(Enum):
+    """Where a binding is in its life."""
+
+    PARKED = auto()  # nobody provides its type, or who does has refused it
+    OFFERED = auto()  # its provider has been told, and counts as having it: most never answer otherwise
+    BOUND = auto()  # its provider has said so
+    WITHDRAWN = auto()
+
+
+class Cue(Enum):
+    """What happened to a binding."""
+
+    OFFERED = auto()
+    ACCEPTED = auto()
+    REFUSED = auto()
+    PROVIDER_LEFT = auto()
+    WITHDRAWN = auto()
+
+
+_IN_FORCE: Final = {
+    Cue.OFFERED: Phase.OFFERED,  # to another provider, or to the same one anew
+    Cue.ACCEPTED: Phase.BOUND,
+    Cue.REFUSED: Phase.PARKED,
+    Cue.PROVIDER_LEFT: Phase.PARKED,
+    Cue.WITHDRAWN: Phase.WITHDRAWN,
+}
+
+BINDING: Final[Table[Phase, Cue]] = {
+    Phase.PARKED: {Cue.OFFERED: Phase.OFFERED, Cue.WITHDRAWN: Phase.WITHDRAWN},
+    Phase.OFFERED: _IN_FORCE,
+    Phase.BOUND: _IN_FORCE,
+    Phase.WITHDRAWN: {},
+}
+
+LIVE: Final = frozenset({Phase.OFFERED, Phase.BOUND})
+
+
+@attrs.define(eq=False)
+class Provider:
+    """Who provides one trigger type: a session, or (None) the engine itself."""
+
+    namespace: str
+    type: str
+    session: Session | None
+    description: str = ""
+    trigger_request_format: Raw = ABSENT
+    call_request_format: Raw = ABSENT
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """By what it is found."""
+        return self.namespace, self.type
+
+
+@attrs.define(eq=False)
+class Binding:
+    """One binding of a function to a trigger type."""
+
+    id: str
+    trigger_type: str
+    function_id: str
+    config: Raw
+    metadata: Raw
+    namespace: str
+    """Where its target is."""
+    trigger_namespace: str | None
+    """Where alone its provider may be; None: in `home`, then in `default`."""
+    home: str
+    """The namespace of the session that asked for it."""
+    owner: Session | None
+    """None: durable, it outlives whoever asked for it."""
+    provider: Provider | None = None
+    """Who has it; None while it is parked."""
+    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(BINDING, Phase.PARKED))
+    answer: Later | None = None
+    """Of a durable one: whoever asked for it waits for the provider's word."""
+
+    @property
+    def live(self) -> bool:
+        """Whether a provider has it."""
+        return self.life.phase in LIVE
+
+    @property
+    def config_or_null(self) -> Raw:
+        """Its config: null where none was given."""
+        return self.config or _NULL
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether there is metadata, and it is not null."""
+        return bytes(self.metadata) not in (b"", b"null")
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The namespaces in which to look for a provider, the first one first."""
+        if self.trigger_namespace is not None:
+            return (self.trigger_namespace,)
+        return (self.home,) if self.home == DEFAULT_NAMESPACE else (self.home, DEFAULT_NAMESPACE)
+
+    def offer(self) -> RegisterTrigger:
+        """What its provider is told. `default` is left out, as is metadata that is not there; the config never is."""
+        assert self.provider is not None
+        return RegisterTrigger(
+            id=self.id,
+            trigger_type=self.trigger_type,
+            function_id=self.function_id,
+            config=self.config_or_null,
+            metadata=self.metadata,
+            namespace=None if self.namespace == DEFAULT_NAMESPACE else self.namespace,
+            trigger_namespace=None if self.provider.namespace == DEFAULT_NAMESPACE else self.provider.namespace,
+        )
+
+    def withdrawal(self) -> UnregisterTrigger:
+        """What its provider is told when it is over."""
+        return UnregisterTrigger(self.id, self.trigger_type)

@@ -1,0 +1,304 @@
+"""The ledger of trigger types and bindings: who provides what, and who has asked for it.
+
+The engine never fires for a worker's trigger type: it only tells the provider of the bindings, and the binder of a
+refusal. A binding is in the ledger before its provider is told, so that an answer always finds it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from msgspec import Raw
+
+from ..errors import CallError
+from ..wire import (
+    DEFAULT_NAMESPACE,
+    ErrorCode,
+    RegisterTrigger,
+    RegisterTriggerType,
+    TriggerRegistrationResult,
+    UnregisterTrigger,
+    UnregisterTriggerType,
+    WireError,
+    encode,
+    from_json,
+    to_json,
+)
+from .binding import Binding, Cue, Provider
+from .calls import BLANK_NAMESPACE, is_error, well_formed
+from .effects import Effects, Send, Tell
+from .session import Session
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+
+class Triggers:
+    """All trigger types and bindings."""
+
+    def __init__(self) -> None:
+        self._providers: dict[tuple[str, str], Provider] = {}
+        self._bindings: dict[str, Binding] = {}
+        self._of_type: dict[str, dict[str, Binding]] = {}
+        self._waits: list[tuple[float, str]] = []  # a heap, with stale entries: looked at again when due
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(self._bindings.values())
+
+    def __len__(self) -> int:
+        return len(self._bindings)
+
+    def get(self, binding_id: str) -> Binding | None:
+        return self._bindings.get(binding_id)
+
+    def of_type(self, trigger_type: str) -> list[Binding]:
+        """Every binding to a type of this id, live or parked, the oldest first."""
+        return list(self._of_type.get(trigger_type, {}).values())
+
+    def asked_for(self, trigger_type: str) -> bool:
+        """Whether there is any binding to a type of this id."""
+        return trigger_type in self._of_type
+
+    def providers(self) -> list[Provider]:
+        """Whoever provides something."""
+        return list(self._providers.values())
+
+    def provider(self, namespace: str, trigger_type: str) -> Provider | None:
+        """Who provides this type in this namespace."""
+        return self._providers.get((namespace, trigger_type))
+
+    # --- trigger types
+
+    def provide(self, provider: Provider) -> Effects:
+        """A trigger type is provided, by this one instead of an earlier one: whoever asked for it now has it here."""
+        before = self._providers.get(provider.key)
+        if before is not None and before.session is not None:
+            before.session.trigger_types.discard(provider.key)
+        self._providers[provider.key] = provider
+        if provider.session is not None:
+            provider.session.trigger_types.add(provider.key)
+        effects: Effects = []
+        for binding in self.of_type(provider.type):
+            if self._find(binding) is provider:
+                effects += self._offer(binding, provider)
+        return effects
+
+    def release(self, key: tuple[str, str], session: Session) -> Effects:
+        """A session no longer provides a type: its bindings go to another provider, or are parked."""
+        provider = self._providers.get(key)
+        if provider is None or provider.session is not session:
+            return []
+        del self._providers[key]
+        session.trigger_types.discard(key)
+        effects: Effects = []
+        for binding in self.of_type(provider.type):
+            if binding.provider is provider:
+                effects += settle(binding)
+                binding.life.take(Cue.PROVIDER_LEFT)
+                binding.provider = None
+                effects += self._place(binding)
+        return effects
+
+    # --- bindings
+
+    def bind(self, binding: Binding) -> Effects:
+        """A binding is asked for, instead of an earlier one of its id, whoever that was from."""
+        before = self._bindings.get(binding.id)
+        effects: Effects = []
+        if before is not None:
+            if before.provider is not self._find(binding):  # else its provider takes the new one for the old one's
+                effects += _tell_withdrawn(before)
+            effects += self._forget(before)
+        self._bindings[binding.id] = binding
+        self._of_type.setdefault(binding.trigger_type, {})[binding.id] = binding
+        if binding.owner is not None:
+            binding.owner.bindings.add(binding.id)
+        return effects + self._place(binding)
+
+    def withdraw(self, binding: Binding) -> Effects:
+        """A binding is over; its provider is told."""
+        return _tell_withdrawn(binding) + self._forget(binding)
+
+    def refused(self, binding: Binding) -> None:
+        """Its provider does not take it."""
+        binding.life.take(Cue.REFUSED)
+        binding.provider = None
+
+    def session_ended(self, session: Session) -> Effects:
+        """The bindings' part of clause C4.5."""
+        effects: Effects = []
+        for binding_id in sorted(session.bindings):
+            effects += self.withdraw(self._bindings[binding_id])
+        return effects
+
+    def types_released(self, session: Session) -> Effects:
+        """The trigger types' part of clause C4.5."""
+        effects: Effects = []
+        for key in sorted(session.trigger_types):
+            effects += self.release(key, session)
+        return effects
+
+    # --- waiting for a provider's word
+
+    def wait_for_word(self, binding: Binding, until: float) -> None:
+        """Settle this binding's answer then, whatever its provider has said."""
+        heapq.heappush(self._waits, (until, binding.id))
+
+    def next_due(self) -> float | None:
+        """When to look again, at the latest."""
+        while self._waits:
+            binding = self._bindings.get(self._waits[0][1])
+            if binding is not None and binding.answer is not None:
+                return self._waits[0][0]
+            heapq.heappop(self._waits)
+        return None
+
+    def expire(self, now: float) -> Effects:
+        """A provider that says nothing has accepted."""
+        effects: Effects = []
+        while self._waits and self._waits[0][0] <= now:
+            _, binding_id = heapq.heappop(self._waits)
+            binding = self._bindings.get(binding_id)
+            if binding is not None:
+                effects += settle(binding)
+        return effects
+
+    # --- inside
+
+    def _find(self, binding: Binding) -> Provider | None:
+        for namespace in binding.homes:
+            provider = self._providers.get((namespace, binding.trigger_type))
+            if provider is not None:
+                return provider
+        return None
+
+    def _place(self, binding: Binding) -> Effects:
+        provider = self._find(binding)
+        return self._offer(binding, provider) if provider is not None else []
+
+    def _offer(self, binding: Binding, provider: Provider) -> Effects:
+        before = binding.provider
+        effects: Effects = []
+        if before is not None and (before.session is not provider.session or before.key != provider.key):
+            effects += _tell_withdrawn(binding)
+        binding.provider = provider
+        binding.life.take(Cue.OFFERED)
+        if provider.session is None:
+            binding.life.take(Cue.ACCEPTED)
+        else:
+            effects.append(Send(provider.session.id, encode(binding.offer())))
+        return effects
+
+    def _forget(self, binding: Binding) -> Effects:
+        binding.life.take(Cue.WITHDRAWN)
+        binding.provider = None
+        del self._bindings[binding.id]
+        of_type = self._of_type[binding.trigger_type]
+        del of_type[binding.id]
+        if not of_type:
+            del self._of_type[binding.trigger_type]
+        if binding.owner is not None:
+            binding.owner.bindings.discard(binding.id)
+        return settle(binding)
+
+
+def settle(binding: Binding) -> Effects:
+    """Whoever waits for a durable binding has it."""
+    answer, binding.answer = binding.answer, None
+    return answer.settle({"id": binding.id}) if answer is not None else []
+
+
+def _tell_withdrawn(binding: Binding) -> Effects:
+    provider = binding.provider
+    if provider is None or provider.session is None or provider.session.life.over:
+        return []
+    return [Send(provider.session.id, encode(binding.withdrawal()))]
+
+
+# --- what sessions say
+
+
+def register_type(hub: Hub, session: Session, message: RegisterTriggerType, now: float) -> Effects:
+    """A session provides a trigger type. There is no answer, ever: what is wrong is logged."""
+    about = {"session": session.id, "trigger_type": message.id}
+    if message.namespace is not None and not message.namespace.strip():
+        text = f"{session.label} may not provide {message.id}: {BLANK_NAMESPACE.format('namespace')}"
+        return [Tell(logging.WARNING, text, about)]
+    namespace = message.namespace or session.namespace
+    there = hub.triggers.provider(namespace, message.id)
+    if there is not None and there.session is None:
+        return [Tell(logging.WARNING, f"{session.label} may not provide {message.id}: the engine itself does", about)]
+    provider = Provider(
+        namespace,
+        message.id,
+        session,
+        message.description,
+        message.trigger_request_format,
+        message.call_request_format,
+    )
+    return hub.triggers.provide(provider)
+
+
+def unregister_type(hub: Hub, session: Session, message: UnregisterTriggerType, now: float) -> Effects:
+    """A session no longer provides a trigger type."""
+    return hub.triggers.release((message.namespace or session.namespace, message.id), session)
+
+
+def register(hub: Hub, session: Session, message: RegisterTrigger, now: float) -> Effects:
+    """A session asks for a binding: its provider is told, now or when it comes."""
+    for field in ("namespace", "trigger_namespace"):
+        given = getattr(message, field)
+        if given is not None and not given.strip():
+            error = to_json(WireError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format(field)))
+            result = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(error))
+            return [Send(session.id, encode(result))]
+    binding = Binding(
+        id=message.id,
+        trigger_type=message.trigger_type,
+        function_id=message.function_id,
+        config=message.config,
+        metadata=message.metadata,
+        namespace=message.namespace or DEFAULT_NAMESPACE,
+        trigger_namespace=message.trigger_namespace,
+        home=session.namespace,
+        owner=session,
+    )
+    return hub.triggers.bind(binding)
+
+
+def unregister(hub: Hub, session: Session, message: UnregisterTrigger, now: float) -> Effects:
+    """A session ends a binding. An unknown one has ended."""
+    binding = hub.triggers.get(message.id)
+    return hub.triggers.withdraw(binding) if binding is not None else []
+
+
+def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationResult, now: float) -> Effects:
+    """A provider says whether it takes a binding. From anybody else it means nothing."""
+    binding = hub.triggers.get(message.id)
+    provider = binding.provider if binding is not None else None
+    if binding is None or provider is None or provider.session is not session:
+        return []
+    if message.trigger_type != binding.trigger_type:
+        return []
+    if not is_error(message.error):
+        binding.life.take(Cue.ACCEPTED)
+        return settle(binding)
+    body = well_formed(bytes(message.error))
+    hub.triggers.refused(binding)
+    about = {"session": session.id, "binding": binding.id, "trigger_type": binding.trigger_type}
+    text = f"{session.label} refused the binding {binding.id} of {binding.function_id}: {body.decode()}"
+    effects: Effects = [Tell(logging.WARNING, text, about)]
+    if binding.answer is not None:  # nobody but the provider knows its id yet: there is nothing to park it for
+        answer, binding.answer = binding.answer, None
+        effects += hub.triggers.withdraw(binding)
+        error = from_json(body)
+        assert isinstance(error, dict)
+        text = f"{error['code']}: {error['message']}"
+        return effects + answer.fail(CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, text))
+    if binding.owner is not None:
+        told = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(body))
+        effects.append(Send(binding.owner.id, encode(told)))
+    return effects
