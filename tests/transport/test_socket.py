@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,10 @@ def unix_pair() -> tuple[socket.socket, socket.socket]:
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        near = socket.create_connection(listening.getsockname())
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        near = socket.socket()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        near.connect(listening.getsockname())
         far, _ = listening.accept()
     return near, far
 
@@ -37,6 +41,12 @@ async def tcp() -> AsyncIterator[tuple[Socket, socket.socket]]:
     ours.close()
 
 
+def clog(stream: Socket) -> None:
+    """Fill it, and what the kernel makes room for a moment later."""
+    while stream.write_now([bytes(65536)]) or stream.write_now([b"x"]) or select.select([], [stream._sock], [], 0.02)[1]:
+        pass
+
+
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -50,9 +60,8 @@ async def test_it_keeps_trios_contract(pair: Callable[[], tuple[socket.socket, s
 
     async def make_clogged() -> tuple[Socket, Socket]:
         near, far = await make()
-        for stream in (near, far):
-            while stream.write_now([bytes(65536)]):
-                pass
+        clog(near)
+        clog(far)
         return near, far
 
     await trio.testing.check_half_closeable_stream(make, make_clogged)
@@ -135,8 +144,7 @@ async def test_closing_wakes_whoever_waits(pair: Callable[[], tuple[socket.socke
             await waiting()  # type: ignore[misc]
         woken.append(name)
 
-    while ours.write_now([bytes(65536)]):
-        pass
+    clog(ours)
     with far, trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait, "reader", ours.wait_readable)
@@ -183,8 +191,7 @@ async def test_a_peer_that_only_does_not_read_is_not_silent(tcp: tuple[Socket, s
     assert ours.seconds_of_silence() is None
     ours.write_now([b"x"])
     assert (ours.seconds_of_silence() or 0) < 5
-    while ours.write_now([bytes(65536)]):
-        pass
+    clog(ours)
     assert (ours.seconds_of_silence() or 0) < 5
 
 
@@ -194,8 +201,7 @@ async def test_a_silent_kernel_is_found_while_waiting_to_write(
     """Silence cannot be had on loopback: what the kernel would say is put in its mouth, the waiting is real."""
     near, far = tcp_pair()
     ours = Socket(near, dead_peer_seconds=100)
-    while ours.write_now([bytes(65536)]):
-        pass
+    clog(ours)
     began = trio.current_time()
     monkeypatch.setattr(Socket, "seconds_of_silence", lambda self: trio.current_time() - began)
     with far, pytest.raises(trio.BrokenResourceError, match=r"silent for 1[02]0 s with data on its way"):
