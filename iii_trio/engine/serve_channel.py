@@ -60,8 +60,9 @@ def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _Read
     )
 
 
-def _who(holder: Session | None) -> str:
-    return holder.label if holder is not None else "it names no session"
+def _named(end: str, holder: Session | None) -> str:
+    """An end, with who holds it, in few words: a Close has room for 123 bytes."""
+    return f"the {end}" if holder is None else f"the {end}, {holder.short_label},"
 
 
 class _WriterSocket:
@@ -114,12 +115,10 @@ class _WriterSocket:
                 shell.cue(channel, Cue.WRITER_ABORTED, reason, code)
             case FrameError():
                 shell.cue(
-                    channel, Cue.WRITER_LOST, f"the writer ({_who(self._holder)}) broke the protocol: {how.reason}"
+                    channel, Cue.WRITER_LOST, f"{_named('writer', self._holder)} broke the protocol: {how.reason}"
                 )
             case Lost():
-                shell.cue(
-                    channel, Cue.WRITER_LOST, f"the writer's connection ({_who(self._holder)}) is gone: {how.cause}"
-                )
+                shell.cue(channel, Cue.WRITER_LOST, f"{_named('writer', self._holder)} is gone: {how.cause}")
 
     def finish(self, end: End) -> None:
         self._finished = end
@@ -202,12 +201,10 @@ class _ReaderSocket:
                 shell.cue(channel, Cue.READER_CANCELLED, reason or f"the reader closed with {how.code}", code)
             case FrameError():
                 shell.cue(
-                    channel, Cue.READER_LOST, f"the reader ({_who(self._holder)}) broke the protocol: {how.reason}"
+                    channel, Cue.READER_LOST, f"{_named('reader', self._holder)} broke the protocol: {how.reason}"
                 )
             case Lost():
-                shell.cue(
-                    channel, Cue.READER_LOST, f"the reader's connection ({_who(self._holder)}) is gone: {how.cause}"
-                )
+                shell.cue(channel, Cue.READER_LOST, f"{_named('reader', self._holder)} is gone: {how.cause}")
 
     def finish(self, end: End) -> None:
         self._finished = end
