@@ -1,0 +1,390 @@
+"""An engine, workers and channel ends for the tests of the clauses: in memory, in virtual time."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+import trio
+import trio.testing
+
+from iii_trio.config import EngineConfig
+from iii_trio.embed import Engine, open_engine
+from iii_trio.engine.engine import Shell
+from iii_trio.errors import ChannelBroken
+from iii_trio.transport.dial import SocketAddress
+from iii_trio.transport.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame
+from iii_trio.transport.link import Address, End, Identity, Link, ReadingEnd, WritingEnd
+from iii_trio.transport.socket import Socket
+from iii_trio.wire import (
+    FEATURE,
+    ChannelEnded,
+    Direction,
+    InvocationResult,
+    InvokeFunction,
+    Message,
+    Outcome,
+    Ref,
+    WorkerRegistered,
+    attach_target,
+    decode,
+    encode,
+    to_json,
+)
+
+Clock = trio.testing.MockClock
+IN_PROCESS: Final = "in_process"
+WEBSOCKET: Final = "websocket"
+ENDS: Final = (IN_PROCESS, WEBSOCKET)
+MASK: Final = b"\x11\x22\x33\x44"
+MIB: Final = 1024 * 1024
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Peer:
+    """A worker's session, played by hand: its link, its identity, and what the engine said to it."""
+
+    world: World
+    link: Link
+    identity: Identity
+    heard: list[Message] = attrs.field(factory=list)
+
+    def ended(self) -> list[tuple[str, str]]:
+        """The `channelended` messages it got: id and outcome."""
+        return [(message.channel_id, message.outcome) for message in self.heard if isinstance(message, ChannelEnded)]
+
+    async def call(self, function_id: str, **data: Any) -> Any:
+        """Call a function of the engine; the result, or the error's body as a dict with `code`."""
+        invocation_id = self.world.new_id()
+        self.link.send(encode(InvokeFunction(function_id, invocation_id, data=to_raw(data))))
+        for _ in range(100):
+            for message in self.heard:
+                if isinstance(message, InvocationResult) and message.invocation_id == invocation_id:
+                    return json.loads(bytes(message.error or message.result))
+            await self.world.news.park()
+        raise AssertionError("no answer")
+
+    async def create_channel(self, **options: Any) -> tuple[Ref, Ref]:
+        """The refs of a new channel: writer, reader."""
+        told = await self.call("engine::channels::create", **options)
+        return Ref.from_json(told["writer"]), Ref.from_json(told["reader"])
+
+    async def listen(self) -> None:
+        """Keep what the engine says."""
+        while (message := await self.link.receive()) is not None:
+            decoded = decode(message)
+            assert not hasattr(decoded, "problem"), decoded
+            self.heard.append(decoded)  # type: ignore[arg-type]
+            self.world.news.unpark_all()
+
+
+def to_raw(value: Any) -> Any:
+    """JSON as a message's payload."""
+    return msgspec.Raw(to_json(value))
+
+
+@attrs.define(eq=False)
+class World:
+    """One engine, and whoever talks to it."""
+
+    engine: Engine
+    nursery: trio.Nursery
+    connections: trio.Nursery
+    news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    opened: list[trio.abc.Stream] = attrs.field(factory=list)
+    """The client side of every stream that was dialled, in order."""
+    _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(0xF000))
+
+    @property
+    def shell(self) -> Shell:
+        """The engine's inside, for what only a test wants to see."""
+        return self.engine._shell
+
+    def new_id(self) -> str:
+        return f"00000000-0000-4000-8000-{next(self._ids):012x}"
+
+    def address(self, kind: str) -> Address:
+        if kind == IN_PROCESS:
+            return self.engine.address
+        return SocketAddress("ws://sim", dial=self.dial, new_mask=lambda: MASK)
+
+    async def dial(self) -> trio.abc.Stream:
+        """The client side of a new connection to the engine."""
+        ours, theirs = stream_pair()
+        self.opened.append(ours)
+        self.connections.start_soon(self.engine.serve_stream, theirs)
+        return ours
+
+    async def worker(self, kind: str = IN_PROCESS, *, feature: bool = True) -> Peer:
+        """A worker's session. With `feature` it has announced that it knows what is ours."""
+        link = await self.nursery.start(self.address(kind).connect)
+        hello = decode((await link.receive()) or b"")
+        assert isinstance(hello, WorkerRegistered) and hello.channel_secret is not None
+        peer = Peer(self, link, Identity(hello.worker_id, hello.channel_secret))
+        self.nursery.start_soon(peer.listen)
+        if feature:
+            await peer.call("engine::workers::register", features=[FEATURE])
+        return peer
+
+    async def writer(self, kind: str, ref: Ref, holder: Peer | None = None) -> WritingEnd:
+        end: WritingEnd = await self.nursery.start(
+            self.address(kind).attach_writer, ref, holder.identity if holder is not None else None
+        )
+        return end
+
+    async def reader(self, kind: str, ref: Ref, holder: Peer | None = None) -> ReadingEnd:
+        end: ReadingEnd = await self.nursery.start(
+            self.address(kind).attach_reader, ref, holder.identity if holder is not None else None
+        )
+        return end
+
+    async def raw(self, ref: Ref | str, *headers: tuple[str, str]) -> RawPeer:
+        """A foreign client that has asked for the upgrade with these headers, and read the head of the answer."""
+        target = ref if isinstance(ref, str) else attach_target(ref)
+        return await RawPeer.connect(await self.dial(), target, headers)
+
+    async def settle(self) -> None:
+        """Wait until nobody has anything to do. Takes no virtual time."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def outcome(self) -> tuple[Outcome, str]:
+        """How the last channel that ended did, once nobody has anything to do."""
+        await self.settle()
+        ended = self.engine.ended_channels()[-1]
+        return ended.outcome, ended.reason
+
+    def held(self) -> dict[str, int]:
+        """How much the engine holds for channels and their ends."""
+        shell = self.shell
+        return {
+            "channels": len(shell.hub.channels),
+            "flows": len(shell.flows),
+            "connections": shell.connections,
+            "tasks": len(self.connections.child_tasks),
+            "owned": sum(len(s.owned) + len(s.held_writers) + len(s.held_readers) for s in shell.hub.sessions.values()),
+        }
+
+
+Open = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@asynccontextmanager
+async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]:
+    """A world; at its end everybody leaves, and the engine must hold nothing (clause C4.7)."""
+    ids = itertools.count(1)
+    with trio.fail_after(100_000):  # of virtual time: a hang fails at once
+        async with (
+            open_engine(config, new_id=lambda: f"00000000-0000-4000-8000-{next(ids):012x}") as engine,
+            trio.open_nursery() as connections,
+        ):
+            async with trio.open_nursery() as people:
+                world = World(engine, people, connections)
+                yield world
+                people.cancel_scope.cancel()
+            for stream in world.opened:
+                await trio.aclose_forcefully(stream)
+            await trio.sleep(400)  # what nobody fetches expires
+            assert not connections.child_tasks
+            assert not any(attrs.astuple(engine.statistics())), engine.statistics()
+            assert not world.shell.lines
+
+
+def stream_pair() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+    """Two joined streams."""
+    ours, theirs = socket.socketpair()
+    return Socket(ours), Socket(theirs)
+
+
+# --- foreign clients
+
+
+@attrs.define(eq=False)
+class RawPeer:
+    """A client that is none of ours: it says and sees bytes."""
+
+    stream: trio.abc.Stream
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    received: bytearray = attrs.field(factory=bytearray)
+    """What came after the head of the answer."""
+    at_end: str = ""
+    """`fin` or `reset`, once the stream has ended."""
+
+    @classmethod
+    async def connect(
+        cls, stream: trio.abc.Stream, target: str, headers: Sequence[tuple[str, str]] = (), key: bytes = b"0" * 16
+    ) -> RawPeer:
+        fields = {
+            "Host": "sim",
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": base64.b64encode(key).decode(),
+            **dict(headers),
+        }
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        await stream.send_all("\r\n".join(lines).encode())
+        data = bytearray()
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            more = await stream.receive_some()
+            assert more, f"the engine answered nothing but {bytes(data)!r}"
+            data += more
+        first, *rest = data[:end].decode().split("\r\n")
+        got = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+        peer = cls(stream, int(first.split(" ")[1]), got, received=data[end + 4 :])
+        if peer.status != 101:
+            await peer.read_to_the_end()
+            peer.body = bytes(peer.received)
+            await trio.aclose_forcefully(stream)
+        return peer
+
+    async def send(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
+        await self.stream.send_all(frame(opcode, payload, fin=fin, mask=MASK))
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Say Close, and no more."""
+        await self.send(CLOSE, close_payload(code, reason) if code is not None else b"")
+
+    async def read_some(self) -> None:
+        """Take what comes next."""
+        try:
+            more = await self.stream.receive_some(65536)
+        except trio.BrokenResourceError:
+            self.at_end = "reset"
+            return
+        self.received += more
+        if not more:
+            self.at_end = "fin"
+
+    async def read_to_the_end(self) -> None:
+        while not self.at_end:
+            await self.read_some()
+
+    async def read_frames(self, n: int) -> list[tuple[int, bool, bytes]]:
+        """Read until `n` frames have come in all (or the stream has ended); all frames so far."""
+        while len(self.frames()) < n and not self.at_end:
+            await self.read_some()
+        return self.frames()
+
+    def frames(self) -> list[tuple[int, bool, bytes]]:
+        """Every whole frame that came: opcode, FIN, payload."""
+        found, at, data = [], 0, bytes(self.received)
+        while at + 2 <= len(data):
+            assert not data[at + 1] & 0x80, "an engine's frames are not masked"
+            length, start = data[at + 1], at + 2
+            if length == 126:
+                length, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+            elif length == 127:
+                length, start = int.from_bytes(data[at + 2 : at + 10], "big"), at + 10
+            if start + length > len(data):
+                break
+            found.append((data[at] & 15, data[at] >= 0x80, data[start : start + length]))
+            at = start + length
+        return found
+
+    def messages(self) -> list[tuple[int, bytes]]:
+        """The whole data messages that came."""
+        whole: list[tuple[int, bytes]] = []
+        kind, so_far = 0, b""
+        for opcode, fin, payload in self.frames():
+            if opcode in (CLOSE, PING, PONG):
+                continue
+            assert (opcode == CONTINUATION) == bool(kind), "messages overlap"
+            kind, so_far = kind or opcode, so_far + payload
+            if fin:
+                whole.append((kind, so_far))
+                kind, so_far = 0, b""
+        return whole
+
+    def closes(self) -> list[tuple[int, str]]:
+        """The Close frames that came: code (1005 without one), reason."""
+        return [
+            (int.from_bytes(payload[:2], "big"), payload[2:].decode()) if payload else (1005, "")
+            for opcode, _, payload in self.frames()
+            if opcode == CLOSE
+        ]
+
+    async def drop(self) -> None:
+        """End the connection without a word."""
+        await trio.aclose_forcefully(self.stream)
+
+
+# --- what ends say
+
+
+async def take_all(reader: ReadingEnd) -> list[bytes | str]:
+    """Every item up to the clean end."""
+    got: list[bytes | str] = []
+    try:
+        while True:
+            got.append(await reader.take())
+    except trio.EndOfChannel:
+        return got
+
+
+async def put_all(writer: WritingEnd, items: Sequence[bytes | str]) -> None:
+    """Write a whole stream, and end it cleanly."""
+    for item in items:
+        await writer.put(item)
+    await writer.close()
+
+
+async def error_of(operation: Callable[..., Awaitable[object]], *args: object) -> ChannelBroken:
+    """The ChannelBroken that an operation raises."""
+    try:
+        result = await operation(*args)
+    except ChannelBroken as error:
+        return error
+    raise AssertionError(f"nothing was raised; the result is {result!r}")
+
+
+async def write_until_broken(
+    writer: WritingEnd, item: bytes | str = b"x" * 1000, limit: int = 100_000
+) -> ChannelBroken:
+    """Put items until the channel breaks."""
+    for _ in range(limit):
+        try:
+            await writer.put(item)
+        except ChannelBroken as error:
+            return error
+    raise AssertionError("the channel never broke")
+
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "ENDS",
+    "IN_PROCESS",
+    "MASK",
+    "MIB",
+    "PING",
+    "PONG",
+    "TEXT",
+    "WEBSOCKET",
+    "Clock",
+    "Direction",
+    "End",
+    "EngineConfig",
+    "Open",
+    "Peer",
+    "RawPeer",
+    "World",
+    "error_of",
+    "open_world",
+    "put_all",
+    "stream_pair",
+    "take_all",
+    "to_raw",
+    "write_until_broken",
+]  # fmt: skip
