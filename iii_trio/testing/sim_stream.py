@@ -1,0 +1,434 @@
+"""One end of a simulated connection: a byte stream that behaves as TCP does, in virtual time and from a seed.
+
+Theory of operation. What is written goes into the end's send buffer, from there in segments onto the way, and arrives in
+the other end's inbox, which is bounded too. With no delay all of that happens within the write, so that virtual time need
+not move. A segment on the way is a small object: a reset can shorten those that have not been read (a seeded suffix is
+lost), a black hole keeps them back until it heals.
+
+As with a kernel and `transport.socket.Socket`: data and then a reset are both read, in that order; closing with unread
+input resets; the first write to an end that is gone succeeds, and is answered with a reset; errors are sticky, whoever
+takes them first.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum, auto
+from random import Random
+from typing import Protocol, final
+
+import attrs
+import trio
+
+from ..transport.socket import Buffer
+
+
+@attrs.frozen
+class Conditions:
+    """What a connection is like. The default is a perfect one: no delay, no bound on its rate, no faults.
+
+    `split` is the probability that a segment is cut at a random place, `merge` that segments which wait together are read
+    together, `short_writes` that a write takes only a part of what would fit, `lost_by_reset` that a reset takes a random
+    suffix of what the peer has not read with it.
+    """
+
+    delay_seconds: float = 0.0
+    jitter_seconds: float = 0.0
+    bytes_per_second: float = math.inf
+    segment_bytes: int = 65_536
+    split: float = 0.0
+    merge: float = 1.0
+    short_writes: float = 0.0
+    lost_by_reset: float = 0.0
+    send_buffer_bytes: int = 65_536
+    receive_buffer_bytes: int = 65_536
+    dead_peer_seconds: float = 150.0
+    """A connection whose packets have vanished for so long is broken, at both ends."""
+
+
+class Timeline(Protocol):
+    """What moves the time of a simulated connection."""
+
+    random: Random
+
+    def at(self, when: float, happen: Callable[[], None]) -> None:
+        """Call `happen` when the time has come; at once if it has. In the order of times, then of calls."""
+
+
+class _Kind(Enum):
+    DATA = auto()
+    FIN = auto()
+    RESET = auto()
+
+
+@attrs.define(eq=False)
+class _Segment:
+    kind: _Kind
+    data: bytes = b""
+
+
+@final
+class SimStream(trio.abc.HalfCloseableStream):
+    """One end of a simulated connection; made in pairs, by `Network.pair` or `SimStream.pair`.
+
+    Also what `transport.socket.WritesNow` and `ReadsNow` ask for.
+    """
+
+    peer: SimStream
+
+    def __init__(self, name: str, conditions: Conditions, timeline: Timeline) -> None:
+        self.name = name
+        self.conditions = conditions
+        self._timeline = timeline
+        self._closed = self._eof_put = False
+        self._error: str | None = None  # what the peer did; not yet told
+        self._broken: str | None = None  # told to somebody: from then on to everybody
+        self._sending = self._receiving = False
+        self._may_send, self._may_receive = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+        # outwards
+        self._unsent = bytearray()
+        self._fin_owed = False
+        self._on_the_way: deque[_Segment] = deque()
+        self._unread_by_peer = 0
+        self._line_free_at = self._last_arrival = -math.inf
+        self._waits_for_line = False
+        # inwards
+        self._inbox: deque[bytes] = deque()
+        self._at_end = False
+        # a black hole
+        self._vanishing = False
+        self._held: list[_Segment] = []
+        self._unacknowledged = 0
+        self._holes = 0
+
+    @classmethod
+    def pair(cls, name: str, conditions: Conditions, timeline: Timeline) -> tuple[SimStream, SimStream]:
+        """Two joined ends."""
+        near, far = cls(f"{name}>", conditions, timeline), cls(f"{name}<", conditions, timeline)
+        near.peer, far.peer = far, near
+        return near, far
+
+    def __repr__(self) -> str:
+        return f"<SimStream {self.name}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed from this side."""
+        return self._closed
+
+    # --- without waiting
+
+    def write_now(self, parts: Sequence[Buffer]) -> int:
+        """Write a prefix of `parts`; 0 means full. Raises as `send_all` does."""
+        self._check_sendable()
+        room = self.conditions.send_buffer_bytes - len(self._unsent)
+        if room and self._chance(self.conditions.short_writes):
+            room = self._timeline.random.randint(0, min(room, sum(map(len, parts))))
+        took = 0
+        for part in parts:
+            if took == room:
+                break
+            piece = memoryview(part)[: room - took]
+            self._unsent += piece
+            took += len(piece)
+        self._pump()
+        return took
+
+    def read_now(self, into: memoryview) -> int | None:
+        """Read what is there: how many bytes, 0 at the end of the stream, None if nothing is there yet."""
+        data = self._read(len(into))
+        if data is None:
+            return None
+        into[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close now: what was written still goes out, then FIN; a reset instead if input was left unread."""
+        if self._closed:
+            return
+        if self._inbox and self._error is None:
+            self.reset()
+            return
+        self._closed = True
+        self._fin_owed = self._fin_owed or not self._eof_put
+        self._pump()
+        self._wake()
+
+    def reset(self) -> None:
+        """Close now with a reset. What was not yet sent is lost, and perhaps what was not yet read."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._error is None:
+            self._lose_a_suffix()
+            self._send_reset()
+        self._wake()
+
+    def nothing_unread(self) -> bool:
+        """Whether closing now would be orderly."""
+        return not self._inbox
+
+    # --- Trio's stream contract
+
+    async def send_all(self, data: Buffer) -> None:
+        """As trio.abc.SendStream. If cancelled: a prefix of `data` may have been sent."""
+        with self._alone_in_sending():
+            await trio.lowlevel.checkpoint()
+            self._check_sendable()
+            with memoryview(data) as left:
+                sent = 0
+                while sent < len(left):
+                    took = self.write_now([left[sent:]])
+                    sent += took
+                    if not took:
+                        await self._wait_writable()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As trio.abc.SendStream."""
+        with self._alone_in_sending():
+            await trio.lowlevel.checkpoint()
+            await self._wait_writable()
+
+    async def send_eof(self) -> None:
+        """As trio.abc.HalfCloseableStream."""
+        with self._alone_in_sending():
+            await trio.lowlevel.checkpoint()
+            self.end_writing()
+
+    def end_writing(self) -> None:
+        """Send FIN behind what was written, without waiting. Twice is harmless."""
+        self._check()
+        if self._error is not None:
+            raise self._break()
+        if not self._eof_put:
+            self._eof_put = self._fin_owed = True
+            self._pump()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As trio.abc.ReceiveStream. If cancelled: nothing was read."""
+        most = 65_536 if max_bytes is None else operator.index(max_bytes)
+        if most < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._alone_in_receiving():
+            await trio.lowlevel.checkpoint()
+            while (data := self._read(most)) is None:
+                await self._may_receive.park()
+            return data
+
+    async def wait_readable(self) -> None:
+        """Wait until `read_now` would not answer None."""
+        with self._alone_in_receiving():
+            await trio.lowlevel.checkpoint()
+            self._check()
+            while not (self._inbox or self._at_end or self._error is not None):
+                await self._may_receive.park()
+                self._check()
+
+    async def aclose(self) -> None:
+        """Close; always succeeds."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    # --- faults
+
+    def vanish(self) -> None:
+        """From now on nothing that this end sends arrives, not even that it took something: a black hole."""
+        if not self._vanishing:
+            self._vanishing = True
+            self._holes += 1
+            hole = self._holes
+            patience = self.conditions.dead_peer_seconds
+            if patience < math.inf:
+                self._timeline.at(trio.current_time() + patience, lambda: self._give_up(hole))
+
+    def heal(self) -> None:
+        """What vanished was sent again, and arrives; but for resets, which are sent once only."""
+        if self._vanishing:
+            self._vanishing = False
+            held, self._held = self._held, []
+            for segment in held:
+                self._arrive(segment)
+            read, self._unacknowledged = self._unacknowledged, 0
+            self.peer._acknowledged(read)
+
+    def _give_up(self, hole: int) -> None:
+        if self._vanishing and hole == self._holes:
+            for end in (self, self.peer):
+                end._hear_reset(f"the peer has been silent for {self.conditions.dead_peer_seconds:g} s")
+
+    # --- outwards
+
+    def _pump(self) -> None:
+        """Send what the peer's buffer and the line have room for."""
+        conditions, timeline = self.conditions, self._timeline
+        while self._unsent and not self._waits_for_line:
+            room = conditions.receive_buffer_bytes - self._unread_by_peer
+            if self.peer._closed:
+                room = len(self._unsent)  # no matter how much: it will be answered with a reset
+            if room <= 0:
+                return
+            if conditions.bytes_per_second < math.inf and trio.current_time() < self._line_free_at:
+                self._waits_for_line = True
+                timeline.at(self._line_free_at, self._line_is_free)
+                return
+            size = min(room, len(self._unsent), conditions.segment_bytes)
+            if size > 1 and self._chance(conditions.split):
+                size = timeline.random.randint(1, size - 1)
+            data = bytes(memoryview(self._unsent)[:size])
+            del self._unsent[:size]
+            self._unread_by_peer += size
+            self._send(_Segment(_Kind.DATA, data))
+        if self._fin_owed and not self._unsent:
+            self._fin_owed = False
+            self._send(_Segment(_Kind.FIN))
+        self._may_send.unpark_all()
+
+    def _line_is_free(self) -> None:
+        self._waits_for_line = False
+        self._pump()
+
+    def _send(self, segment: _Segment) -> None:
+        conditions, now = self.conditions, trio.current_time()
+        departure = now
+        if conditions.bytes_per_second < math.inf:
+            departure = max(now, self._line_free_at) + len(segment.data) / conditions.bytes_per_second
+            self._line_free_at = departure
+        arrival = departure + conditions.delay_seconds
+        if conditions.jitter_seconds:
+            arrival += self._timeline.random.random() * conditions.jitter_seconds
+        self._last_arrival = max(arrival, self._last_arrival)
+        self._on_the_way.append(segment)
+        self._timeline.at(self._last_arrival, self._landed)
+
+    def _landed(self) -> None:
+        segment = self._on_the_way.popleft()
+        if not self._vanishing:
+            self._arrive(segment)
+        elif segment.kind is not _Kind.RESET:
+            self._held.append(segment)
+
+    def _arrive(self, segment: _Segment) -> None:
+        peer = self.peer
+        match segment.kind:
+            case _Kind.RESET:
+                peer._hear_reset("connection reset by peer")
+            case _Kind.DATA if peer._closed:
+                if segment.data:
+                    peer._send_reset()
+            case _Kind.DATA:
+                if segment.data and peer._error is None:
+                    peer._inbox.append(segment.data)
+            case _Kind.FIN:
+                if peer._error is None:
+                    peer._at_end = True
+        peer._may_receive.unpark_all()
+
+    def _acknowledged(self, n: int) -> None:
+        self._unread_by_peer -= n
+        self._pump()
+
+    def _lose_a_suffix(self) -> None:
+        waiting = self.peer._inbox
+        unread = sum(map(len, waiting)) + sum(len(segment.data) for segment in (*self._held, *self._on_the_way))
+        if not unread or not self._chance(self.conditions.lost_by_reset):
+            return
+        kept = self._timeline.random.randint(0, unread)
+        for _ in range(len(waiting)):  # once around
+            piece = waiting.popleft()[:kept]
+            kept -= len(piece)
+            if piece:
+                waiting.append(piece)
+        for segment in (*self._held, *self._on_the_way):
+            segment.data = segment.data[:kept]
+            kept -= len(segment.data)
+
+    def _send_reset(self) -> None:
+        self._unsent.clear()
+        self._fin_owed = False
+        self._send(_Segment(_Kind.RESET))
+
+    # --- inwards
+
+    def _read(self, most: int) -> bytes | None:
+        self._check()
+        if not self._inbox:
+            if self._at_end:
+                return b""
+            if self._error is not None:
+                raise self._break()
+            return None
+        data = self._inbox.popleft()
+        while self._inbox and len(data) < most and self._chance(self.conditions.merge):
+            data += self._inbox.popleft()
+        if len(data) > most:
+            self._inbox.appendleft(data[most:])
+            data = data[:most]
+        if self._vanishing:
+            self._unacknowledged += len(data)
+        else:
+            self.peer._acknowledged(len(data))
+        return data
+
+    def _hear_reset(self, cause: str) -> None:
+        self._unsent.clear()
+        self._fin_owed = False
+        if self._error is None and not self._closed:
+            self._error = cause
+        self._wake()
+
+    # --- both
+
+    async def _wait_writable(self) -> None:
+        self._check_sendable()
+        while len(self._unsent) >= self.conditions.send_buffer_bytes:
+            await self._may_send.park()
+            self._check_sendable()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was already closed")
+        if self._broken is not None:
+            raise trio.BrokenResourceError(self._broken)
+
+    def _check_sendable(self) -> None:
+        self._check()
+        if self._eof_put:
+            raise trio.ClosedResourceError("this stream's sending side was already ended")
+        if self._error is not None:
+            raise self._break()
+
+    def _break(self) -> trio.BrokenResourceError:
+        self._broken = self._error or "broken"
+        return trio.BrokenResourceError(self._broken)
+
+    def _wake(self) -> None:
+        self._may_send.unpark_all()
+        self._may_receive.unpark_all()
+
+    def _chance(self, probability: float) -> bool:
+        """A draw; none is made where there is no choice."""
+        return probability > 0 and (probability >= 1 or self._timeline.random.random() < probability)
+
+    @contextmanager
+    def _alone_in_sending(self) -> Iterator[None]:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
+
+    @contextmanager
+    def _alone_in_receiving(self) -> Iterator[None]:
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        self._receiving = True
+        try:
+            yield
+        finally:
+            self._receiving = False
