@@ -1,0 +1,87 @@
+"""Which commands there are, and what becomes of wrong usage and failures: one sentence and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+from cyclopts import App, CycloptsError
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
+
+from .demo import demo
+from .exits import EXIT_HELP, Exit, Failure, explain
+from .files import STANDARD_STREAM
+from .running import until_signalled
+from .serve import serve
+from .transfer import receive, send
+from .trigger import trigger
+from .version import version
+
+app = App(
+    name="iii-trio",
+    version=version,
+    version_flags=["--version", "-V"],
+    help="A runtime for a mesh of workers: calls, and channels whose cut never looks complete. "
+    "New here? Try `iii-trio demo`.",
+    help_epilogue=EXIT_HELP,
+)
+app.default(serve)
+COMMANDS = (serve, demo, trigger, send, receive)
+for command in COMMANDS:
+    app.command(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. What goes wrong is said on stderr, in one sentence."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    if tokens[:1] in (["send"], ["receive"]):
+        tokens = [STANDARD_STREAM if token == "-" else token for token in tokens]
+    try:
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(Failure(Exit.USAGE, _wrong_usage(tokens, error)))
+    run = partial(command, *bound.args, **bound.kwargs)
+    try:
+        if not inspect.iscoroutinefunction(command):  # --help and --version
+            run()
+            return Exit.DONE
+        return trio.run(until_signalled, run)
+    except BrokenPipeError:  # whoever read our output has enough; do not fail again when Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except Exception as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        return _fail(failure)
+
+
+def _fail(failure: Failure) -> int:
+    prefix = "" if failure.exit_code is Exit.CALL_FAILED else "iii-trio: "
+    sentence = str(failure).replace(repr(STANDARD_STREAM)[1:-1], "-").replace(STANDARD_STREAM, "-")
+    print(f"{prefix}{sentence}", file=sys.stderr, flush=True)
+    return failure.exit_code
+
+
+def _wrong_usage(tokens: Sequence[str], error: CycloptsError) -> str:
+    names = [command.__name__ for command in COMMANDS]
+    first = tokens[0]
+    if first not in names and not first.startswith("-"):
+        near = difflib.get_close_matches(first, names, 1)
+        mend = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}"
+        return f"unknown command `{first}`; {mend}"
+    about = f"iii-trio {first}" if first in names else "iii-trio"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.argument.name
+        what = f"{name} needs a value" if name.startswith("-") else f"{name} is missing"
+    elif isinstance(error, UnusedCliTokensError):
+        what = f"unexpected argument `{(error.unused_tokens or ['?'])[0]}`"
+    else:
+        what = " ".join(str(error).split()).removesuffix(".")
+        what = what[:1].lower() + what[1:]
+    return f"{what} (`{about} --help` shows what there is)"

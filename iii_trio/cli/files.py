@@ -1,0 +1,135 @@
+"""Files, pipes and devices at either end of a transfer. Whatever can block does so in a thread."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from .exits import UsageError
+
+CHUNK: Final = 256 * 1024
+"""Bytes of one message: large enough to be fast, small enough for every SDK's limit."""
+
+STANDARD_STREAM: Final = "\0-"
+"""The lone `-` of a command line, which the parser would take for an option; no file can have this name."""
+
+
+@attrs.define(eq=False)
+class Source:
+    """Bytes to send, from a file or from standard input."""
+
+    name: str
+    _descriptor: int
+    size: int | None
+    """None where nobody can know: a pipe, a device."""
+
+    @classmethod
+    async def open(cls, path: str) -> Source:
+        """Raises UsageError for what cannot be read."""
+        if path == STANDARD_STREAM:
+            return cls._of("standard input", 0)
+        try:
+            # A named pipe opens when somebody writes to it.
+            descriptor = await trio.to_thread.run_sync(os.open, path, os.O_RDONLY, abandon_on_cancel=True)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        source = cls._of(path, descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            source.close()
+            raise UsageError(f"{path} is a directory; name a file, or `-` for standard input")
+        return source
+
+    @classmethod
+    def _of(cls, name: str, descriptor: int) -> Source:
+        status = os.fstat(descriptor)
+        return cls(name, descriptor, status.st_size if stat.S_ISREG(status.st_mode) else None)
+
+    async def read(self, count: int = CHUNK) -> bytes:
+        """Up to `count` bytes; empty at the end. If cancelled: what was read meanwhile is lost."""
+        return await trio.to_thread.run_sync(os.read, self._descriptor, count, abandon_on_cancel=self.size is None)
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._descriptor > 2:
+            os.close(self._descriptor)
+
+
+@attrs.define(eq=False)
+class Sink:
+    """Where received bytes go: standard output, a device or pipe, or a file that is not there before it is whole.
+
+    A file is written under a hidden name ending in `.part` beside its place, and moved there by `keep`. `close` without
+    `keep` removes it. Devices, pipes and standard output are written as the bytes come.
+    """
+
+    name: str
+    is_terminal: bool
+    _descriptor: int
+    _part: Path | None = None
+    _place: Path | None = None
+
+    @classmethod
+    async def open(cls, path: str) -> Sink:
+        """Raises UsageError for a place that cannot be written."""
+        if path == STANDARD_STREAM:
+            return cls("standard output", os.isatty(1), 1)
+        try:
+            sink = await trio.to_thread.run_sync(cls._open_file, path)
+            if sink is None:  # a pipe opens when somebody reads from it
+                descriptor = await trio.to_thread.run_sync(os.open, path, os.O_WRONLY, abandon_on_cancel=True)
+                sink = cls(path, os.isatty(descriptor), descriptor)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        return sink
+
+    @classmethod
+    def _open_file(cls, path: str) -> Sink | None:
+        """A sink for a regular file, there already or not; None for what is neither."""
+        place = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
+        mode = place.stat().st_mode if place.exists() else None
+        if mode is not None and stat.S_ISDIR(mode):
+            raise UsageError(f"{path} is a directory; name a file in it")
+        if mode is not None and not stat.S_ISREG(mode):
+            return None
+        if mode is not None and not os.access(place, os.W_OK):
+            raise UsageError(f"{path} is read-only; name another file, or change its mode")
+        if not place.parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no directory {place.parent}; make it first")
+        part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(4)}.part")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        if mode is not None:
+            os.fchmod(descriptor, stat.S_IMODE(mode))
+        return cls(path, False, descriptor, part, place)
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it. Raises OSError. If cancelled: an unknown part is written."""
+        await trio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=self._part is None)
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    async def keep(self) -> None:
+        """Everything is here: on the disk, then under its name. Raises OSError."""
+        await trio.to_thread.run_sync(self._keep)
+
+    def _keep(self) -> None:
+        if self._part is not None and self._place is not None:
+            os.fsync(self._descriptor)
+            os.replace(self._part, self._place)
+            self._part = None
+
+    def close(self) -> None:
+        """Let it go; a file that was not kept is removed."""
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+        if self._place is not None and self._descriptor >= 0:  # others may still be in a thread's write
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,58 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+from cyclopts import Parameter
+
+from .exits import UsageError
+
+DEFAULT_ADDRESS = "ws://127.0.0.1:49134"
+
+Function: TypeAlias = Annotated[str, Parameter(help="The function's id, for example files::count_lines.")]
+Pairs: TypeAlias = Annotated[
+    str,
+    Parameter(name="KEY=VALUE", help="Keys of the payload. A value is JSON if it can be read as JSON, else text."),
+]
+Json: TypeAlias = Annotated[
+    str | None, Parameter(name="--json", help="The payload as JSON; KEY=VALUE arguments override its keys.")
+]
+Namespace: TypeAlias = Annotated[
+    str | None, Parameter(name=["--namespace", "-n"], help="The function's namespace; `default` if not said.")
+]
+Timeout: TypeAlias = Annotated[
+    float | None, Parameter(name="--timeout", help="Seconds to wait for the call's answer; for ever if not said.")
+]
+Address: TypeAlias = Annotated[
+    str | None,
+    Parameter(name="--address", help=f"Where the engine listens. Else the variable III_URL, else {DEFAULT_ADDRESS}."),
+]
+
+
+def engine_address(given: str | None) -> str:
+    """The engine's URL: what was given, else III_URL, else the default. Raises UsageError for what is none."""
+    for value, source in ((given, "--address"), (os.environ.get("III_URL"), "environment variable III_URL")):
+        if value:
+            return _checked(value, source)
+    return DEFAULT_ADDRESS
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raises UsageError for a time that cannot be waited."""
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"--timeout is {seconds:g}; give a number of seconds above 0")
+
+
+def _checked(value: str, source: str) -> str:
+    url = value if "://" in value else f"ws://{value}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(f"{source} is {value!r}, which is no engine's address; write for example {DEFAULT_ADDRESS}")
+    return url

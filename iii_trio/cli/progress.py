@@ -1,0 +1,96 @@
+"""How far a transfer is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+import attrs
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+REFRESH_SECONDS = 0.1
+PLAIN_STEP = 0.25
+"""Without a terminal: a line for each quarter, so that a log stays short."""
+
+
+@attrs.define(eq=False)
+class Meter:
+    """Counts bytes, and shows the count. A context manager; `total` may be unknown.
+
+    On a terminal a bar, redrawn at most ten times a second by whoever counts. Elsewhere nothing, or with `plain` a
+    line a quarter.
+    """
+
+    what: str
+    total: int | None = None
+    stream: TextIO = attrs.field(factory=lambda: sys.stderr)
+    plain: bool = False
+    shown: bool = True
+    done: int = attrs.field(default=0, init=False)
+    _bar: Progress | None = attrs.field(default=None, init=False)
+    _task: TaskID = attrs.field(default=TaskID(0), init=False)
+    _drawn: float = attrs.field(default=0.0, init=False)
+    _said: float = attrs.field(default=0.0, init=False)
+    _started: float = attrs.field(factory=time.monotonic, init=False)
+
+    def __enter__(self) -> Meter:
+        self._started = time.monotonic()
+        if self.shown and self.stream.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(binary_units=True),
+                TransferSpeedColumn(),
+                TimeElapsedColumn(),
+                console=Console(file=self.stream),
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task(self.what, total=self.total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, refresh=True)
+            self._bar.stop()
+
+    def add(self, count: int) -> None:
+        """So many bytes more."""
+        self.reach(self.done + count)
+
+    def reach(self, done: int) -> None:
+        """So many bytes in all."""
+        self.done = done
+        if self._bar is not None:
+            now = time.monotonic()
+            if now - self._drawn >= REFRESH_SECONDS:
+                self._drawn = now
+                self._bar.update(self._task, completed=done, refresh=True)
+        elif self.plain and self.total and done / self.total >= self._said + PLAIN_STEP:
+            self._said = done / self.total // PLAIN_STEP * PLAIN_STEP
+            print(f"{self.what} {self._said:4.0%}  {size(done)}", file=self.stream, flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Since the meter was entered."""
+        return time.monotonic() - self._started
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: `256.0 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

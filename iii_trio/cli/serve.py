@@ -1,0 +1,105 @@
+"""`iii-trio serve`: an engine until it is told to stop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import attrs
+import trio
+from cyclopts import Parameter
+
+import iii_trio
+
+from ..config import EngineConfig, Listener
+from ..errors import ConnectionFailed
+from .exits import Exit, Failure, UsageError
+from .logs import Level, configure_logging
+from .running import SIGNALS
+from .version import version
+
+logger = logging.getLogger("iii_trio.cli")
+
+
+async def serve(
+    *,
+    config: Annotated[str | None, Parameter(name=["--config", "-c"], help="iii's YAML configuration file.")] = None,
+    host: Annotated[str | None, Parameter(help="The address to listen at; 127.0.0.1 if nothing else is said.")] = None,
+    port: Annotated[int | None, Parameter(help="The port; 49134 if nothing else is said. 0: a free one.")] = None,
+    grace: Annotated[float, Parameter(help="Seconds that a drain leaves to what still runs.")] = 10.0,
+    log_level: Annotated[Level, Parameter(help="The least that is logged, on stderr.")] = "info",
+) -> Exit:
+    """Run an engine. This is also what iii-trio does without a command.
+
+    Prints one line when it is ready. SIGINT (Ctrl-C) and SIGTERM drain it: nothing new is begun, what runs may finish.
+    A second one stops at once.
+    """
+    if not grace >= 0:
+        raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
+    configure_logging(log_level)
+    settings = await trio.to_thread.run_sync(load_settings, config, host, port)
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with iii_trio.open_engine(settings) as engine:
+            try:
+                addresses = await engine.listen()
+            except ConnectionFailed as error:
+                raise _cannot_listen(error) from None
+            print(f"iii-trio {version()} ready on {', '.join(map(str, addresses))} (Ctrl-C drains)", flush=True)
+            await anext(signals)
+            logger.info("draining for at most %g s; once more stops at once", grace)
+            return await _drain(engine, signals, grace)
+
+
+def load_settings(config: str | None, host: str | None = None, port: int | None = None) -> EngineConfig:
+    """The settings that a file (None: the built-in default) and `--host` and `--port` say.
+
+    Logs what in the file has no effect. Blocks. Raises ConfigError and UsageError.
+    """
+    from .. import config_file  # here, so that other commands do not load a YAML reader
+
+    if port is not None and not 0 <= port <= 65535:
+        raise UsageError(f"--port is {port}; give a number from 0 (the system chooses) to 65535")
+    if config is None:
+        settings = config_file.default_config()
+    else:
+        found = config_file.read_config(config)
+        settings = found.config
+        for warning in found.warnings:
+            logger.warning("%s", warning)
+    if host is None and port is None:
+        return settings
+    if len(settings.listeners) > 1:
+        raise UsageError(
+            f"{config} lists {len(settings.listeners)} listeners, so --host and --port cannot say which "
+            "one they mean; change the file, or leave them out"
+        )
+    listener: Listener = settings.listeners[0]
+    listener = attrs.evolve(listener, host=host or listener.host, port=listener.port if port is None else port)
+    return attrs.evolve(settings, listeners=(listener,))
+
+
+async def _drain(engine: iii_trio.Engine, signals: AsyncIterator[int], grace: float) -> Exit:
+    """Drain; a further signal stops at once."""
+    code = Exit.DONE
+    async with trio.open_nursery() as nursery:
+
+        async def stop_when_signalled() -> None:
+            nonlocal code
+            number = await anext(signals)
+            code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
+            logger.info("stopping at once")
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop_when_signalled)
+        await engine.drain(grace)
+        nursery.cancel_scope.cancel()
+    return code
+
+
+def _cannot_listen(error: ConnectionFailed) -> Failure:
+    cause = error.__context__
+    in_use = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+    return Failure(Exit.ADDRESS_IN_USE if in_use else Exit.FAILED, str(error))

@@ -1,0 +1,150 @@
+"""`iii-trio send` and `iii-trio receive`: a file through a channel, beside the call that takes the other end.
+
+The call and the transfer run side by side. The call's error or timeout ends the transfer; when the transfer is cut, the
+call's answer is still waited for, as it may say why. Only when the stream ended cleanly *and* the call succeeded is the
+command done, and is there a file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from typing import Annotated, Any
+
+import trio
+from cyclopts import Parameter
+
+from ..errors import ChannelBroken
+from .calling import call, connect, print_result
+from .exits import Exit
+from .files import STANDARD_STREAM, Sink, Source
+from .options import Address, Function, Json, Namespace, Pairs, Timeout, check_timeout, engine_address
+from .payload import make_payload, with_ref
+from .progress import Meter, size
+
+
+async def send(
+    file: Annotated[str, Parameter(help="The file to send; `-` is standard input.")],
+    function: Function,
+    /,
+    *pairs: Pairs,
+    as_: Annotated[str, Parameter(name="--as", help="The key of the payload where the function finds its reader.")] = (
+        "reader"
+    ),
+    json: Json = None,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    address: Address = None,
+) -> Exit:
+    """Stream a file into a function.
+
+    The function is called with the reading end of a channel under the key `reader`, and its result is printed.
+    For example: iii-trio send big.log files::count_lines
+    """
+    check_timeout(timeout)
+    payload = make_payload(json, pairs)
+    with_ref(payload, as_, None)  # is there room for the ref?
+    with closing(await Source.open(file)) as source:
+        async with connect(engine_address(address), "send") as worker, worker.create_channel() as channel:
+
+            async def transfer() -> None:
+                with Meter(f"sending {source.name}", source.size) as meter:
+                    while chunk := await source.read():
+                        await channel.writer.send(chunk)
+                        meter.add(len(chunk))
+                    await channel.writer.aclose()
+
+            async def answer() -> Any:
+                asked = with_ref(payload, as_, channel.reader_ref)
+                return await call(worker, function, asked, namespace=namespace, timeout=timeout)
+
+            result, cut = await _side_by_side(answer, transfer)
+            print_result(result)
+            if cut is not None:
+                raise cut  # inside the channel's block, which then does not end the stream cleanly
+    return Exit.DONE
+
+
+async def receive(
+    function: Function,
+    /,
+    *pairs: Pairs,
+    as_: Annotated[str, Parameter(name="--as", help="The key of the payload where the function finds its writer.")] = (
+        "writer"
+    ),
+    output: Annotated[
+        str,
+        Parameter(
+            name=["--output", "-o"],
+            help="The file to write, which is there only once it is whole; standard output if not said, or `-`.",
+            show_default=False,
+        ),
+    ] = STANDARD_STREAM,
+    json: Json = None,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    address: Address = None,
+) -> Exit:
+    """Stream what a function writes into a file.
+
+    The function is called with the writing end of a channel under the key `writer`. Its result is printed; on stderr,
+    when the data goes to stdout. For example: iii-trio receive files::download name=big.log -o big.log
+    """
+    check_timeout(timeout)
+    payload = make_payload(json, pairs)
+    with_ref(payload, as_, None)
+    with closing(await Sink.open(output)) as sink:
+        async with connect(engine_address(address), "receive") as worker, worker.create_channel() as channel:
+            meter = Meter(f"receiving {sink.name}", shown=not sink.is_terminal)
+
+            async def transfer() -> None:
+                with meter:
+                    async for item in channel.reader:
+                        data = item.encode() if isinstance(item, str) else item
+                        await sink.write(data)
+                        meter.add(len(data))
+
+            async def answer() -> Any:
+                asked = with_ref(payload, as_, channel.writer_ref)
+                return await call(worker, function, asked, namespace=namespace, timeout=timeout)
+
+            result, cut = await _side_by_side(answer, transfer)
+            print_result(result, sys.stderr if output == STANDARD_STREAM else None)
+            if cut is not None:
+                print(f"received {size(meter.done)} of an unknown whole", file=sys.stderr)
+                raise cut
+        await sink.keep()
+    return Exit.DONE
+
+
+async def _side_by_side(
+    answer: Callable[[], Awaitable[Any]], transfer: Callable[[], Awaitable[None]]
+) -> tuple[Any, ChannelBroken | None]:
+    """The call's result, and how the stream was cut, if it was.
+
+    Raises what the call or the transfer raises otherwise, and ends the other one then.
+    """
+    failures: list[Exception] = []
+    cuts: list[ChannelBroken] = []
+    result: Any = None
+    async with trio.open_nursery() as nursery:
+
+        async def carry() -> None:
+            try:
+                await transfer()
+            except ChannelBroken as cut:
+                cuts.append(cut)
+            except Exception as error:  # as a value: a nursery would make a group of it
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(carry)
+        try:
+            result = await answer()
+        except Exception as error:
+            failures.append(error)
+            nursery.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return result, cuts[0] if cuts else None

@@ -1,0 +1,33 @@
+"""`iii-trio trigger`: one call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .calling import call, connect, print_result
+from .exits import Exit
+from .options import Address, Function, Json, Namespace, Pairs, check_timeout, engine_address
+from .payload import make_payload
+
+
+async def trigger(
+    function: Function,
+    /,
+    *pairs: Pairs,
+    json: Json = None,
+    timeout: Annotated[float, Parameter(help="Seconds to wait for the answer.")] = 30.0,
+    namespace: Namespace = None,
+    address: Address = None,
+) -> Exit:
+    """Call a function and print its result as JSON.
+
+    For example: iii-trio trigger math::add a=1 b=2
+    """
+    check_timeout(timeout)
+    payload = make_payload(json, pairs)
+    async with connect(engine_address(address), "trigger") as worker:
+        result = await call(worker, function, payload, namespace=namespace, timeout=timeout)
+    print_result(result)
+    return Exit.DONE

@@ -1,0 +1,19 @@
+"""An engine in the test's own process for real `iii-trio` processes to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from cli_processes import Site
+
+import iii_trio
+from iii_trio.config import EngineConfig, Listener
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """An engine that listens at a port the system chose."""
+    async with iii_trio.open_engine(EngineConfig(listeners=(Listener(port=0),))) as engine:
+        (address,) = await engine.listen()
+        yield Site(engine, str(address))

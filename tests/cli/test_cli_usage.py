@@ -1,0 +1,79 @@
+"""Wrong usage: one sentence on stderr, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iii_trio.cli import main
+from iii_trio.cli.exits import EXIT_HELP, Exit
+from iii_trio.cli.options import engine_address
+
+WRONG = {
+    "triger": "unknown command `triger`; did you mean `trigger`?",
+    "zebra": "unknown command `zebra`; there are serve, demo, trigger, send, receive",
+    "--prot 1": "unknown option: --prot. Did you mean --port? (`iii-trio --help` shows what there is)",
+    "serve x": "unexpected argument `x` (`iii-trio serve --help` shows what there is)",
+    "trigger": "FUNCTION is missing (`iii-trio trigger --help` shows what there is)",
+    "trigger f --timeout": "--timeout needs a value (`iii-trio trigger --help` shows what there is)",
+    "trigger f --timeout x": (
+        'invalid value for --timeout: unable to convert "x" into float (`iii-trio trigger --help` shows what there is)'
+    ),
+    "trigger f --timeout 0": "--timeout is 0; give a number of seconds above 0",
+    "trigger f --timeout nan": "--timeout is nan; give a number of seconds above 0",
+    "trigger f a": "'a' is no key=value pair; write for example name=a",
+    "trigger f --address http://x": (
+        "--address is 'http://x', which is no engine's address; write for example ws://127.0.0.1:49134"
+    ),
+    "trigger f --address ws://x:port": (
+        "--address is 'ws://x:port', which is no engine's address; write for example ws://127.0.0.1:49134"
+    ),
+    "send /does/not/exist f": "/does/not/exist cannot be read: No such file or directory",
+    "send / f": "/ is a directory; name a file, or `-` for standard input",
+    "send /dev/null f reader=1": (
+        "'reader' is the key of the channel; name another one with --as, or leave out reader=…"
+    ),
+    "receive f -o /": "/ is a directory; name a file in it",
+    "receive f -o /does/not/exist": (
+        "/does/not/exist cannot be written: there is no directory /does/not; make it first"
+    ),
+    "serve --port 65536": "--port is 65536; give a number from 0 (the system chooses) to 65535",
+    "serve --grace -1": "--grace is -1; give a number of seconds, at least 0",
+    "serve --config /does/not/exist": (
+        "/does/not/exist: cannot be read (No such file or directory); name another file with --config"
+    ),
+    "demo /": "/ is no file; name one, or leave it out",
+}
+
+
+@pytest.mark.parametrize(("line", "sentence"), WRONG.items())
+def test_wrong_usage_is_one_sentence(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"iii-trio: {sentence}\n")
+
+
+def test_port_and_host_cannot_choose_between_listeners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "workers: [{name: iii-worker-manager, config: {port: 1}}, {name: iii-worker-manager, config: {port: 2}}]"
+    )
+    assert main(["--config", str(config), "--port", "3"]) == Exit.USAGE
+    assert "lists 2 listeners, so --host and --port cannot say which one they mean" in capsys.readouterr().err
+
+
+def test_help_says_what_the_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == Exit.DONE
+    said = " ".join(capsys.readouterr().out.split())
+    assert EXIT_HELP in said
+    for code in Exit:
+        assert str(int(code)) in EXIT_HELP
+
+
+def test_the_address_is_what_was_given_else_the_variable_else_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("III_URL", raising=False)
+    assert engine_address(None) == "ws://127.0.0.1:49134"
+    monkeypatch.setenv("III_URL", "wss://engine.example/")
+    assert engine_address(None) == "wss://engine.example/"
+    assert engine_address("localhost:1") == "ws://localhost:1"
