@@ -3,8 +3,9 @@
 from .channels import Channel
 from .context import CallInfo, current_call
 from .ends import ChannelReader, ChannelWriter, Ended
+from .opening import open_worker
 from .streams import Duplex, ReaderStream, WriterStream, duplex
-from .worker import Registered, Worker, open_worker
+from .worker import Registered, Worker
 
 __all__ = [
     "CallInfo",

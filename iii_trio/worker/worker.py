@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import random
-import socket
-import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar, cast, final
 
 import trio
@@ -18,7 +15,6 @@ from msgspec import Raw
 
 from ..core.membership import Cue, Phase
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
-from ..nursery import open_service_nursery
 from ..transport.link import Address, Identity
 from ..wire import (
     DEFAULT_NAMESPACE,
@@ -46,65 +42,8 @@ from .payload import End, encode_payload
 H = TypeVar("H", bound=Handler)
 RunSync = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[Any]]
 
-_SYNC_HANDLERS: Final = 40
-_GOODBYE_SECONDS: Final = 2.0
 _ENGINES_DEFAULT: Any = object()
 _REMEMBERED_OUTCOMES: Final = 1_000
-
-
-@asynccontextmanager
-async def open_worker(
-    address: Address,
-    *,
-    name: str | None = None,
-    namespace: str | None = None,
-    description: str | None = None,
-    run_sync: RunSync | None = None,
-    new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-    rng: random.Random | None = None,
-) -> AsyncIterator[Worker]:
-    """A worker of the engine at `address`, for the length of the block; entered once the engine has taken it.
-
-    `name` (default: host and process) is leased per namespace: one worker of a name at a time. A link that is lost is
-    healed: the worker dials again, with growing and jittered pauses, and says anew what it offers; `connected`,
-    `wait_connected` and `wait_phase` tell. `run_sync` runs handlers that are plain functions (default: a Trio worker
-    thread, 40 at most at a time); `new_id` and `rng` make ids and jitter, for simulations that must repeat.
-
-    Raises ConnectionFailed if there is no engine at first, Rejected (also out of the block) if it refuses this worker.
-    Leaving the block cancels what still runs, ends the ends that are still held, and says goodbye.
-    If cancelled: as leaving the block.
-    """
-    async with open_service_nursery() as connections:
-        worker = Worker(
-            address,
-            connections,
-            name=name or f"{socket.gethostname()}:{os.getpid()}",
-            namespace=namespace,
-            description=description,
-            run_sync=run_sync or _in_threads(),
-            new_id=new_id,
-            rng=rng or random.Random(),
-        )
-        try:
-            async with open_service_nursery() as worker.tasks:
-                try:
-                    await worker.tasks.start(worker.membership.stay)
-                    yield worker
-                finally:
-                    worker.tasks.cancel_scope.cancel(reason="the worker left")
-        finally:
-            worker.retire()
-            connections.cancel_scope.shield = True  # for the goodbyes
-            connections.cancel_scope.deadline = trio.current_time() + _GOODBYE_SECONDS
-
-
-def _in_threads() -> RunSync:
-    limiter = trio.CapacityLimiter(_SYNC_HANDLERS)
-
-    async def run(handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        return await trio.to_thread.run_sync(functools.partial(handler, **arguments), limiter=limiter)
-
-    return run
 
 
 @final
