@@ -81,8 +81,7 @@ def first_problem(error: BaseException, path: str = "") -> tuple[str, str]:
                 path = f"{path}[{index!r}]" if isinstance(index, int) else f"{path}.{index}" if path else str(index)
         error = inner
     if isinstance(error, KeyError):
-        missing = str(error.args[0])
-        return f"{path}.{missing}" if path else missing, "missing"
+        return path or str(error.args[0]), "missing"  # the path names the missing field already
     if isinstance(error, ForbiddenExtraKeysError):
         return path, f"unknown key(s): {', '.join(sorted(error.extra_fields))}"
     return path, str(error) or type(error).__name__
