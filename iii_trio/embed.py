@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, final
+from typing import Any, Final, final
 
 import attrs
 import trio
@@ -17,12 +17,14 @@ from .engine.engine import Shell
 from .engine.in_process import InProcess
 from .engine.look import ChannelView, look_at_channels
 from .errors import MisuseError
-from .nursery import open_service_nursery
+from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
 from .transport.link import Address
 from .transport.listen import ListeningSocket
 from .worker import Worker
 from .worker import open_worker as _open_worker
+
+_GOODBYE_SECONDS: Final = 2.0
 
 
 def _new_id() -> str:
@@ -43,13 +45,18 @@ async def open_engine(
     """
     shell = Shell(config or EngineConfig(), new_id)
     async with open_service_nursery() as nursery:
-        nursery.start_soon(shell.keep_time)
-        engine = Engine(shell, nursery)
+        leaving = trio.Event()
         try:
-            yield engine
+            connections = await nursery.start(keep_shielded, leaving, _GOODBYE_SECONDS)
+            async with open_service_nursery() as tasks:
+                try:
+                    tasks.start_soon(shell.keep_time)
+                    yield Engine(shell, connections)
+                finally:
+                    tasks.cancel_scope.cancel()
         finally:
-            engine._close("the engine was closed")
-            nursery.cancel_scope.cancel()
+            shell.close("the engine was closed")
+            leaving.set()
 
 
 async def serve_engine(
@@ -73,7 +80,6 @@ class Engine:
     def __init__(self, shell: Shell, nursery: trio.Nursery) -> None:
         self._shell = shell
         self._nursery = nursery
-        self._listening: list[ListeningSocket] = []
 
     @property
     def config(self) -> EngineConfig:
@@ -99,7 +105,8 @@ class Engine:
             for listening in bound:
                 listening.close()
             raise
-        self._listening += bound
+        for listening in bound:
+            self._shell.at_close[listening] = listening.close
 
         async def accepted(connection: Any) -> None:
             await welcome(self._shell, connection)
@@ -150,11 +157,6 @@ class Engine:
         with trio.move_on_after(grace_seconds):
             await shell.wait_idle()
         return shell.idle
-
-    def _close(self, reason: str) -> None:
-        for listening in self._listening:
-            listening.close()
-        self._shell.close(reason)
 
 
 @attrs.frozen

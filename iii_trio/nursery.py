@@ -50,3 +50,18 @@ def _first_failure(group: BaseExceptionGroup[BaseException], from_body: BaseExce
         else:
             return error
     return None
+
+
+async def keep_shielded(
+    leaving: trio.Event, goodbye_seconds: float, *, task_status: trio.TaskStatus[trio.Nursery]
+) -> None:
+    """Keep a nursery that a cancellation from outside does not reach; end it `goodbye_seconds` after `leaving`.
+
+    For connections: cut by the cancellation that ends their owner, they could say no goodbye. The owner sets `leaving`
+    in a `finally` around all that follows, the start of this included.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.shield = True
+        task_status.started(nursery)
+        await leaving.wait()
+        nursery.cancel_scope.deadline = trio.current_time() + goodbye_seconds

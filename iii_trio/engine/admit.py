@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -14,7 +16,7 @@ from ..transport.frames import CloseFrame, RunScanner
 from ..transport.http1 import BadRequest, Head, answer, read_head
 from ..transport.socket import Socket
 from ..transport.websocket import Lost, WebSocket
-from ..wire import PREFIX, Direction, read_attach_target, to_json
+from ..wire import PREFIX, Close, Direction, read_attach_target, to_json
 from .engine import Shell
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
@@ -40,7 +42,7 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None) 
     shell.connections += 1
     try:
         head: Head | None = None
-        with trio.move_on_after(shell.config.limits.handshake_seconds):
+        with trio.move_on_after(shell.config.limits.handshake_seconds) as patience, _stopped(shell, patience.cancel):
             try:
                 if shell.connections > shell.config.limits.connections:
                     raise BadRequest(503, "too many connections")
@@ -84,7 +86,9 @@ async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, head: Head, peer
         await serve_session(shell, stream, head, peer)
         return
     if head.path == "/otel":
-        await WebSocket(stream, _Telemetry(shell.config.limits.message_bytes), buffer=shell.buffer).serve(head)
+        websocket = WebSocket(stream, _Telemetry(shell.config.limits.message_bytes), buffer=shell.buffer)
+        with _stopped(shell, lambda: websocket.close(Close.RESTARTING, "the engine was closed")):
+            await websocket.serve(head)
         return
     try:
         ref = read_attach_target(head.path, head.query)
@@ -106,6 +110,17 @@ async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, head: Head, peer
         await serve_writer(shell, stream, head, flow, holder)
     else:
         await serve_reader(shell, stream, head, flow, holder)
+
+
+@contextmanager
+def _stopped(shell: Shell, stop: Callable[[], object]) -> Iterator[None]:
+    """Have this stopped if the engine closes meanwhile."""
+    key = object()
+    shell.at_close[key] = stop
+    try:
+        yield
+    finally:
+        del shell.at_close[key]
 
 
 async def _answer(stream: trio.abc.Stream, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:

@@ -57,6 +57,8 @@ class Shell:
         self.flows: dict[str, Flow] = {}
         self.connections = 0
         self.closed = False
+        self.at_close: dict[object, Callable[[], object]] = {}
+        """What else is to be stopped when the engine closes."""
         self._reporter = Reporter(config.name)
         self._wall_clock = wall_clock
         self._unflushed: dict[Line, None] = {}
@@ -194,10 +196,12 @@ class Shell:
             await self._settled.park()
 
     def close(self, reason: str) -> None:
-        """End every channel and every session, in one step."""
+        """End every channel and every session, in one step; stop listening, and drop who has not said what it is."""
         if not self.closed:
             self.closed = True
             self.act(self.hub.close(reason, trio.current_time()))
+            for stop in list(self.at_close.values()):
+                stop()
 
     # --- time
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from ..nursery import open_service_nursery
+from ..nursery import keep_shielded, open_service_nursery
 from ..transport.link import Address
 from .worker import RunSync, Worker
 
@@ -45,39 +45,28 @@ async def open_worker(
     """
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
-        connections = await nursery.start(_keep_connections, leaving)
-        worker = Worker(
-            address,
-            connections,
-            name=name or f"{socket.gethostname()}:{os.getpid()}",
-            namespace=namespace,
-            description=description,
-            run_sync=run_sync or _in_threads(),
-            new_id=new_id,
-            rng=rng or random.Random(),
-        )
         try:
-            async with open_service_nursery() as worker.tasks:
-                try:
-                    await worker.tasks.start(worker.membership.stay)
-                    yield worker
-                finally:
-                    worker.tasks.cancel_scope.cancel(reason="the worker left")
+            worker = Worker(
+                address,
+                await nursery.start(keep_shielded, leaving, _GOODBYE_SECONDS),
+                name=name or f"{socket.gethostname()}:{os.getpid()}",
+                namespace=namespace,
+                description=description,
+                run_sync=run_sync or _in_threads(),
+                new_id=new_id,
+                rng=rng or random.Random(),
+            )
+            try:
+                async with open_service_nursery() as worker.tasks:
+                    try:
+                        await worker.tasks.start(worker.membership.stay)
+                        yield worker
+                    finally:
+                        worker.tasks.cancel_scope.cancel(reason="the worker left")
+            finally:
+                worker.retire()
         finally:
-            worker.retire()
-            connections.cancel_scope.deadline = trio.current_time() + _GOODBYE_SECONDS
             leaving.set()
-
-
-async def _keep_connections(leaving: trio.Event, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    """Give a worker's connections a nursery that outlives a cancellation by the time that goodbyes may take.
-
-    Without its shield they would be cut by the cancellation that ends the worker, before a word can be said.
-    """
-    async with trio.open_nursery() as connections:
-        connections.cancel_scope.shield = True
-        task_status.started(connections)
-        await leaving.wait()
 
 
 def _in_threads() -> RunSync:
