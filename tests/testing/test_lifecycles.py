@@ -1,0 +1,116 @@
+"""`check_lifecycle` finds each kind of flaw; the product's own lifecycles have none."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any
+
+import pytest
+
+from iii_trio.core import channel, channel_end, invocation, membership
+from iii_trio.testing import check_lifecycle, draw_lifecycle, phases_that_reach
+from iii_trio.transport import websocket
+
+
+class Phase(Enum):
+    NEW = auto()
+    BUSY = auto()
+    DONE = auto()
+    FAILED = auto()
+
+
+class Cue(Enum):
+    STARTED = auto()
+    FINISHED = auto()
+    CRASHED = auto()
+
+
+SOUND: dict[Phase, dict[Cue, Phase]] = {
+    Phase.NEW: {Cue.STARTED: Phase.BUSY},
+    Phase.BUSY: {Cue.FINISHED: Phase.DONE, Cue.CRASHED: Phase.FAILED},
+    Phase.DONE: {},
+    Phase.FAILED: {},
+}
+
+
+def test_a_sound_lifecycle_passes() -> None:
+    check_lifecycle(SOUND, Phase.NEW, Phase.DONE, {Cue.CRASHED})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({Phase.FAILED: None}, "phases without a row: FAILED"),
+        ({Phase.BUSY: {Cue.FINISHED: Phase.DONE}}, "cues nobody listens to: CRASHED"),
+        ({Phase.BUSY: {Cue.FINISHED: Phase.DONE, Cue.CRASHED: Phase.DONE}}, "phases never reached: FAILED"),
+        (
+            {Phase.FAILED: {Cue.CRASHED: Phase.FAILED}},
+            "phases that cannot end: FAILED",
+        ),
+        (
+            {Phase.BUSY: {Cue.STARTED: Phase.BUSY, Cue.FINISHED: Phase.FAILED, Cue.CRASHED: Phase.DONE}},
+            "phases that cannot end well without a mishap: BUSY, NEW",
+        ),
+    ],
+)
+def test_each_flaw_is_named(row: dict[Phase, Any], said: str) -> None:
+    table = {phase: edges for phase, edges in {**SOUND, **row}.items() if edges is not None}
+    with pytest.raises(AssertionError) as caught:
+        check_lifecycle(table, Phase.NEW, Phase.DONE, {Cue.CRASHED})
+    assert str(caught.value) == said
+
+
+def test_what_reaches_a_phase_is_found_through_any_number_of_edges() -> None:
+    assert phases_that_reach(Phase.DONE, SOUND) == {Phase.NEW, Phase.BUSY, Phase.DONE}
+    assert phases_that_reach(Phase.DONE, SOUND, {Cue.FINISHED}) == {Phase.DONE}
+
+
+def test_a_lifecycle_is_drawn_as_a_state_diagram() -> None:
+    assert draw_lifecycle(SOUND, Phase.NEW).splitlines() == [
+        "stateDiagram-v2",
+        "    [*] --> NEW",
+        "    NEW --> BUSY: started",
+        "    BUSY --> DONE: finished",
+        "    BUSY --> FAILED: crashed",
+        "    DONE --> [*]",
+        "    FAILED --> [*]",
+    ]
+
+
+C = channel.Cue
+
+
+@pytest.mark.parametrize(
+    ("table", "start", "end_well", "mishaps"),
+    [
+        pytest.param(
+            channel.CHANNEL,
+            channel.Phase.ALLOCATED,
+            channel.Phase.COMPLETED,
+            set(channel.Cue) - {C.WRITER_ATTACHED, C.READER_ATTACHED, C.WRITER_CLOSED, C.READER_FINISHED},
+            id="channel",
+        ),
+        pytest.param(
+            channel_end.CHANNEL_END, channel_end.Phase.FRESH, channel_end.Phase.CLOSED, set(), id="channel end"
+        ),
+        pytest.param(
+            websocket.CONNECTION, websocket.Phase.SHAKING, websocket.Phase.CLOSED, {websocket.Cue.LOST}, id="connection"
+        ),
+        pytest.param(
+            invocation.INVOCATION,
+            invocation.Phase.WAITING,
+            invocation.Phase.ANSWERED,
+            set(invocation.Cue) - {invocation.Cue.ANSWER_CAME},
+            id="call",
+        ),
+        pytest.param(
+            membership.MEMBERSHIP,
+            membership.Phase.DIALING,
+            membership.Phase.RETIRED,
+            {membership.Cue.LINK_LOST, membership.Cue.NOT_REACHED, membership.Cue.REJECTED},
+            id="membership",
+        ),
+    ],
+)
+def test_the_products_lifecycles_are_sound(table: Any, start: Any, end_well: Any, mishaps: Any) -> None:
+    check_lifecycle(table, start, end_well, mishaps)
