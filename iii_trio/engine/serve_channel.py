@@ -167,6 +167,7 @@ class _ReaderSocket:
                     rest = self._recut.cut(rest)
                 except TextTooLarge as problem:
                     self._shell.cue(self._flow.channel_id, Cue.WRITER_ABORTED, str(problem))
+                    self._shell.cue(self._flow.channel_id, Cue.READER_CANCELLED, str(problem))  # the writer had closed
                     return
             while rest is not None and websocket.talking:
                 rest = outbox.offer(rest)

@@ -1,0 +1,101 @@
+"""An engine at a socket, a worker of ours in this process, and workers of any kind in processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import iii_trio
+from iii_trio.config import EngineConfig, Listener
+
+from .processes import Peer, command, open_peer
+
+SDKS = ["python", "node"]
+KINDS = ["ours", *SDKS]
+PAIRS = list(itertools.product(KINDS, KINDS))
+
+STEP_SECONDS = 20.0
+"""For anything that a test waits for, where nothing else is said: generous, as machines may be busy."""
+
+
+@attrs.define(eq=False)
+class Mesh:
+    """What a test works with. `url` is where the engine listens, `app` is the test's own worker, over that socket."""
+
+    engine: iii_trio.Engine
+    url: str
+    app: iii_trio.Worker
+    home: Path
+    _nursery: trio.Nursery
+    peers: dict[str, Peer] = attrs.field(factory=dict)
+
+    async def start(self, telemetry: bool = False, **kinds: str) -> None:
+        """Start workers, `name=kind` each, and wait until all are ready; their functions are `{name}::…`."""
+        for kind in kinds.values():
+            command(kind)  # skips the test, outside of any nursery
+
+        async def start_one(name: str, kind: str) -> None:
+            self.peers[name] = await self._nursery.start(self._serve_peer, name, kind, telemetry)
+
+        async with trio.open_nursery() as nursery:
+            for name, kind in kinds.items():
+                nursery.start_soon(start_one, name, kind)
+
+    async def start_pairs(self, one: str, other: str) -> None:
+        """Start two workers of each kind, `{one}_{kind}` and `{other}_{kind}`, for a test that goes through PAIRS."""
+        await self.start(**{f"{role}_{kind}": kind for role in (one, other) for kind in KINDS})
+
+    async def _serve_peer(self, name: str, kind: str, telemetry: bool, *, task_status: trio.TaskStatus[Peer]) -> None:
+        home = self.home / name
+        home.mkdir()
+        async with open_peer(kind, self.url, home, name=name, telemetry=telemetry) as peer:
+            task_status.started(peer)
+            await trio.sleep_forever()
+
+    async def call(self, function_id: str, payload: Any = None, *, timeout: float = STEP_SECONDS) -> Any:
+        """Call a function by the test's own worker."""
+        with trio.fail_after(timeout):
+            return await self.app.trigger(function_id, payload)
+        raise AssertionError  # fail_after raises
+
+    async def answers(self, function_id: str) -> bool:
+        """Whether the engine knows this function."""
+        try:
+            await self.call(function_id)
+        except iii_trio.CallError as error:
+            if error.code != "function_not_found":
+                raise
+            return False
+        return True
+
+    async def until(self, holds: Callable[[], Any], what: str) -> Any:
+        """Wait until something that has no event of its own holds, and give it."""
+        with trio.move_on_after(STEP_SECONDS):
+            while not (found := holds()):  # noqa: ASYNC110  (that is what this is for)
+                await trio.sleep(0.005)
+            return found
+        raise AssertionError(f"never came: {what}")
+
+    async def outcome(self, channel_id: str) -> str:
+        """How the engine says that a channel ended."""
+        ended = await self.until(
+            lambda: [ended for ended in self.engine.ended_channels() if ended.id == channel_id],
+            f"the end of channel {channel_id}; open are {self.engine.channels()}",
+        )
+        return str(ended[0].outcome.value)
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    config = EngineConfig(listeners=(Listener(port=0),))
+    async with iii_trio.open_engine(config) as engine:
+        [url] = await engine.listen()
+        async with iii_trio.open_worker(url, name="app") as app, trio.open_nursery() as nursery:
+            yield Mesh(engine, url, app, tmp_path, nursery)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,125 @@
+"""Workers in processes of their own, that leave with the block that opened them, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import iii_trio
+from iii_trio.nursery import open_service_nursery
+
+HERE = Path(__file__).parent
+READY_SECONDS = 30.0
+
+
+def command(kind: str) -> list[str]:
+    """How a worker of this kind is started; skips the test where it cannot be."""
+    match kind:
+        case "python":
+            return [sys.executable, str(HERE / "python_worker.py")]
+        case "ours":
+            return [sys.executable, str(HERE / "our_worker.py")]
+        case "node":
+            node = shutil.which("node")
+            if node is None:
+                pytest.skip("there is no node on this machine")
+            if not (HERE / "node_modules" / "iii-sdk").is_dir():
+                pytest.skip("the Node SDK is not installed: run `npm ci --prefix tests/sdk`")
+            return [node, str(HERE / "node_worker.mjs")]
+    raise AssertionError(f"no worker of kind {kind!r}")
+
+
+@attrs.define(eq=False)
+class Peer:
+    """A worker in a process. Its functions are called `{name}::…`."""
+
+    name: str
+    process: trio.Process
+    stderr: Path
+    _events: trio.MemoryReceiveChannel[dict[str, Any]]
+
+    async def event(self, name: str, at_least: int = 0) -> dict[str, Any]:
+        """The next event of this name (with so many `bytes` or more); those before it are passed over.
+
+        Raises AssertionError if the process ends first.
+        """
+        async for event in self._events:
+            if event["event"] == name and event.get("bytes", 0) >= at_least:
+                return event
+        raise AssertionError(
+            f"{self.name} ended without saying {name!r}; on stderr:\n{self.stderr.read_text()[-4000:]}"
+        )
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: alive to the network, and deaf."""
+        self.process.send_signal(signal.SIGSTOP)
+
+
+@asynccontextmanager
+async def open_peer(kind: str, url: str, home: Path, *, name: str, telemetry: bool = False) -> AsyncIterator[Peer]:
+    """A worker of this kind, connected to the engine at `url` and called by it; gone when the block is left.
+
+    `home` is its home directory (SDKs write there) and keeps its stderr. `telemetry`: whether the SDK's own, on by
+    default, is left on.
+    """
+    stderr = home / f"{name}.stderr"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONPATH": str(Path(iii_trio.__file__).parent.parent),
+        "SDK_TESTS_TELEMETRY": "default" if telemetry else "off",
+    }
+    with stderr.open("ab") as log:
+        process = await trio.lowlevel.open_process(
+            [*command(kind), url, name],
+            stdin=subprocess.PIPE,  # it ends with this pipe, also when the tests themselves are killed
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            cwd=home,
+        )
+    said, events = trio.open_memory_channel[dict[str, Any]](float("inf"))
+    try:
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(_listen, process, said)
+            peer = Peer(name, process, stderr, events)
+            with trio.fail_after(READY_SECONDS):
+                await peer.event("ready")
+            yield peer
+            nursery.cancel_scope.cancel()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            await trio.aclose_forcefully(process.stdin)
+            await trio.aclose_forcefully(process.stdout)
+
+
+async def _listen(process: trio.Process, said: trio.MemorySendChannel[dict[str, Any]]) -> None:
+    assert process.stdout is not None
+    rest = b""
+    with said:
+        async for data in process.stdout:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line.startswith(b'{"event"'):  # the Node SDK prints on stdout too
+                    said.send_nowait(json.loads(line))
