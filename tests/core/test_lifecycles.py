@@ -41,7 +41,7 @@ def test_a_session_can_always_go() -> None:
 
 def test_a_cue_without_an_edge_changes_nothing() -> None:
     life = Lifecycle(binding.BINDING, binding.Phase.PARKED)
-    with pytest.raises(IllegalCue, match="PARKED has no edge for .*ACCEPTED"):
+    with pytest.raises(IllegalCue, match=r"PARKED has no edge for .*ACCEPTED"):
         life.take(binding.Cue.ACCEPTED)
     assert life.phase is binding.Phase.PARKED
 
