@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -34,14 +35,14 @@ async def demo(
     """
     say = Console(highlight=False, soft_wrap=True).print
     failures: list[Exception] = []
-    with tempfile.TemporaryDirectory(prefix="iii-trio-demo-") as folder:
-        async with trio.open_nursery() as nursery:
-            try:
-                film = await _choose_file(file, Path(folder), say)
+    async with trio.open_nursery() as nursery:
+        try:
+            with ExitStack() as stack:
+                film = await _choose_file(file, stack, say)
                 await _play(Stage(nursery), film, say)
-            except Exception as error:  # as a value: the nursery would make a group of it
-                failures.append(error)
-            nursery.cancel_scope.cancel()  # kills what is left
+        except Exception as error:  # as a value: the nursery would make a group of it
+            failures.append(error)
+        nursery.cancel_scope.cancel()  # kills what is left
     if failures:
         raise failures[0]
     return Exit.DONE
@@ -56,9 +57,11 @@ class _Film:
     sha256: str
 
 
-async def _choose_file(file: str | None, folder: Path, say: Any) -> _Film:
+async def _choose_file(file: str | None, stack: ExitStack, say: Any) -> _Film:
+    """What to stream; a generated file is gone when the stack is left. Raises UsageError."""
     if file is None:
-        path = folder / "generated"
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iii-trio-demo-"))
+        path = Path(folder, "generated")
         say(f"Making a file of {size(GENERATED_BYTES)} …", style="dim")
         digest = await trio.to_thread.run_sync(_generate, path, GENERATED_BYTES)
         return _Film(str(path), GENERATED_BYTES, digest)
@@ -101,18 +104,19 @@ async def _play(stage: Stage, film: _Film, say: Any) -> None:
 async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film, say: Any) -> None:
     """The whole file arrives, and its hash is right. Raises Failure if not."""
     told: dict[str, Any] = {}
+    over = False
     with Meter("  streaming", film.bytes, sys.stdout, plain=True) as meter:
-        while True:
+        while not (over and "ended" in told):  # two processes say so, in either order
             who, event = await stage.hear()
             if who is reader and "received" in event:
                 meter.reach(event["received"])
                 told = event
             elif who is writer and event.get("gone") == 0:
-                break
+                over = True
             elif not (who is writer and "result" in event):
                 raise unexpected(who, event)
-    if told.get("ended") != "clean":
-        raise Failure(Exit.STREAM_CUT, f"the stream was cut: {told}")
+    if told["ended"] != "clean":
+        raise Failure(Exit.STREAM_CUT, f"the stream was cut: {told['ended']}: {told['reason']}")
     if told["sha256"] != film.sha256:
         raise Failure(Exit.FAILED, f"the reader's SHA-256 is {told['sha256']}, the file's is {film.sha256}")
     seconds = max(told["seconds"], 1e-6)
@@ -130,6 +134,7 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film, s
             who, event = await stage.hear()
             if who is reader and "ended" in event:
                 told = event
+                meter.reach(told["received"])
             elif who is reader and "received" in event:
                 meter.reach(event["received"])
             elif who is writer and "holding" in event:

@@ -13,11 +13,13 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 REFRESH_SECONDS = 0.1
 PLAIN_STEP = 0.25
@@ -51,7 +53,7 @@ class Meter:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
+                _Rate(),
                 TimeElapsedColumn(),
                 console=Console(file=self.stream),
                 auto_refresh=False,
@@ -85,6 +87,14 @@ class Meter:
     def seconds(self) -> float:
         """Since the meter was entered."""
         return time.monotonic() - self._started
+
+
+class _Rate(ProgressColumn):
+    """The rate in the units of everything else here; rich's own column counts in thousands."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{size(speed)}/s" if speed else "")
 
 
 def size(count: float) -> str:
