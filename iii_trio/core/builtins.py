@@ -82,7 +82,7 @@ def list_channels(hub: Hub, asked: Asked) -> object:
                 "max_bytes": channel.max_bytes,
                 "expires_after_seconds": channel.expires_after_seconds,
                 "invocations": channel.invocations,
-                **hub.look(channel),
+                **hub.look(channel, asked.now),
             }
             for channel in hub.channels
         ]

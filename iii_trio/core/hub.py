@@ -63,7 +63,7 @@ class Hub:
         self.version = version
         self.started_at_ms = started_at_ms
         self.id = new_id()
-        self.look: Callable[[Channel], Mapping[str, JsonValue]] = lambda channel: {}
+        self.look: Callable[[Channel, float], Mapping[str, JsonValue]] = lambda channel, now: {}
         """What the shell knows of a channel's bytes (clause C7.1)."""
         self.sessions: dict[str, Session] = {}
         self.registry = Registry()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from typing import Protocol, assert_never
 
 import trio
@@ -22,7 +24,16 @@ from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
 from ..wire import Direction, Outcome, Ref
 from .flow import Flow
+from .look import as_row, look_at_channel
 from .report import Reporter
+
+
+@functools.cache
+def _version() -> str | None:
+    try:
+        return metadata.version("iii-trio")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 class Line(Protocol):
@@ -51,7 +62,8 @@ class Shell:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self.hub = Hub(config, new_id)
+        self.hub = Hub(config, new_id, version=_version(), started_at_ms=int(wall_clock() * 1000))
+        self.hub.look = lambda channel, now: as_row(look_at_channel(channel, self.flows.get(channel.id), now))
         self.buffer = ReadBuffer()
         self.lines: dict[str, Line] = {}
         self.flows: dict[str, Flow] = {}

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
-from .engine import Shell
+from ..core.channel import Channel
+from ..wire import JsonValue
+from .flow import Flow
+
+if TYPE_CHECKING:
+    from .engine import Shell
 
 
 @attrs.frozen
@@ -29,30 +36,34 @@ class ChannelView:
 
 def look_at_channels(shell: Shell, now: float) -> list[ChannelView]:
     """Every open channel, oldest first."""
-    views = []
-    for channel in shell.hub.channels:
-        flow = shell.flows.get(channel.id)
-        pipe = flow.pipe if flow is not None else None
-        waiting = ""
-        if pipe is not None and pipe.full:
-            waiting = "writer for reader"
-        elif pipe is not None and flow is not None and flow.reader is not None and not pipe.items_waiting:
-            waiting = "reader for writer"
-        views.append(
-            ChannelView(
-                id=channel.id,
-                phase=channel.life.phase.name.lower(),
-                owner=channel.owner,
-                writer=channel.writer,
-                reader=channel.reader,
-                age_seconds=now - channel.created_at,
-                idle_seconds=now - max(channel.touched_at, pipe.moved_at if pipe is not None else 0.0),
-                items_passed=pipe.items_passed if pipe is not None else 0,
-                bytes_passed=pipe.bytes_passed if pipe is not None else 0,
-                items_waiting=pipe.items_waiting if pipe is not None else 0,
-                bytes_waiting=pipe.bytes_waiting if pipe is not None else 0,
-                bytes_peak=pipe.bytes_peak if pipe is not None else 0,
-                waiting=waiting,
-            )
-        )
-    return views
+    return [look_at_channel(channel, shell.flows.get(channel.id), now) for channel in shell.hub.channels]
+
+
+def look_at_channel(channel: Channel, flow: Flow | None, now: float) -> ChannelView:
+    """One open channel; it has no flow before its first end is attached."""
+    pipe = flow.pipe if flow is not None else None
+    waiting = ""
+    if pipe is not None and pipe.full:
+        waiting = "writer for reader"
+    elif pipe is not None and flow is not None and flow.reader is not None and not pipe.items_waiting:
+        waiting = "reader for writer"
+    return ChannelView(
+        id=channel.id,
+        phase=channel.life.phase.name.lower(),
+        owner=channel.owner,
+        writer=channel.writer,
+        reader=channel.reader,
+        age_seconds=now - channel.created_at,
+        idle_seconds=now - max(channel.touched_at, pipe.moved_at if pipe is not None else 0.0),
+        items_passed=pipe.items_passed if pipe is not None else 0,
+        bytes_passed=pipe.bytes_passed if pipe is not None else 0,
+        items_waiting=pipe.items_waiting if pipe is not None else 0,
+        bytes_waiting=pipe.bytes_waiting if pipe is not None else 0,
+        bytes_peak=pipe.bytes_peak if pipe is not None else 0,
+        waiting=waiting,
+    )
+
+
+def as_row(view: ChannelView) -> dict[str, JsonValue]:
+    """A view as JSON."""
+    return attrs.asdict(view)
