@@ -5,15 +5,22 @@ from .lifecycles import check_lifecycle, draw_lifecycle, phases_that_reach
 from .network import Network
 from .schedule import seed_scheduler, seeded_schedule
 from .sim_stream import Conditions, SimStream
+from .simulation import History, HistoryStuck, play, simulate
+from .world import World
 
 __all__ = [
     "Conditions",
+    "History",
+    "HistoryStuck",
     "Network",
     "SimStream",
+    "World",
     "cancel_everywhere",
     "check_lifecycle",
     "draw_lifecycle",
     "phases_that_reach",
+    "play",
     "seed_scheduler",
     "seeded_schedule",
+    "simulate",
 ]

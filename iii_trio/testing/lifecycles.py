@@ -17,9 +17,7 @@ def phases_that_reach(goal: P, table: Table[P, C], without: Set[C] = frozenset()
     found = {goal}
     while True:
         more = {
-            phase
-            for phase, row in table.items()
-            if any(to in found for cue, to in row.items() if cue not in without)
+            phase for phase, row in table.items() if any(to in found for cue, to in row.items() if cue not in without)
         }
         if more <= found:
             return found

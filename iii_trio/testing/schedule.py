@@ -41,7 +41,9 @@ def seeded_schedule(seed: int) -> Iterator[bool]:
     """For the length of the block (around `trio.run`), the schedule follows from `seed`; whether it does."""
     scheduler = _scheduler()
     if scheduler is None:
-        warnings.warn(f"trio {trio.__version__} has no scheduler that can be seeded: runs will not repeat", stacklevel=3)
+        warnings.warn(
+            f"trio {trio.__version__} has no scheduler that can be seeded: runs will not repeat", stacklevel=3
+        )
         yield False
         return
     choices: Random = getattr(scheduler, _RANDOM)

@@ -28,7 +28,9 @@ async def test_a_simulated_stream_keeps_trios_stream_contract() -> None:
     assert isinstance(network.pair()[0], ReadsNow)
 
 
-async def test_with_no_delay_bytes_arrive_without_a_task_and_without_time(autojump_clock: trio.testing.MockClock) -> None:
+async def test_with_no_delay_bytes_arrive_without_a_task_and_without_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     near, far = Network().pair()
     assert near.write_now([b"ab", b"cd"]) == 4
     assert await far.receive_some() == b"abcd"

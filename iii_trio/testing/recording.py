@@ -1,0 +1,170 @@
+"""What a worker and its engine say to each other, noted: decoded events, not bytes, which differ without meaning to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, final
+
+import attrs
+import trio
+
+from ..transport.link import Address, End, Identity, Link, ReadingEnd, WritingEnd
+from ..wire import Ref, decode
+
+Note: TypeAlias = Callable[..., None]
+
+
+@final
+@attrs.define(eq=False)
+class _Then:
+    """A task status that hands on what was started."""
+
+    then: Callable[[Any], None]
+
+    def started(self, value: Any = None) -> None:
+        self.then(value)
+
+
+@final
+@attrs.define(eq=False)
+class RecordedAddress:
+    """An `Address` that notes what goes through it, under a name. It adds no checkpoints: the schedule stays as it is."""
+
+    inner: Address
+    name: str
+    note: Note
+
+    def __str__(self) -> str:
+        return str(self.inner)
+
+    async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
+        """As `Address.connect`."""
+
+        def started(link: Link) -> None:
+            self.note(self.name, "connected")
+            task_status.started(_RecordedLink(link, self.name, self.note))
+
+        try:
+            await self.inner.connect(task_status=_Then(started))
+        finally:
+            self.note(self.name, "disconnected")
+
+    async def attach_writer(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
+    ) -> None:
+        """As `Address.attach_writer`."""
+
+        def started(end: WritingEnd) -> None:
+            self.note(self.name, "attached the writer of", ref.channel_id)
+            task_status.started(_RecordedWriter(end, self.name, ref.channel_id, self.note))
+
+        await self.inner.attach_writer(ref, identity, task_status=_Then(started))
+
+    async def attach_reader(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
+    ) -> None:
+        """As `Address.attach_reader`."""
+
+        def started(end: ReadingEnd) -> None:
+            self.note(self.name, "attached the reader of", ref.channel_id)
+            task_status.started(_RecordedReader(end, self.name, ref.channel_id, self.note))
+
+        await self.inner.attach_reader(ref, identity, task_status=_Then(started))
+
+
+def _shown(message: bytes) -> str:
+    decoded = decode(message)
+    about = (getattr(decoded, field, None) for field in ("function_id", "invocation_id", "channel_id", "outcome"))
+    return " ".join([type(decoded).__name__, *(str(value) for value in about if value is not None)])
+
+
+def _size(item: bytes | str) -> str:
+    return f"{len(item)} {'characters' if isinstance(item, str) else 'bytes'}"
+
+
+@final
+@attrs.define(eq=False)
+class _RecordedLink:
+    inner: Link
+    name: str
+    note: Note
+
+    async def receive(self) -> bytes | None:
+        message = await self.inner.receive()
+        self.note(self.name, "heard", _shown(message) if message is not None else "the end")
+        return message
+
+    def send(self, message: bytes) -> None:
+        self.note(self.name, "said", _shown(message))
+        self.inner.send(message)
+
+    async def wait_room(self) -> None:
+        await self.inner.wait_room()
+
+    def close(self, reason: str = "") -> None:
+        self.inner.close(reason)
+
+    @property
+    def ended(self) -> End | None:
+        return self.inner.ended
+
+
+@final
+@attrs.define(eq=False)
+class _RecordedWriter:
+    inner: WritingEnd
+    name: str
+    channel_id: str
+    note: Note
+
+    async def put(self, item: bytes | str) -> None:
+        await self.inner.put(item)
+        self.note(self.name, "put", _size(item), "into", self.channel_id)
+
+    async def wait_room(self) -> None:
+        await self.inner.wait_room()
+
+    async def close(self) -> None:
+        self.note(self.name, "closes", self.channel_id)
+        await self.inner.close()
+        self.note(self.name, "has closed", self.channel_id)
+
+    def abort(self, reason: str, code: str | None = None) -> None:
+        self.note(self.name, "aborts", self.channel_id, reason)
+        self.inner.abort(reason, code)
+
+    @property
+    def ended(self) -> End | None:
+        return self.inner.ended
+
+    async def wait_ended(self) -> End:
+        return await self.inner.wait_ended()
+
+
+@final
+@attrs.define(eq=False)
+class _RecordedReader:
+    inner: ReadingEnd
+    name: str
+    channel_id: str
+    note: Note
+
+    async def take(self) -> bytes | str:
+        try:
+            item = await self.inner.take()
+        except (trio.EndOfChannel, trio.BrokenResourceError) as error:
+            self.note(self.name, "is told that", self.channel_id, "ended:", str(error) or "cleanly")
+            raise
+        self.note(self.name, "took", _size(item), "from", self.channel_id)
+        return item
+
+    def cancel(self, reason: str, code: str | None = None) -> None:
+        self.note(self.name, "cancels", self.channel_id, reason)
+        self.inner.cancel(reason, code)
+
+    @property
+    def ended(self) -> End | None:
+        return self.inner.ended
+
+    async def wait_ended(self) -> End:
+        return await self.inner.wait_ended()

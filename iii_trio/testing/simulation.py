@@ -1,0 +1,161 @@
+"""Whole histories in virtual time: the same seed, the same history, event for event."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+import trio
+import trio.testing
+
+from ..config import EngineConfig
+from ..core.channels import Ended
+from .schedule import seed_scheduler, seeded_schedule
+from .sim_stream import Conditions
+from .world import World, open_world
+
+Scenario: TypeAlias = Callable[[World], Awaitable[object]]
+
+MOST_SECONDS: Final = 100_000.0
+MOST_STEPS: Final = 1_000_000
+_LINES_SHOWN: Final = 30
+
+
+@attrs.frozen
+class History:
+    """What happened."""
+
+    seed: int
+    value: Any = attrs.field(repr=False)
+    """What the scenario gave back."""
+    transcript: tuple[str, ...] = attrs.field(repr=False)
+    """What happened, in order: virtual seconds, then who did what."""
+    ended: tuple[Ended, ...] = attrs.field(repr=False)
+    """The channels that ended, oldest first."""
+    steps: int
+    """How often a task was run."""
+    seconds: float
+    """Virtual seconds."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.transcript)
+
+
+class HistoryStuck(AssertionError):
+    """A history that did not end: everybody waited for ever (deadlock), or somebody never waited (livelock)."""
+
+
+@final
+class _Steps(trio.abc.Instrument):
+    """Counts steps; cancels a scope when there were too many. No deadline comes while virtual time stands still."""
+
+    def __init__(self, most: int, scope: trio.CancelScope) -> None:
+        self.count = 0
+        self._most = most
+        self._scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+        if self.count >= self._most:
+            self._scope.cancel()
+
+
+def simulate(
+    scenario: Scenario,
+    seed: int = 0,
+    *,
+    conditions: Conditions | None = None,
+    config: EngineConfig | None = None,
+    most_seconds: float = MOST_SECONDS,
+    most_steps: int = MOST_STEPS,
+    transcript: bool = True,
+    dissolve: bool = True,
+) -> History:
+    """Run `scenario(world)` in a `trio.run` of its own: an engine, workers and a network, in virtual time, from `seed`.
+
+    The network is like `conditions` where a connection says nothing else. When the scenario returns, its workers are
+    ended, and it is checked that the engine then holds nothing (unless `dissolve` is False).
+
+    Raises what the scenario raises, with the last lines of the transcript as a note; HistoryStuck if it is not over
+    after `most_seconds` of virtual time or `most_steps` steps; AssertionError if something is left in the engine.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # what it would finalise, and when, does not follow from the seed
+    try:
+        with seeded_schedule(seed):
+            return trio.run(
+                _played,
+                scenario,
+                seed,
+                {
+                    "conditions": conditions,
+                    "config": config,
+                    "most_seconds": most_seconds,
+                    "most_steps": most_steps,
+                    "transcript": transcript,
+                    "dissolve": dissolve,
+                },
+                clock=trio.testing.MockClock(autojump_threshold=0),
+            )
+    finally:
+        if collecting:
+            gc.enable()
+
+
+async def _played(scenario: Scenario, seed: int, options: dict[str, Any]) -> History:
+    return await play(scenario, seed, **options)
+
+
+async def play(
+    scenario: Scenario,
+    seed: int,
+    *,
+    conditions: Conditions | None = None,
+    config: EngineConfig | None = None,
+    most_seconds: float = MOST_SECONDS,
+    most_steps: int = MOST_STEPS,
+    transcript: bool = True,
+    dissolve: bool = True,
+) -> History:
+    """As `simulate`, within a run of yours on a MockClock that jumps: for many histories in one run.
+
+    They repeat if the run is within `seeded_schedule`, and nothing else goes on in it.
+    """
+    seed_scheduler(seed)
+    enough = trio.CancelScope()
+    steps = _Steps(most_steps, enough)
+    world: World | None = None
+    value: Any = None
+    began = trio.current_time()
+    trio.lowlevel.add_instrument(steps)
+    try:
+        with enough, trio.move_on_after(most_seconds) as patience:
+            async with open_world(seed, conditions, config) as world:
+                if not transcript:
+                    world.transcript = None
+                value = await scenario(world)
+                seconds = world.now
+                if dissolve:
+                    await world.dissolve()
+                ended = tuple(world.ended)
+        if enough.cancelled_caught:
+            raise HistoryStuck(f"the history was not over after {most_steps} steps, at {_now(began)}")
+        if patience.cancelled_caught:
+            raise HistoryStuck(f"the history was not over after {most_seconds:g} virtual seconds")
+    except Exception as error:
+        error.add_note(f"in the history of seed {seed}, at {_now(began)}")
+        if world is not None and world.transcript:
+            error.add_note("its last events:\n  " + "\n  ".join(world.transcript[-_LINES_SHOWN:]))
+        raise
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+    assert world is not None
+    for channel in ended:
+        world.note("channel", channel.id, "ended:", channel.outcome, channel.reason)
+    return History(seed, value, tuple(world.transcript or ()), ended, steps.count, seconds)
+
+
+def _now(began: float) -> str:
+    return f"{trio.current_time() - began:.6f} virtual seconds"

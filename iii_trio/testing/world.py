@@ -1,0 +1,250 @@
+"""A simulated world: one engine, the workers around it, the network between them, and what can go wrong."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from random import Random
+from typing import Any, Literal, TypeAlias, final
+
+import attrs
+import trio
+import trio.testing
+
+from ..config import EngineConfig
+from ..core.channels import Ended
+from ..embed import Engine, open_engine, open_worker
+from ..errors import ConnectionFailed
+from ..nursery import open_service_nursery
+from ..transport.link import Address, Identity, Link, ReadingEnd, WritingEnd
+from ..wire import Ref
+from ..worker import Worker
+from .network import Network
+from .recording import RecordedAddress
+from .sim_stream import Conditions, SimStream
+
+Over: TypeAlias = Literal["network", "memory"]
+Program: TypeAlias = Callable[[Worker], Awaitable[object]]
+
+
+@attrs.define(eq=False)
+class _Job:
+    """A worker that the world runs, so that it can be crashed and started again."""
+
+    name: str
+    program: Program
+    over: Over
+    conditions: dict[str, Any]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
+@final
+class World:
+    """What a scenario acts in. Made by `simulate` and `play`; everything random in it follows from the seed.
+
+    `random` is the scenario's own. `nursery` is for its tasks; it ends with the history.
+    """
+
+    def __init__(self, seed: int, conditions: Conditions | None, config: EngineConfig, nursery: trio.Nursery) -> None:
+        root = Random(seed)
+        self.random = Random(root.getrandbits(64))
+        self.network = Network(root.getrandbits(64), conditions)
+        self.config = config
+        self.nursery = nursery
+        self.transcript: list[str] | None = []
+        """What happened, in order, as text; None if it is not wanted."""
+        self._ids = Random(root.getrandbits(64))
+        self._began = trio.current_time()
+        self._engine: Engine | None = None
+        self._engine_scope = trio.CancelScope()
+        self._engine_gone = trio.Event()
+        self._ended: list[Ended] = []
+        self._jobs: dict[str, _Job] = {}
+
+    # --- what happens
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the history began."""
+        return trio.current_time() - self._began
+
+    def note(self, *facts: object) -> None:
+        """Add a line to the transcript."""
+        if self.transcript is not None:
+            self.transcript.append(f"{self.now:.6f} {' '.join(map(str, facts))}")
+
+    async def settle(self) -> None:
+        """Wait until nobody has anything to do but wait for time. Takes no virtual time."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    def new_id(self) -> str:
+        """An id as a UUID, from the seed."""
+        return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
+
+    # --- the engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs. Raises ConnectionFailed while none does."""
+        if self._engine is None:
+            raise ConnectionFailed("the simulated engine does not run")
+        return self._engine
+
+    @property
+    def ended(self) -> list[Ended]:
+        """The channels that ended, oldest first, of this engine and of those before it."""
+        return self._ended + (self._engine.ended_channels() if self._engine is not None else [])
+
+    async def start_engine(self) -> None:
+        """Start the engine."""
+        await self.nursery.start(self._run_engine)
+        self.note("the engine runs")
+
+    async def stop_engine(self, *, crash: bool = False) -> None:
+        """Stop the engine: in order, or as a process that is killed, whose sockets its kernel closes."""
+        self.note("the engine", "crashes" if crash else "stops")
+        if crash:
+            for _, far in self.network.connections():
+                far.close()
+        self._engine_scope.cancel()
+        await self._engine_gone.wait()
+
+    async def restart_engine(self, *, crash: bool = False) -> None:
+        """Stop the engine and start another one."""
+        await self.stop_engine(crash=crash)
+        await self.start_engine()
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
+        """Serve a connection that was dialled; without an engine, it is reset."""
+        if self._engine is not None:
+            await self._engine.serve_stream(stream, peer=peer)
+        elif isinstance(stream, SimStream):
+            stream.reset()
+
+    async def _run_engine(self, *, task_status: trio.TaskStatus[None]) -> None:
+        self._engine_gone = trio.Event()
+        with trio.CancelScope() as self._engine_scope:
+            async with open_engine(self.config, new_id=self.new_id) as engine:
+                self._engine = engine
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._engine = None
+        self._ended += engine.ended_channels()
+        self._engine_gone.set()
+
+    # --- workers
+
+    def address(self, name: str, over: Over = "network", **conditions: Any) -> Address:
+        """How a worker of this name reaches the engine, whichever runs. `conditions` are those of `Conditions`."""
+        inner: Address = _InMemory(self) if over == "memory" else self.network.address(self, name, **conditions)
+        return RecordedAddress(inner, name, self.note) if self.transcript is not None else inner
+
+    def open_worker(self, name: str, over: Over = "network", **conditions: Any) -> AbstractAsyncContextManager[Worker]:
+        """A worker, for the length of the block. Functions that are not async run inline: threads have no virtual time."""
+        return open_worker(
+            self.address(name, over, **conditions),
+            name=name,
+            new_id=self.new_id,
+            rng=Random(self._ids.getrandbits(64)),
+            run_sync=_run_inline,
+        )
+
+    async def start_worker(
+        self, name: str, program: Program | None = None, over: Over = "network", **conditions: Any
+    ) -> Worker:
+        """Run a worker in a task of the world's: `program` (without one, it serves until it is crashed).
+
+        Gives it back once it is connected. Raises as `open_worker` does.
+        """
+        self._jobs[name] = _Job(name, program or _serve_for_ever, over, conditions)
+        return await self.restart_worker(name)
+
+    async def restart_worker(self, name: str) -> Worker:
+        """Start a worker anew that has crashed, or is done."""
+        job = self._jobs[name]
+        job.scope = trio.CancelScope()
+        worker: Worker = await self.nursery.start(self._live, job)
+        return worker
+
+    async def _live(self, job: _Job, *, task_status: trio.TaskStatus[Worker]) -> None:
+        with job.scope:
+            async with self.open_worker(job.name, job.over, **job.conditions) as worker:
+                task_status.started(worker)
+                await job.program(worker)
+
+    def crash_worker(self, name: str) -> None:
+        """End a worker as a process that is killed: its kernel closes its sockets, it says nothing more."""
+        self.note(name, "crashes")
+        for near, _ in self.network.connections(name):
+            near.close()
+        self._jobs[name].scope.cancel()
+
+    # --- the end
+
+    async def dissolve(self) -> None:
+        """Heal the network, end every worker, and check that the engine then holds nothing (clause C4.7).
+
+        Raises AssertionError if it does, with what it holds.
+        """
+        for name in {near.name[:-1] for near, _ in self.network.connections()}:
+            self.network.heal(name)
+        for job in self._jobs.values():
+            job.scope.cancel()
+        if self._engine is None:
+            return
+        channels = self.config.channels
+        await trio.sleep(max(self.config.patience.dead_peer_seconds, channels.expires_after_seconds or 0.0) + 60)
+        held = attrs.asdict(self.engine.statistics())
+        if any(held.values()):
+            raise AssertionError(f"after everybody has left, the engine holds {held}")
+
+
+@asynccontextmanager
+async def open_world(
+    seed: int, conditions: Conditions | None = None, config: EngineConfig | None = None
+) -> AsyncIterator[World]:
+    """A world with a running engine, for the length of the block."""
+    async with open_service_nursery() as nursery:
+        world = World(seed, conditions, config or EngineConfig(), nursery)
+        try:
+            await nursery.start(world.network.run)
+            await world.start_engine()
+            yield world
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _serve_for_ever(worker: Worker) -> None:
+    await trio.sleep_forever()
+
+
+async def _run_inline(handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    await trio.lowlevel.checkpoint()
+    return handler(**arguments)
+
+
+@final
+@attrs.define(eq=False)
+class _InMemory:
+    """The engine of a world, from within its process, whichever runs."""
+
+    world: World
+
+    def __str__(self) -> str:
+        return "the simulated engine"
+
+    async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
+        await self.world.engine.address.connect(task_status=task_status)
+
+    async def attach_writer(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
+    ) -> None:
+        await self.world.engine.address.attach_writer(ref, identity, task_status=task_status)
+
+    async def attach_reader(
+        self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
+    ) -> None:
+        await self.world.engine.address.attach_reader(ref, identity, task_status=task_status)
