@@ -1,0 +1,409 @@
+"""The ledger of channels: who may attach what, what ends one, what is left behind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iii_trio.config import ChannelDefaults, EngineConfig, Limits
+from iii_trio.core.channel import Channel, Cue, Phase
+from iii_trio.core.channels import Refused
+from iii_trio.core.effects import EndChannel, SealPipe
+from iii_trio.wire import FEATURE, Direction, Outcome
+
+from .conversation import Conversation, Peer
+
+
+class Harbour(Conversation):
+    """A conversation with a worker that makes channels, and one that uses them."""
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        super().__init__(config)
+        self.owner = self.join("owner")
+        self.user = self.join("user")
+
+    def create(self, by: Peer | None = None, **given: Any) -> Channel:
+        refs = (by or self.owner).ask("engine::channels::create", given)
+        assert refs["writer"]["channel_id"] == refs["reader"]["channel_id"]
+        channel = self.hub.channels.get(refs["writer"]["channel_id"])
+        assert channel is not None
+        return channel
+
+    def attach(self, channel: Channel, direction: Direction, holder: Peer | None = None) -> Channel | Refused:
+        key = channel.read_key if direction is Direction.READ else channel.write_key
+        session = holder.session if holder is not None else None
+        return self.hub.channels.attach(channel.id, key, direction, self.now, session)
+
+    def take(self, channel: Channel, *cues: Cue, reason: str = "because") -> None:
+        for cue in cues:
+            self.act(self.hub.channels.take(channel.id, cue, reason, self.now))
+
+    def outcomes(self) -> list[tuple[str, Outcome]]:
+        return [(effect.channel, effect.outcome) for effect in self.effects if isinstance(effect, EndChannel)]
+
+
+def flowing(harbour: Harbour, writer: Peer | None = None, reader: Peer | None = None) -> Channel:
+    channel = harbour.create()
+    assert harbour.attach(channel, Direction.WRITE, writer) is channel
+    assert harbour.attach(channel, Direction.READ, reader) is channel
+    return channel
+
+
+# --- C1
+
+
+def test_C1_2_the_two_refs_share_the_id_and_have_different_keys() -> None:
+    harbour = Harbour()
+    refs = harbour.owner.ask("engine::channels::create", {})
+    assert refs["writer"].keys() == refs["reader"].keys() == {"channel_id", "access_key", "direction"}
+    assert refs["writer"]["channel_id"] == refs["reader"]["channel_id"]
+    assert refs["writer"]["access_key"] != refs["reader"]["access_key"]
+    assert (refs["writer"]["direction"], refs["reader"]["direction"]) == ("write", "read")
+
+
+@pytest.mark.parametrize(
+    ("given_", "items"),
+    [
+        ({}, 64),
+        ({"buffer_size": None}, 64),
+        ({"buffer_size": 0}, 1),
+        ({"buffer_size": 9}, 9),
+        ({"buffer_size": 5000}, 1024),
+    ],
+)
+def test_C1_4_the_pipe_is_bounded_by_items(given_: dict[str, Any], items: int) -> None:
+    assert Harbour().create(**given_).buffer_size == items
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "64", [], True])
+def test_C1_4_a_bound_that_is_none_is_refused(size: object) -> None:
+    harbour = Harbour()
+    error = harbour.owner.ask("engine::channels::create", {"buffer_size": size})
+    assert error["code"] == "deserialization_error"
+    assert error["message"].startswith("Failed to deserialize input for engine::channels::create: buffer_size: ")
+    assert len(harbour.hub.channels) == 0
+
+
+def test_C1_5_a_session_has_a_limit_of_channels_and_gets_room_again() -> None:
+    harbour = Harbour(EngineConfig(limits=Limits(channels_per_session=2)))
+    first, _ = harbour.create(), harbour.create()
+    assert harbour.owner.ask("engine::channels::create")["code"] == "channel_limit_reached"
+    harbour.create(harbour.user)
+    harbour.attach(first, Direction.WRITE)
+    harbour.take(first, Cue.WRITER_LOST)
+    harbour.create()
+
+
+def test_C1_5_the_engine_has_a_limit_of_channels_for_all() -> None:
+    harbour = Harbour(EngineConfig(limits=Limits(channels_per_session=1, channels=3)))
+    module = harbour.join("module", in_process=True)
+    harbour.create(module)
+    harbour.create(module)
+    harbour.create()
+    assert harbour.user.ask("engine::channels::create")["code"] == "channel_limit_reached"
+
+
+def test_no_new_channels_while_the_engine_drains() -> None:
+    harbour = Harbour()
+    harbour.hub.drain()
+    assert harbour.owner.ask("engine::channels::create")["code"] == "engine_draining"
+
+
+# --- C2
+
+
+def test_C2_1_a_second_claimant_is_refused_and_disturbs_nothing() -> None:
+    harbour = Harbour()
+    channel = flowing(harbour, writer=harbour.owner)
+    for direction in Direction:
+        refused = harbour.attach(channel, direction, harbour.user)
+        assert isinstance(refused, Refused) and refused.status == 409
+    assert channel.life.phase is Phase.FLOWING
+    assert channel.writer == harbour.owner.id and not harbour.user.session.held_readers
+
+
+def test_C2_1_unknown_ids_and_keys_are_404_and_the_other_direction_403() -> None:
+    harbour = Harbour()
+    channel = harbour.create()
+    attach = harbour.hub.channels.attach
+
+    def status(channel_id: str, key: str, direction: Direction) -> int:
+        refused = attach(channel_id, key, direction, 0.0, None)
+        assert isinstance(refused, Refused)
+        return refused.status
+
+    assert status("nope", channel.read_key, Direction.READ) == 404
+    assert status(channel.id, "nope", Direction.READ) == 404
+    assert status(channel.id, "", Direction.WRITE) == 404
+    assert status(channel.id, "ключ", Direction.WRITE) == 404
+    assert status(channel.id, channel.write_key, Direction.READ) == 403
+    assert status(channel.id, channel.read_key, Direction.WRITE) == 403
+    assert channel.life.phase is Phase.ALLOCATED
+
+
+def test_C2_1_a_late_comer_with_a_key_is_told_how_it_ended_until_that_is_forgotten() -> None:
+    harbour = Harbour(EngineConfig(channels=ChannelDefaults(ended_remembered=2)))
+    channel = flowing(harbour)
+    harbour.take(channel, Cue.WRITER_ABORTED, reason="enough")
+    for direction in Direction:
+        refused = harbour.attach(channel, direction)
+        assert isinstance(refused, Refused) and refused.status == 410
+        assert json.loads(refused.body) == {"outcome": "aborted", "reason": "enough", "code": None}
+    wrong = harbour.hub.channels.attach(channel.id, "nope", Direction.READ, 0.0, None)
+    assert isinstance(wrong, Refused) and wrong.status == 404
+    for _ in range(2):
+        harbour.take(flowing(harbour), Cue.WRITER_LOST)
+    refused = harbour.attach(channel, Direction.READ)
+    assert isinstance(refused, Refused) and refused.status == 404
+    assert len(harbour.hub.channels.ended()) == 2
+
+
+def test_C2_3_a_channel_whose_other_end_never_comes_expires() -> None:
+    harbour = Harbour(EngineConfig(channels=ChannelDefaults(expires_after_seconds=10)))
+    idle, waiting = harbour.create(), harbour.create()
+    harbour.attach(waiting, Direction.READ)
+    harbour.wait(9.9)
+    assert not harbour.outcomes()
+    harbour.wait(0.1)
+    assert harbour.outcomes() == [(waiting.id, Outcome.EXPIRED)]
+    assert harbour.hub.channels.ended()[0].reason == "no writer came within 10 s"
+    assert harbour.hub.channels.get(idle.id) is idle
+
+
+def test_C2_3_activity_puts_it_off_and_the_other_end_ends_it() -> None:
+    harbour = Harbour(EngineConfig(channels=ChannelDefaults(expires_after_seconds=10)))
+    channel = harbour.create()
+    harbour.attach(channel, Direction.WRITE)
+    for _ in range(3):
+        harbour.wait(9)
+        harbour.hub.channels.touch(channel.id, harbour.now)
+    assert not harbour.outcomes()
+    harbour.attach(channel, Direction.READ)
+    harbour.wait(1000)
+    assert not harbour.outcomes() and harbour.hub.next_due() is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "seconds"), [({}, 300.0), ({"expires_after_ms": 1500}, 1.5), ({"expires_after_ms": None}, None)]
+)
+def test_C8_4_the_time_to_wait_is_said_by_the_creator(given_: dict[str, Any], seconds: float | None) -> None:
+    harbour = Harbour()
+    channel = harbour.create(**given_)
+    assert channel.expires_after_seconds == seconds
+    harbour.attach(channel, Direction.WRITE)
+    harbour.wait(1e6)
+    assert harbour.outcomes() == ([] if seconds is None else [(channel.id, Outcome.EXPIRED)])
+
+
+def test_C2_4_a_writer_that_closes_before_any_reader_is_sealed_and_drains_to_its_reader() -> None:
+    harbour = Harbour()
+    channel = harbour.create()
+    harbour.attach(channel, Direction.WRITE)
+    harbour.take(channel, Cue.WRITER_CLOSED)
+    assert SealPipe(channel.id) in harbour.effects and channel.life.phase is Phase.SEALED
+    harbour.attach(channel, Direction.READ)
+    harbour.take(channel, Cue.READER_FINISHED)
+    assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
+
+
+# --- C4
+
+
+def test_C4_5_a_sessions_end_ends_its_writers_then_its_readers_then_what_it_owns() -> None:
+    harbour = Harbour()
+    owned = harbour.create()
+    writing = harbour.create(harbour.user)
+    reading = harbour.create(harbour.user)
+    harbour.attach(reading, Direction.READ, harbour.owner)
+    harbour.attach(writing, Direction.WRITE, harbour.owner)
+    harbour.owner.leave("it closed with 1000")
+    assert harbour.outcomes() == [
+        (writing.id, Outcome.WRITER_LOST),
+        (reading.id, Outcome.READER_LOST),
+        (owned.id, Outcome.OWNER_LOST),
+    ]
+    assert {ended.reason for ended in harbour.hub.channels.ended()} == {
+        f"worker 'owner' ({owned.owner}) is gone: it closed with 1000"
+    }
+    assert not harbour.user.session.owned
+
+
+@pytest.mark.parametrize("reader_there", [True, False])
+def test_C4_5_a_stream_closed_by_its_writer_outlives_its_owner(reader_there: bool) -> None:
+    harbour = Harbour()
+    channel = harbour.create()
+    harbour.attach(channel, Direction.WRITE, harbour.owner)
+    if reader_there:
+        harbour.attach(channel, Direction.READ, harbour.user)
+    harbour.take(channel, Cue.WRITER_CLOSED)
+    harbour.owner.leave()
+    assert not harbour.outcomes() and channel.owner is None
+    if not reader_there:
+        harbour.attach(channel, Direction.READ, harbour.user)
+    harbour.take(channel, Cue.READER_FINISHED)
+    assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
+
+
+def test_C4_5_the_channels_end_before_the_calls_fail() -> None:
+    harbour = Harbour()
+    harbour.owner.offer("tide::next")
+    channel = harbour.create()
+    harbour.user.call("tide::next")
+    harbour.effects.clear()
+    harbour.owner.leave()
+    kinds = [type(effect).__name__ for effect in harbour.effects]
+    assert kinds.index("EndChannel") < kinds.index("Send")
+    assert harbour.outcomes() == [(channel.id, Outcome.OWNER_LOST)]
+
+
+def test_C4_7_every_channel_has_one_outcome_and_is_forgotten() -> None:
+    harbour = Harbour()
+    channel = flowing(harbour, writer=harbour.owner, reader=harbour.user)
+    harbour.take(channel, Cue.READER_CANCELLED, Cue.WRITER_LOST, Cue.READER_LOST, Cue.OWNER_LEFT, Cue.ENGINE_CLOSED)
+    harbour.owner.leave()
+    harbour.user.leave()
+    assert harbour.outcomes() == [(channel.id, Outcome.READER_CANCELLED)]
+    assert len(harbour.hub.channels) == 0
+    for session in (harbour.owner.session, harbour.user.session):
+        assert not session.owned and not session.held_readers and not session.held_writers
+
+
+def test_C4_8_a_late_cue_for_a_forgotten_channel_is_harmless() -> None:
+    harbour = Harbour()
+    channel = flowing(harbour)
+    harbour.take(channel, Cue.WRITER_CLOSED, Cue.WRITER_CLOSED, Cue.WRITER_LOST, Cue.READER_FINISHED, Cue.WRITER_LOST)
+    assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
+    assert harbour.hub.channels.take("nope", Cue.WRITER_LOST, "", 0.0) == []
+
+
+def test_C4_7_an_engine_that_closes_ends_every_channel() -> None:
+    harbour = Harbour()
+    channels = [harbour.create(), flowing(harbour, harbour.owner, harbour.user)]
+    harbour.act(harbour.hub.close("bye", harbour.now))
+    assert harbour.outcomes() == [(channel.id, Outcome.ENGINE_CLOSED) for channel in channels]
+    assert not harbour.hub.sessions
+    assert {hang_up.code for hang_up in harbour.hung_up.values()} == {1012}
+
+
+# --- C7 and C8
+
+
+def test_C7_1_open_channels_are_listed_with_owner_holders_phase_and_age_and_without_keys() -> None:
+    harbour = Harbour()
+    channel = flowing(harbour, writer=harbour.user)
+    harbour.wait(3)
+    harbour.hub.look = lambda channel, now: {"bytes_passed": 17}
+    listed = harbour.user.ask("engine::channels::list")
+    assert listed == {
+        "channels": [
+            {
+                "id": channel.id,
+                "phase": "flowing",
+                "owner": harbour.owner.id,
+                "owner_name": "owner",
+                "writer": harbour.user.id,
+                "writer_name": "user",
+                "reader": None,
+                "reader_name": None,
+                "age_seconds": 3.0,
+                "idle_seconds": 3.0,
+                "buffer_size": 64,
+                "max_bytes": 1024 * 1024,
+                "expires_after_seconds": 300.0,
+                "invocations": [],
+                "bytes_passed": 17,
+            }
+        ]
+    }
+    assert channel.read_key not in json.dumps(listed) and channel.write_key not in json.dumps(listed)
+
+
+def test_C7_2_ended_channels_are_listed_latest_first_with_their_cause() -> None:
+    harbour = Harbour()
+    first, second = flowing(harbour), flowing(harbour)
+    harbour.wait(2)
+    harbour.take(first, Cue.WRITER_LOST, reason="the cable")
+    harbour.wait(1)
+    harbour.take(second, Cue.READER_CANCELLED, reason="enough")
+    rows = harbour.user.ask("engine::channels::ended")["channels"]
+    assert [(row["id"], row["outcome"], row["reason"]) for row in rows] == [
+        (second.id, "reader_cancelled", "enough"),
+        (first.id, "writer_lost", "the cable"),
+    ]
+    assert (rows[1]["lasted_seconds"], rows[1]["ended_seconds_ago"], rows[1]["owner"]) == (2.0, 1.0, harbour.owner.id)
+    assert harbour.user.ask("engine::channels::ended", {"limit": 1})["channels"] == rows[:1]
+    assert harbour.user.ask("engine::channels::ended", {"limit": -1})["code"] == "deserialization_error"
+
+
+def test_C8_3_owner_and_holders_are_told_once_if_they_understand_it() -> None:
+    harbour = Harbour()
+    ours = harbour.connect()
+    ours.register("ours", features=[FEATURE])
+    ours.hears()
+    channel = harbour.create(ours)
+    harbour.attach(channel, Direction.WRITE, ours)
+    harbour.attach(channel, Direction.READ, harbour.user)
+    harbour.take(channel, Cue.WRITER_ABORTED, reason="enough")
+    assert ours.hears() == [
+        {"type": "channelended", "channel_id": channel.id, "outcome": "aborted", "reason": "enough"}
+    ]
+    assert harbour.user.hears() == []
+
+
+def test_C8_2_only_the_channel_secret_names_a_holder() -> None:
+    harbour = Harbour()
+    session = harbour.owner.session
+    assert harbour.hub.by_secret(session.id, session.channel_secret) is session
+    assert harbour.hub.by_secret(session.id, session.reattach_token) is None
+    assert harbour.hub.by_secret("nobody", session.channel_secret) is None
+    harbour.owner.leave()
+    assert harbour.hub.by_secret(session.id, session.channel_secret) is None
+
+
+# --- any history
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("create"), st.integers(0, 1)),
+    st.tuples(st.just("attach"), st.integers(0, 5), st.sampled_from(Direction), st.integers(0, 2)),
+    st.tuples(st.just("cue"), st.integers(0, 5), st.sampled_from([cue for cue in Cue if "ATTACHED" not in cue.name])),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 100.0, 400.0])),
+    st.tuples(st.just("leave"), st.integers(0, 1)),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_C4_7_after_any_history_nothing_is_left(steps: list[tuple[Any, ...]]) -> None:
+    harbour = Harbour()
+    peers = [harbour.owner, harbour.user]
+    made: list[Channel] = []
+    for step in steps:
+        match step:
+            case ("create", who) if peers[who].id in harbour.hub.sessions:
+                made.append(harbour.create(peers[who]))
+            case ("attach", which, direction, who) if which < len(made):
+                holder = peers[who] if who < 2 and peers[who].id in harbour.hub.sessions else None
+                harbour.attach(made[which], direction, holder)
+            case ("cue", which, cue) if which < len(made):
+                harbour.take(made[which], cue)
+            case ("wait", seconds):
+                harbour.wait(seconds)
+            case ("leave", who):
+                peers[who].leave()
+        for session in harbour.hub.sessions.values():
+            for channel_id in session.owned | session.held_readers | session.held_writers:
+                channel = harbour.hub.channels.get(channel_id)
+                assert channel is not None and session.id in (channel.owner, channel.reader, channel.writer)
+        ended = [channel_id for channel_id, _ in harbour.outcomes()]
+        assert len(set(ended)) == len(ended)
+        assert {channel.id for channel in harbour.hub.channels} == {each.id for each in made} - set(ended)
+    harbour.act(harbour.hub.close("bye", harbour.now))
+    assert len(harbour.hub.channels) == 0
+    assert {channel_id for channel_id, _ in harbour.outcomes()} == {channel.id for channel in made}
+    assert {ended.id for ended in harbour.hub.channels.ended()} == {channel.id for channel in made}
+    harbour.wait(1000)
+    assert harbour.hub.next_due() is None
