@@ -40,12 +40,15 @@ class _SocketLine:
         self._websocket: WebSocket | None = None
         self._session: Session | None = None
         self._hung_up: str | None = None
+        self._over: str | None = None
 
     # --- as the connection's occupant
 
     def opened(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._session = self._shell.connected(self, peer=self._peer, in_process=False)
+        if self._over is not None:  # already the greeting found the peer gone
+            self._shell.disconnected(self._session, self._over)
 
     @property
     def tail(self) -> bytes:
@@ -68,8 +71,9 @@ class _SocketLine:
                 reason = f"it broke the protocol: {how.reason}"
             case Lost():
                 reason = how.cause
+        self._over = self._hung_up or reason
         if self._session is not None:
-            self._shell.disconnected(self._session, self._hung_up or reason)
+            self._shell.disconnected(self._session, self._over)
 
     # --- as the line to the session
 

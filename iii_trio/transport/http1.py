@@ -6,7 +6,6 @@ Also the other side: the answer to a client's upgrade, where it is not 101.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Final
 
 import attrs
@@ -31,9 +30,8 @@ class BadRequest(PeerError):
 
 @attrs.frozen
 class Head:
-    """A request's head: its raw bytes, to be replayed, and what it says. `rest` is what was read beyond it."""
+    """What a request's head says. `rest` is what was read beyond it."""
 
-    raw: bytes = attrs.field(repr=False)
     rest: bytes = attrs.field(repr=False)
     method: str
     path: str
@@ -56,10 +54,19 @@ class Head:
             raise BadRequest(426, "only WebSocket version 13 is spoken", (("Sec-WebSocket-Version", "13"),))
         try:
             key = base64.b64decode(self.headers.get("sec-websocket-key", ""), validate=True)
-        except binascii.Error:
+        except ValueError:
             key = b""
         if len(key) != 16:
             raise BadRequest(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+
+    def plain_upgrade(self) -> bytes:
+        """This upgrade, once checked, without whatever else the client said: libraries stumble over odd headers."""
+        return (
+            b"GET / HTTP/1.1\r\nHost: engine\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+            + self.headers["sec-websocket-key"].encode()
+            + b"\r\n\r\n"
+        )
 
 
 async def read_head(stream: trio.abc.ReceiveStream, limit: int) -> Head | None:
@@ -92,7 +99,7 @@ async def read_head(stream: trio.abc.ReceiveStream, limit: int) -> Head | None:
         raise BadRequest(505, "only HTTP/1.1 is spoken")
     path, _, query = request.target.decode("latin-1").partition("?")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
-    return Head(raw, bytes(data[end + 4 :]), request.method.decode("latin-1"), path, query, headers)
+    return Head(bytes(data[end + 4 :]), request.method.decode("latin-1"), path, query, headers)
 
 
 def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), *, kind: str = "text/plain") -> bytes:

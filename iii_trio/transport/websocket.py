@@ -139,7 +139,7 @@ class WebSocket:
             except ConnectionClosed:
                 return None
 
-        await self._live(Beneath(self, head.raw, head.rest), shake)
+        await self._live(Beneath(self, head.plain_upgrade(), head.rest), shake)
 
     async def converse(
         self, host: str, target: str, headers: Sequence[tuple[bytes, bytes]], opened: Callable[[], None]

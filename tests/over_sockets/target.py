@@ -89,7 +89,7 @@ class Target:
 async def wait_until(true: Callable[[], bool], said: Callable[[], object] = lambda: "") -> None:
     """Wait for what other processes or the kernel do: nothing else tells."""
     with trio.move_on_after(10):
-        while not true():
+        while not true():  # noqa: ASYNC110
             await trio.sleep(0.002)
     assert true(), said()
 

@@ -18,8 +18,10 @@ from iii_trio.transport.frames import CLOSE, TEXT, close_payload, frame
 
 MASK: Final = b"\x01\x02\x03\x04"
 PLACES: Final = ("session", "telemetry", "writer", "reader", "nowhere", "no channel", "wrong key", "health")
-ENDS: Final = ("fin", "reset", "drop", "stay", "close")
-modest = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+ENDS: Final = ("fin", "reset", "drop", "close", "fin", "reset", "drop", "stay")
+modest = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 @attrs.frozen
@@ -72,7 +74,7 @@ async def strike(target: Target, attack: Attack) -> None:
                 await client.send(frame(CLOSE, close_payload(1000), mask=MASK))
                 await client.read_to_the_end()
             case "stay":  # and say nothing more, until the engine's patience is over, or ours
-                with trio.move_on_after(0.5):
+                with trio.move_on_after(0.2):
                     await client.read_to_the_end()
     finally:
         client.drop()
@@ -206,7 +208,7 @@ TYPES: Final = [
 ]  # fmt: skip
 ANYTHING: Final = st.recursive(
     st.sampled_from([None, True, 0, -1, 1e308, 2**70, "", "é", "\ud800", float("nan"), "f", "echo"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "data", "type", ""]), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "type", ""]), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 NAMES: Final = st.sampled_from(
@@ -239,7 +241,7 @@ def messages(draw: st.DrawFn) -> bytes:
     text = json.dumps(message).encode()
     damage = draw(st.integers(0, 12))
     if damage == 0:
-        return draw(st.sampled_from([b"", b"null", b"[]", b"[" * 9000, b'"\xff"', text[:-1], text + text, b"\x00", text[1:]]))
+        return draw(st.sampled_from([b"", b"null", b"[]", b"[" * 9000, text[:-1], text + text, b"\x00", text[1:]]))
     if damage == 1:
         return text.replace(b"null", b"NaN").replace(b"0", b"\xff")
     return text
