@@ -43,14 +43,14 @@ async def answer(serving: Serving, session: Session, message: InvokeFunction) ->
         return
     ends = Ends()
     with trio.CancelScope() as scope:
-        session.running[invocation_id] = scope
+        if invocation_id:
+            session.running[invocation_id] = scope
         try:
             await _run(serving, session, message, declared, ends)
         finally:
             session.running.pop(invocation_id, None)
-            ends.break_off(
-                "cancelled", ErrorCode.INVOCATION_CANCELLED
-            )  # nothing is left of it unless we were cancelled
+            # Nothing is left of them unless we were cancelled.
+            ends.break_off("cancelled", ErrorCode.INVOCATION_CANCELLED)
     if scope.cancelled_caught:
         _reply(session, message, error=CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
 
@@ -88,17 +88,34 @@ async def _run(serving: Serving, session: Session, message: InvokeFunction, decl
             value = await serving.run_sync(declared.plan.handler, arguments)
         result = encode_payload(value, "the result")
     except Exception as error:  # one handler's bug must not end the worker
-        if not isinstance(error, CallError):
-            LOGGER.debug("%s failed", message.function_id, exc_info=error)
-        ends.break_off(*describe(error))
-        _reply(session, message, error=error)
-        ends.clear()
+        _failed(session, message, ends, error)
+        return
+    except BaseExceptionGroup as group:  # cancelled, and something failed on the way out
+        cancelled, failures = group.split(trio.Cancelled)
+        if failures is None or not isinstance(failures, ExceptionGroup):
+            raise
+        _failed(session, message, ends, failures)
+        if cancelled is not None:
+            raise cancelled from None
         return
     # The closes are on their way before the result is; waiting for them could wait for the caller.
     ends.let_go(serving.finish_later)
     ends.clear()
     _reply(session, message, result=result)
     await trio.lowlevel.checkpoint()
+
+
+def _failed(session: Session, message: InvokeFunction, ends: Ends, error: Exception) -> None:
+    if not isinstance(error, CallError):
+        LOGGER.debug("%s failed", message.function_id, exc_info=error)
+    ends.break_off(*describe(error))
+    ends.clear()
+    _reply(session, message, error=error)
+
+
+def answer_error(session: Session, message: InvokeFunction, error: CallError) -> None:
+    """Answer a call that no handler gets."""
+    _reply(session, message, error=error)
 
 
 def _reply(

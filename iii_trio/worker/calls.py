@@ -10,7 +10,7 @@ import trio
 
 from ..errors import CallError
 from ..transport.link import Link
-from ..wire import ABSENT, ErrorCode, InvocationResult, WireError, from_json
+from ..wire import ErrorCode, InvocationResult, WireError, from_json
 
 _NO_ERROR = (b"", b"null", b"false")
 _error_body = msgspec.json.Decoder(WireError)
@@ -25,32 +25,31 @@ class PendingCall:
     settled: trio.Event = attrs.field(factory=trio.Event)
     answer: InvocationResult | None = None
     lost: str | None = None
+    unread: str | None = None
+    """What was wrong with the answer, if it could not be read."""
 
     def value(self) -> Any:
         """The call's value. Raises CallError."""
         answer = self.answer
+        if self.unread is not None:
+            raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {self.unread}")
         if answer is None:
-            raise CallError(
-                ErrorCode.INVOCATION_STOPPED,
-                f"the link to the engine was lost before the answer: {self.lost}",
-                function_id=self.function_id,
-                invocation_id=self.invocation_id,
-            )
+            text = f"the link to the engine was lost before the answer: {self.lost}"
+            raise self._failed(ErrorCode.INVOCATION_STOPPED, text)
         if bytes(answer.error) not in _NO_ERROR:
-            raise self._error(bytes(answer.error))
-        return from_json(bytes(answer.result)) if answer.result is not ABSENT and answer.result else None
-
-    def _error(self, body: bytes) -> CallError:
+            try:
+                error = _error_body.decode(bytes(answer.error))
+            except msgspec.DecodeError:
+                raise self._failed("UNKNOWN", bytes(answer.error).decode(errors="replace")) from None
+            raise self._failed(error.code, error.message, error.stacktrace)
         try:
-            error = _error_body.decode(body)
-        except msgspec.DecodeError:
-            error = WireError("UNKNOWN", body.decode(errors="replace"))
+            return from_json(bytes(answer.result)) if answer.result else None
+        except ValueError as problem:
+            raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {problem}") from None
+
+    def _failed(self, code: str, message: str, stacktrace: str | None = None) -> CallError:
         return CallError(
-            error.code,
-            error.message,
-            stacktrace=error.stacktrace,
-            function_id=self.function_id,
-            invocation_id=self.invocation_id,
+            code, message, stacktrace=stacktrace, function_id=self.function_id, invocation_id=self.invocation_id
         )
 
 

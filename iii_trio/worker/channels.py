@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from ..errors import ChannelBroken
-from ..wire import JsonValue, Ref
+from ..errors import ChannelBroken, MisuseError
+from ..wire import FEATURE, JsonValue, Ref
 from .ends import ChannelReader, ChannelWriter, Ended, describe
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Channel:
 @asynccontextmanager
 async def open_channel(worker: Worker, wanted: dict[str, Any]) -> AsyncIterator[Channel]:
     """As `Worker.create_channel`."""
+    if len(wanted) > 1 and not await worker.knows_us():
+        raise MisuseError(f"{worker.address} takes no max_bytes nor expires_after_seconds: it has not announced {FEATURE}")
     refs = await worker.trigger("engine::channels::create", wanted)
     reader, writer = Ref.from_json(refs["reader"]), Ref.from_json(refs["writer"])
     channel = Channel(ChannelReader(worker, reader), ChannelWriter(worker, writer))

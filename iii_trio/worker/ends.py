@@ -64,6 +64,8 @@ def describe(error: BaseException | None) -> tuple[str, str | None]:
     """The reason and code by which the other end learns of an exception on this one (clause C5.3)."""
     if error is None:
         return "closed", None
+    while isinstance(error, BaseExceptionGroup):  # a nursery's: what failed first says most
+        error = next((one for one in error.exceptions if not isinstance(one, trio.Cancelled)), error.exceptions[0])
     if isinstance(error, trio.Cancelled):
         return "cancelled", ErrorCode.INVOCATION_CANCELLED
     if isinstance(error, CallError):
@@ -146,10 +148,8 @@ class _ChannelEnd(Generic[E]):
 
     def _use(self) -> None:
         """Begin to attach it, if that was not done."""
-        phase = self._life.phase
-        if phase is Phase.CLOSED:
-            raise trio.ClosedResourceError("this end of the channel was already closed")
-        if phase is not Phase.USED:
+        self._check_open()
+        if self._life.phase is not Phase.USED:
             self._life.take(Cue.USE)
             self._home.hold(self)  # type: ignore[arg-type]
 
@@ -157,9 +157,12 @@ class _ChannelEnd(Generic[E]):
         self._use()
         if not self._settled.is_set():
             await self._settled.wait()
-        if self._life.phase is Phase.CLOSED:
-            raise trio.ClosedResourceError("this end of the channel was closed meanwhile")
+        self._check_open()
         return self._get()
+
+    def _check_open(self) -> None:
+        if self._life.phase is Phase.CLOSED:
+            raise trio.ClosedResourceError("this end of the channel was already closed")
 
     def _get(self) -> E:
         if self._failure is not None:
@@ -209,14 +212,22 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         with self._one_at_a_time("sending to"):
             self._check_open()
             end = self._end or await self._attached()
-            await end.put(value)
+            try:
+                await end.put(value)
+            except ChannelBroken:
+                self._check_open()  # it was closed here meanwhile: that says more
+                raise
 
     async def wait_room(self) -> None:
         """Wait until `send` would not wait. Raises as `send` does. If cancelled: nothing changes."""
         with self._one_at_a_time("sending to"):
             self._check_open()
             end = self._end or await self._attached()
-            await end.wait_room()
+            try:
+                await end.wait_room()
+            except ChannelBroken:
+                self._check_open()
+                raise
 
     async def aclose(self) -> None:
         """End the stream cleanly; returns when the engine has everything (clause C5.3). Twice is harmless.
@@ -228,6 +239,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             await trio.lowlevel.checkpoint()
             return
         try:
+            await trio.lowlevel.checkpoint()
             end = await self._attached()
             self._life.take(Cue.CLOSE)
             await end.close()
@@ -271,10 +283,6 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
 
         return WriterStream(self)
 
-    def _check_open(self) -> None:
-        if self._life.phase is Phase.CLOSED:
-            raise trio.ClosedResourceError("this writer was already closed")
-
     async def __aenter__(self) -> ChannelWriter:
         await trio.lowlevel.checkpoint()
         return self
@@ -308,13 +316,16 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         cannot be attached. If cancelled: nothing is lost (clause C5.1).
         """
         with self._one_at_a_time("receiving from"):
-            if self._life.phase is Phase.CLOSED:
-                raise trio.ClosedResourceError("this reader was already closed")
+            self._check_open()
             if self._put_back:
                 await trio.lowlevel.checkpoint()
                 return self._put_back.popleft()
             end = self._end or await self._attached()
-            return await end.take()
+            try:
+                return await end.take()
+            except ChannelBroken:
+                self._check_open()  # it was closed here meanwhile: that says more
+                raise
 
     def put_back(self, item: bytes | str) -> None:
         """Make this the next item that `receive` gives."""

@@ -18,6 +18,7 @@ from ..wire import (
     Action,
     CancelInvocation,
     ChannelEnded,
+    ErrorCode,
     InvocationResult,
     InvokeFunction,
     Ping,
@@ -25,12 +26,13 @@ from ..wire import (
     Reattach,
     RegistrationRejected,
     Rejection,
+    Undecodable,
     WorkerRegistered,
     decode,
     encode,
     to_json,
 )
-from .answer import answer
+from .answer import answer, answer_error
 from .calls import PendingCall, Session, cancel
 from .ends import Ended
 
@@ -51,6 +53,7 @@ class Membership:
         self._worker = worker
         self._rng = rng
         self._last: Session | None = None
+        self._staying = trio.CancelScope()
         self.life = Lifecycle(MEMBERSHIP, Phase.DIALING)
         self.changed = trio.lowlevel.ParkingLot()
         self.session: Session | None = None
@@ -64,10 +67,20 @@ class Membership:
             self.changed.unpark_all()
 
     async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Be a member until cancelled; `started` at the first success. Raises Rejected; ConnectionFailed at the first try.
+        """Be a member until told to `leave`; `started` at the first success.
 
-        If cancelled: the link is closed with a goodbye.
+        Raises Rejected; ConnectionFailed at the first try. Once it is a member, a cancellation from without does not
+        reach it: the link must outlive the handlers, whose last words go over it.
         """
+        with self._staying:
+            await self._stay(task_status)
+
+    def leave(self) -> None:
+        """Close the link with a goodbye, and dial no more."""
+        self._staying.cancel(reason="the worker left")
+        self.take(Cue.LEFT)
+
+    async def _stay(self, task_status: trio.TaskStatus[None]) -> None:
         ready = False
         wait = FIRST_WAIT_SECONDS
         while True:
@@ -127,6 +140,8 @@ class Membership:
                 if self._accepted(registering):
                     joined = True
                     self._joined(session, task_status)
+                else:
+                    link.close("not taken")
                 registering = None
         return joined
 
@@ -156,6 +171,8 @@ class Membership:
         try:
             value = call.value()
         except CallError as error:
+            if error.code in (ErrorCode.ENGINE_DRAINING, ErrorCode.INVOCATION_STOPPED):
+                return False  # not a refusal of this worker: the link is given up, and another tried
             self.refused = Rejected(error.code, f"the engine refused this worker: {error.message}")
             return False
         return bool(value is None or value.get("success", True))
@@ -164,6 +181,7 @@ class Membership:
         self.session = session
         self.take(Cue.GREETED)
         if task_status is not None:
+            self._staying.shield = True
             task_status.started()
 
     def _heard(self, session: Session, text: bytes) -> None:
@@ -186,8 +204,23 @@ class Membership:
                 self._rejected(session, rejection)
             case Ping():
                 session.link.send(encode(Pong()))
+            case Undecodable() as unread:
+                self._unread(session, unread)
             case _:
                 pass  # what a newer engine may say; and trigger messages, which have no receiver here
+
+    def _unread(self, session: Session, message: Undecodable) -> None:
+        """A message that cannot be read: whoever waits for it is told."""
+        LOGGER.warning("the engine sent a message that cannot be read: %s", message.problem)
+        if message.type == "invocationresult":
+            pending = session.pending.pop(message.invocation_id or "", None)
+            if pending is not None:
+                pending.unread = message.problem
+                pending.settled.set()
+        elif message.type == "invokefunction" and message.invocation_id is not None:
+            problem = f"Failed to deserialize input for {message.function_id}: {message.problem}"
+            call = InvokeFunction(message.function_id, message.invocation_id)
+            answer_error(session, call, CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
 
     def _rejected(self, session: Session, rejection: RegistrationRejected) -> None:
         where = f"namespace '{rejection.namespace}'"

@@ -56,15 +56,16 @@ async def open_worker(
                 new_id=new_id,
                 rng=rng or random.Random(),
             )
-            try:
-                async with open_service_nursery() as worker.tasks:
-                    try:
-                        await worker.tasks.start(worker.membership.stay)
-                        yield worker
-                    finally:
-                        worker.tasks.cancel_scope.cancel(reason="the worker left")
-            finally:
-                worker.retire()
+            async with open_service_nursery() as staying:
+                try:
+                    async with open_service_nursery() as worker.tasks:
+                        try:
+                            await staying.start(worker.membership.stay)
+                            yield worker
+                        finally:
+                            worker.tasks.cancel_scope.cancel(reason="the worker left")
+                finally:
+                    worker.retire()  # the handlers are over, and had a link for their last words
         finally:
             leaving.set()
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
+import attrs
 import msgspec
 
 from ..errors import CallError
@@ -31,7 +35,9 @@ def encode_payload(value: Any, what: str) -> bytes:
     attrs classes and dataclasses become objects. Raises CallError `serialization_error`, naming where it is at fault.
     """
     try:
-        return _encode(value)
+        text = _encode(value)
+        _check_nothing_is_made_up(value)
+        return text
     except RecursionError:
         problem = "it is nested too deeply, or contains itself"
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
@@ -40,9 +46,39 @@ def encode_payload(value: Any, what: str) -> bytes:
     raise CallError(ErrorCode.SERIALIZATION_ERROR, f"{what} cannot be sent as JSON: {problem}")
 
 
+_JSON: Final = frozenset({str, int, bool, type(None)})
+
+
+def _check_nothing_is_made_up(value: Any) -> None:
+    """Raise ValueError for what the encoder would silently turn into something else: NaN into null, bytes into base64."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind in _JSON:
+            continue
+        if kind is dict:
+            waiting += item.values()
+            if not all(isinstance(key, str) for key in item):
+                raise ValueError("a key that is no text")
+        elif kind is list or kind is tuple:
+            waiting += item
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise ValueError(f"{item} is no JSON")
+        elif attrs.has(kind):
+            waiting += [getattr(item, field.name) for field in attrs.fields(kind)]
+        elif isinstance(item, bytes | bytearray | memoryview):
+            raise ValueError("bytes are no JSON: stream them through a channel, or choose an encoding")
+        elif isinstance(item, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal):
+            raise ValueError(f"a {kind.__name__} is no JSON: choose how to write it")
+
+
 def _at_fault(value: Any, path: str) -> str | None:
     """The path of the first thing inside that cannot be encoded."""
     items: list[tuple[str, Any]] = []
+    if attrs.has(type(value)):
+        value = {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
     if isinstance(value, dict):
         items = [(f"{path}.{key}" if path else str(key), inner) for key, inner in value.items()]
     elif isinstance(value, list | tuple):
@@ -50,6 +86,7 @@ def _at_fault(value: Any, path: str) -> str | None:
     for where, inner in items:
         try:
             _encode(inner)
+            _check_nothing_is_made_up(inner)
         except Exception:
             return _at_fault(inner, where) or where
     return None

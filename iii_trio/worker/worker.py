@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast, final
 import trio
 from msgspec import Raw
 
-from ..core.membership import Cue, Phase
+from ..core.membership import Phase
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..transport.link import Address, Identity
 from ..wire import (
@@ -175,12 +175,13 @@ class Worker:
         metadata: Any = None,
         traceparent: str | None = None,
         baggage: str | None = None,
+        action: Action | None = None,
     ) -> Any:
         """Call a function and wait for its value, as JSON values. There is no time limit but the caller's cancel scopes.
 
         Channel ends in the payload travel as their refs. `namespace` defaults to this worker's own (`default` for the
-        engine's functions); the trace headers to those of the call that is being answered. Without a connection, waits
-        for one.
+        engine's functions); the trace headers to those of the call that is being answered. With
+        `action=Action("enqueue", queue)` the value is the queue's receipt. Without a connection, waits for one.
 
         Raises CallError with the code that travelled; `invocation_stopped` if the link is lost before the answer.
         If cancelled: the handler is cancelled too, if the engine and its worker understand (clause C5.5); else its late
@@ -188,7 +189,7 @@ class Worker:
         """
         call = PendingCall(function_id, self.new_id())
         text = self._call_text(
-            call.invocation_id, function_id, payload, namespace, metadata, traceparent, baggage, None
+            call.invocation_id, function_id, payload, namespace, metadata, traceparent, baggage, action
         )
         session = await self._connected()
         await session.link.wait_room()
@@ -214,12 +215,14 @@ class Worker:
         *,
         namespace: str | None = None,
         metadata: Any = None,
+        traceparent: str | None = None,
+        baggage: str | None = None,
     ) -> None:
         """Call a function and want no answer; returns when the call is on its way. Nothing tells whether it arrived.
 
         If cancelled: the call was not made.
         """
-        text = self._call_text(None, function_id, payload, namespace, metadata, None, None, Action("void"))
+        text = self._call_text(None, function_id, payload, namespace, metadata, traceparent, baggage, Action("void"))
         session = await self._connected()
         await session.link.wait_room()
         session.link.send(text)
@@ -238,7 +241,8 @@ class Worker:
 
         Leaving the block ends what was used of it here: cleanly, or by abort if an exception leaves (clause C5.4). Ends
         that were passed on and not used here are let go untouched.
-        Raises CallError `channel_limit_reached`. If cancelled: as leaving by an exception.
+        Raises CallError `channel_limit_reached`; MisuseError if the engine is not one of ours and is asked for more than
+        `buffer_size`. If cancelled: as leaving by an exception.
         """
         wanted: dict[str, Any] = {"buffer_size": buffer_size}
         if max_bytes is not None:
@@ -268,6 +272,9 @@ class Worker:
 
     def hold(self, end: End) -> None:
         """Start the task that attaches and holds this end."""
+        if self.membership.life.over:
+            end.not_attached(ConnectionFailed(f"the worker '{self.name}' has left {self.address}"))
+            return
         self._held.add(end)
         self.connections.start_soon(self._hold, end)
 
@@ -303,6 +310,10 @@ class Worker:
                 raise ConnectionFailed(f"the link to {self.address} was lost before the channel's outcome was told")
         return self._outcomes[channel_id]
 
+    async def knows_us(self) -> bool:
+        """Whether the engine understands the extensions of clause C8."""
+        return (await self._connected()).knows_us
+
     def description(self) -> dict[str, Any]:
         """What it says of itself (`engine::workers::register`)."""
         said: dict[str, Any] = {
@@ -322,12 +333,12 @@ class Worker:
 
     def retire(self) -> None:
         """Leave: what it holds ends, unless it is closing cleanly already."""
-        self.membership.take(Cue.LEFT)
         for end in list(self._held):
             if isinstance(end, ChannelWriter):
                 end.abort("the worker left")
             else:
                 end.cancel("the worker left")
+        self.membership.leave()
 
     # --- inside
 
@@ -336,6 +347,9 @@ class Worker:
         while membership.session is None:
             if membership.refused is not None:
                 raise membership.refused
+            if membership.life.over:
+                await trio.lowlevel.checkpoint()
+                raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
             await membership.changed.park()
         return membership.session
 
