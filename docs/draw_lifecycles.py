@@ -1,0 +1,68 @@
+"""Draw docs/lifecycles.md from the tables: `python docs/draw_lifecycles.py > docs/lifecycles.md`."""
+
+from __future__ import annotations
+
+from iii_trio.core import binding, channel, channel_end, invocation, membership, session
+from iii_trio.testing import draw_lifecycle
+from iii_trio.transport import websocket
+
+HEAD = """# Lifecycles
+
+Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A phase says what
+*is*, a cue what *happened*. A cue without an edge from a phase cannot happen there: it raises `IllegalCue` and changes nothing.
+"""
+
+
+def drawings() -> str:
+    """The whole of docs/lifecycles.md."""
+    parts = [HEAD]
+    for title, where, text, drawing in (
+        (
+            "Channel",
+            "iii_trio/core/channel.py",
+            "One channel: two ends, attached and closed in any order. Each outcome is a phase of its own.",
+            draw_lifecycle(channel.CHANNEL, channel.Phase.ALLOCATED),
+        ),
+        (
+            "Channel end",
+            "iii_trio/core/channel_end.py",
+            "An end in a worker's hands: what a call does with the ends it has used depends on it (clause C5.4).",
+            draw_lifecycle(channel_end.CHANNEL_END, channel_end.Phase.FRESH),
+        ),
+        (
+            "Session",
+            "iii_trio/core/session.py",
+            "A worker's connection, as the engine sees it.",
+            draw_lifecycle(session.SESSION, session.Phase.UNNAMED),
+        ),
+        (
+            "Membership",
+            "iii_trio/core/membership.py",
+            "The same, as the worker sees it: lost links are healed.",
+            draw_lifecycle(membership.MEMBERSHIP, membership.Phase.DIALING),
+        ),
+        (
+            "Call",
+            "iii_trio/core/invocation.py",
+            "One call that a callee has been given.",
+            draw_lifecycle(invocation.INVOCATION, invocation.Phase.WAITING),
+        ),
+        (
+            "Binding",
+            "iii_trio/core/binding.py",
+            "One trigger binding.",
+            draw_lifecycle(binding.BINDING, binding.Phase.PARKED),
+        ),
+        (
+            "Connection",
+            "iii_trio/transport/websocket.py",
+            "One WebSocket connection, on either side.",
+            draw_lifecycle(websocket.CONNECTION, websocket.Phase.SHAKING),
+        ),
+    ):
+        parts.append(f"\n## {title}\n\n`{where}`: {text}\n\n```mermaid\n{drawing}```\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    print(drawings(), end="")

@@ -1,0 +1,61 @@
+"""What the documents say of the code is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import iii_trio
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_lifecycles_are_drawn_from_todays_tables() -> None:
+    spec = importlib.util.spec_from_file_location("draw_lifecycles", ROOT / "docs" / "draw_lifecycles.py")
+    assert spec is not None and spec.loader is not None
+    drawer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawer)
+    assert (ROOT / "docs" / "lifecycles.md").read_text() == drawer.drawings(), "run python docs/draw_lifecycles.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text())
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert not missing
+
+
+def test_every_public_name_is_exported_once_and_has_a_docstring() -> None:
+    assert sorted(set(iii_trio.__all__)) == sorted(iii_trio.__all__)
+    without = [name for name in iii_trio.__all__ if not (getattr(iii_trio, name).__doc__ or "").strip()]
+    assert not without
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(iii_trio.__all__) == {
+        "AttachRefused", "CallError", "CallInfo", "Channel", "ChannelBroken", "ChannelDefaults", "ChannelReader",
+        "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended", "Engine", "EngineConfig", "EngineStatistics",
+        "IIIError", "Limits", "Listener", "MisuseError", "Outcome", "Patience", "PeerError", "Ref", "Rejected", "Worker",
+        "current_call", "duplex", "find_refs", "open_engine", "open_worker", "serve_engine",
+    }  # fmt: skip
+
+
+def test_the_project_stands_alone() -> None:
+    """Nothing refers to what lies outside of the repository."""
+    outside = re.compile(r"\.\./(?:shared|\.library)|/work/|/tmp/venv")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    wrong = []
+    for name in listed:
+        path = ROOT / name
+        if path == Path(__file__) or not path.is_file() or path.suffix in (".png", ".svg"):
+            continue
+        if outside.search(path.read_text(errors="ignore")):
+            wrong.append(name)
+    assert not wrong
