@@ -125,8 +125,10 @@ class SocketAddress:
 
 
 def _said(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     if isinstance(error, BaseExceptionGroup):
         return _said(error.exceptions[0])
     inner = error.__cause__
