@@ -6,6 +6,7 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 import attrs
@@ -26,11 +27,20 @@ def _new_converter() -> cattrs.Converter:
     converter = new_converter()
     for kind in (ChannelReader, ChannelWriter):
         converter.register_structure_hook(kind, _live_end(kind))
-    converter.register_structure_hook_factory(
-        lambda cls: attrs.has(cls) and getattr(cls, "forbid_extra_keys", False),
-        lambda cls: make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True),
-    )
+    converter.register_structure_hook_factory(lambda cls: attrs.has(cls) or is_dataclass(cls), _class_strictly)
     return converter
+
+
+def _class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    forbid = bool(getattr(cls, "forbid_extra_keys", False))
+    inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=forbid)
+
+    def take(value: Any, into: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"expected an object, got {in_words(value)}")
+        return inner(value, into)
+
+    return take
 
 
 def _live_end(kind: type) -> Callable[[Any, Any], Any]:
