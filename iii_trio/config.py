@@ -57,6 +57,9 @@ class Patience:
     """For a Close to be answered and the connection to end, before it is dropped (clause C4.1)."""
     stalled_session_seconds: float = attrs.field(default=60.0, validator=_positive)
     """A worker that takes no byte for so long, with data waiting for it, is cut off."""
+    silent_worker_seconds: float | None = attrs.field(default=90.0, validator=_positive_or_none)
+    """A worker's socket from which nothing comes for so long, pings notwithstanding, is cut off; None: never. A worker
+    whose event loop is blocked answers no ping: less than 60 s is for those who know their workers."""
     dead_peer_seconds: float = attrs.field(default=150.0, validator=_positive)
     """A peer whose kernel is silent for so long is dead (clause C3.3). Merely slow peers are never cut off by this."""
     registration_grace_seconds: float = attrs.field(default=5.0, validator=_at_least_zero)

@@ -51,6 +51,7 @@ async def open_engine(
             async with open_service_nursery() as tasks:
                 try:
                     tasks.start_soon(shell.keep_time)
+                    tasks.start_soon(shell.heartbeat.keep)
                     yield Engine(shell, connections)
                 finally:
                     tasks.cancel_scope.cancel()

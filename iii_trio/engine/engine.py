@@ -24,6 +24,7 @@ from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
 from ..wire import Direction, Outcome, Ref
 from .flow import Flow
+from .heartbeat import Heartbeat
 from .look import as_row, look_at_channel
 from .report import Reporter
 
@@ -67,6 +68,7 @@ class Shell:
         self.buffer = ReadBuffer()
         self.lines: dict[str, Line] = {}
         self.flows: dict[str, Flow] = {}
+        self.heartbeat = Heartbeat(config.patience.silent_worker_seconds)
         self.connections = 0
         self.closed = False
         self.at_close: dict[object, Callable[[], object]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from ..core.session import Session
@@ -10,6 +12,8 @@ from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
 from ..transport.websocket import Lost, WebSocket
 from .engine import Shell
+
+_PING: Final = b"\x89\x00"
 
 
 async def serve_session(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None) -> None:
@@ -41,12 +45,15 @@ class _SocketLine:
         self._session: Session | None = None
         self._hung_up: str | None = None
         self._over: str | None = None
+        self._heard = True
+        self._written = 0
 
     # --- as the connection's occupant
 
     def opened(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._session = self._shell.connected(self, peer=self._peer, in_process=False)
+        self._shell.heartbeat.watch(self)
         if self._over is not None:  # already the greeting found the peer gone
             self._shell.disconnected(self._session, self._over)
 
@@ -55,6 +62,7 @@ class _SocketLine:
         return self._scanner.tail
 
     def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+        self._heard = True
         messages, controls = self._scanner.scan(data)
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
             self._shell.heard(self._session, [payload for _, payload in messages])
@@ -72,6 +80,7 @@ class _SocketLine:
             case Lost():
                 reason = how.cause
         self._over = self._hung_up or reason
+        self._shell.heartbeat.forget(self)
         if self._session is not None:
             self._shell.disconnected(self._session, self._over)
 
@@ -100,3 +109,18 @@ class _SocketLine:
             self._websocket.lost(reason)
         else:
             self._websocket.close(code, reason)
+
+    # --- as one whose heart beats
+
+    def take_sign_of_life(self) -> bool:
+        outbox = self._websocket.outbox if self._websocket is not None else None
+        if outbox is not None and outbox.waiting_bytes:  # a ping would wait behind a message that takes its time
+            self._heard = self._heard or outbox.written_bytes > self._written
+            self._written = outbox.written_bytes
+        heard, self._heard = self._heard, False
+        return heard
+
+    def ping(self) -> None:
+        if self._websocket is not None and self._websocket.talking and self._websocket.outbox.empty:
+            self._websocket.outbox.put(_PING)
+            self._websocket.outbox.flush()

@@ -1,0 +1,76 @@
+"""Which workers are still there: one sweep over all their sockets, however many.
+
+Theory of operation. Four times within the deadline each worker's socket is looked at. One from which bytes came since the
+last look is alive. One that has been silent is sent a ping, which every WebSocket library answers by itself; after four
+silent looks in a row it is given up. Looks are counted, not seconds: while the engine itself stood still (a stopped
+process, a machine that slept, a clock that jumped) nobody was looked at, so nobody is blamed for it.
+
+Channel sockets are never pinged (clause C3.3).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, final
+
+import trio
+
+_LOOKS: Final = 4
+
+
+class Beating(Protocol):
+    """A worker's socket, as far as its heartbeat goes."""
+
+    def take_sign_of_life(self) -> bool:
+        """Whether anything came, or anything that waits was taken, since this was asked last."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life, without waiting."""
+
+    def hang_up(self, code: int | None, reason: str) -> None:
+        """End the link."""
+
+
+@final
+class Heartbeat:
+    """Looks after worker sockets; one that is silent for `deadline_seconds`, and a quarter more at most, is cut off."""
+
+    def __init__(self, deadline_seconds: float | None) -> None:
+        self.deadline_seconds = deadline_seconds
+        self._silent_looks: dict[Beating, int] = {}
+        self._wanted = trio.Event()
+
+    def watch(self, line: Beating) -> None:
+        """Look after this one, until `forget`."""
+        self._silent_looks[line] = 0
+        self._wanted.set()
+
+    def forget(self, line: Beating) -> None:
+        """It is gone. Harmless if it is not watched."""
+        self._silent_looks.pop(line, None)
+
+    async def keep(self) -> None:
+        """Look, until cancelled. With nobody to look after, nothing wakes."""
+        while True:
+            if not self._silent_looks or self.deadline_seconds is None:
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+                continue
+            await trio.sleep(self.deadline_seconds / _LOOKS)
+            self._look()
+
+    def change(self, deadline_seconds: float | None) -> None:
+        """From the next look on, this is the deadline."""
+        self.deadline_seconds = deadline_seconds
+        self._wanted.set()
+
+    def _look(self) -> None:
+        for line, silent in list(self._silent_looks.items()):
+            if line.take_sign_of_life():
+                self._silent_looks[line] = 0
+                continue
+            self._silent_looks[line] = silent + 1
+            if silent + 1 < _LOOKS:
+                line.ping()
+            else:
+                self.forget(line)
+                line.hang_up(None, f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping")
