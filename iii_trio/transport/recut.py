@@ -40,7 +40,8 @@ class Recut:
             else:
                 parts.append(frame(opcode, payload, fin=fin))
                 self._so_far = 0 if fin else len(payload)
-        return Run(parts, items=run.items, payload=run.payload)
+        # Each part is one frame, and there may be more ends of messages now than there were.
+        return Run(parts, items=sum(part[0] >= 0x80 for part in parts), payload=run.payload)
 
     def _cut_frame(
         self, parts: list[bytes | bytearray | memoryview], opcode: int, fin: bool, payload: memoryview

@@ -25,7 +25,7 @@ from .beneath import READ_BYTES, Beneath, ReadBuffer
 from .frames import CloseFrame
 from .http1 import Head, Refusal
 from .outbox import Outbox
-from .socket import Socket
+from .socket import Socket, drop
 
 
 class Phase(Enum):
@@ -246,7 +246,7 @@ class WebSocket:
         finally:
             self.lost("the connection was dropped")
             self.outbox.abandon()
-            await trio.aclose_forcefully(self.stream)
+            await drop(self.stream)
         return failure
 
     async def _part(self, connection: WebSocketConnection, beneath: Beneath) -> None:
@@ -279,11 +279,11 @@ class WebSocket:
 
     def peer_ended(self, how: CloseFrame | FrameError) -> None:
         """The peer's stream is over, in the order of its bytes."""
-        self._tell(how)
         if isinstance(how, FrameError):
             self.close(how.code, how.reason)
         elif self.life.accepts(Cue.PEER_CLOSED):
             self.life.take(Cue.PEER_CLOSED)
+        self._tell(how)  # last: what it leads to may not change how this connection ends
 
     def leave(self) -> None:
         """Nothing more will be read."""

@@ -6,7 +6,7 @@ import base64
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -32,6 +32,7 @@ from iii_trio.wire import (
     Message,
     Outcome,
     Ref,
+    Undecodable,
     WorkerRegistered,
     attach_target,
     decode,
@@ -42,7 +43,9 @@ from iii_trio.wire import (
 Clock = trio.testing.MockClock
 IN_PROCESS: Final = "in_process"
 WEBSOCKET: Final = "websocket"
-ENDS: Final = (IN_PROCESS, WEBSOCKET)
+WAITED: Final = "waited_websocket"
+"""A WebSocket over a stream that, as TLS, can be read and written by waiting only."""
+ENDS: Final = (IN_PROCESS, WEBSOCKET, WAITED)
 MASK: Final = b"\x11\x22\x33\x44"
 MIB: Final = 1024 * 1024
 
@@ -82,8 +85,8 @@ class Peer:
         """Keep what the engine says."""
         while (message := await self.link.receive()) is not None:
             decoded = decode(message)
-            assert not hasattr(decoded, "problem"), decoded
-            self.heard.append(decoded)  # type: ignore[arg-type]
+            assert not isinstance(decoded, Undecodable), decoded
+            self.heard.append(decoded)
             self.world.news.unpark_all()
 
 
@@ -115,11 +118,19 @@ class World:
     def address(self, kind: str) -> Address:
         if kind == IN_PROCESS:
             return self.engine.address
-        return SocketAddress("ws://sim", dial=self.dial, new_mask=lambda: MASK)
+        dial = self.dial_waited if kind == WAITED else self.dial
+        return SocketAddress("ws://sim", dial=dial, new_mask=lambda: MASK)
 
     async def dial(self) -> trio.abc.Stream:
         """The client side of a new connection to the engine."""
-        ours, theirs = stream_pair()
+        return self.connect(*stream_pair())
+
+    async def dial_waited(self) -> trio.abc.Stream:
+        """As `dial`, by a stream without room of its own that can be read and written by waiting only."""
+        return self.connect(*trio.testing.lockstep_stream_pair())
+
+    def connect(self, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> trio.abc.Stream:
+        """Have the engine serve one side of a pair; the other one."""
         self.opened.append(ours)
         self.connections.start_soon(self.engine.serve_stream, theirs)
         return ours
@@ -135,17 +146,28 @@ class World:
             await peer.call("engine::workers::register", features=[FEATURE])
         return peer
 
-    async def writer(self, kind: str, ref: Ref, holder: Peer | None = None) -> WritingEnd:
-        end: WritingEnd = await self.nursery.start(
-            self.address(kind).attach_writer, ref, holder.identity if holder is not None else None
-        )
+    async def writer(
+        self, kind: str, ref: Ref, holder: Peer | None = None, scope: trio.CancelScope | None = None
+    ) -> WritingEnd:
+        """Attach a writer; cancelling `scope` cancels the task that holds it."""
+        end: WritingEnd = await self._attach(self.address(kind).attach_writer, ref, holder, scope)
         return end
 
-    async def reader(self, kind: str, ref: Ref, holder: Peer | None = None) -> ReadingEnd:
-        end: ReadingEnd = await self.nursery.start(
-            self.address(kind).attach_reader, ref, holder.identity if holder is not None else None
-        )
+    async def reader(
+        self, kind: str, ref: Ref, holder: Peer | None = None, scope: trio.CancelScope | None = None
+    ) -> ReadingEnd:
+        """Attach a reader; cancelling `scope` cancels the task that holds it."""
+        end: ReadingEnd = await self._attach(self.address(kind).attach_reader, ref, holder, scope)
         return end
+
+    async def _attach(
+        self, attach: Callable[..., Awaitable[None]], ref: Ref, holder: Peer | None, scope: trio.CancelScope | None
+    ) -> Any:
+        async def hold(*, task_status: trio.TaskStatus[Any]) -> None:
+            with scope or trio.CancelScope():
+                await attach(ref, holder.identity if holder is not None else None, task_status=task_status)
+
+        return await self.nursery.start(hold)
 
     async def raw(self, ref: Ref | str, *headers: tuple[str, str]) -> RawPeer:
         """A foreign client that has asked for the upgrade with these headers, and read the head of the answer."""
@@ -188,10 +210,13 @@ async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]
         ):
             async with trio.open_nursery() as people:
                 world = World(engine, people, connections)
-                yield world
-                people.cancel_scope.cancel()
-            for stream in world.opened:
-                await trio.aclose_forcefully(stream)
+                try:
+                    yield world
+                finally:
+                    people.cancel_scope.cancel()
+                    for stream in world.opened:
+                        with trio.CancelScope(shield=True):
+                            await trio.aclose_forcefully(stream)
             await trio.sleep(400)  # what nobody fetches expires
             assert not connections.child_tasks
             assert not any(attrs.astuple(engine.statistics())), engine.statistics()
@@ -257,6 +282,7 @@ class RawPeer:
 
     async def read_some(self) -> None:
         """Take what comes next."""
+        assert not self.at_end, f"the engine ended the stream ({self.at_end}) after {bytes(self.received[-40:])!r}"
         try:
             more = await self.stream.receive_some(65536)
         except trio.BrokenResourceError:
@@ -297,7 +323,7 @@ class RawPeer:
         whole: list[tuple[int, bytes]] = []
         kind, so_far = 0, b""
         for opcode, fin, payload in self.frames():
-            if opcode in (CLOSE, PING, PONG):
+            if opcode not in (CONTINUATION, TEXT, BINARY):
                 continue
             assert (opcode == CONTINUATION) == bool(kind), "messages overlap"
             kind, so_far = kind or opcode, so_far + payload
@@ -332,7 +358,7 @@ async def take_all(reader: ReadingEnd) -> list[bytes | str]:
         return got
 
 
-async def put_all(writer: WritingEnd, items: Sequence[bytes | str]) -> None:
+async def put_all(writer: WritingEnd, items: Iterable[bytes | str]) -> None:
     """Write a whole stream, and end it cleanly."""
     for item in items:
         await writer.put(item)
@@ -371,6 +397,7 @@ __all__ = [
     "PING",
     "PONG",
     "TEXT",
+    "WAITED",
     "WEBSOCKET",
     "Clock",
     "Direction",
@@ -379,7 +406,10 @@ __all__ = [
     "Open",
     "Peer",
     "RawPeer",
+    "ReadingEnd",
     "World",
+    "WritingEnd",
+    "attach_target",
     "error_of",
     "open_world",
     "put_all",

@@ -16,13 +16,14 @@ from clause_world import (
     EngineConfig,
     Open,
     World,
+    attach_target,
     put_all,
     take_all,
 )
 
 from iii_trio.config import Limits
 from iii_trio.transport.frames import frame
-from iii_trio.wire import InvokeFunction, RegisterFunction, attach_target, encode
+from iii_trio.wire import InvokeFunction, RegisterFunction, encode
 
 
 async def test_C1_1_creating_a_channel_opens_no_connection(autojump_clock: Clock, world: World) -> None:

@@ -18,6 +18,7 @@ from clause_world import (
     EngineConfig,
     Open,
     World,
+    attach_target,
     error_of,
     put_all,
     take_all,
@@ -25,7 +26,7 @@ from clause_world import (
 
 from iii_trio.config import ChannelDefaults
 from iii_trio.errors import AttachRefused, ChannelBroken
-from iii_trio.wire import Ref, attach_target
+from iii_trio.wire import Ref
 
 
 async def refusal(world: World, kind: str, ref: Ref, direction: str | None = None) -> int:
