@@ -230,6 +230,13 @@ class Channels:
     def _watch(self, channel: Channel) -> None:
         if channel.expires_after_seconds is not None and channel.life.phase in HALF_ATTACHED:
             heapq.heappush(self._due, (channel.touched_at + channel.expires_after_seconds, channel.id))
+            if len(self._due) > 4 * len(self._open) + 64:  # most are stale, and may be due in years only
+                self._due = [entry for entry in self._due if self._may_expire(entry[1])]
+                heapq.heapify(self._due)
+
+    def _may_expire(self, channel_id: str) -> bool:
+        channel = self._open.get(channel_id)
+        return channel is not None and channel.life.phase in HALF_ATTACHED
 
     def _end(self, channel: Channel, reason: str, code: str | None, now: float) -> Effects:
         """Report the outcome to all alike, and forget the channel, in this one step (clause C4.7)."""
