@@ -60,6 +60,7 @@ async def keep_shielded(
     For connections: cut by the cancellation that ends their owner, they could say no goodbye. The owner sets `leaving`
     in a `finally` around all that follows, the start of this included.
     """
+    await trio.lowlevel.checkpoint_if_cancelled()  # started under a cancellation, it would wait for `leaving` in vain
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.shield = True
         task_status.started(nursery)

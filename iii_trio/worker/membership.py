@@ -188,7 +188,8 @@ class Membership:
         worker = self._worker
         match decode(text):
             case InvokeFunction() as call:
-                worker.tasks.start_soon(answer, worker, session, call)
+                if not worker.tasks.cancel_scope.cancel_called:  # leaving: the engine will say that it was stopped
+                    worker.tasks.start_soon(answer, worker, session, call)
             case InvocationResult() as result:
                 pending = session.pending.pop(result.invocation_id, None)
                 if pending is not None:
