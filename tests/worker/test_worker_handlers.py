@@ -13,7 +13,7 @@ from fake_engine import FakeEnd, FakeEngine, outcome, ref
 
 from iii_trio.errors import CallError, ConnectionFailed, MisuseError
 from iii_trio.wire import CancelInvocation, InvocationResult, Outcome
-from iii_trio.worker import ChannelReader, ChannelWriter, open_worker
+from iii_trio.worker import ChannelReader, ChannelWriter, Worker, open_worker
 
 
 @attrs.frozen
@@ -208,15 +208,10 @@ async def test_a_handler_that_fails_while_it_is_cancelled_does_not_end_the_worke
 
         @worker.function("messy")
         async def messy() -> None:
-            async def child() -> None:
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    raise ValueError("on the way out")
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(child)
-                nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled as cancelled:
+                raise BaseExceptionGroup("both", [cancelled, ValueError("on the way out")]) from None
 
         engine.link.invoke("messy")
         await trio.testing.wait_all_tasks_blocked()
@@ -371,7 +366,7 @@ async def test_the_outcome_can_be_waited_for() -> None:
         assert (await channel.wait_outcome()).outcome == Outcome.COMPLETED
     plain = FakeEngine(features=())
     async with open_worker(plain) as worker:
-        with pytest.raises(MisuseError, match="iii-trio.v1"):
+        with pytest.raises(MisuseError, match="announced"):
             await worker.open_reader(R).wait_outcome()
 
 
@@ -387,18 +382,24 @@ async def test_an_end_of_a_worker_that_has_left_says_so() -> None:
 async def test_leaving_aborts_what_is_held_before_the_goodbye() -> None:
     engine = FakeEngine()
     order: list[str] = []
-    async with open_worker(engine) as worker:
-
-        @worker.function("f")
-        async def f(out: ChannelWriter) -> None:
-            try:
-                await out.send(b"x")
-                await trio.sleep_forever()
-            finally:
-                order.append("link still up" if engine.link.ended is None else "link gone")
-
-        engine.link.invoke("f", {"out": W})
-        await engine.attached("c", "write")
-        await trio.testing.wait_all_tasks_blocked()
+    with trio.CancelScope() as scope:
+        async with open_worker(engine) as worker:
+            await be_left(engine, worker, order)
+            scope.cancel()
+            await trio.sleep_forever()
     assert order == ["link still up"]
     assert engine.ends["c", "write"].done[0][0] == "abort"
+
+
+async def be_left(engine: FakeEngine, worker: Worker, order: list[str]) -> None:
+    @worker.function("f")
+    async def f(out: ChannelWriter) -> None:
+        try:
+            await out.send(b"x")
+            await trio.sleep_forever()
+        finally:
+            order.append("link still up" if engine.link.ended is None else "link gone")
+
+    engine.link.invoke("f", {"out": W})
+    await engine.attached("c", "write")
+    await trio.testing.wait_all_tasks_blocked()
