@@ -5,9 +5,10 @@ cattrs alone would turn None into the text 'None' and 7 into '7'; here a value o
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_origin
 
 import cattrs
+from cattrs.cols import list_structure_factory
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 
 from .errors import IIIError
@@ -47,11 +48,27 @@ def _strictly(wanted: type) -> Any:
     return structure_strictly
 
 
+def _is_list(wanted: Any) -> bool:
+    return get_origin(wanted) is list
+
+
+def _list_strictly(wanted: Any, converter: cattrs.Converter) -> Any:
+    inner = list_structure_factory(wanted, converter)
+
+    def structure_list(value: Any, into: Any) -> Any:
+        if type(value) is not list:  # a text would be taken for a list of its letters
+            raise _WrongType(f"expected a list, got {in_words(value)}")
+        return inner(value, into)
+
+    return structure_list
+
+
 def new_converter(**options: Any) -> cattrs.Converter:
     """A converter that takes JSON values strictly. Options are those of cattrs.Converter."""
     converter = cattrs.Converter(**options)
     for wanted in (str, int, float, bool):
         converter.register_structure_hook(wanted, _strictly(wanted))
+    converter.register_structure_hook_factory(_is_list)(_list_strictly)
     return converter
 
 

@@ -7,8 +7,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from iii_trio.config import EngineConfig
 from iii_trio.core.effects import Deliver, Effects, HangUp, Send
 from iii_trio.core.hub import Hub
@@ -114,6 +112,6 @@ class Conversation:
             if isinstance(effect, Deliver) and effect.session in self.full:
                 self.act(self.hub.undelivered(effect.session, effect.invocation_id))
             elif isinstance(effect, Send | Deliver) and effect.session not in self.hung_up:
-                self.peers[effect.session].inbox.append(msgspec.json.decode(effect.message))
+                self.peers[effect.session].inbox.append(json.loads(effect.message))
             elif isinstance(effect, HangUp):
                 self.hung_up.setdefault(effect.session, effect)

@@ -1,0 +1,245 @@
+"""Who a worker is and what it offers, where the golden conversations do not reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from iii_trio.config import EngineConfig, Patience
+from iii_trio.core.effects import HangUp, Send, Tell
+from iii_trio.core.session import Phase
+from iii_trio.wire import FEATURE
+
+from .conversation import Conversation, call_id
+
+
+def owners(talk: Conversation) -> dict[tuple[str, str], str]:
+    return {(each.namespace, each.id): each.owner.id for each in talk.hub.registry if each.owner is not None}
+
+
+# --- the namespace
+
+
+def test_what_waits_for_the_namespace_takes_effect_in_its_order() -> None:
+    talk = Conversation()
+    peer = talk.connect()
+    peer.hears()
+    peer.offer("a")
+    peer.say({"type": "unregisterfunction", "id": "a"})
+    peer.offer("b", "engine::mine")
+    peer.say({"type": "registertriggertype", "id": "tide"})
+    peer.say({"type": "registertrigger", "id": "b1", "trigger_type": "tide", "function_id": "b"})
+    assert owners(talk) == {} and not peer.hears()
+    peer.register("peer", namespace="fleet")
+    assert owners(talk) == {("fleet", "b"): peer.id}
+    assert [frame["type"] for frame in peer.hears()] == ["registrationrejected", "registertrigger"]
+    assert talk.hub.triggers.provider("fleet", "tide") is not None
+
+
+def test_calls_and_results_do_not_wait_for_the_namespace() -> None:
+    talk = Conversation()
+    harbour = talk.join("harbour")
+    harbour.offer("tide::next")
+    early = talk.connect()
+    early.call("tide::next")
+    assert len(harbour.hears()) == 1
+
+
+@pytest.mark.parametrize("grace", [0.0, 2.5])
+def test_the_grace_is_as_long_as_configured(grace: float) -> None:
+    talk = Conversation(EngineConfig(patience=Patience(registration_grace_seconds=grace)))
+    peer = talk.connect()
+    peer.offer("a")
+    if grace:
+        talk.wait(grace - 0.1)
+        assert owners(talk) == {}
+        talk.wait(0.1)
+    else:
+        talk.wait(0.0)
+    assert owners(talk) == {("default", "a"): peer.id}
+    assert talk.hub.next_due() is None
+
+
+def test_after_the_grace_the_namespace_stays_and_the_rest_is_taken() -> None:
+    talk = Conversation()
+    peer = talk.connect()
+    talk.wait(5)
+    peer.register("late", namespace="fleet")
+    assert peer.session.namespace == "default" and peer.session.info.name == "late"
+    assert any(isinstance(effect, Tell) and "too late" in effect.text for effect in talk.effects)
+    peer.offer("a")
+    assert owners(talk) == {("default", "a"): peer.id}
+    assert talk.hub.registry.worker("default", "late") is peer.session
+
+
+def test_a_worker_that_leaves_before_its_namespace_is_known_leaves_nothing() -> None:
+    talk = Conversation()
+    peer = talk.connect()
+    peer.offer("a")
+    peer.leave()
+    assert talk.hub.next_due() is None
+    talk.wait(10)
+    assert owners(talk) == {}
+
+
+def test_a_worker_may_say_anew_who_it_is() -> None:
+    talk = Conversation()
+    peer = talk.join("one", namespace="fleet")
+    peer.register("two", namespace="fleet", version="9", features=[FEATURE])
+    assert (peer.session.info.name, peer.session.info.version, peer.session.namespace) == ("two", "9", "fleet")
+    assert talk.hub.registry.worker("fleet", "one") is None
+    assert talk.join("one", namespace="fleet").session.life.phase is Phase.SERVING
+    peer.register(None)
+    assert talk.hub.registry.worker("fleet", "two") is None
+
+
+# --- the name
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("  harbour  ", "harbour"),
+        ("har\u202ebour\n\x00\x9f\u2066\u2028", "harbour"),
+        ("x" * 300, "x" * 280),
+        (" \t ", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_names_are_kept_as_a_reader_can_bear_them(said: str | None, kept: str | None) -> None:
+    talk = Conversation()
+    peer = talk.connect()
+    peer.register(said, description=said)
+    assert (peer.session.info.name, peer.session.info.description) == (kept, kept)
+    assert peer.session.lease == (("default", kept) if kept else None)
+
+
+def test_names_that_look_alike_when_cleaned_are_the_same_name() -> None:
+    talk = Conversation()
+    talk.join("harbour")
+    other = talk.connect()
+    other.hears()
+    other.register("har\u202ebour ")
+    assert [frame["code"] for frame in other.hears()] == ["WORKER_NAMESPACE_CONFLICT"]
+
+
+def test_a_name_is_free_at_once_when_its_worker_has_gone() -> None:
+    talk = Conversation()
+    for _ in range(3):
+        peer = talk.join("harbour")
+        assert talk.hub.registry.worker("default", "harbour") is peer.session
+        peer.leave()
+
+
+def test_a_refused_worker_is_told_and_answered_before_it_is_hung_up_on_and_does_nothing_more() -> None:
+    talk = Conversation()
+    first = talk.join("harbour")
+    second = talk.connect()
+    second.offer("a")
+    talk.effects.clear()
+    second.call("engine::workers::register", {"name": "harbour"})
+    ours = [type(effect) for effect in talk.effects if not isinstance(effect, Tell)]
+    assert ours == [Send, Send, HangUp]
+    assert talk.hung_up[second.id].code == 1000
+    second.offer("b")
+    second.call("engine::channels::create", {}, 2)
+    second.leave()
+    talk.wait(10)
+    assert owners(talk) == {} and len(talk.hub.channels) == 0
+    assert set(talk.hub.sessions) == {first.id}
+    assert talk.hub.registry.worker("default", "harbour") is first.session
+
+
+def test_a_worker_that_takes_anothers_name_later_is_refused_with_all_it_has() -> None:
+    talk = Conversation()
+    talk.join("harbour")
+    other = talk.join("other")
+    other.offer("a")
+    other.register("harbour")
+    assert [frame["type"] for frame in other.hears()] == ["registrationrejected"]
+    assert owners(talk) == {} and talk.hub.registry.worker("default", "other") is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"pid": -1}, {"pid": 2**32}, {"pid": 1.5}, {"pid": "7"}, {"pid": True}, {"name": 7}, {"features": "x"},
+     {"features": [1]}, {"isolation": {}}, [], 7, "x", None],
+)  # fmt: skip
+def test_a_register_call_of_the_wrong_shape_is_an_error_and_changes_nothing(data: Any) -> None:
+    talk = Conversation()
+    peer = talk.connect()
+    peer.hears()
+    peer.call("engine::workers::register", data)
+    (answer,) = peer.hears()
+    assert answer["error"]["code"] == "deserialization_error"
+    assert answer["error"]["message"].startswith("Failed to deserialize input for engine::workers::register: ")
+    assert peer.session.life.phase is Phase.UNNAMED
+
+
+# --- coming back
+
+
+def test_C4_5_a_worker_that_comes_back_ends_its_old_connection_first() -> None:
+    talk = Conversation()
+    old = talk.join("harbour")
+    old.offer("tide::next")
+    channel = old.ask("engine::channels::create")["reader"]["channel_id"]
+    new = talk.connect()
+    new.say({"type": "reattach", "previous_worker_id": old.id, "reattach_token": old.session.reattach_token})
+    assert talk.hung_up[old.id].code is None
+    assert talk.hub.channels.get(channel) is None
+    new.register("harbour")
+    new.offer("tide::next")
+    assert owners(talk) == {("default", "tide::next"): new.id}
+    old.leave()
+    assert owners(talk) == {("default", "tide::next"): new.id}
+    assert talk.hub.registry.worker("default", "harbour") is new.session
+
+
+@pytest.mark.parametrize("token", ["", None, "wrong", "кто там"])
+def test_nobody_comes_back_without_the_token(token: str | None) -> None:
+    talk = Conversation()
+    old = talk.join("harbour")
+    new = talk.connect()
+    new.say({"type": "reattach", "previous_worker_id": old.id, "reattach_token": token})
+    new.say({"type": "reattach", "previous_worker_id": new.id, "reattach_token": new.session.reattach_token})
+    new.say({"type": "reattach", "previous_worker_id": old.id, "reattach_token": old.session.channel_secret})
+    assert set(talk.hub.sessions) == {old.id, new.id} and not talk.hung_up
+
+
+# --- functions
+
+
+def test_a_function_registered_anew_is_described_anew_and_its_calls_go_on() -> None:
+    talk = Conversation()
+    harbour, boats = talk.join("harbour"), talk.join("boats")
+    harbour.say({"type": "registerfunction", "id": "a", "description": "old", "metadata": {"m": 1}})
+    boats.call("a")
+    harbour.say({"type": "registerfunction", "id": "a", "description": "new"})
+    row = boats.ask("engine::functions::info", {"function_id": "a"}, 2)
+    assert row["description"] == "new" and "metadata" not in row
+    harbour.answer(call_id(1), result=1)
+    assert [frame["result"] for frame in boats.hears()] == [1]
+
+
+def test_a_worker_may_switch_a_function_between_http_and_itself() -> None:
+    talk = Conversation()
+    harbour, boats = talk.join("harbour"), talk.join("boats")
+    over_http = {"type": "registerfunction", "id": "a", "invocation": {"url": "https://tides.example"}}
+    harbour.say(over_http)
+    boats.offer("a")
+    assert [frame["owner_worker_id"] for frame in boats.hears()] == [harbour.id]
+    boats.call("a")
+    assert boats.hears()[0]["error"]["code"] == "function_not_invokable"
+    harbour.say({**over_http, "invocation": None})
+    boats.call("a")
+    assert len(harbour.hears()) == 1
+
+
+def test_the_engines_own_functions_cannot_be_withdrawn() -> None:
+    talk = Conversation()
+    harbour = talk.join("harbour")
+    harbour.say({"type": "unregisterfunction", "id": "engine::channels::create"})
+    assert "reader" in harbour.ask("engine::channels::create")
