@@ -40,6 +40,7 @@ class Ended:
     write_key: str = attrs.field(repr=False)
 
 
+_WITHOUT_OWNER_SECONDS = 300.0
 _ATTACHED = {Direction.READ: Cue.READER_ATTACHED, Direction.WRITE: Cue.WRITER_ATTACHED}
 _WRITER_GONE = frozenset({Cue.WRITER_CLOSED, Cue.WRITER_ABORTED, Cue.WRITER_LOST})
 
@@ -64,6 +65,11 @@ class Channels:
     def serve_sessions(self, sessions: dict[str, Session]) -> None:
         """Know the sessions that own and hold."""
         self._sessions = sessions
+
+    def reconfigure(self, defaults: ChannelDefaults, limits: Limits) -> None:
+        """New channels follow these."""
+        self._defaults = defaults
+        self._limits = limits
 
     def __len__(self) -> int:
         return len(self._open)
@@ -195,8 +201,16 @@ class Channels:
             channel = self._open.get(channel_id)
             if channel is not None:  # sealed or draining: nobody's now
                 channel.owner = None
+                self._bound_without_owner(channel, now)
         session.owned.clear()
         return effects
+
+    def _bound_without_owner(self, channel: Channel, now: float) -> None:
+        """A channel that never expires is bound by its owner; a finished stream that has lost it needs another bound."""
+        if channel.expires_after_seconds is None:
+            channel.expires_after_seconds = self._defaults.expires_after_seconds or _WITHOUT_OWNER_SECONDS
+            channel.touched_at = now
+            self._watch(channel)
 
     def close_all(self, reason: str, now: float) -> Effects:
         """The engine shuts down."""

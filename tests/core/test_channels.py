@@ -407,3 +407,15 @@ def test_C4_7_after_any_history_nothing_is_left(steps: list[tuple[Any, ...]]) ->
     assert {ended.id for ended in harbour.hub.channels.ended()} == {channel.id for channel in made}
     harbour.wait(1000)
     assert harbour.hub.next_due() is None
+
+
+def test_C2_3_a_finished_stream_that_lost_its_owner_expires_even_if_it_never_should() -> None:
+    harbour = Harbour()
+    channel = harbour.create(expires_after_ms=None)
+    harbour.attach(channel, Direction.WRITE, harbour.user)
+    harbour.take(channel, Cue.WRITER_CLOSED)
+    harbour.owner.leave()
+    harbour.wait(299)
+    assert not harbour.outcomes()
+    harbour.wait(1)
+    assert harbour.outcomes() == [(channel.id, Outcome.EXPIRED)]
