@@ -6,30 +6,39 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
 from ..core.channels import Refused
 from ..core.session import Session
 from ..errors import FrameError, MessageError
+from ..transport.beneath import end_writing
 from ..transport.frames import CloseFrame, RunScanner
 from ..transport.http1 import BadRequest, Head, answer, read_head
-from ..transport.socket import Socket
+from ..transport.socket import Socket, drop
 from ..transport.websocket import Lost, WebSocket
 from ..wire import PREFIX, Close, Direction, read_attach_target, to_json
+from .door import Door
 from .engine import Shell
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
 
 
-async def welcome(shell: Shell, connection: socket.socket) -> None:
+_OPEN: Final = Door()
+
+
+async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
     """Serve a connection that a listener accepted, until it is over.
 
     One connection's bug ends this connection, and is logged; the engine goes on.
     """
     stream = Socket(connection, dead_peer_seconds=shell.config.patience.dead_peer_seconds)
+    secure: trio.abc.Stream = stream
+    if door.ssl_context is not None:
+        secure = trio.SSLStream(stream, door.ssl_context, server_side=True, https_compatible=True)
     try:
-        await serve_stream(shell, stream, stream.peer)
+        await serve_stream(shell, secure, stream.peer, door)
     except Exception:
         shell.tell(logging.ERROR, f"a connection from {stream.peer} ended by an error of ours")
         logging.getLogger("iii_trio.engine").debug("the error", exc_info=True)
@@ -37,28 +46,31 @@ async def welcome(shell: Shell, connection: socket.socket) -> None:
         stream.close()
 
 
-async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None) -> None:
+async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, door: Door = _OPEN) -> None:
     """Serve a connection over any stream, and close the stream."""
     shell.connections += 1
     try:
         head: Head | None = None
-        with trio.move_on_after(shell.config.limits.handshake_seconds) as patience, _stopped(shell, patience.cancel):
+        token = None
+        handshake_seconds = door.handshake_seconds or shell.config.limits.handshake_seconds
+        with trio.move_on_after(handshake_seconds) as patience, _stopped(shell, patience.cancel):
             try:
                 if shell.connections > shell.config.limits.connections:
                     raise BadRequest(503, "too many connections")
                 head = await read_head(stream, shell.config.limits.head_bytes)
                 if head is None or not await _routed(shell, stream, head):
                     return
+                token = door.check(head)
             except BadRequest as problem:
                 await _answer(stream, problem.status, problem.text, problem.headers)
                 return
         if head is not None:
-            await _serve_upgrade(shell, stream, head, peer)
+            await _serve_upgrade(shell, stream, head, peer, door, token)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the peer went away while we were at its head
     finally:
         shell.connections -= 1
-        await trio.aclose_forcefully(stream)
+        await drop(stream)
 
 
 async def _routed(shell: Shell, stream: trio.abc.Stream, head: Head) -> bool:
@@ -81,9 +93,11 @@ async def _routed(shell: Shell, stream: trio.abc.Stream, head: Head) -> bool:
     return True
 
 
-async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None) -> None:
+async def _serve_upgrade(
+    shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door, token: str | None
+) -> None:
     if head.path == "/":
-        await serve_session(shell, stream, head, peer)
+        await serve_session(shell, stream, head, peer, door, token)
         return
     if head.path == "/otel":
         websocket = WebSocket(stream, _Telemetry(shell.config.limits.message_bytes), buffer=shell.buffer)
@@ -131,8 +145,7 @@ async def _write(stream: trio.abc.Stream, response: bytes) -> None:
     """Write a response, and wait a little for the peer to take it and go: a reset would throw it away."""
     with trio.move_on_after(5):
         await stream.send_all(response)
-        if isinstance(stream, trio.abc.HalfCloseableStream):
-            await stream.send_eof()
+        if await end_writing(stream):
             while await stream.receive_some():
                 pass
 

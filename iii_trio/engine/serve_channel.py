@@ -44,10 +44,7 @@ async def serve_reader(shell: Shell, stream: trio.abc.Stream, head: Head, flow: 
     end = _ReaderSocket(shell, flow, holder, recut)
     flow.reader = end
     end.websocket = _websocket(shell, stream, end)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(end.drain)
-        await end.websocket.serve(head)
-        nursery.cancel_scope.cancel()
+    await end.websocket.serve(head)
 
 
 def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _ReaderSocket) -> WebSocket:
@@ -142,17 +139,15 @@ class _ReaderSocket:
         self._holder = holder
         self._recut = recut
         self._scanner = RunScanner(shell.config.limits.message_bytes)
-        self._open = trio.Event()
         self._finished: End | None = None
 
     def opened(self, websocket: WebSocket) -> None:
         if self._finished is not None:
             self._say(self._finished)
-        self._open.set()
+        websocket.start_soon(self._drain)
 
-    async def drain(self) -> None:
+    async def _drain(self) -> None:
         """Write what is in the pipe until its end, and say what kind of end it was."""
-        await self._open.wait()
         pipe, websocket, outbox = self._flow.pipe, self.websocket, self.websocket.outbox
         if self._recut is None:
             pipe.flow_directly(outbox.offer)

@@ -16,7 +16,7 @@ import trio
 from ..errors import FrameError, PeerError
 from .frames import split_controls
 from .http1 import Refusal, read_refusal
-from .socket import Buffer, ReadsNow
+from .socket import Buffer, reads_now
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -26,6 +26,18 @@ READ_BYTES: Final = 262_144
 _SLACK: Final = 256  # before what is read: room for the tail of what was read before
 _TURNS: Final = 16  # reads in a row before other tasks get a turn
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
+
+
+async def end_writing(stream: trio.abc.Stream) -> bool:
+    """Tell the peer, behind all that was written, that nothing more comes; whether this stream can. Raises as `send_eof`.
+
+    Under TLS it is the transport's end that tells: TLS itself cannot half close, and what is complete is said above it.
+    """
+    beneath = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(beneath, trio.abc.HalfCloseableStream):
+        return False
+    await beneath.send_eof()
+    return True
 
 
 @final
@@ -54,7 +66,7 @@ class Beneath(trio.abc.Stream):
     def __init__(self, websocket: WebSocket, head: bytes | None = None, rest: bytes = b"") -> None:
         self._websocket = websocket
         self._stream = websocket.stream
-        self._now = self._stream if isinstance(self._stream, ReadsNow) else None
+        self._now = reads_now(self._stream)
         self._head = head  # a server's: to be replayed
         self._awaits_answer = head is None
         self._rest = rest  # read beyond the head, and not scanned yet
@@ -71,11 +83,10 @@ class Beneath(trio.abc.Stream):
 
     async def linger(self) -> None:
         """End our side, and read until the peer ends its own: closing with unread input would send a reset."""
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            try:
-                await self._stream.send_eof()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+        try:
+            await end_writing(self._stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
         if not self._at_end:
             if not self._stopped.is_set():
                 await self._stopped.wait()
@@ -183,8 +194,8 @@ class Beneath(trio.abc.Stream):
     # --- writing
 
     async def send_all(self, data: Buffer) -> None:
+        """Never waits, and is no checkpoint: the library takes a lock around it, which is one."""
         websocket, outbox = self._websocket, self._websocket.outbox
-        await trio.lowlevel.checkpoint()
         if outbox.over:
             raise trio.BrokenResourceError("the connection is over")
         if self._begun.is_set():
@@ -217,4 +228,3 @@ class Beneath(trio.abc.Stream):
             self.given_up()
         self._stopped.set()
         self._websocket.leave()
-        await trio.lowlevel.checkpoint()

@@ -18,7 +18,7 @@ from typing import Final, final
 import trio
 
 from .frames import Run
-from .socket import GATHERED, Buffer, WritesNow
+from .socket import GATHERED, Buffer, WritesNow, writes_now
 
 _WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
 
@@ -39,7 +39,7 @@ class Outbox:
         stalled_seconds: float = math.inf,
     ) -> None:
         self._stream = stream
-        self._now = stream if isinstance(stream, WritesNow) else None
+        self._now = writes_now(stream)
         self._start_soon = start_soon
         self._tell_broken = broken
         self._stalled_seconds = stalled_seconds

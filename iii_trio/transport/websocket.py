@@ -11,7 +11,7 @@ The occupant is told of the end exactly once, by `done`, at the place in the ord
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol, final
 
@@ -102,6 +102,8 @@ class WebSocket:
     """One connection over `stream`, which it owns. `serve` or `converse` is its whole life; the rest never waits."""
 
     outbox: Outbox
+    start_soon: Callable[[Callable[[], Awaitable[object]]], object]
+    """Starts a task that lives no longer than the connection."""
 
     def __init__(
         self,
@@ -226,6 +228,7 @@ class WebSocket:
         failure: str | None = None
         try:
             async with trio.open_nursery() as nursery:
+                self.start_soon = nursery.start_soon
                 self.outbox = Outbox(self.stream, nursery.start_soon, self.lost, self._stalled_seconds)
                 connection: WebSocketConnection | None = None
                 with trio.move_on_after(self._handshake_seconds) as shaking:
