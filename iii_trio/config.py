@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs import validators
@@ -69,13 +69,55 @@ class Patience:
 
 
 @attrs.frozen
+class Tls:
+    """The files of a listener's TLS, in PEM."""
+
+    certificate: str
+    """The certificate, and behind it those that lead to its root."""
+    key: str | None = None
+    """The private key; None: it is in the certificate's file."""
+
+
+@attrs.frozen
+class Auth:
+    """Who may come in at a listener: whoever shows one of the tokens, as `Authorization: Bearer …`. Else it is HTTP 401.
+
+    Tokens are for worker sockets. A channel's end has its access key.
+    """
+
+    tokens: tuple[str, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    token_file: str | None = None
+    """A file with further tokens, one a line; lines that begin with `#` are comments."""
+    channels: Literal["key", "key_and_token"] = attrs.field(
+        default="key", validator=validators.in_(("key", "key_and_token"))
+    )
+    """What a channel socket must show. `key_and_token` is for closed systems: own workers and Python 0.25 only, as other
+    SDKs send no header there."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.tokens and self.token_file is None:
+            raise ValueError("'auth' has neither tokens nor a token file: nobody could come in")
+
+
+@attrs.frozen
 class Listener:
     """One place to listen at. Port 0 lets the system choose; the bound address is told when it is."""
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=49134, validator=validators.and_(validators.ge(0), validators.le(65535)))
+    unix: str | None = None
+    """The path of a unix socket to listen at instead."""
+    tls: Tls | None = None
+    """None: in the clear."""
+    auth: Auth | None = None
+    """None: whoever can connect may come in."""
     handshake_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
     """As `Limits.handshake_seconds`, for this listener; None: that one."""
+
+    @property
+    def place(self) -> tuple[str, int] | str:
+        """Where it is, whatever else is said of it."""
+        return (self.host, self.port) if self.unix is None else self.unix
 
 
 def _tuple_of_listeners(listeners: Iterable[Listener]) -> tuple[Listener, ...]:

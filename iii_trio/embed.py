@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, final
 
@@ -12,15 +12,15 @@ import trio
 
 from .config import EngineConfig, Listener
 from .core.channels import Ended
-from .engine.admit import serve_stream, welcome
+from .engine.admit import serve_stream
 from .engine.engine import Shell
+from .engine.entrances import Entrances
 from .engine.in_process import InProcess
 from .engine.look import ChannelView, look_at_channels
 from .errors import MisuseError
 from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
 from .transport.link import Address
-from .transport.listen import ListeningSocket
 from .worker import Worker
 from .worker import open_worker as _open_worker
 
@@ -80,7 +80,7 @@ class Engine:
 
     def __init__(self, shell: Shell, nursery: trio.Nursery) -> None:
         self._shell = shell
-        self._nursery = nursery
+        self._entrances = Entrances(shell, nursery)
 
     @property
     def config(self) -> EngineConfig:
@@ -95,26 +95,31 @@ class Engine:
     async def listen(self, *listeners: Listener) -> list[str]:
         """Listen at these places, or at `config.listeners`; the bound addresses, as workers would be given them.
 
-        Raises ConnectionFailed, saying what is in the way; nothing is bound then.
+        Raises ConnectionFailed, saying what is in the way, and ConfigError for files (certificates, tokens) that cannot
+        be used; nothing is bound then.
         If cancelled: nothing is bound.
         """
-        bound: list[ListeningSocket] = []
-        try:
-            for listener in listeners or self._shell.config.listeners:
-                bound += await ListeningSocket.bind(listener.host, listener.port)
-        except BaseException:
-            for listening in bound:
-                listening.close()
-            raise
-        for listening in bound:
-            self._shell.at_close[listening] = listening.close
+        return await self._entrances.open(listeners or self._shell.config.listeners)
 
-        async def accepted(connection: Any) -> None:
-            await welcome(self._shell, connection)
+    async def listen_at(self, descriptors: Sequence[int], *listeners: Listener) -> list[str]:
+        """Listen at sockets that are open and listen already (systemd's socket activation); the engine owns them then.
 
-        for listening in bound:
-            self._nursery.start_soon(listening.accept_each, accepted, self._nursery)
-        return [listening.url for listening in bound]
+        `listeners`, or `config.listeners`, say what else holds there (TLS, tokens): one for all, or one for each.
+        Raises ConnectionFailed and ConfigError.
+        """
+        return await self._entrances.adopt(listeners or self._shell.config.listeners, descriptors)
+
+    async def reload(self, config: EngineConfig) -> list[str]:
+        """Take a new configuration, and keep every session that it does not forbid; where the engine listens now.
+
+        Listeners of the same place keep their sockets, with new certificates and tokens; others are opened and closed.
+        A worker whose token is withdrawn is sent away. Limits, defaults and patience hold for what comes from now on.
+        Raises ConnectionFailed and ConfigError; nothing is changed then.
+        If cancelled: either nothing is changed, or everything.
+        """
+        addresses = await self._entrances.change(config.listeners)
+        self._shell.reconfigure(config)
+        return addresses
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
         """Serve one connection that came by a way of your own (memory, TLS, a unix socket), until it is over.

@@ -156,6 +156,11 @@ class Hub:
         )  # fmt: skip
         return min((due for due in dues if due is not None), default=None)
 
+    def reconfigure(self, config: EngineConfig) -> None:
+        """What is decided from now on follows this configuration; what is decided already stays."""
+        self.config = config
+        self.channels.reconfigure(config.channels, config.limits)
+
     def drain(self) -> None:
         """From now on, no new calls (but of the engine itself) and no new channels."""
         self.draining = True

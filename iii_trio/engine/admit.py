@@ -24,7 +24,6 @@ from .engine import Shell
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
 
-
 _OPEN: Final = Door()
 
 

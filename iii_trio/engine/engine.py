@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from importlib import metadata
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 import trio
 
@@ -22,11 +22,14 @@ from ..core.session import Session
 from ..transport.link import End
 from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
-from ..wire import Direction, Outcome, Ref
+from ..wire import Close, Direction, Outcome, Ref
+from .door import CameIn, Door
 from .flow import Flow
 from .heartbeat import Heartbeat
 from .look import as_row, look_at_channel
 from .report import Reporter
+
+_WITHDRAWN: Final = "its token was withdrawn"
 
 
 @functools.cache
@@ -101,6 +104,15 @@ class Shell:
         """A session's link is over: all of clause C4.5 before anything else happens."""
         self.act(self.hub.disconnected(session, reason, trio.current_time()))
         self.lines.pop(session.id, None)
+
+    def change_door(self, old: Door, new: Door) -> None:
+        """A listener's door is another now: who came in by the old one stays, if it would be let in by the new one."""
+        for session_id, line in list(self.lines.items()):
+            if isinstance(line, CameIn) and line.door is old:
+                line.door = new
+                if not new.knows(line.token):
+                    self.tell(logging.INFO, f"worker {session_id} is sent away: {_WITHDRAWN}", session=session_id)
+                    line.hang_up(Close.RESTARTING, _WITHDRAWN)
 
     # --- channels
 
@@ -193,7 +205,13 @@ class Shell:
         if self.hub.draining and self.idle:
             self._settled.unpark_all()
 
-    # --- the end
+    # --- change, and the end
+
+    def reconfigure(self, config: EngineConfig) -> None:
+        """Limits, defaults and patience are these for whatever comes from now on."""
+        self.config = config
+        self.hub.reconfigure(config)
+        self.heartbeat.change(config.patience.silent_worker_seconds)
 
     def drain(self) -> None:
         """No new sessions and no new calls from now on."""

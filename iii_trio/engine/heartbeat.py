@@ -73,4 +73,6 @@ class Heartbeat:
                 line.ping()
             else:
                 self.forget(line)
-                line.hang_up(None, f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping")
+                line.hang_up(
+                    None, f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping"
+                )

@@ -11,23 +11,26 @@ from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
 from ..transport.websocket import Lost, WebSocket
+from .door import Door
 from .engine import Shell
 
 _PING: Final = b"\x89\x00"
 
 
-async def serve_session(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None) -> None:
-    """Converse with one worker over a WebSocket until either side is done.
+async def serve_session(
+    shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door, token: str | None
+) -> None:
+    """Converse with one worker, who came in by `door` with `token`, over a WebSocket until either side is done.
 
     If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
     """
     patience = shell.config.patience
-    line = _SocketLine(shell, peer)
+    line = _SocketLine(shell, peer, door, token)
     websocket = WebSocket(
         stream,
         line,
         buffer=shell.buffer,
-        handshake_seconds=shell.config.limits.handshake_seconds,
+        handshake_seconds=door.handshake_seconds or shell.config.limits.handshake_seconds,
         goodbye_seconds=patience.goodbye_seconds,
         stalled_seconds=patience.stalled_session_seconds,
     )
@@ -37,7 +40,9 @@ async def serve_session(shell: Shell, stream: trio.abc.Stream, head: Head, peer:
 class _SocketLine:
     """A session's socket: occupant of its connection, and the line to it."""
 
-    def __init__(self, shell: Shell, peer: str | None) -> None:
+    def __init__(self, shell: Shell, peer: str | None, door: Door, token: str | None) -> None:
+        self.door = door
+        self.token = token
         self._shell = shell
         self._peer = peer
         self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=True, check_text=False)

@@ -113,9 +113,9 @@ def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), 
 
 
 _REASONS: Final = {
-    200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 409: b"Conflict",
-    410: b"Gone", 426: b"Upgrade Required", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable",
-    505: b"HTTP Version Not Supported",
+    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed", 409: b"Conflict", 410: b"Gone", 426: b"Upgrade Required",
+    431: b"Request Header Fields Too Large", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -17,10 +19,12 @@ _BACKLOG: Final = 1024
 
 @final
 class ListeningSocket:
-    """A bound, listening TCP socket."""
+    """A bound, listening TCP or unix socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, made: os.stat_result | None = None) -> None:
+        sock.setblocking(False)
         self._sock = sock
+        self._made = made  # the file of a unix socket of ours, to be removed
 
     @classmethod
     async def bind(cls, host: str, port: int) -> list[ListeningSocket]:
@@ -40,7 +44,6 @@ class ListeningSocket:
             for family, kind, protocol, _, address in dict.fromkeys(found):
                 sock = socket.socket(family, kind, protocol)
                 bound.append(cls(sock))
-                sock.setblocking(False)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -58,21 +61,70 @@ class ListeningSocket:
             raise ConnectionFailed(f"cannot listen at {where}: {error.strerror or error}") from None
         return bound
 
+    @classmethod
+    def bind_unix(cls, path: str) -> ListeningSocket:
+        """Bind a unix socket. A file that a dead server left there is replaced; any other is in the way.
+
+        Who may connect is a matter of the folder's and the file's permissions. Raises ConnectionFailed.
+        """
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            try:
+                sock.bind(path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _is_abandoned(path):
+                    raise
+                os.unlink(path)
+                sock.bind(path)
+            sock.listen(_BACKLOG)
+            return cls(sock, os.stat(path))
+        except OSError as error:
+            sock.close()
+            cause = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                cause = "somebody listens there, or it is another kind of file; choose another path"
+            raise ConnectionFailed(f"cannot listen at unix:{path}: {cause}") from None
+
+    @classmethod
+    def adopt(cls, descriptor: int) -> ListeningSocket:
+        """A socket that listens already, opened by whoever started this process. Raises ConnectionFailed."""
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError as error:
+            raise ConnectionFailed(f"cannot listen at file descriptor {descriptor}: {error.strerror}") from None
+        usable = sock.type == socket.SOCK_STREAM and sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        if not usable or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.detach()
+            raise ConnectionFailed(f"cannot listen at file descriptor {descriptor}: it is no listening stream socket")
+        os.set_inheritable(descriptor, False)
+        return cls(sock)
+
     @property
     def port(self) -> int:
         return int(self._sock.getsockname()[1])
 
-    @property
-    def url(self) -> str:
-        """The address as a worker would be given it."""
-        host, port = self._sock.getsockname()[:2]
-        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+    def url(self, *, secure: bool = False) -> str:
+        """The address as a worker would be given it: `ws://host:port`, `wss://host:port`, `unix:/path`."""
+        name = self._sock.getsockname()
+        if isinstance(name, str):
+            return f"unix:{name}"
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{'wss' if secure else 'ws'}://{host}:{name[1]}"
 
     def close(self) -> None:
         """Stop listening. Wakes the task that accepts."""
-        if self._sock.fileno() != -1:
-            trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
+        if self._sock.fileno() == -1:
+            return
+        made, path = self._made, self._sock.getsockname()
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+        if made is not None:
+            try:
+                there = os.stat(path)
+                if (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino):
+                    os.unlink(path)
+            except OSError:
+                pass  # somebody else removed it, or what it was in
 
     async def accept_each(self, welcome: Callable[[socket.socket], Awaitable[object]], nursery: trio.Nursery) -> None:
         """Start `welcome` with each connection, in `nursery`, until closed. The connection is then its to close.
@@ -95,3 +147,18 @@ class ListeningSocket:
                 await trio.sleep(0.1)  # no event tells that files were closed elsewhere
                 continue
             nursery.start_soon(welcome, connection)
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether this is a unix socket at which nobody listens."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False

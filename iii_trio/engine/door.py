@@ -1,0 +1,111 @@
+"""How connections come in at one listener: TLS, tokens, time for a handshake."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, final, runtime_checkable
+
+from ..config import Listener
+from ..errors import ConfigError
+from ..transport.http1 import BadRequest, Head
+
+
+@final
+class Door:
+    """One listener's way in. Without arguments: in the clear, for everybody."""
+
+    def __init__(
+        self,
+        *,
+        handshake_seconds: float | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        tokens: Iterable[str] | None = None,
+        channels_need_token: bool = False,
+    ) -> None:
+        self.handshake_seconds = handshake_seconds
+        self.ssl_context = ssl_context
+        self._tokens = None if tokens is None else [token.encode() for token in tokens]
+        self._channels_need_token = channels_need_token
+
+    @classmethod
+    def of(cls, listener: Listener) -> Door:
+        """The door that a listener describes. Reads its files, so it blocks. Raises ConfigError."""
+        auth = listener.auth
+        return cls(
+            handshake_seconds=listener.handshake_seconds,
+            ssl_context=_ssl_context(listener),
+            tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth.token_file)],
+            channels_need_token=auth is not None and auth.channels == "key_and_token",
+        )
+
+    def check(self, head: Head) -> str | None:
+        """The token by which this request may come in; None where it needs none. Raises BadRequest (401).
+
+        Worker sockets need one; telemetry and channel ends only where channels do: most SDKs send no header there.
+        """
+        if self._tokens is None or (head.path != "/" and not self._channels_need_token):
+            return None
+        scheme, _, token = head.headers.get("authorization", "").strip().partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not self.knows(token):
+            raise BadRequest(
+                401, "a token is needed here: send Authorization: Bearer …", (("WWW-Authenticate", "Bearer"),)
+            )
+        return token
+
+    def knows(self, token: str | None) -> bool:
+        """Whether one may come in with this token; all are compared, each in constant time."""
+        if self._tokens is None:
+            return True
+        shown = (token or "").encode("utf-8", "replace")
+        return sum([hmac.compare_digest(shown, known) for known in self._tokens]) > 0
+
+
+@runtime_checkable
+class CameIn(Protocol):
+    """A worker's socket, as far as it came in by a door."""
+
+    door: Door
+    token: str | None
+
+
+def _ssl_context(listener: Listener) -> ssl.SSLContext | None:
+    if listener.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    files = (listener.tls.certificate, listener.tls.key)
+    for file in files:
+        if file is not None and not os.access(file, os.R_OK):
+            raise ConfigError(f"`tls` names {file}, which is not there, or cannot be read")
+    try:
+        context.load_cert_chain(*files, password=_no_password)
+    except (ssl.SSLError, OSError, _Encrypted) as error:
+        named = " and ".join(file for file in files if file is not None)
+        raise ConfigError(f"`tls` names {named}, which cannot be used: {error}") from None
+    return context
+
+
+class _Encrypted(Exception):
+    """A key that asks for a password, which nobody is there to give."""
+
+
+def _no_password() -> str:
+    raise _Encrypted("the key is encrypted; store it in the clear, readable for the engine only")
+
+
+def _tokens_in(file: str | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        lines = [line.strip() for line in Path(file).read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"`auth` names the token file {file}, which cannot be read: {cause}") from None
+    tokens = [line for line in lines if line and not line.startswith("#")]
+    if not tokens:
+        raise ConfigError(f"`auth` names the token file {file}, in which there is no token")
+    return tokens
