@@ -14,11 +14,19 @@ import trio
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
 
-from .processes import Peer, command, open_peer
+from .processes import Peer, open_peer, why_no_node
 
-SDKS = ["python", "node"]
-KINDS = ["ours", *SDKS]
+NO_NODE = why_no_node()
+NEEDS_NODE = pytest.mark.skipif(NO_NODE is not None, reason=str(NO_NODE))
+NODE = pytest.param("node", marks=NEEDS_NODE)
+
+EACH_SDK = ["python", NODE]
+EACH_KIND = ["ours", *EACH_SDK]
+"""For parametrizing: without Node, its tests are skipped and say why."""
+
+KINDS = ["ours", "python"] if NO_NODE else ["ours", "python", "node"]
 PAIRS = list(itertools.product(KINDS, KINDS))
+"""For tests that go through all kinds: those that there are here."""
 
 STEP_SECONDS = 20.0
 """For anything that a test waits for, where nothing else is said: generous, as machines may be busy."""
@@ -37,8 +45,6 @@ class Mesh:
 
     async def start(self, telemetry: bool = False, **kinds: str) -> None:
         """Start workers, `name=kind` each, and wait until all are ready; their functions are `{name}::…`."""
-        for kind in kinds.values():
-            command(kind)  # skips the test, outside of any nursery
 
         async def start_one(name: str, kind: str) -> None:
             self.peers[name] = await self._nursery.start(self._serve_peer, name, kind, telemetry)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import pytest
 import trio
 
 import iii_trio
@@ -24,21 +23,20 @@ HERE = Path(__file__).parent
 READY_SECONDS = 30.0
 
 
-def command(kind: str) -> list[str]:
-    """How a worker of this kind is started; skips the test where it cannot be."""
-    match kind:
-        case "python":
-            return [sys.executable, str(HERE / "python_worker.py")]
-        case "ours":
-            return [sys.executable, str(HERE / "our_worker.py")]
-        case "node":
-            node = shutil.which("node")
-            if node is None:
-                pytest.skip("there is no node on this machine")
-            if not (HERE / "node_modules" / "iii-sdk").is_dir():
-                pytest.skip("the Node SDK is not installed: run `npm ci --prefix tests/sdk`")
-            return [node, str(HERE / "node_worker.mjs")]
-    raise AssertionError(f"no worker of kind {kind!r}")
+def why_no_node() -> str | None:
+    """What is missing for workers on the Node SDK, or None."""
+    if shutil.which("node") is None:
+        return "there is no node on this machine"
+    if not (HERE / "node_modules" / "iii-sdk").is_dir():
+        return "the Node SDK is not installed: run `npm ci --prefix tests/sdk`"
+    return None
+
+
+COMMANDS = {
+    "ours": [sys.executable, str(HERE / "our_worker.py")],
+    "python": [sys.executable, str(HERE / "python_worker.py")],
+    "node": ["node", str(HERE / "node_worker.mjs")],
+}
 
 
 @attrs.define(eq=False)
@@ -88,7 +86,7 @@ async def open_peer(kind: str, url: str, home: Path, *, name: str, telemetry: bo
     }
     with stderr.open("ab") as log:
         process = await trio.lowlevel.open_process(
-            [*command(kind), url, name],
+            [*COMMANDS[kind], url, name],
             stdin=subprocess.PIPE,  # it ends with this pipe, also when the tests themselves are killed
             stdout=subprocess.PIPE,
             stderr=log,

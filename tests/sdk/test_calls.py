@@ -11,8 +11,8 @@ import trio
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
 
-from .conftest import KINDS, PAIRS, SDKS, STEP_SECONDS, Mesh
-from .processes import command, open_peer
+from .conftest import EACH_KIND, EACH_SDK, KINDS, PAIRS, STEP_SECONDS, Mesh
+from .processes import open_peer
 
 pytestmark = pytest.mark.sdk
 
@@ -82,7 +82,7 @@ async def test_a_call_may_have_no_result_and_no_answer(mesh: Mesh) -> None:
             assert (await mesh.peers[f"callee_{callee}"].event("noted"))["data"] == note
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 async def test_an_unknown_function_is_said_to_be_unknown(mesh: Mesh, kind: str) -> None:
     await mesh.start(caller=kind)
     answer = await mesh.call("caller::call", {"function_id": "nobody::there", "payload": {}})
@@ -90,7 +90,7 @@ async def test_an_unknown_function_is_said_to_be_unknown(mesh: Mesh, kind: str) 
     assert "nobody::there" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 async def test_a_function_is_gone_once_unregistered_and_back_once_registered(mesh: Mesh, kind: str) -> None:
     await mesh.start(worker=kind)
     assert await mesh.call("worker::echo", 1) == 1
@@ -104,7 +104,7 @@ async def test_a_function_is_gone_once_unregistered_and_back_once_registered(mes
             pass
 
 
-@pytest.mark.parametrize("callee", SDKS)
+@pytest.mark.parametrize("callee", EACH_SDK)
 async def test_many_calls_at_once_each_get_their_own_answer(mesh: Mesh, callee: str) -> None:
     await mesh.start(callee=callee)
     answers: dict[int, Any] = {}
@@ -118,14 +118,14 @@ async def test_many_calls_at_once_each_get_their_own_answer(mesh: Mesh, callee: 
     assert answers == {number: number for number in range(500)}
 
 
-@pytest.mark.parametrize("callee", SDKS)
+@pytest.mark.parametrize("callee", EACH_SDK)
 async def test_a_message_of_megabytes_goes_both_ways(mesh: Mesh, callee: str) -> None:
     await mesh.start(callee=callee)
     payload = "grüße " * 500_000
     assert await mesh.call("callee::echo", payload) == payload
 
 
-@pytest.mark.parametrize("callee", KINDS)
+@pytest.mark.parametrize("callee", EACH_KIND)
 async def test_callers_of_a_killed_worker_are_told_that_the_call_has_stopped(mesh: Mesh, callee: str) -> None:
     callers = {f"caller_{kind}": kind for kind in KINDS}
     await mesh.start(callee=callee, **callers)
@@ -144,7 +144,7 @@ async def test_callers_of_a_killed_worker_are_told_that_the_call_has_stopped(mes
     assert codes == dict.fromkeys(callers, "invocation_stopped")
 
 
-@pytest.mark.parametrize("caller", KINDS)
+@pytest.mark.parametrize("caller", EACH_KIND)
 async def test_our_handler_is_cancelled_when_its_caller_is_killed(mesh: Mesh, caller: str) -> None:
     await mesh.start(caller=caller)
     started, cancelled = trio.Event(), trio.Event()
@@ -171,8 +171,6 @@ async def test_our_handler_is_cancelled_when_its_caller_is_killed(mesh: Mesh, ca
 
 
 async def test_workers_come_back_to_an_engine_that_was_restarted_with_all_their_functions(tmp_path: Path) -> None:
-    for kind in KINDS:
-        command(kind)
     async with trio.open_nursery() as nursery:
 
         async def serve_peer(kind: str, url: str, *, task_status: trio.TaskStatus[None]) -> None:
@@ -198,7 +196,7 @@ async def test_workers_come_back_to_an_engine_that_was_restarted_with_all_their_
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("kind", SDKS)
+@pytest.mark.parametrize("kind", EACH_SDK)
 async def test_an_sdk_with_its_telemetry_on_as_by_default_works_and_does_not_complain(mesh: Mesh, kind: str) -> None:
     await mesh.start(worker=kind, telemetry=True)
     # the test's own worker, the SDK's worker socket, and its telemetry socket
