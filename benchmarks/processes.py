@@ -60,7 +60,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def engine() -> Iterator[Server]:
     """The engine, as `iii-trio serve` runs it."""
-    with _running([sys.executable, "-m", "iii_trio", "serve", "--port", "0"]) as process:
+    with _running([sys.executable, "-m", "iii_trio", "serve", "--host", "127.0.0.1", "--port", "0"]) as process:
         yield Server("iii-trio", process, _port_of(process), "websocket")
 
 

@@ -98,7 +98,7 @@ def round_trips(port: int, pid: int, protocol: str, count: int, in_flight: int) 
             there_writer.sendall(ask * more)
             sent += more
     took, cpu = time.monotonic() - started, cpu_seconds(pid) - cpu
-    return {"count": arrived, "seconds": took, "cpu_seconds": cpu, **percentiles(times)}
+    return {"count": arrived, "seconds": took, "cpu_seconds": cpu, **(percentiles(times) if in_flight == 1 else {})}
 
 
 def calls(port: int, pid: int, count: int, in_flight: int) -> dict[str, Any]:
@@ -135,34 +135,27 @@ def calls(port: int, pid: int, count: int, in_flight: int) -> dict[str, Any]:
             ask()
             sent += 1
     took, cpu = time.monotonic() - started, cpu_seconds(pid) - cpu
-    return {"count": count, "seconds": took, "cpu_seconds": cpu, **percentiles(times)}
+    return {"count": count, "seconds": took, "cpu_seconds": cpu, **(percentiles(times) if in_flight == 1 else {})}
 
 
-def calls_under_load(port: int, pid: int, count: int, size: int) -> dict[str, Any]:
-    """The latency of calls while one channel is saturated."""
+def saturate(port: int, size: int) -> dict[str, Any]:
+    """Keep one channel busy until killed; say so when it is, and each second how many bytes have passed."""
     wire = Wire("engine", port)
     reader, writer, _ = wire.pipe()
     blob = b"".join(wire.message(b"", os.urandom(size)) for _ in range(max(1, (1 << 20) // size)))
-    passed = 0
-    stop = threading.Event()
 
     def write() -> None:
-        while not stop.is_set():
+        while True:
             writer.sendall(blob)
 
-    def read() -> None:
-        nonlocal passed
-        buffer = bytearray(READ)
-        while not stop.is_set():
-            passed += reader.recv_into(buffer)
-
-    for work in write, read:
-        threading.Thread(target=work, daemon=True).start()
-    started = time.monotonic()
-    found = calls(port, pid, count, 1)
-    passed_per_second = passed / (time.monotonic() - started)
-    stop.set()
-    return {**found, "channel_bytes_per_second": passed_per_second}
+    threading.Thread(target=write, daemon=True).start()
+    buffer, passed, begun = bytearray(READ), 0, time.monotonic()
+    print("busy", flush=True)
+    while True:
+        passed += reader.recv_into(buffer)
+        if time.monotonic() - begun > 0.2:
+            print(passed / (time.monotonic() - begun), flush=True)
+            passed, begun = 0, time.monotonic()
 
 
 def churn(port: int, pid: int, protocol: str, count: int) -> dict[str, Any]:
@@ -222,7 +215,7 @@ def _too_long() -> Any:
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    job.__name__: job for job in (throughput, round_trips, calls, calls_under_load, churn, hold)
+    job.__name__: job for job in (throughput, round_trips, calls, saturate, churn, hold)
 }
 
 if __name__ == "__main__":

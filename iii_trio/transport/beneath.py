@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 262_144
 """The most that is read at once: the read-ahead of clause C3.2."""
 _SLACK: Final = 256  # before what is read: room for the tail of what was read before
-_TURNS: Final = 16  # reads in a row before other tasks get a turn
+_TURNS: Final = 16  # reads in a row, or READ_BYTES, before other tasks get a turn
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
 
 
@@ -106,7 +106,7 @@ class Beneath(trio.abc.Stream):
             return await self._receive_answer()
         await self._begun.wait()
         websocket = self._websocket
-        turns = 0
+        turns = taken = 0
         while True:
             while self._controls:
                 control = self._controls.popleft()
@@ -119,19 +119,22 @@ class Beneath(trio.abc.Stream):
                 await self._throw_away()
                 return self._stop()
             await websocket.occupant.settle()
-            turns += 1
-            if turns % _TURNS == 0:
+            if turns >= _TURNS or taken >= READ_BYTES:
+                turns = taken = 0
                 await trio.lowlevel.checkpoint()
             try:
-                if not await self._read():
+                n = await self._read()
+                turns += 1
+                taken += n
+                if not n:
                     websocket.lost("the connection ended without a Close", by_fin=True)
                     return self._stop(at_end=True)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 websocket.lost(str(error))
                 return self._stop(at_end=True)
 
-    async def _read(self) -> bool:
-        """Read once and scan it; False at the end of the stream."""
+    async def _read(self) -> int:
+        """Read once and scan it; how many bytes were looked at, 0 at the end of the stream."""
         websocket, now = self._websocket, self._now
         occupant = websocket.occupant
         if self._rest:
@@ -142,12 +145,12 @@ class Beneath(trio.abc.Stream):
             while (n := now.read_now(buffer.free)) is None:
                 await now.wait_readable()
             if not n:
-                return False
+                return 0
             data = buffer.filled(occupant.tail, n)
         else:
             received = await self._stream.receive_some(READ_BYTES)
             if not received:
-                return False
+                return 0
             data = memoryview(occupant.tail + received)
         controls, how = occupant.scan(data)
         if controls:
@@ -155,7 +158,7 @@ class Beneath(trio.abc.Stream):
         if how is not None:
             self._deaf = isinstance(how, FrameError)
             websocket.peer_ended(how)
-        return True
+        return len(data)
 
     async def _receive_answer(self) -> bytes:
         """A client's: the answer to its upgrade."""
