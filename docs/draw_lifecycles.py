@@ -8,8 +8,9 @@ from iii_trio.transport import websocket
 
 HEAD = """# Lifecycles
 
-Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A phase says what
-*is*, a cue what *happened*. A cue without an edge from a phase cannot happen there: it raises `IllegalCue` and changes nothing.
+Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A phase says
+what *is*, a cue what *happened*. A cue without an edge from a phase cannot happen there: it raises `IllegalCue` and
+changes nothing.
 """
 
 

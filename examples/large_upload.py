@@ -52,7 +52,8 @@ async def upload(app: iii_trio.Worker, source: Iterator[bytes]) -> object:
                     await channel.writer.send(chunk)
 
         nursery.start_soon(send)
-        return await app.trigger("uploads::digest", {"reader": channel.reader_ref})
+        digest = await app.trigger("uploads::digest", {"reader": channel.reader_ref})
+    return digest
 
 
 async def main() -> None:
