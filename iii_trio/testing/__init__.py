@@ -1,8 +1,10 @@
 """Tools to test channels, ours and yours: a simulated network in virtual time, and checks built on it."""
 
 from .cancelling import cancel_everywhere
+from .conversations import Conversation, Ending, Fault, Mishap, Stream, draw_conversation
 from .lifecycles import check_lifecycle, draw_lifecycle, phases_that_reach
 from .network import Network
+from .promises import check_promises, play_conversation, simulate_conversation
 from .schedule import seed_scheduler, seeded_schedule
 from .sim_stream import Conditions, SimStream
 from .simulation import History, HistoryStuck, play, simulate
@@ -10,17 +12,26 @@ from .world import World
 
 __all__ = [
     "Conditions",
+    "Conversation",
+    "Ending",
+    "Fault",
     "History",
     "HistoryStuck",
+    "Mishap",
     "Network",
     "SimStream",
+    "Stream",
     "World",
     "cancel_everywhere",
     "check_lifecycle",
+    "check_promises",
+    "draw_conversation",
     "draw_lifecycle",
     "phases_that_reach",
     "play",
+    "play_conversation",
     "seed_scheduler",
     "seeded_schedule",
     "simulate",
+    "simulate_conversation",
 ]
