@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, final
 
@@ -178,17 +180,34 @@ class EngineStatistics:
 
 
 def open_worker(
-    engine: str | Engine | Address, *, name: str | None = None, **options: Any
+    engine: str | Engine | Address,
+    *,
+    name: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    **options: Any,
 ) -> AbstractAsyncContextManager[Worker]:
     """A worker of an engine, for the length of the block.
 
-    `engine` is an address (`ws://host:port`, `wss://…`), or an `Engine` in this process. See `iii_trio.worker.open_worker`
-    for the options.
+    `engine` is an address (`ws://host:port`, `wss://…`, `unix:/path`), or an `Engine` in this process. With an address,
+    `headers` are sent with every upgrade, and `ssl_context` is used for `wss` (default: what the system trusts). Where
+    they have no `Authorization`, the environment's `III_TOKEN` is sent as a bearer token, if it is there. See
+    `iii_trio.worker.open_worker` for the other options.
     """
     if isinstance(engine, str):
-        return _open_worker(SocketAddress(engine), name=name, **options)
+        address = SocketAddress(engine, headers=_with_token(headers or {}), ssl_context=ssl_context)
+        return _open_worker(address, name=name, **options)
+    if headers is not None or ssl_context is not None:
+        raise MisuseError("headers and ssl_context go with the address of an engine elsewhere (ws://host:port)")
     if isinstance(engine, Engine):
         return _open_worker(engine.address, name=name, **options)
     if not hasattr(engine, "attach_reader"):
         raise MisuseError(f"{engine!r} is neither an address (ws://host:port) nor an engine")
     return _open_worker(engine, name=name, **options)
+
+
+def _with_token(headers: Mapping[str, str]) -> Mapping[str, str]:
+    token = os.environ.get("III_TOKEN", "").strip()
+    if not token or any(name.lower() == "authorization" for name in headers):
+        return headers
+    return {**headers, "Authorization": f"Bearer {token}"}

@@ -47,6 +47,8 @@ def check_timeout(seconds: float | None) -> None:
 
 
 def _checked(value: str, source: str) -> str:
+    if value.startswith("unix:/"):
+        return value
     url = value if "://" in value else f"ws://{value}"
     try:
         parts = urlsplit(url)

@@ -60,6 +60,7 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
                 if head is None or not await _routed(shell, stream, head):
                     return
                 token = door.check(head)
+                _check_room(shell, head)
             except BadRequest as problem:
                 await _answer(stream, problem.status, problem.text, problem.headers)
                 return
@@ -84,12 +85,16 @@ async def _routed(shell: Shell, stream: trio.abc.Stream, head: Head) -> bool:
     if head.path not in ("/", "/otel") and not head.path.startswith(PREFIX):
         raise BadRequest(404, "nothing is served here: workers connect at /, channel ends below /ws/channels/")
     head.check_upgrade()
+    return True
+
+
+def _check_room(shell: Shell, head: Head) -> None:
+    """Raise BadRequest for a worker that there is no room for."""
     if head.path == "/":
         if shell.hub.draining:
             raise BadRequest(503, "the engine is shutting down")
         if len(shell.hub.sessions) >= shell.config.limits.sessions:
             raise BadRequest(503, "the engine has as many sessions as it may")
-    return True
 
 
 async def _serve_upgrade(

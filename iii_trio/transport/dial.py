@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -21,12 +22,16 @@ from .socket import Socket
 from .websocket import Occupant, ReadBuffer, WebSocket
 
 CONNECT_SECONDS: Final = 10.0
+_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
 @final
 class SocketAddress:
-    """An `Address`: the engine at a `ws://` or `wss://` URL.
+    """An `Address`: the engine at a `ws://` or `wss://` URL, or at `unix:/path`.
 
+    `headers` are said with every upgrade, of worker and channel sockets alike (`Authorization`, say). `ssl_context` is for
+    `wss`, where the default trusts what the system trusts.
     `dial` opens the byte stream in a way of your own (memory, a unix socket); the URL then only names the engine. It
     raises OSError if it cannot. Masking keys come from `new_mask`, for simulations that must repeat.
     """
@@ -36,10 +41,14 @@ class SocketAddress:
         url: str,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         new_mask: Callable[[], bytes] = lambda: os.urandom(4),
     ) -> None:
+        path = unix_path(url)
+        if path is not None:
+            url = "ws://localhost"
         parts = urlsplit(url if "://" in url else f"ws://{url}")
         try:
             port = parts.port
@@ -50,10 +59,16 @@ class SocketAddress:
         self._host = parts.hostname
         self._port = port or (443 if parts.scheme == "wss" else DEFAULT_PORT)
         self._base = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        self._shown = f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        self._shown = (
+            f"unix:{path}"
+            if path is not None
+            else f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        )
         self._ssl = ssl_context or (ssl.create_default_context() if parts.scheme == "wss" else None)
         self._connect_seconds = connect_seconds
-        self._open_stream = dial or self._open_tcp
+        self._unix = path
+        self._said_always = _as_bytes(headers or {})
+        self._open_stream = dial or (self._open_tcp if path is None else self._open_unix)
         self._new_mask = new_mask
         self._buffer = ReadBuffer()
 
@@ -63,32 +78,33 @@ class SocketAddress:
     async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
         """As `Address.connect`."""
         link = RemoteLink(self._new_mask)
-        await self._converse(link, self._base, [], lambda: task_status.started(link), ConnectionFailed)
+        await self._converse(link, self._base, None, lambda: task_status.started(link), ConnectionFailed)
 
     async def attach_writer(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
     ) -> None:
         """As `Address.attach_writer`."""
         end = RemoteWriter(self._new_mask)
-        await self._converse(end, attach_target(ref, self._base), _headers(identity), lambda: task_status.started(end))
+        await self._converse(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
 
     async def attach_reader(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
     ) -> None:
         """As `Address.attach_reader`."""
         end = RemoteReader(knows_our_codes=identity is not None)
-        await self._converse(end, attach_target(ref, self._base), _headers(identity), lambda: task_status.started(end))
+        await self._converse(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
 
     async def _converse(
         self,
         occupant: Occupant,
         target: str,
-        headers: list[tuple[bytes, bytes]],
+        identity: Identity | None,
         opened: Callable[[], None],
         refused: type[ConnectionFailed] | None = None,
     ) -> None:
         stream = await self._dial()
         websocket = WebSocket(stream, occupant, buffer=self._buffer, handshake_seconds=self._connect_seconds)
+        headers = [*self._said_always, *_headers(identity)]
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
             refusal = await websocket.converse(f"{host}:{self._port}", target, headers, opened)
@@ -123,8 +139,36 @@ class SocketAddress:
         connected = await trio.open_tcp_stream(self._host, self._port)
         return Socket(socket.socket(fileno=connected.socket.detach()))
 
+    async def _open_unix(self) -> trio.abc.Stream:
+        assert self._unix is not None
+        connected = await trio.open_unix_socket(self._unix)
+        return Socket(socket.socket(fileno=connected.socket.detach()))
+
+
+def unix_path(address: str) -> str | None:
+    """The path in `unix:/path` (or `unix:///path`), or None for any other address."""
+    if not address.startswith("unix:"):
+        return None
+    path = address.removeprefix("unix:")
+    return path.removeprefix("//") if path.startswith("///") else path
+
+
+def _as_bytes(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    lines = []
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise MisuseError(
+                f"the header {name!r} cannot be sent: a name or value has characters that no header may have"
+            )
+        lines.append((name.encode(), value.strip().encode("latin-1")))
+    return lines
+
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):  # whose errno is no errno
+        return f"no TLS: {error.reason or error}"
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
     if isinstance(error, OSError) and error.errno:
