@@ -88,7 +88,7 @@ class RemoteWriter(_RemoteEnd):
         outbox = self._websocket.outbox
         if outbox.waiting_bytes >= _BOUND:
             await outbox.wait_empty()
-        if self._end is not None:
+        if self._end is not None and self._end.outcome is not Outcome.COMPLETED:
             raise broken(self._end)
         if self._closing or not self._websocket.talking:
             raise trio.ClosedResourceError("this writer was already closed")

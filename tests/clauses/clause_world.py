@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -19,10 +18,10 @@ from iii_trio.config import EngineConfig
 from iii_trio.embed import Engine, open_engine
 from iii_trio.engine.engine import Shell
 from iii_trio.errors import ChannelBroken
+from iii_trio.testing.network import Network
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.transport.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame
 from iii_trio.transport.link import Address, End, Identity, Link, ReadingEnd, WritingEnd
-from iii_trio.transport.socket import Socket
 from iii_trio.wire import (
     FEATURE,
     ChannelEnded,
@@ -102,6 +101,7 @@ class World:
     engine: Engine
     nursery: trio.Nursery
     connections: trio.Nursery
+    network: Network = attrs.field(factory=Network)
     news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     opened: list[trio.abc.Stream] = attrs.field(factory=list)
     """The client side of every stream that was dialled, in order."""
@@ -123,7 +123,7 @@ class World:
 
     async def dial(self) -> trio.abc.Stream:
         """The client side of a new connection to the engine."""
-        return self.connect(*stream_pair())
+        return self.connect(*self.network.pair())
 
     async def dial_waited(self) -> trio.abc.Stream:
         """As `dial`, by a stream without room of its own that can be read and written by waiting only."""
@@ -210,6 +210,7 @@ async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]
         ):
             async with trio.open_nursery() as people:
                 world = World(engine, people, connections)
+                await connections.start(world.network.run)
                 try:
                     yield world
                 finally:
@@ -218,15 +219,10 @@ async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]
                         with trio.CancelScope(shield=True):
                             await trio.aclose_forcefully(stream)
             await trio.sleep(400)  # what nobody fetches expires
-            assert not connections.child_tasks
+            assert len(connections.child_tasks) == 1  # the network's own
+            connections.cancel_scope.cancel()
             assert not any(attrs.astuple(engine.statistics())), engine.statistics()
             assert not world.shell.lines
-
-
-def stream_pair() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
-    """Two joined streams."""
-    ours, theirs = socket.socketpair()
-    return Socket(ours), Socket(theirs)
 
 
 # --- foreign clients
@@ -413,7 +409,7 @@ __all__ = [
     "error_of",
     "open_world",
     "put_all",
-    "stream_pair",
+
     "take_all",
     "to_raw",
     "write_until_broken",

@@ -82,7 +82,7 @@ async def test_C1_3_refs_are_plain_json_and_are_forwarded_untouched(autojump_clo
     assert bytes(calls[0].data).startswith(text[:-1])  # but for who called, which is put behind
 
 
-@pytest.mark.parametrize("size", [1, 1000, 300_000])
+@pytest.mark.parametrize("size", [100, 20_000, 300_000])
 async def test_C1_4_the_pipe_is_bounded_by_items_and_by_bytes(
     autojump_clock: Clock, world: World, writing: str, size: int
 ) -> None:
@@ -105,7 +105,7 @@ async def test_C1_4_the_pipe_is_bounded_by_items_and_by_bytes(
         if writing == IN_PROCESS or bound == 64:
             assert view.items_waiting == bound and view.bytes_waiting == bound * size
         else:  # a frame that is not wholly here counts by what is here
-            assert view.items_waiting < bound and MIB <= view.bytes_waiting <= MIB + size
+            assert view.items_waiting <= bound and MIB <= view.bytes_waiting <= MIB + size
         assert view.bytes_peak <= MIB + size
         assert view.waiting == "writer for reader"
         nursery.cancel_scope.cancel()

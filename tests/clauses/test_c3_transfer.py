@@ -37,7 +37,7 @@ from iii_trio.transport.websocket import READ_BYTES
 
 PYTHON_SDK = ("User-Agent", "Python/3.11 websockets/17.4")
 ITEMS: list[bytes | str] = [
-    b"a" * 100, "hé", b"", "", b"z" * 3_000_000, "ü" * 600_000, *(b"%d" % n for n in range(2000)), "x" * 125, b"y" * 126,
+    b"a" * 100, "hé", b"", "", b"z" * 3_000_000, "ü" * 600_000, *(b"%d" % n for n in range(500)), "x" * 125, b"y" * 126,
     b"v" * 65535, b"w" * 65536, "\U0001f600", b"\xff\xfe",
 ]  # fmt: skip
 
@@ -317,16 +317,16 @@ async def test_C3_4_a_frame_that_is_not_wholly_here_is_passed_on_as_fragments(
     writer, reader = await world.raw(wref), await world.raw(rref)
     payload = ("é" * 300_000).encode()
     whole = frame(kind, payload, mask=MASK)
-    await writer.stream.send_all(whole[:100_001])
+    await writer.stream.send_all(whole[:60_001])
     await world.settle()
     await reader.read_frames(1)
     assert {opcode for opcode, _, _ in reader.frames()} <= {kind, CONTINUATION}
     assert not any(fin for _, fin, _ in reader.frames())
-    assert sum(len(part) for _, _, part in reader.frames()) == 100_001 - len(frame_head(kind, len(payload), mask=MASK))
+    assert sum(len(part) for _, _, part in reader.frames()) == 60_001 - len(frame_head(kind, len(payload), mask=MASK))
     before = len(reader.frames())
     await reader.send(PING, b"between")
     assert (await reader.read_frames(before + 1))[-1] == (PONG, True, b"between")
-    await writer.stream.send_all(whole[100_001:])
+    await writer.stream.send_all(whole[60_001:])
     await writer.close()
     while not reader.closes():
         await reader.read_some()
