@@ -65,10 +65,6 @@ class Peer:
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
-    def freeze(self) -> None:
-        """SIGSTOP: alive to the network, and deaf."""
-        self.process.send_signal(signal.SIGSTOP)
-
 
 @asynccontextmanager
 async def open_peer(kind: str, url: str, home: Path, *, name: str, telemetry: bool = False) -> AsyncIterator[Peer]:
