@@ -6,32 +6,38 @@
 
 From bottom to top: `wire` (text ⇄ messages) · `core` (decisions, pure) and `transport` (sockets) · `engine` and `worker`
 (tasks) · `embed` and `cli`. docs/architecture.md has the map.
+
+What is named here is loaded when it is first used: importing the package costs next to nothing.
 """
 
-from .config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
-from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
-from .errors import (
-    AttachRefused,
-    CallError,
-    ChannelBroken,
-    ConfigError,
-    ConnectionFailed,
-    IIIError,
-    MisuseError,
-    PeerError,
-    Rejected,
-)
-from .wire import Outcome, Ref, find_refs
-from .worker import (
-    CallInfo,
-    Channel,
-    ChannelReader,
-    ChannelWriter,
-    Ended,
-    Worker,
-    current_call,
-    duplex,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
+    from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
+    from .errors import (
+        AttachRefused,
+        CallError,
+        ChannelBroken,
+        ConfigError,
+        ConnectionFailed,
+        IIIError,
+        MisuseError,
+        PeerError,
+        Rejected,
+    )
+    from .wire import Outcome, Ref, find_refs
+    from .worker import (
+        CallInfo,
+        Channel,
+        ChannelReader,
+        ChannelWriter,
+        Ended,
+        Worker,
+        current_call,
+        duplex,
+    )
 
 __all__ = [
     "AttachRefused",
@@ -65,3 +71,27 @@ __all__ = [
     "open_worker",
     "serve_engine",
 ]
+
+_LOADED_FROM = {
+    "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "Patience"),
+    "embed": ("Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"),
+    "errors": (
+        "AttachRefused", "CallError", "ChannelBroken", "ConfigError", "ConnectionFailed", "IIIError", "MisuseError",
+        "PeerError", "Rejected",
+    ),
+    "wire": ("Outcome", "Ref", "find_refs"),
+    "worker": ("CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "Worker", "current_call", "duplex"),
+}  # fmt: skip
+_HOMES = {name: home for home, names in _LOADED_FROM.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
