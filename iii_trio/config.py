@@ -78,6 +78,12 @@ class Tls:
     """The private key; None: it is in the certificate's file."""
 
 
+def _tuple_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(texts, str):
+        raise TypeError("'tokens' is one text: make it a list")
+    return tuple(texts)
+
+
 @attrs.frozen
 class Auth:
     """Who may come in at a listener: whoever shows one of the tokens, as `Authorization: Bearer …`. Else it is HTTP 401.
@@ -85,7 +91,7 @@ class Auth:
     Tokens are for worker sockets. A channel's end has its access key.
     """
 
-    tokens: tuple[str, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    tokens: tuple[str, ...] = attrs.field(default=(), converter=_tuple_of_texts, repr=False)
     token_file: str | None = None
     """A file with further tokens, one a line; lines that begin with `#` are comments."""
     channels: Literal["key", "key_and_token"] = attrs.field(
@@ -95,6 +101,8 @@ class Auth:
     SDKs send no header there."""
 
     def __attrs_post_init__(self) -> None:
+        if any(not token or token != token.strip() for token in self.tokens):
+            raise ValueError("'auth' has a token that is empty, or has spaces around it")
         if not self.tokens and self.token_file is None:
             raise ValueError("'auth' has neither tokens nor a token file: nobody could come in")
 

@@ -4,7 +4,9 @@
     workers:
       - name: iii-worker-manager            # a listener; several entries are several listeners
         config: { host: 127.0.0.1, port: "${PORT:49134}" }
-        iii-trio:                           # ours: whole-engine settings, on at most one entry
+        iii-trio:                           # ours: the listener's, and whole-engine settings on at most one entry
+          tls: { certificate: /etc/engine/cert.pem, key: /etc/engine/key.pem }    # this listener's own; so are
+          auth: { token_file: /etc/engine/tokens, channels: key }                 # `auth` and `unix: /path`
           limits: { message_bytes: 67108864 }
           patience: { reattach_grace_seconds: 10 }
       - name: iii-http                      # a worker that iii has built in and we have not: a warning
@@ -32,7 +34,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from .config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
+from .config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, Patience, Tls
 from .errors import ConfigError
 
 LISTENER: Final = "iii-worker-manager"
@@ -41,6 +43,7 @@ GRACE_KEY: Final = "registration_namespace_grace_ms"
 GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
 SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "patience": Patience}
+OF_LISTENER: Final = ("unix", "tls", "auth")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too: nothing to warn of."""
 ACCESS_RULES: Final = frozenset({"rbac", "middleware_function_id"})
@@ -170,7 +173,7 @@ class _Reader:
     def _entries(self, document: CommentedMap) -> tuple[dict[str, Any], tuple[Listener, ...]]:
         """The engine's own settings, and the listeners, of all `workers` entries."""
         listeners: list[Listener] = []
-        taken: dict[tuple[str, int], int] = {}
+        taken: dict[tuple[str, int] | str, int] = {}
         engine: dict[str, Any] = {}
         engine_line = 0
         entries = document.get("workers")
@@ -187,20 +190,22 @@ class _Reader:
                 self._fail(_line(entry, "name", line), "an entry of `workers` has no name; write `- name: …`")
             if name == LISTENER:
                 listener = self._listener(entry, line)
-                place = (listener.host, listener.port)
-                if listener.port and place in taken:
+                place = listener.place
+                if (listener.unix or listener.port) and place in taken:
+                    shown = f"{listener.host}:{listener.port}" if listener.unix is None else f"unix:{listener.unix}"
                     self._fail(
                         line,
-                        f"listens at {listener.host}:{listener.port}, as line "
-                        f"{self._origin(taken[place])} does; give each its own port",
+                        f"listens at {shown}, as line "
+                        f"{self._origin(taken[place])} does; give each its own {'path' if listener.unix else 'port'}",
                     )
                 taken[place] = line
                 listeners.append(listener)
-                if OURS in entry:
+                if self._mapping(entry, OURS).keys() - set(OF_LISTENER):
                     if engine_line:
                         self._fail(
                             _line(entry, OURS),
-                            f"`{OURS}` is given here and at line {self._origin(engine_line)}; keep one of the two",
+                            f"`{OURS}` says something of the whole engine here and at line {self._origin(engine_line)}; "
+                            "keep one of the two",
                         )
                     engine_line = _line(entry, OURS)
                     engine = self._ours(entry, engine_line)
@@ -245,12 +250,40 @@ class _Reader:
         if handshake is not None:
             seconds = self._milliseconds(_line(config, "handshake_timeout_ms"), "handshake_timeout_ms", handshake, 1)
             settings["handshake_seconds"] = seconds
+        ours = self._mapping(entry, OURS)
+        if ours.get("unix") is not None:
+            if not isinstance(ours["unix"], str) or not ours["unix"].strip():
+                self._fail(_line(ours, "unix"), f"`unix` is {_shown(ours['unix'])}; give the path of a socket")
+            settings["unix"] = str(ours["unix"])
+        for key, cls in (("tls", Tls), ("auth", Auth)):
+            if ours.get(key) is not None:
+                settings[key] = self._whole(ours, key, cls)
         return Listener(**settings)
+
+    def _whole(self, ours: CommentedMap, key: str, cls: type[Any]) -> Any:
+        """One of our classes that has required fields."""
+        section = self._mapping(ours, key)
+        fields = attrs.fields_dict(attrs.resolve_types(cls))
+        self._only(section, fields, f"in `{OURS}.{key}`")
+        values = {}
+        for name, value in section.items():
+            try:
+                values[name] = _strict.structure(value, fields[name].type or object)
+            except Exception:  # cattrs has no narrower word for a text that is none of the allowed ones
+                what = _WANTED.get(name, "the path of a file")  # and never the value: it may be a secret
+                self._fail(_line(section, name), f"`{key}.{name}` cannot be used; give {what}")
+        for name, field in fields.items():
+            if field.default is attrs.NOTHING and name not in values:
+                self._fail(_line(ours, key), f"`{key}` has no `{name}`")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            self._fail(_line(ours, key), f"`{key}` cannot be used: {error}")
 
     def _ours(self, entry: CommentedMap, line: int) -> dict[str, Any]:
         """Our own settings, structured into the classes of `config.py`."""
         ours = self._mapping(entry, OURS)
-        self._only(ours, (*SECTIONS, "name"), f"in `{OURS}`")
+        self._only(ours, (*OF_LISTENER, *SECTIONS, "name"), f"in `{OURS}`")
         engine: dict[str, Any] = {key: self._section(ours, key, cls) for key, cls in SECTIONS.items() if key in ours}
         if "name" in ours:
             if not isinstance(ours["name"], str) or not ours["name"].strip():
@@ -341,9 +374,26 @@ def _number(value: Any, _: Any) -> float:
     return float(value)
 
 
-_strict = cattrs.Converter()
+def _text(value: Any, _: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("give a text")
+    return str(value)
+
+
+def _texts(value: Any, _: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("give a list of texts")
+    return tuple(_text(each, str) for each in value)
+
+
+_strict = cattrs.Converter(detailed_validation=False)
+_strict.register_structure_hook(str, _text)
+_strict.register_structure_hook(tuple[str, ...], _texts)
 _strict.register_structure_hook(int, _whole_number)
 _strict.register_structure_hook(float, _number)
+
+
+_WANTED: Final = {"channels": "`key` or `key_and_token`", "tokens": "a list of texts (in quotes, if they look otherwise)"}
 
 
 def _mend(error: Exception) -> str:

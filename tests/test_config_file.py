@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iii_trio.config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
+from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, Patience, Tls
 from iii_trio.config_file import default_config, parse_config, read_config
 from iii_trio.errors import ConfigError
 
@@ -107,8 +107,40 @@ WRONG = {
         "put the key `iii-trio:` into the entry `- name: iii-worker-manager`",
     ),
     "our settings twice": (
-        ENTRY + "    iii-trio: {}\n  - name: iii-worker-manager\n    config: { port: 1 }\n    iii-trio: {}\n",
-        "config.yaml:6: `iii-trio` is given here and at line 3; keep one of the two",
+        ENTRY + "    iii-trio: { name: a }\n  - name: iii-worker-manager\n    config: { port: 1 }\n    iii-trio: { name: b }\n",
+        "config.yaml:6: `iii-trio` says something of the whole engine here and at line 3; keep one of the two",
+    ),
+    "one text for tokens": (
+        ENTRY + "    iii-trio: { auth: { tokens: secret } }\n",
+        "config.yaml:3: `auth.tokens` cannot be used; give a list of texts (in quotes, if they look otherwise)",
+    ),
+    "numbers for tokens": (
+        ENTRY + "    iii-trio: { auth: { tokens: [12] } }\n",
+        "config.yaml:3: `auth.tokens` cannot be used; give a list of texts (in quotes, if they look otherwise)",
+    ),
+    "an empty token": (
+        ENTRY + "    iii-trio: { auth: { tokens: [''] } }\n",
+        "config.yaml:3: `auth` cannot be used: 'auth' has a token that is empty, or has spaces around it",
+    ),
+    "no token at all": (
+        ENTRY + "    iii-trio: { auth: { channels: key } }\n",
+        "config.yaml:3: `auth` cannot be used: 'auth' has neither tokens nor a token file: nobody could come in",
+    ),
+    "another word for channels": (
+        ENTRY + "    iii-trio: { auth: { tokens: [a], channels: token } }\n",
+        "config.yaml:3: `auth.channels` cannot be used; give `key` or `key_and_token`",
+    ),
+    "TLS without a certificate": (
+        ENTRY + "    iii-trio:\n      tls: { key: key.pem }\n",
+        "config.yaml:4: `tls` has no `certificate`",
+    ),
+    "a unix socket that is a number": (
+        ENTRY + "    iii-trio: { unix: 3 }\n",
+        "config.yaml:3: `unix` is 3; give the path of a socket",
+    ),
+    "two listeners at one path": (
+        ENTRY + "    iii-trio: { unix: /a }\n  - name: iii-worker-manager\n    iii-trio: { unix: /a }\n",
+        "config.yaml:4: listens at unix:/a, as line 2 does; give each its own path",
     ),
     "an unknown section": (
         ENTRY + "    iii-trio: { limit: {} }\n",
@@ -235,3 +267,23 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"workers: [] # caf\xe9")
     with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8 text \(byte 17\); save it as UTF-8"):
         read_config(tmp_path / "latin.yaml", {})
+
+
+def test_each_listener_may_have_tls_tokens_or_a_unix_socket_and_one_of_them_speaks_for_the_engine() -> None:
+    text = """
+workers:
+  - name: iii-worker-manager
+    iii-trio: { unix: /run/engine.sock }
+  - name: iii-worker-manager
+    config: { host: 0.0.0.0, port: 443 }
+    iii-trio:
+      tls: { certificate: cert.pem, key: key.pem }
+      auth: { tokens: [a, "1"], token_file: tokens, channels: key_and_token }
+      name: two
+"""
+    read = parse_config(text, "config.yaml", {})
+    auth = Auth(tokens=("a", "1"), token_file="tokens", channels="key_and_token")
+    tls = Tls("cert.pem", "key.pem")
+    assert read.config == EngineConfig(
+        listeners=(Listener(unix="/run/engine.sock"), Listener("0.0.0.0", 443, tls=tls, auth=auth)), name="two"
+    )
