@@ -75,6 +75,16 @@ def test_functions_that_are_as_they_were_are_no_event() -> None:
     assert watch.hears() == []
 
 
+def test_functions_that_never_settle_are_told_of_all_the_same() -> None:
+    talk = Conversation()
+    watch = watcher(talk, FUNCTIONS)
+    harbour = talk.join("harbour")
+    for number in range(10):
+        harbour.offer(f"tide::{number}")
+        talk.wait(SETTLING_SECONDS / 2)
+    assert len(watch.hears()) >= 4
+
+
 def test_no_timer_runs_while_nobody_listens() -> None:
     talk = Conversation()
     harbour = talk.join("harbour")
