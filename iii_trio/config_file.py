@@ -388,7 +388,7 @@ def _texts(value: Any, _: Any) -> tuple[str, ...]:
 
 _strict = cattrs.Converter(detailed_validation=False)
 _strict.register_structure_hook(str, _text)
-_strict.register_structure_hook(tuple[str, ...], _texts)
+_strict.register_structure_hook_func(lambda wanted: wanted == tuple[str, ...], _texts)
 _strict.register_structure_hook(int, _whole_number)
 _strict.register_structure_hook(float, _number)
 

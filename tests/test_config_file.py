@@ -107,7 +107,8 @@ WRONG = {
         "put the key `iii-trio:` into the entry `- name: iii-worker-manager`",
     ),
     "our settings twice": (
-        ENTRY + "    iii-trio: { name: a }\n  - name: iii-worker-manager\n    config: { port: 1 }\n    iii-trio: { name: b }\n",
+        ENTRY + "    iii-trio: { name: a }\n  - name: iii-worker-manager\n    config: { port: 1 }\n"
+        "    iii-trio: { name: b }\n",
         "config.yaml:6: `iii-trio` says something of the whole engine here and at line 3; keep one of the two",
     ),
     "one text for tokens": (
