@@ -184,15 +184,14 @@ def _until_closed(sock: socket.socket) -> None:
     sock.close()
 
 
-def hold(port: int, refs: list[dict[str, str]]) -> dict[str, Any]:
-    """Attach these ends, write one message into each, say so, and stay until killed."""
+def hold(port: int, refs: list[dict[str, str]]) -> None:
+    """Attach these writers' ends, write one message into each, say so, and stay until killed."""
     wire = Wire("websocket", port)
     socks = [attach(port, ref) for ref in refs]
     for sock in socks:
         sock.sendall(wire.message(b"", b"hello"))
     print("held", flush=True)
     threading.Event().wait()
-    return {}
 
 
 def until_told(socks: list[socket.socket], since: Callable[[], float]) -> list[float]:
@@ -215,10 +214,12 @@ def _too_long() -> Any:
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    job.__name__: job for job in (throughput, round_trips, calls, saturate, churn, hold)
+    job.__name__: job for job in (throughput, round_trips, calls, saturate, churn)
 }
 
 if __name__ == "__main__":
+    if sys.argv[1] == "hold_from_stdin":  # its argument is too long for a command line
+        hold(**json.loads(sys.stdin.readline()))
     print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))))
     sys.stdout.flush()
     os._exit(0)  # threads may still be about

@@ -1,0 +1,106 @@
+"""What begins, idles and ends: start, memory at rest, and how fast the end of a process is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from .processes import ROOT, Server, engine, run_json
+from .raw_clients import until_told
+from .raw_wires import Session, attach
+
+_STARTS = 5
+_OPEN = 1_000
+
+
+def start_seconds() -> float:
+    """From `iii-trio serve` to its ready line."""
+    times = []
+    for _ in range(_STARTS):
+        before = time.perf_counter()
+        with engine():
+            times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def import_seconds() -> dict[str, float]:
+    """CPU time of an import, in a fresh process, after that of Trio."""
+    cases = {
+        "import iii_trio": "import iii_trio",
+        "… and use an engine": "import iii_trio; iii_trio.open_engine",
+    }
+    return {what: statistics.median(_import(code) for _ in range(_STARTS)) for what, code in cases.items()}
+
+
+def _import(code: str) -> float:
+    program = f"import time, trio; a = time.process_time(); {code}; print(time.process_time() - a)"
+    return float(subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=True).stdout)
+
+
+def at_rest(server: Server, sessions: int, channels: int) -> dict[str, float]:
+    """Memory of each idle session, unattached channel and open channel, and the CPU that all of them use at rest."""
+    first = Session(server.port)
+    first.make_channel()
+    base = server.memory_bytes()
+    idle = [Session(server.port) for _ in range(sessions)]
+    with_sessions = server.memory_bytes()
+    for _ in range(channels):
+        first.make_channel()
+    with_channels = server.memory_bytes()
+    opened: list[socket.socket] = []
+    for _ in range(sessions):
+        made = first.make_channel()
+        opened += attach(server.port, made["reader"]), attach(server.port, made["writer"])
+    with_open = server.memory_bytes()
+    time.sleep(0.5)
+    cpu = server.cpu_seconds()
+    time.sleep(3)
+    cpu = server.cpu_seconds() - cpu
+    for session in idle:
+        session.sock.close()
+    for sock in opened:
+        sock.close()
+    return {
+        "session": (with_sessions - base) / sessions,
+        "unattached": (with_channels - with_sessions) / channels,
+        "open": (with_open - with_channels) / sessions,
+        "cpu_share": cpu / 3,
+    }
+
+
+def kill(server: Server) -> dict[str, Any]:
+    """SIGKILL a process that writes into 1,000 channels: when do their readers hear of it?"""
+    session = Session(server.port)
+    made = [session.make_channel() for _ in range(_OPEN)]
+    readers = [attach(server.port, channel["reader"]) for channel in made]
+    job = json.dumps({"port": server.port, "refs": [channel["writer"] for channel in made]})
+    command = [sys.executable, "-m", "benchmarks.raw_clients", "hold_from_stdin"]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert holder.stdin is not None and holder.stdout is not None
+    holder.stdin.write(job.encode() + b"\n")
+    holder.stdin.flush()
+    holder.stdout.readline()
+    for reader in readers:
+        reader.recv(4096)  # the message that each was given
+    cpu = server.cpu_seconds()
+    before = time.perf_counter()
+    holder.send_signal(signal.SIGKILL)
+    times = until_told(readers, lambda: before)
+    cpu = server.cpu_seconds() - cpu
+    holder.wait()
+    for pipe in holder.stdin, holder.stdout:
+        pipe.close()
+    for reader in readers:
+        reader.close()
+    return {"first": min(times), "last": max(times), "cpu_seconds": cpu}
+
+
+def in_process() -> dict[str, Any]:
+    """What `in_process.py` finds."""
+    return run_json("benchmarks.in_process")
