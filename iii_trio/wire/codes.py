@@ -83,6 +83,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     ENQUEUE_ERROR = "enqueue_error"
     TRIGGER_REGISTRATION_FAILED = "trigger_registration_failed"
+    TRIGGER_TYPE_NOT_FOUND = "trigger_type_not_found"
     ENGINE_DRAINING = "engine_draining"
 
 

@@ -1,13 +1,18 @@
-"""The worker: functions, calls and channels from a Trio program."""
+"""The worker: functions, calls, triggers and channels from a Trio program."""
 
+from .bindings import Binding
 from .channels import Channel
 from .context import CallInfo, current_call
+from .declare import Registered
 from .ends import ChannelReader, ChannelWriter, Ended
 from .opening import open_worker
+from .providing import BoundTrigger, TriggerType
 from .streams import Duplex, ReaderStream, WriterStream, duplex
-from .worker import Registered, Worker
+from .worker import Worker
 
 __all__ = [
+    "Binding",
+    "BoundTrigger",
     "CallInfo",
     "Channel",
     "ChannelReader",
@@ -16,6 +21,7 @@ __all__ = [
     "Ended",
     "ReaderStream",
     "Registered",
+    "TriggerType",
     "Worker",
     "WriterStream",
     "current_call",

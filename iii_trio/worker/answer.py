@@ -35,7 +35,7 @@ async def answer(serving: Serving, session: Session, message: InvokeFunction) ->
 
     If cancelled: the ends that the call used are aborted; nothing is answered.
     """
-    declared = serving.declared.get(message.function_id)
+    declared = serving.offers.functions.get(message.function_id)
     invocation_id = message.invocation_id or ""
     if declared is None:
         problem = f"Function '{message.function_id}' not found"

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import attrs
 import msgspec
 import trio
+from msgspec import Raw
 
 from ..errors import CallError
 from ..transport.link import Link
-from ..wire import ErrorCode, InvocationResult, WireError, from_json
+from ..wire import (
+    ABSENT,
+    MAX_MESSAGE_BYTES,
+    Action,
+    ErrorCode,
+    InvocationResult,
+    InvokeFunction,
+    Ping,
+    WireError,
+    encode,
+    from_json,
+    to_json,
+)
+from .context import CURRENT
+from .payload import encode_payload
 
 _NO_ERROR = (b"", b"null", b"false")
 _error_body = msgspec.json.Decoder(WireError)
@@ -36,11 +52,8 @@ class PendingCall:
         if answer is None:
             text = f"the link to the engine was lost before the answer: {self.lost}"
             raise self._failed(ErrorCode.INVOCATION_STOPPED, text)
-        if bytes(answer.error) not in _NO_ERROR:
-            try:
-                error = _error_body.decode(bytes(answer.error))
-            except msgspec.DecodeError:
-                raise self._failed("UNKNOWN", bytes(answer.error).decode(errors="replace")) from None
+        error = error_in(answer.error)
+        if error is not None:
             raise self._failed(error.code, error.message, error.stacktrace)
         try:
             return from_json(bytes(answer.result)) if answer.result else None
@@ -66,6 +79,19 @@ class Session:
     pending: dict[str, PendingCall] = attrs.field(factory=dict)
     running: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     outcomes: dict[str, trio.Event] = attrs.field(factory=dict)
+    pings: deque[trio.Event] = attrs.field(factory=deque)
+    """Who waits for the answer to a ping, in their order."""
+
+    async def ping(self) -> bool:
+        """Wait until the engine has read all that was sent before; False if the link was lost. Its pongs have no names:
+        they come in the order of the pings. If cancelled: nothing changes."""
+        await self.link.wait_room()
+        pong = trio.Event()
+        self.pings.append(pong)
+        self.link.send(encode(Ping()))
+        if self.link.ended is None:
+            await pong.wait()
+        return self.link.ended is None
 
     def lose(self, reason: str) -> None:
         """The link is over: whoever waits on it is told, whoever works for it stops."""
@@ -75,10 +101,62 @@ class Session:
             call.settled.set()
         for scope in list(self.running.values()):
             cancel(scope, f"the link to the engine was lost: {reason}")
-        for event in self.outcomes.values():
+        for event in (*self.outcomes.values(), *self.pings):
             event.set()
 
 
 def cancel(scope: trio.CancelScope, reason: str) -> None:
     """Cancel a scope and say why (clause C7.2)."""
     scope.cancel(reason=reason)
+
+
+def optional(value: Any) -> Raw:
+    """A value as JSON; absent where there is none."""
+    return ABSENT if value is None else Raw(to_json(value))
+
+
+def error_in(body: Raw) -> WireError | None:
+    """The error that a message carries, if it carries one; whatever is no error's body is its text."""
+    if bytes(body) in _NO_ERROR:
+        return None
+    try:
+        return _error_body.decode(bytes(body))
+    except msgspec.DecodeError:
+        return WireError("UNKNOWN", bytes(body).decode(errors="replace"))
+
+
+def call_text(
+    function_id: str,
+    invocation_id: str | None,
+    payload: Any,
+    *,
+    namespace: str | None,
+    metadata: Any,
+    traceparent: str | None,
+    baggage: str | None,
+    action: Action | None,
+) -> bytes:
+    """A call as it travels; the trace headers are those of the call that is being answered, where none are given.
+
+    Raises CallError `serialization_error` or `payload_too_large`.
+    """
+    around = CURRENT.get()
+    if around is not None:
+        traceparent = traceparent or around.traceparent
+        baggage = baggage or around.baggage
+    message = InvokeFunction(
+        function_id=function_id,
+        invocation_id=invocation_id,
+        data=Raw(encode_payload(payload, "the payload")),
+        traceparent=traceparent,
+        baggage=baggage,
+        action=action,
+        namespace=namespace,
+    )
+    if metadata is not None:
+        message.metadata = Raw(encode_payload(metadata, "the metadata"))
+    text = encode(message)
+    if len(text) > MAX_MESSAGE_BYTES:
+        problem = f"the call is {len(text)} bytes as JSON, the limit is {MAX_MESSAGE_BYTES}: use a channel"
+        raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem, function_id=function_id)
+    return text

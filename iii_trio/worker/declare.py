@@ -1,15 +1,18 @@
-"""What a worker offers, remembered so that it can be said again on every new link."""
+"""The functions that a worker offers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
-from msgspec import Raw
 
-from ..wire import ABSENT, RegisterFunction, encode, to_json
+from ..wire import RegisterFunction, UnregisterFunction, encode
+from .calls import optional
 from .handler import Handler, Plan
+
+if TYPE_CHECKING:
+    from .offers import Offers
 
 
 @attrs.define(eq=False)
@@ -31,17 +34,69 @@ class Declared:
             RegisterFunction(
                 id=self.id,
                 description=self.description,
-                request_format=_raw(self.request_format),
-                response_format=_raw(self.response_format),
-                metadata=_raw(self.metadata),
+                request_format=optional(self.request_format),
+                response_format=optional(self.response_format),
+                metadata=optional(self.metadata),
             )
         )
 
+    def withdrawal(self) -> bytes:
+        """How it is taken back."""
+        return encode(UnregisterFunction(self.id))
 
-def declare(function_id: str, handler: Handler, **described: Any) -> Declared:
-    """Read a handler's signature. Raises MisuseError for one that cannot be called by name."""
-    return Declared(function_id, Plan.of(function_id, handler), **described)
+    def renew(self) -> None:
+        """It is about to be said on a new link."""
+        self.refused = None
 
 
-def _raw(value: Any) -> Raw:
-    return ABSENT if value is None else Raw(to_json(value))
+def declare(
+    function_id: str,
+    handler: Handler,
+    *,
+    description: str | None,
+    metadata: Mapping[str, Any] | None,
+    request_format: Any,
+    response_format: Any,
+    forbid_extra_keys: bool,
+) -> Declared:
+    """Read a handler's signature: what was not given is made from it.
+
+    Raises MisuseError for a handler that cannot be called by name.
+    """
+    plan = Plan.of(function_id, handler, forbid_extra_keys=forbid_extra_keys)
+    return Declared(
+        function_id,
+        plan,
+        description=description or first_line(handler),
+        metadata=metadata,
+        request_format=plan.request_schema() if request_format is None else request_format,
+        response_format=plan.response_schema() if response_format is None else response_format,
+    )
+
+
+def first_line(documented: Any) -> str | None:
+    """The first line of a docstring, if there is one."""
+    doc = getattr(documented, "__doc__", None)
+    return doc.strip().splitlines()[0] if isinstance(doc, str) and doc.strip() else None
+
+
+@final
+class Registered:
+    """A function that a worker offers."""
+
+    def __init__(self, offers: Offers, declared: Declared) -> None:
+        self._offers = offers
+        self._declared = declared
+
+    @property
+    def id(self) -> str:
+        return self._declared.id
+
+    @property
+    def refused(self) -> str | None:
+        """Why the engine refused it, if it did: another worker has it in this namespace."""
+        return self._declared.refused
+
+    def unregister(self) -> None:
+        """Offer it no longer; calls under way go on. Twice is harmless."""
+        self._offers.withdraw(self._declared)

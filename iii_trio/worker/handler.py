@@ -17,22 +17,26 @@ from ..errors import CallError, MisuseError
 from ..structure import BadShape, first_problem, in_words, new_converter
 from ..wire import ErrorCode
 from .ends import ChannelReader, ChannelWriter
+from .schemas import Schema, schema_of, schema_of_parameters
 
 Handler = Callable[..., Any]
 
 _WHOLE_OBJECT: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping, object)
 
 
-def _new_converter() -> cattrs.Converter:
+def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter = new_converter()
     for kind in (ChannelReader, ChannelWriter):
         converter.register_structure_hook(kind, _live_end(kind))
-    converter.register_structure_hook_factory(lambda cls: attrs.has(cls) or is_dataclass(cls), _class_strictly)
+
+    def class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+        return _class_strictly(cls, converter, forbid_extra_keys or bool(getattr(cls, "forbid_extra_keys", False)))
+
+    converter.register_structure_hook_factory(lambda cls: attrs.has(cls) or is_dataclass(cls), class_strictly)
     return converter
 
 
-def _class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    forbid = bool(getattr(cls, "forbid_extra_keys", False))
+def _class_strictly(cls: Any, converter: cattrs.Converter, forbid: bool) -> Callable[[Any, Any], Any]:
     inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=forbid)
 
     def take(value: Any, into: Any) -> Any:
@@ -54,14 +58,20 @@ def _live_end(kind: type) -> Callable[[Any, Any], Any]:
     return take
 
 
-_converter: Final = _new_converter()
+_converter: Final = _new_converter(forbid_extra_keys=False)
+_forbidding: Final = _new_converter(forbid_extra_keys=True)
 
 
 @attrs.frozen
 class _Parameter:
     name: str
     annotation: Any
-    required: bool
+    default: Any
+    """attrs.NOTHING: there is none."""
+
+    @property
+    def required(self) -> bool:
+        return self.default is attrs.NOTHING
 
 
 @attrs.frozen
@@ -73,9 +83,11 @@ class Plan:
     is_async: bool
     parameters: tuple[_Parameter, ...]
     takes_metadata: bool
+    returns: Any
+    forbid_extra_keys: bool
 
     @classmethod
-    def of(cls, function_id: str, handler: Handler) -> Plan:
+    def of(cls, function_id: str, handler: Handler, *, forbid_extra_keys: bool = False) -> Plan:
         """Raises MisuseError for a handler whose parameters cannot be filled by name."""
         try:
             signature = inspect.signature(handler)
@@ -90,7 +102,8 @@ class Plan:
                     "name each parameter after a key of the payload"
                 )
             annotation = hints.get(name, Any)
-            parameters.append(_Parameter(name, annotation, parameter.default is parameter.empty))
+            default = attrs.NOTHING if parameter.default is parameter.empty else parameter.default
+            parameters.append(_Parameter(name, annotation, default))
         takes_metadata = any(parameter.name == "metadata" for parameter in parameters)
         return cls(
             function_id=function_id,
@@ -98,7 +111,24 @@ class Plan:
             is_async=_is_async(handler),
             parameters=tuple(parameter for parameter in parameters if parameter.name != "metadata"),
             takes_metadata=takes_metadata,
+            returns=hints.get("return", Any),
+            forbid_extra_keys=forbid_extra_keys,
         )
+
+    def request_schema(self) -> Schema | None:
+        """The JSON Schema of the payloads that it takes; None if it takes any."""
+        parameters = self.parameters
+        if not parameters:
+            return None
+        if len(parameters) == 1 and _takes_whole_object(parameters[0]):
+            return schema_of(parameters[0].annotation, forbid_extra_keys=self.forbid_extra_keys)
+        return schema_of_parameters(
+            [(one.name, one.annotation, one.default) for one in parameters], forbid_extra_keys=self.forbid_extra_keys
+        )
+
+    def response_schema(self) -> Schema | None:
+        """The JSON Schema of its values; None if it does not say."""
+        return schema_of(self.returns)
 
     def arguments(self, payload: Any, metadata: Any) -> dict[str, Any]:
         """The handler's arguments for a payload. Raises CallError `deserialization_error`, naming the field at fault."""
@@ -118,10 +148,11 @@ class Plan:
             if not isinstance(payload, dict):
                 if payload is None and not only.required:
                     return {}
-                return {only.name: _structured(payload, only.annotation, "" if attrs.has(_bare(only)) else only.name)}
+                path = "" if attrs.has(_bare(only)) else only.name
+                return {only.name: self._structured(payload, only.annotation, path)}
             if only.name not in payload and _takes_whole_object(only):
-                return {only.name: _structured(payload, only.annotation, "")}
-        elif not parameters:
+                return {only.name: self._structured(payload, only.annotation, "")}
+        elif not parameters and not self.forbid_extra_keys:
             return {}
         if payload is None:
             payload = {}
@@ -130,11 +161,16 @@ class Plan:
         missing = [parameter.name for parameter in parameters if parameter.required and parameter.name not in payload]
         if missing:
             raise BadShape(missing[0], "missing")
+        if self.forbid_extra_keys and (unknown := sorted(payload.keys() - {one.name for one in parameters})):
+            raise BadShape("", f"unknown key(s): {', '.join(unknown)}")
         return {
-            parameter.name: _structured(payload[parameter.name], parameter.annotation, parameter.name)
+            parameter.name: self._structured(payload[parameter.name], parameter.annotation, parameter.name)
             for parameter in parameters
             if parameter.name in payload
         }
+
+    def _structured(self, value: Any, annotation: Any, path: str) -> Any:
+        return structured(value, annotation, path, forbid_extra_keys=self.forbid_extra_keys)
 
     def _names(self) -> str:
         return ", ".join(parameter.name for parameter in self.parameters)
@@ -149,11 +185,12 @@ def _bare(parameter: _Parameter) -> Any:
     return typing.get_origin(parameter.annotation) or parameter.annotation
 
 
-def _structured(value: Any, annotation: Any, path: str) -> Any:
+def structured(value: Any, annotation: Any, path: str = "", *, forbid_extra_keys: bool = False) -> Any:
+    """A JSON value as its annotation says. Raises BadShape, naming the field at fault; `path` is where it lies."""
     if annotation is Any:
         return value
     try:
-        return _converter.structure(value, annotation)
+        return (_forbidding if forbid_extra_keys else _converter).structure(value, annotation)
     except Exception as error:
         raise BadShape(*first_problem(error, path)) from None
 

@@ -24,9 +24,12 @@ from ..wire import (
     Ping,
     Pong,
     Reattach,
+    RegisterTrigger,
     RegistrationRejected,
     Rejection,
+    TriggerRegistrationResult,
     Undecodable,
+    UnregisterTrigger,
     WorkerRegistered,
     decode,
     encode,
@@ -157,14 +160,12 @@ class Membership:
                 InvokeFunction(
                     function_id="engine::workers::register",
                     invocation_id=call.invocation_id if call is not None else None,
-                    data=Raw(to_json(worker.description())),
+                    data=Raw(to_json(worker.introduction)),
                     action=None if call is not None else Action("void"),
                 )
             )
         )
-        for declared in worker.declared.values():
-            declared.refused = None
-            session.link.send(declared.message())
+        worker.offers.introduce(session.link)
         return call
 
     def _accepted(self, call: PendingCall) -> bool:
@@ -188,8 +189,7 @@ class Membership:
         worker = self._worker
         match decode(text):
             case InvokeFunction() as call:
-                if not worker.tasks.cancel_scope.cancel_called:  # leaving: the engine will say that it was stopped
-                    worker.tasks.start_soon(answer, worker, session, call)
+                worker.run(answer, worker, session, call)  # leaving: the engine will say that it was stopped
             case InvocationResult() as result:
                 pending = session.pending.pop(result.invocation_id, None)
                 if pending is not None:
@@ -200,15 +200,24 @@ class Membership:
                 if scope is not None:
                     cancel(scope, message.reason)
             case ChannelEnded() as message:
-                worker.channel_ended(session, message.channel_id, Ended(message.outcome, message.reason))
+                worker.outcomes.told(session, message.channel_id, Ended(message.outcome, message.reason))
             case RegistrationRejected() as rejection:
                 self._rejected(session, rejection)
+            case RegisterTrigger() as wanted:
+                worker.offers.bind(session, wanted)
+            case UnregisterTrigger() as unwanted:
+                worker.offers.unbind(unwanted)
+            case TriggerRegistrationResult() as told:
+                worker.offers.told(told)
             case Ping():
                 session.link.send(encode(Pong()))
+            case Pong():
+                if session.pings:
+                    session.pings.popleft().set()
             case Undecodable() as unread:
                 self._unread(session, unread)
             case _:
-                pass  # what a newer engine may say; and trigger messages, which have no receiver here
+                pass  # what a newer engine may say
 
     def _unread(self, session: Session, message: Undecodable) -> None:
         """A message that cannot be read: whoever waits for it is told."""
@@ -227,7 +236,7 @@ class Membership:
         where = f"namespace '{rejection.namespace}'"
         owner = f"worker {rejection.owner_worker_id}" if rejection.owner_worker_id else "the engine itself"
         if rejection.code == Rejection.FUNCTION and rejection.function_id is not None:
-            declared = self._worker.declared.get(rejection.function_id)
+            declared = self._worker.offers.functions.get(rejection.function_id)
             problem = f"{rejection.function_id} was refused: {owner} has it in {where}"
             LOGGER.warning("%s", problem)
             if declared is not None:
@@ -239,6 +248,7 @@ class Membership:
 
     def _lose(self, link: Link) -> None:
         link.close("the worker left")
+        self._worker.offers.lost(link)
         session, self.session = self.session, None
         for one in {id(s): s for s in (session, self._last) if s is not None and s.link is link}.values():
             one.lose(_why(link))

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..wire import Ref
-from .declare import Declared
 from .ends import ChannelWriter
+from .offers import Offers
 from .payload import End
 
 
 class Serving(Protocol):
     """A worker, as its handlers' calls see it."""
 
-    declared: dict[str, Declared]
+    offers: Offers
     run_sync: Callable[[Callable[..., Any], dict[str, Any]], Awaitable[Any]]
 
     def make_end(self, ref: Ref, invocation_id: str | None) -> End:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeVar, cast, final
+from typing import Any, TypeVar, cast, final
 
 import trio
-from msgspec import Raw
 
 from ..core.membership import Phase
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
@@ -19,31 +15,31 @@ from ..transport.link import Address, Identity
 from ..wire import (
     DEFAULT_NAMESPACE,
     FEATURE,
-    LARGE_MESSAGES,
-    MAX_MESSAGE_BYTES,
     Action,
     CancelInvocation,
     Direction,
-    ErrorCode,
-    InvokeFunction,
     Ref,
-    UnregisterFunction,
     encode,
 )
-from .calls import PendingCall, Session
+from .bindings import Binding
+from .calls import PendingCall, Session, call_text
 from .channels import Channel, open_channel
-from .context import CURRENT
-from .declare import Declared, declare
+from .declare import Registered, declare, first_line
 from .ends import ChannelReader, ChannelWriter, Ended
 from .handler import Handler
+from .introduction import introduction
 from .membership import LOGGER, Membership
-from .payload import End, encode_payload
+from .offers import Offers
+from .outcomes import Outcomes
+from .payload import End
+from .providing import TriggerType
+from .schemas import schema_of
 
 H = TypeVar("H", bound=Handler)
+P = TypeVar("P")
 RunSync = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[Any]]
 
 _ENGINES_DEFAULT: Any = object()
-_REMEMBERED_OUTCOMES: Final = 1_000
 
 
 @final
@@ -69,12 +65,12 @@ class Worker:
         """Where its link and the ends that it holds live."""
         self.tasks: trio.Nursery
         """Where what it does lives: it ends before the connections that it speaks through."""
-        self.declared: dict[str, Declared] = {}
+        self.offers = Offers()
         self.run_sync = run_sync
         self.new_id = new_id
         self.membership = Membership(self, rng)
-        self._description = description
-        self._outcomes: OrderedDict[str, Ended] = OrderedDict()
+        self.introduction = introduction(name, namespace, description)
+        self.outcomes = Outcomes()
         self._held: set[End] = set()
 
     def __repr__(self) -> str:
@@ -131,38 +127,123 @@ class Worker:
         metadata: Mapping[str, Any] | None = None,
         request_format: Any = None,
         response_format: Any = None,
+        forbid_extra_keys: bool = False,
     ) -> Registered:
         """Offer a function, from now on and on every new link.
 
         The handler's parameters are keys of the payload, structured by their annotations (attrs classes, lists, …);
         one parameter without a matching key takes the payload whole; `metadata` takes what travels beside it. Refs in the
         payload are live ends by then. An async handler runs in a cancel scope of its own, any other in a thread.
+        `request_format` and `response_format`, JSON Schemas that are shown and not enforced, are made from the signature
+        where they are not given. With `forbid_extra_keys` a key that nobody asked for is an error, at any depth.
 
         Raises MisuseError if the id is offered already, or the handler's parameters have no names.
         """
-        if function_id in self.declared:
-            raise MisuseError(f"this worker offers {function_id} already: unregister it first")
         declared = declare(
             function_id,
             handler,
-            description=description or _first_line(handler),
+            description=description,
             metadata=metadata,
             request_format=request_format,
             response_format=response_format,
+            forbid_extra_keys=forbid_extra_keys,
         )
-        self.declared[function_id] = declared
-        session = self.membership.session
-        if session is not None:
-            session.link.send(declared.message())
-        return Registered(self, declared)
+        self.offers.offer(declared)
+        return Registered(self.offers, declared)
 
-    def withdraw(self, declared: Declared) -> None:
-        """Offer a function no longer; calls under way go on."""
-        if self.declared.get(declared.id) is declared:
-            del self.declared[declared.id]
-            session = self.membership.session
-            if session is not None:
-                session.link.send(encode(UnregisterFunction(declared.id)))
+    def trigger_type(self, type_id: str, **described: Any) -> Callable[[P], P]:
+        """Decorator: provide this trigger type. Options as for `register_trigger_type`."""
+
+        def register(provider: P) -> P:
+            self.register_trigger_type(type_id, provider, **described)
+            return provider
+
+        return register
+
+    def register_trigger_type(
+        self,
+        type_id: str,
+        provider: Any,
+        *,
+        description: str | None = None,
+        config: Any = None,
+        payload: Any = None,
+        trigger_request_format: Any = None,
+        call_request_format: Any = None,
+    ) -> TriggerType:
+        """Provide a trigger type, from now on and on every new link: be told of each binding to it, and fire them.
+
+        `provider` is an async function `(bound, *, task_status)` that runs for as long as the binding lives: it raises to
+        refuse it, calls `task_status.started()` to take it, and is cancelled when nobody wants it any more. Or it is an
+        object (or a class of one) with `register_trigger(bound)` and `unregister_trigger(bound)`, or a pair of such
+        functions, async or plain (not to block): each success of the first has one call of the second, under the
+        cancellation if the worker is leaving. `bound` is a `BoundTrigger`.
+
+        `config` and `payload` are annotations (attrs classes, …): configurations are structured by the one, or refused;
+        their JSON Schemas are shown where `trigger_request_format` and `call_request_format` are not given.
+
+        Raises MisuseError if the type is provided already, or `provider` is none.
+        """
+        provided = TriggerType(
+            self,
+            self.offers,
+            type_id,
+            provider,
+            description=description or first_line(provider) or "",
+            config=config,
+            trigger_request_format=_schema(trigger_request_format, config),
+            call_request_format=_schema(call_request_format, payload),
+        )
+        self.offers.offer(provided)
+        return provided
+
+    def register_trigger(
+        self,
+        trigger_type: str,
+        function_id: str,
+        *,
+        config: Any = None,
+        metadata: Any = None,
+        namespace: str | None = None,
+        trigger_namespace: str | None = None,
+        on_error: Callable[[CallError], object] | None = None,
+    ) -> Binding:
+        """Have a function called whenever a trigger fires, from now on and on every new link.
+
+        `metadata` reaches it beside the payload. `namespace` is where the function is (default: this worker's own),
+        `trigger_namespace` where the type is provided (default: this worker's own, then `default`). Neither need be there
+        yet. A refusal is kept as `error`, logged, and told to `on_error`.
+
+        Raises CallError `serialization_error` for a config or metadata that is no JSON.
+        """
+        binding = Binding(
+            self.offers,
+            self.new_id(),
+            trigger_type,
+            function_id,
+            config=config,
+            metadata=metadata,
+            namespace=self._where(function_id, namespace),
+            trigger_namespace=trigger_namespace,
+            on_error=on_error,
+        )
+        self.offers.offer(binding)
+        return binding
+
+    async def wait_registered(self) -> dict[str, str]:
+        """Wait until the engine has read all that was offered so far; what it refused: why, by the function's id.
+
+        Without a connection, waits for one. How bindings are taken is their providers' word, which may come later.
+        Raises ConnectionFailed when there will be none. If cancelled: nothing changes.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            session = await self._connected()
+            if await session.ping():
+                return {one.id: one.refused for one in self.offers.functions.values() if one.refused is not None}
+            membership = self.membership
+            while membership.session is session and not membership.life.over:  # until its loss is known
+                await membership.changed.park()
 
     # --- what it asks
 
@@ -188,8 +269,15 @@ class Worker:
         answer is ignored.
         """
         call = PendingCall(function_id, self.new_id())
-        text = self._call_text(
-            call.invocation_id, function_id, payload, namespace, metadata, traceparent, baggage, action
+        text = call_text(
+            function_id,
+            call.invocation_id,
+            payload,
+            namespace=self._where(function_id, namespace),
+            metadata=metadata,
+            traceparent=traceparent,
+            baggage=baggage,
+            action=action,
         )
         session = await self._connected()
         await session.link.wait_room()
@@ -222,7 +310,16 @@ class Worker:
 
         If cancelled: the call was not made.
         """
-        text = self._call_text(None, function_id, payload, namespace, metadata, traceparent, baggage, Action("void"))
+        text = call_text(
+            function_id,
+            None,
+            payload,
+            namespace=self._where(function_id, namespace),
+            metadata=metadata,
+            traceparent=traceparent,
+            baggage=baggage,
+            action=Action("void"),
+        )
         session = await self._connected()
         await session.link.wait_room()
         session.link.send(text)
@@ -265,6 +362,11 @@ class Worker:
 
     # --- for the ends, and for answering
 
+    def run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Run this in a task of this worker's, unless it is leaving."""
+        if not self.tasks.cancel_scope.cancel_called:
+            self.tasks.start_soon(function, *arguments)
+
     def make_end(self, ref: Ref, invocation_id: str | None) -> End:
         """The live end that a ref names."""
         kind = ChannelReader if ref.direction is Direction.READ else ChannelWriter
@@ -289,47 +391,19 @@ class Worker:
         """Close a writer cleanly, in a task of this worker's."""
         self.connections.start_soon(self._finish, writer)
 
-    def channel_ended(self, session: Session, channel_id: str, ended: Ended) -> None:
-        """The engine told of an outcome."""
-        self._outcomes[channel_id] = ended
-        while len(self._outcomes) > _REMEMBERED_OUTCOMES:
-            self._outcomes.popitem(last=False)
-        event = session.outcomes.pop(channel_id, None)
-        if event is not None:
-            event.set()
-
     async def wait_outcome(self, channel_id: str) -> Ended:
         """Wait until a channel that this worker owns, or holds an end of, has ended for both."""
         await trio.lowlevel.checkpoint()
-        if channel_id not in self._outcomes:
-            session = await self._connected()
-            if not session.knows_us:
-                raise MisuseError(f"{self.address} does not tell how channels end: it has not announced {FEATURE}")
-            await session.outcomes.setdefault(channel_id, trio.Event()).wait()
-            if channel_id not in self._outcomes:
-                raise ConnectionFailed(f"the link to {self.address} was lost before the channel's outcome was told")
-        return self._outcomes[channel_id]
+        if channel_id in self.outcomes:
+            return self.outcomes[channel_id]
+        session = await self._connected()
+        if not session.knows_us:
+            raise MisuseError(f"{self.address} does not tell how channels end: it has not announced {FEATURE}")
+        return await self.outcomes.wait(session, channel_id)
 
     async def knows_us(self) -> bool:
         """Whether the engine understands the extensions of clause C8."""
         return (await self._connected()).knows_us
-
-    def description(self) -> dict[str, Any]:
-        """What it says of itself (`engine::workers::register`)."""
-        said: dict[str, Any] = {
-            "runtime": "python",
-            "version": _version(),
-            "name": self.name,
-            "os": f"{platform.system()} {platform.release()} ({platform.machine()})",
-            "pid": os.getpid(),
-            "isolation": os.environ.get("III_ISOLATION"),
-            "namespace": self.namespace,
-            "telemetry": {"language": "python", "framework": "iii-trio"},
-            "features": [FEATURE, LARGE_MESSAGES],
-        }
-        if self._description is not None:
-            said["description"] = self._description
-        return said
 
     def retire(self) -> None:
         """Leave: what it holds ends, unless it is closing cleanly already."""
@@ -353,39 +427,11 @@ class Worker:
             await membership.changed.park()
         return membership.session
 
-    def _call_text(
-        self,
-        invocation_id: str | None,
-        function_id: str,
-        payload: Any,
-        namespace: str | None,
-        metadata: Any,
-        traceparent: str | None,
-        baggage: str | None,
-        action: Action | None,
-    ) -> bytes:
-        around = CURRENT.get()
-        if around is not None:
-            traceparent = traceparent or around.traceparent
-            baggage = baggage or around.baggage
+    def _where(self, function_id: str, namespace: str | None) -> str | None:
+        """The namespace in which a function is looked up."""
         if namespace is None:
-            namespace = DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
-        message = InvokeFunction(
-            function_id=function_id,
-            invocation_id=invocation_id,
-            data=Raw(encode_payload(payload, "the payload")),
-            traceparent=traceparent,
-            baggage=baggage,
-            action=action,
-            namespace=namespace,
-        )
-        if metadata is not None:
-            message.metadata = Raw(encode_payload(metadata, "the metadata"))
-        text = encode(message)
-        if len(text) > MAX_MESSAGE_BYTES:
-            problem = f"the call is {len(text)} bytes as JSON, the limit is {MAX_MESSAGE_BYTES}: use a channel"
-            raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem, function_id=function_id)
-        return text
+            return DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
+        return namespace
 
     async def _hold(self, end: End) -> None:
         ref, identity = end.attach_as()
@@ -406,28 +452,6 @@ class Worker:
             LOGGER.info("a stream that a handler wrote did not end well: %s", error)
 
 
-@final
-class Registered:
-    """A function that a worker offers."""
-
-    def __init__(self, worker: Worker, declared: Declared) -> None:
-        self._worker = worker
-        self._declared = declared
-
-    @property
-    def id(self) -> str:
-        return self._declared.id
-
-    @property
-    def refused(self) -> str | None:
-        """Why the engine refused it, if it did: another worker has it in this namespace."""
-        return self._declared.refused
-
-    def unregister(self) -> None:
-        """Offer it no longer; calls under way go on. Twice is harmless."""
-        self._worker.withdraw(self._declared)
-
-
 def _a_ref(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:
     try:
         found = ref if isinstance(ref, Ref) else Ref.from_json(ref)
@@ -438,15 +462,5 @@ def _a_ref(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:
     return found
 
 
-def _first_line(handler: Handler) -> str | None:
-    doc = getattr(handler, "__doc__", None)
-    return doc.strip().splitlines()[0] if isinstance(doc, str) and doc.strip() else None
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("iii-trio")
-    except PackageNotFoundError:
-        return "unknown"
+def _schema(given: Any, annotation: Any) -> Any:
+    return schema_of(annotation) if given is None and annotation is not None else given

@@ -1,0 +1,281 @@
+"""A trigger type that a worker provides: who has asked for it, and how it is fired.
+
+Each binding has a task of the worker's, for as long as it lives. So binding and unbinding never overlap for one id, each
+`register_trigger` that succeeded has exactly one `unregister_trigger`, and what a binding does ends with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+import trio
+from msgspec import Raw
+
+from ..errors import CallError, MisuseError
+from ..structure import BadShape
+from ..wire import (
+    ABSENT,
+    DEFAULT_NAMESPACE,
+    ErrorCode,
+    RegisterTrigger,
+    RegisterTriggerType,
+    TriggerRegistrationResult,
+    UnregisterTriggerType,
+    WireError,
+    encode,
+    from_json,
+    to_json,
+)
+from .calls import Session, optional
+from .ends import describe
+from .handler import structured
+
+if TYPE_CHECKING:
+    from .offers import Offers
+
+LOGGER = logging.getLogger("iii_trio.worker")
+
+
+class Home(Protocol):
+    """What a trigger type needs of its worker."""
+
+    def run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+        """Run this in a task of the worker's, unless it is leaving."""
+
+    async def trigger(self, function_id: str, payload: Any = None, *, namespace: str | None, metadata: Any) -> Any:
+        """Call a function."""
+
+    async def trigger_void(
+        self, function_id: str, payload: Any = None, *, namespace: str | None, metadata: Any
+    ) -> None:
+        """Call a function and want no answer."""
+
+
+@final
+class BoundTrigger:
+    """One binding to a trigger type, in the hands of who provides the type."""
+
+    def __init__(self, home: Home, message: RegisterTrigger) -> None:
+        self._home = home
+        self.id = message.id
+        self.trigger_type = message.trigger_type
+        self.function_id = message.function_id
+        """What is to be called."""
+        self.namespace = message.namespace or DEFAULT_NAMESPACE
+        """Where that function is."""
+        self.config: Any = from_json(bytes(message.config)) if message.config else None
+        """How it is to be bound: JSON values, or what the trigger type's `config` makes of them."""
+        self.metadata = from_json(bytes(message.metadata)) if message.metadata else None
+        """What travels beside the payload at each firing."""
+        self.binding = trio.CancelScope()
+        self.withdrawn = trio.Event()
+        """Set when nobody wants it any more, or the link to the engine was lost: it asks again on the next one."""
+        self.finished = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<BoundTrigger {self.id}: {self.trigger_type} calls {self.function_id}>"
+
+    async def fire(self, payload: Any = None) -> Any:
+        """Call the bound function, with the binding's namespace and metadata; its value. Raises and is cancelled as
+        `Worker.trigger`."""
+        return await self._home.trigger(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
+
+    async def fire_void(self, payload: Any = None) -> None:
+        """Call the bound function and want no answer. If cancelled: the call was not made."""
+        await self._home.trigger_void(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
+
+    def withdraw(self) -> None:
+        """It is over."""
+        self.withdrawn.set()
+        self.binding.cancel(reason="the binding was withdrawn")
+
+
+@final
+class TriggerType:
+    """A trigger type that a worker provides. Made by `Worker.register_trigger_type`."""
+
+    def __init__(
+        self,
+        home: Home,
+        offers: Offers,
+        type_id: str,
+        provider: Any,
+        *,
+        description: str,
+        config: Any,
+        trigger_request_format: Any,
+        call_request_format: Any,
+    ) -> None:
+        self.id = type_id
+        self._home = home
+        self._offers = offers
+        self._serve = _server(type_id, provider)
+        self._config = config
+        self._bound: dict[str, BoundTrigger] = {}
+        self._message = encode(
+            RegisterTriggerType(
+                id=type_id,
+                description=description,
+                trigger_request_format=optional(trigger_request_format),
+                call_request_format=optional(call_request_format),
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"<TriggerType {self.id}: {len(self._bound)} bindings>"
+
+    @property
+    def bindings(self) -> list[BoundTrigger]:
+        """Who has asked for it, the oldest first: those that are being bound at this moment included."""
+        return list(self._bound.values())
+
+    def unregister(self) -> None:
+        """Provide it no longer: what is bound is unbound. Twice is harmless."""
+        self._offers.withdraw(self)
+        self.withdraw_all()
+
+    # --- for the worker
+
+    def message(self) -> bytes:
+        """How it is said to the engine."""
+        return self._message
+
+    def withdrawal(self) -> bytes:
+        """How it is taken back."""
+        return encode(UnregisterTriggerType(self.id))
+
+    def renew(self) -> None:
+        """It is about to be said on a new link."""
+
+    def bind(self, session: Session, message: RegisterTrigger) -> None:
+        """Somebody wants it. A binding of the same id is replaced."""
+        before = self._bound.get(message.id)
+        if before is not None:
+            before.withdraw()
+        try:
+            bound = BoundTrigger(self._home, message)
+        except ValueError as error:
+            answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(error)))
+            return
+        self._bound[message.id] = bound
+        self._home.run(self._keep, session, message, bound, before)
+
+    def withdraw(self, binding_id: str) -> None:
+        """Somebody no longer wants it."""
+        bound = self._bound.pop(binding_id, None)
+        if bound is not None:
+            bound.withdraw()
+
+    def withdraw_all(self) -> None:
+        """Nobody wants it any more."""
+        for binding_id in list(self._bound):
+            self.withdraw(binding_id)
+
+    async def _keep(
+        self, session: Session, message: RegisterTrigger, bound: BoundTrigger, before: BoundTrigger | None
+    ) -> None:
+        """One binding, from its offer to its end."""
+        try:
+            if before is not None:
+                await before.finished.wait()
+            error = await self._serve_one(session, message, bound)
+            if error is not None and not bound.withdrawn.is_set():
+                LOGGER.debug("the trigger '%s' for %s failed", self.id, bound.function_id, exc_info=error)
+                reason, _ = describe(error)
+                answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, reason))
+        finally:
+            bound.finished.set()
+            if self._bound.get(bound.id) is bound:
+                del self._bound[bound.id]
+
+    async def _serve_one(self, session: Session, message: RegisterTrigger, bound: BoundTrigger) -> Exception | None:
+        """What went wrong while it was bound, or while it was being bound."""
+
+        def bound_now() -> None:
+            if not bound.withdrawn.is_set():
+                answer(session, message, None)
+
+        try:
+            if self._config is not None:
+                bound.config = structured(bound.config, self._config)
+            await self._serve(bound, bound_now)
+        except BadShape as problem:
+            return CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"config: {problem}")
+        except Exception as error:  # one provider's bug must not end the worker
+            return error
+        except BaseExceptionGroup as group:  # cancelled, and something failed on the way out
+            cancelled, failures = group.split(trio.Cancelled)
+            if failures is None or not isinstance(failures, ExceptionGroup):
+                raise
+            LOGGER.warning("the trigger '%s' failed while it was ended", self.id, exc_info=failures)
+            if cancelled is not None:
+                raise cancelled from None
+        return None
+
+
+def answer(session: Session, message: RegisterTrigger, error: WireError | None) -> None:
+    """Tell the engine how a binding was taken."""
+    body = ABSENT if error is None else Raw(to_json(error))
+    session.link.send(
+        encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error=body))
+    )
+
+
+# --- what may provide a type, all as: bind, tell that it is bound, stay until it is withdrawn
+
+_Serve = Callable[[BoundTrigger, Callable[[], None]], Awaitable[None]]
+
+
+def _server(type_id: str, provider: Any) -> _Serve:
+    if inspect.isclass(provider):
+        provider = provider()
+    if hasattr(provider, "register_trigger"):
+        return _pair(provider.register_trigger, getattr(provider, "unregister_trigger", None))
+    if isinstance(provider, tuple) and len(provider) == 2:
+        return _pair(*provider)
+    if inspect.iscoroutinefunction(provider) and "task_status" in inspect.signature(provider).parameters:
+        return _task(provider)
+    raise MisuseError(
+        f"{provider!r} cannot provide {type_id}: it is neither an object with `register_trigger` (and "
+        "`unregister_trigger`), nor a pair of such functions, nor an async function that takes `task_status`"
+    )
+
+
+def _pair(bind: Callable[[BoundTrigger], Any], unbind: Callable[[BoundTrigger], Any] | None) -> _Serve:
+    async def serve(bound: BoundTrigger, tell: Callable[[], None]) -> None:
+        is_bound = False
+        with bound.binding:
+            await _maybe_wait(bind(bound))
+            is_bound = True
+        if not is_bound:
+            return  # withdrawn while it was being bound
+        tell()
+        try:
+            await bound.withdrawn.wait()
+        finally:
+            if unbind is not None:
+                await _maybe_wait(unbind(bound))
+
+    return serve
+
+
+def _task(provider: Callable[..., Awaitable[None]]) -> _Serve:
+    async def serve(bound: BoundTrigger, tell: Callable[[], None]) -> None:
+        with bound.binding:
+            async with trio.open_nursery() as nursery:
+
+                async def run(*, task_status: trio.TaskStatus[None]) -> None:
+                    await provider(bound, task_status=task_status)
+
+                await nursery.start(run)
+                tell()
+
+    return serve
+
+
+async def _maybe_wait(value: Any) -> None:
+    if inspect.isawaitable(value):
+        await value

@@ -1,0 +1,182 @@
+"""Annotations as JSON Schemas: what `engine::functions::info` shows of a handler.
+
+Written by hand, not by msgspec: it must never raise (a handler with an annotation that it does not know is a handler all
+the same), must say what our own structuring takes (unknown keys, channel ends), and must know unions of classes.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import enum
+import types
+import typing
+from typing import Any, Final, Literal
+
+import attrs
+
+from ..wire import Direction
+from .ends import ChannelReader, ChannelWriter
+
+Schema = dict[str, Any]
+
+_SIMPLE: Final[dict[Any, Schema]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    None: {"type": "null"},
+    type(None): {"type": "null"},
+}
+_LISTS: Final = (list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Iterable)
+_SETS: Final = (set, frozenset, collections.abc.Set)
+_OBJECTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+def schema_of(annotation: Any, *, forbid_extra_keys: bool = False) -> Schema | None:
+    """The JSON Schema of what an annotation stands for; None if it stands for anything."""
+    schemas = _Schemas(forbid_extra_keys)
+    return schemas.whole(schemas.of(annotation)) or None
+
+
+def schema_of_parameters(parameters: typing.Iterable[tuple[str, Any, Any]], *, forbid_extra_keys: bool) -> Schema:
+    """The JSON Schema of an object with a key for each (name, annotation, default); attrs.NOTHING: it is required."""
+    schemas = _Schemas(forbid_extra_keys)
+    return schemas.whole(schemas.object(parameters, forbid_extra_keys))
+
+
+class _Schemas:
+    def __init__(self, forbid_extra_keys: bool) -> None:
+        self._forbid = forbid_extra_keys
+        self._within: list[Any] = []
+        self._names: dict[Any, str] = {}  # of the classes that contain themselves
+        self._definitions: dict[str, Schema] = {}
+
+    def whole(self, schema: Schema) -> Schema:
+        return {**schema, "$defs": self._definitions} if self._definitions else schema
+
+    def of(self, annotation: Any) -> Schema:
+        try:
+            if annotation in _SIMPLE:
+                return dict(_SIMPLE[annotation])
+        except TypeError:  # not hashable: not one that we know
+            return {}
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin is typing.Annotated:
+            return self.of(arguments[0])
+        if origin is typing.Union or origin is types.UnionType:
+            return _any_of([self.of(one) for one in arguments])
+        if origin is Literal:
+            return {"enum": [one.value if isinstance(one, enum.Enum) else one for one in arguments]}
+        kind = origin or annotation
+        if kind in _LISTS or kind in _SETS:
+            return _with(_array(kind in _SETS), "items", self.of(arguments[0]) if arguments else {})
+        if kind is tuple:
+            return self._tuple(arguments)
+        if kind in _OBJECTS:
+            values = self.of(arguments[1]) if len(arguments) == 2 else {}
+            return _with({"type": "object"}, "additionalProperties", values)
+        if kind is ChannelReader or kind is ChannelWriter:
+            return _ref(Direction.READ if kind is ChannelReader else Direction.WRITE)
+        if isinstance(annotation, typing.NewType):
+            return self.of(annotation.__supertype__)
+        if isinstance(kind, type):
+            return self._class(kind)
+        return {}
+
+    def object(self, members: typing.Iterable[tuple[str, Any, Any]], closed: bool) -> Schema:
+        properties: Schema = {}
+        required = []
+        for name, annotation, default in members:
+            schema = self.of(annotation)
+            if default is attrs.NOTHING:
+                required.append(name)
+            elif isinstance(default, str | int | float) and not isinstance(default, enum.Enum):
+                schema["default"] = default
+            properties[name] = schema
+        schema = {"type": "object", "properties": properties}
+        if required:
+            schema["required"] = required
+        if closed:
+            schema["additionalProperties"] = False
+        return schema
+
+    def _class(self, kind: type) -> Schema:
+        if issubclass(kind, enum.Enum):
+            return {"enum": [one.value for one in kind]}
+        members = _members(kind)
+        if members is None:
+            return {}
+        if kind in self._within:  # it contains itself: a definition, and references to it
+            name = self._names.get(kind)
+            if name is None:
+                taken = set(self._names.values())
+                name = kind.__name__ if kind.__name__ not in taken else f"{kind.__module__}.{kind.__qualname__}"
+                self._names[kind] = name
+            return {"$ref": f"#/$defs/{name}"}
+        self._within.append(kind)
+        closed = self._forbid or bool(getattr(kind, "forbid_extra_keys", False))
+        schema = {"title": kind.__name__, **self.object(members, closed)}
+        self._within.pop()
+        if kind not in self._names:
+            return schema
+        self._definitions[self._names[kind]] = schema
+        return {"$ref": f"#/$defs/{self._names[kind]}"}
+
+    def _tuple(self, arguments: tuple[Any, ...]) -> Schema:
+        if not arguments:
+            return {"type": "array"}
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return _with({"type": "array"}, "items", self.of(arguments[0]))
+        items = [self.of(one) for one in arguments]
+        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+
+
+def _members(kind: type) -> list[tuple[str, Any, Any]] | None:
+    """Name, annotation and default (attrs.NOTHING: none) of a class's fields; None for a class without fields."""
+    fields: list[tuple[str, Any]]
+    if attrs.has(kind):
+        fields = [(one.name, one.default) for one in attrs.fields(kind) if one.init]
+    elif dataclasses.is_dataclass(kind):
+        fields = [(one.name, _default(one)) for one in dataclasses.fields(kind) if one.init]
+    elif typing.is_typeddict(kind):
+        optional = kind.__optional_keys__  # type: ignore[attr-defined]
+        fields = [(name, None if name in optional else attrs.NOTHING) for name in kind.__annotations__]
+    else:
+        return None
+    try:
+        hints = typing.get_type_hints(kind)
+    except Exception:  # an annotation that cannot be resolved is unknown, not an error here
+        hints = {}
+    return [(name, hints.get(name, Any), default) for name, default in fields]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return None if field.default_factory is not dataclasses.MISSING else attrs.NOTHING
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    return {"anyOf": schemas} if all(schemas) else {}  # what may be anything is anything
+
+
+def _array(unique: bool) -> Schema:
+    return {"type": "array", "uniqueItems": True} if unique else {"type": "array"}
+
+
+def _with(schema: Schema, key: str, inner: Schema) -> Schema:
+    return {**schema, key: inner} if inner else schema
+
+
+def _ref(direction: Direction) -> Schema:
+    return {
+        "title": "ChannelReader" if direction is Direction.READ else "ChannelWriter",
+        "type": "object",
+        "properties": {
+            "channel_id": {"type": "string"},
+            "access_key": {"type": "string"},
+            "direction": {"enum": [str(direction)]},
+        },
+        "required": ["channel_id", "access_key", "direction"],
+    }
