@@ -102,8 +102,8 @@ def _percentiles(table: Table, row: str, name: str, found: dict[str, float]) -> 
 
 def fairness(run: Run) -> Table:
     """Calls beside a channel that is kept busy by another process."""
-    table = Table("fairness", "A call while one channel is saturated", "µs", floor=None,
-                  note="Two cores for the engine, the busy channel's two ends and the call's two: much of it is waiting for a core.")  # fmt: skip
+    table = Table("fairness", "A call while one channel is saturated", "µs", floor=None)
+    table.note = "Three processes (engine, load, call) share the cores: much of it is waiting for a core."
     with engine() as server:
         for label, size in (("no channel busy", 0), ("messages of 64 B", 64), ("4 KiB", 4096), ("64 KiB", 65_536)):
             run.say(f"fairness: {label}")
@@ -184,9 +184,10 @@ def _through(
             raise RuntimeError(f"{answer['error']}")
         results[answer["invocation_id"]] = answer["result"]
     took = time.monotonic() - started
-    if results[calls["read"]] != results[calls["write"]]:
-        raise RuntimeError(f"{results} differ")
-    return results[calls["read"]], took
+    sent: int = results[calls["write"]]
+    if results[calls["read"]] < sent:  # more is right: iii's SDK sends messages above 64 KiB in pieces
+        raise RuntimeError(f"{sent} were sent, {results[calls['read']]} arrived")
+    return sent, took
 
 
 def in_process(run: Run) -> Table:
