@@ -6,7 +6,7 @@
 
 import { createHash } from 'node:crypto'
 import { finished } from 'node:stream/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as aTurn, setTimeout as sleep } from 'node:timers/promises'
 import { registerWorker, TriggerAction } from 'iii-sdk'
 import { createChannel } from 'iii-sdk/helpers'
 
@@ -57,7 +57,7 @@ async function writeTo(writer, data) {
       digest.update(piece)
       say('wrote', { bytes: written })
       // Also without a pause the event loop gets its turn: while every write succeeds at once, Node reads nothing.
-      await sleep((data.pause_seconds ?? 0) * 1000)
+      await (data.pause_seconds ? sleep(data.pause_seconds * 1000) : aTurn())
     }
     if (data.hold) await forever()
     writer.stream.end()
@@ -89,9 +89,8 @@ async function readFrom(reader, data) {
         reader.close() // and take what is on its way: leaving the loop would cut the socket before its Close is out
       }
       if (data.pause_after != null && read >= data.pause_after) {
-        const seconds = data.pause_seconds ?? 0
-        data.pause_seconds = 0
-        await sleep(seconds * 1000)
+        data.pause_after = null
+        await (data.pause_seconds != null ? sleep(data.pause_seconds * 1000) : resumed.promise)
       }
       if (data.each_seconds) await sleep(data.each_seconds * 1000)
     }
@@ -101,6 +100,10 @@ async function readFrom(reader, data) {
   return { bytes: read, sha256: digest.digest('hex'), texts, largest, error }
 }
 
+const resumed = {}
+resumed.promise = new Promise((resolve) => {
+  resumed.resolve = resolve
+})
 const handles = new Map()
 const functions = {
   echo: async (data) => data,
@@ -114,6 +117,7 @@ const functions = {
     await forever()
   },
   note: async (data) => say('noted', { data }),
+  resume: async () => resumed.resolve(),
   pid: async () => process.pid,
   call: async ({ function_id, payload, metadata, timeout_ms, void: isVoid }) => {
     try {

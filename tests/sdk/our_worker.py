@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -17,6 +18,7 @@ from content import pieces
 import iii_trio
 
 url, name = sys.argv[1:]
+resumed = trio.Event()
 
 
 def say(event: str, **about: Any) -> None:
@@ -66,7 +68,9 @@ async def read_from(reader: iii_trio.ChannelReader, data: Any) -> dict[str, Any]
                 await reader.aclose()
                 break
             if data.get("pause_after") is not None and read >= data["pause_after"]:
-                await trio.sleep(data.pop("pause_seconds", 0))
+                del data["pause_after"]
+                with trio.move_on_after(data.get("pause_seconds", math.inf)):
+                    await resumed.wait()
             if data.get("each_seconds"):
                 await trio.sleep(data["each_seconds"])
     except (iii_trio.ChannelBroken, iii_trio.AttachRefused) as caught:
@@ -95,6 +99,9 @@ async def main() -> None:
 
         async def note(data: Any) -> None:
             say("noted", data=data)
+
+        async def resume() -> None:
+            resumed.set()
 
         async def pid() -> int:
             return os.getpid()
@@ -147,7 +154,7 @@ async def main() -> None:
 
         handles: dict[str, Any] = {}
         functions = [
-            echo, echo_metadata, fail, nothing, hang, note, pid, call,
+            echo, echo_metadata, fail, nothing, hang, note, resume, pid, call,
             write, read, create_and_write, create_and_read, register, unregister,
         ]  # fmt: skip
         for function in functions:

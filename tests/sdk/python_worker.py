@@ -69,6 +69,10 @@ async def note(data: Any) -> None:
     say("noted", data=data)
 
 
+async def resume(data: Any) -> None:
+    resumed.set()
+
+
 async def pid(data: Any) -> int:
     return os.getpid()
 
@@ -106,7 +110,10 @@ async def write_to(writer: Any, data: Any) -> dict[str, Any]:
 
 
 async def read_from(reader: Any, data: Any) -> dict[str, Any]:
-    """To the end, or until `stop_after` bytes: then close the reader, or stay there and take no more if `hold`."""
+    """To the end, or until `stop_after` bytes: then close the reader, or stay there and take no more if `hold`.
+
+    With a pause at `pause_after` bytes, until `resume` is called, if it is not for so many seconds.
+    """
     read, largest, digest, texts = 0, 0, hashlib.sha256(), []
     stop_after = data.get("stop_after")
 
@@ -128,7 +135,8 @@ async def read_from(reader: Any, data: Any) -> dict[str, Any]:
                 await reader.close_async()
                 break
             if data.get("pause_after") is not None and read >= data["pause_after"]:
-                await asyncio.sleep(data.pop("pause_seconds", 0))
+                del data["pause_after"]
+                await (asyncio.sleep(data["pause_seconds"]) if "pause_seconds" in data else resumed.wait())
             if data.get("each_seconds"):
                 await asyncio.sleep(data["each_seconds"])
     except Exception as caught:
@@ -172,6 +180,7 @@ async def unregister(data: Any) -> None:
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 handles: dict[str, Any] = {}
+resumed = asyncio.Event()
 worker = register_worker(
     url,
     InitOptions(
@@ -181,7 +190,7 @@ worker = register_worker(
     ),
 )
 functions = [
-    echo, echo_metadata, fail, nothing, hang, note, pid, call,
+    echo, echo_metadata, fail, nothing, hang, note, resume, pid, call,
     write, read, create_and_write, create_and_read, register, unregister,
 ]  # fmt: skip
 for function in functions:

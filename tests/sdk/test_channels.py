@@ -77,23 +77,25 @@ async def test_C2_4_an_empty_stream_ends_cleanly(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("writer", EACH_KIND)
 async def test_C3_2_a_slow_reader_holds_a_fast_writer_back_and_gets_everything(mesh: Mesh, writer: str) -> None:
-    """The reader stops for a while with far more to come than the engine and the kernels hold."""
+    """The reader stops, until the writer cannot go on: far more is to come than the engine and the kernels hold."""
     await mesh.start(writer=writer, reader="python")
     total = 40 * MIB
     async with trio.open_nursery() as nursery:
 
         async def check() -> None:
-            reading = {"pause_after": MIB, "pause_seconds": 0.5}
-            wrote, read, outcome = await stream(mesh, "writer", "reader", {"total": total}, reading)
+            wrote, read, outcome = await stream(mesh, "writer", "reader", {"total": total}, {"pause_after": MIB})
             assert wrote["sha256"] == read["sha256"] == sha256_of_first(total)
             assert outcome == "completed"
 
         nursery.start_soon(check)
+        with trio.fail_after(STEP_SECONDS):
+            await mesh.peers["reader"].event("read", at_least=MIB)
         full = await mesh.until(
             lambda: [view for view in mesh.engine.channels() if view.waiting == "writer for reader"],
             "a writer that waits for its reader",
         )
         assert full[0].bytes_waiting <= 2 * MIB
+        await mesh.call("reader::resume")
     assert mesh.engine.channels() == []
 
 
