@@ -155,16 +155,21 @@ class Engine:
         )
 
     async def drain(self, grace_seconds: float) -> bool:
-        """Take no new sessions (503) and no new calls; wait until what runs is done, or the grace is over.
+        """Take no new sessions (503) and no new calls; once what runs is done, or the grace is over, end all that is left.
 
-        Whether everything was done. Channel sockets of existing channels are still let in meanwhile.
+        Whether everything was done. Channel sockets of existing channels are still let in meanwhile. What is ended has
+        its reason: channels end as `engine_closed`, and workers are told to try again elsewhere (1012).
         If cancelled: the engine stays draining.
         """
         shell = self._shell
         shell.drain()
         with trio.move_on_after(grace_seconds):
             await shell.wait_idle()
-        return shell.idle
+        done = shell.idle
+        shell.close(
+            "the engine was shut down" if done else f"the engine was shut down, after a grace of {grace_seconds:g} s"
+        )
+        return done
 
 
 @attrs.frozen

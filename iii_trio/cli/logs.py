@@ -7,24 +7,83 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import select
 import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO, TypeAlias
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
+_ATOMIC = 4096
+"""Bytes that a pipe which can be written at all takes at once (PIPE_BUF)."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure_logging(level: Level = "info", stream: TextIO | None = None) -> None:
     """Send what iii_trio logs to `stream` (default: stderr), in the form that fits it."""
     stream = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(stream)
+    handler: logging.Handler = Unhurried(stream) if _has_descriptor(stream) else logging.StreamHandler(stream)
     handler.setFormatter(ForPeople() if stream.isatty() else JsonLines())
     logger = logging.getLogger("iii_trio")
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0 and hasattr(select, "poll")
+    except (OSError, ValueError):
+        return False
+
+
+class Unhurried(logging.Handler):
+    """Writes lines to a descriptor, and never waits for its reader: what is not taken is left out, counted, and said.
+
+    A pipe that nobody reads must not stop an engine. The descriptor stays as it is: others may share it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._descriptor = stream.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLOUT)
+        self._left_out = 0
+        self._torn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, if it is taken at once."""
+        try:
+            line = self.format(record) + "\n"
+            if self._left_out:
+                notice = logging.LogRecord(
+                    record.name, logging.WARNING, __file__, 0, "%d lines before this one were left out: nobody took them",
+                    (self._left_out,), None,
+                )  # fmt: skip
+                line = f"{self.format(notice)}\n{line}"
+            if self._write(("\n" if self._torn else "") + line):
+                self._left_out = 0
+            else:
+                self._left_out += 1
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, text: str) -> bool:
+        rest = text.encode("utf-8", "backslashreplace")
+        begun = False
+        while rest:
+            if not self._poll.poll(0):
+                self._torn = begun or self._torn
+                return False
+            try:
+                rest = rest[os.write(self._descriptor, rest[:_ATOMIC]) :]
+            except BlockingIOError:  # somebody else made it non-blocking
+                self._torn = begun or self._torn
+                return False
+            begun = True
+        self._torn = False
+        return True
 
 
 class ForPeople(logging.Formatter):

@@ -15,12 +15,14 @@ from cyclopts import Parameter
 import iii_trio
 
 from ..config import EngineConfig, Listener
-from ..errors import ConnectionFailed
+from ..errors import ConfigError, ConnectionFailed
 from .exits import Exit, Failure, UsageError
 from .logs import Level, configure_logging
 from .running import SIGNALS
+from .service import allow_open_files, handed_over, notify, notify_reloading
 from .version import version
 
+RELOAD = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 logger = logging.getLogger("iii_trio.cli")
 
 
@@ -35,20 +37,27 @@ async def serve(
     """Run an engine. This is also what iii-trio does without a command.
 
     Prints one line when it is ready. SIGINT (Ctrl-C) and SIGTERM drain it: nothing new is begun, what runs may finish.
-    A second one stops at once.
+    A second one stops at once. SIGHUP reads the configuration again, and keeps every session that it does not forbid.
     """
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
     configure_logging(log_level)
     settings = await trio.to_thread.run_sync(load_settings, config, host, port)
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    with trio.open_signal_receiver(*SIGNALS, *RELOAD) as signals:
         async with iii_trio.open_engine(settings) as engine:
             try:
-                addresses = await engine.listen()
+                sockets = handed_over()
+                addresses = await (engine.listen_at(sockets) if sockets else engine.listen())
             except ConnectionFailed as error:
                 raise _cannot_listen(error) from None
+            allow_open_files(settings.limits.connections)
             print(f"iii-trio {version()} ready on {', '.join(map(str, addresses))} (Ctrl-C drains)", flush=True)
-            await anext(signals)
+            notify("READY=1")
+            async for number in signals:
+                if number not in RELOAD:
+                    break
+                await _reload(engine, config, host, port)
+            notify("STOPPING=1")
             logger.info("draining for at most %g s; once more stops at once", grace)
             return await _drain(engine, signals, grace)
 
@@ -81,6 +90,20 @@ def load_settings(config: str | None, host: str | None = None, port: int | None 
     return attrs.evolve(settings, listeners=(listener,))
 
 
+async def _reload(engine: iii_trio.Engine, config: str | None, host: str | None, port: int | None) -> None:
+    """Read the configuration again. What cannot be used is logged, and changes nothing."""
+    notify_reloading()
+    try:
+        settings = await trio.to_thread.run_sync(load_settings, config, host, port)
+        addresses = await engine.reload(settings)
+    except (ConfigError, ConnectionFailed, UsageError) as error:
+        logger.error("the configuration stays as it was: %s", error)
+    else:
+        allow_open_files(settings.limits.connections)
+        logger.info("the configuration was read again; listening at %s", ", ".join(addresses))
+    notify("READY=1")
+
+
 async def _drain(engine: iii_trio.Engine, signals: AsyncIterator[int], grace: float) -> Exit:
     """Drain; a further signal stops at once."""
     code = Exit.DONE
@@ -88,7 +111,8 @@ async def _drain(engine: iii_trio.Engine, signals: AsyncIterator[int], grace: fl
 
         async def stop_when_signalled() -> None:
             nonlocal code
-            number = await anext(signals)
+            while (number := await anext(signals)) in RELOAD:
+                pass
             code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
             logger.info("stopping at once")
             nursery.cancel_scope.cancel()

@@ -215,7 +215,10 @@ class Shell:
 
     def drain(self) -> None:
         """No new sessions and no new calls from now on."""
-        self.hub.drain()
+        if not self.hub.draining:
+            self.hub.drain()
+            calls = sum(len(session.answering) for session in self.hub.sessions.values())
+            self.tell(logging.INFO, f"draining: {calls} calls and {len(self.flows)} channels are under way")
 
     @property
     def idle(self) -> bool:

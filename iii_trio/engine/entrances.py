@@ -43,6 +43,7 @@ class Entrances:
         self._shell = shell
         self._nursery = nursery
         self._open: list[Entrance] = []
+        self._adopted = False  # where we listen was said by whoever started this process
 
     async def open(self, listeners: Iterable[Listener]) -> list[str]:
         """Listen at these, too; the bound addresses. Raises ConnectionFailed and ConfigError; nothing is bound then."""
@@ -60,10 +61,12 @@ class Entrances:
                 f"{len(descriptors)} sockets were handed over and {len(listeners)} listeners are configured: "
                 "configure one for all of them, or one for each"
             )
+        shares = [descriptors] if len(listeners) == 1 else [[each] for each in descriptors]
         entrances = []
-        for index, descriptor in enumerate(descriptors):
-            listener = listeners[index if len(listeners) > 1 else 0]
-            entrances.append(Entrance(listener, await _door(listener), [ListeningSocket.adopt(descriptor)]))
+        for listener, share in zip(listeners, shares, strict=True):
+            door = await _door(listener)
+            entrances.append(Entrance(listener, door, [ListeningSocket.adopt(each) for each in share]))
+        self._adopted = True
         self._begin(entrances)
         return [url for entrance in entrances for url in entrance.urls]
 
@@ -73,11 +76,17 @@ class Entrances:
         Who came in with a token that its listener no longer knows is sent away. Raises as `open` does; nothing is
         changed then.
         """
+        listeners = list(listeners)
+        if self._adopted and len(listeners) != len(self._open):
+            raise ConfigError(
+                f"there were {len(self._open)} listeners for the sockets that were handed over, and now are "
+                f"{len(listeners)}: restart to change that"
+            )
         left = list(self._open)
         kept: list[tuple[Entrance, Listener, Door]] = []
         new: list[Listener] = []
         for listener in listeners:
-            same = next((each for each in left if each.listener.place == listener.place), None)
+            same = next((each for each in left if self._adopted or each.listener.place == listener.place), None)
             if same is None:
                 new.append(listener)
             else:
