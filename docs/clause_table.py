@@ -29,7 +29,9 @@ def tests_of_clauses() -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         for chapter, number, said in _TEST.findall(path.read_text()):
-            found.setdefault(f"{chapter}.{number}", []).append((path.relative_to(TESTS).as_posix(), said.replace("_", " ")))
+            found.setdefault(f"{chapter}.{number}", []).append(
+                (path.relative_to(TESTS).as_posix(), said.replace("_", " "))
+            )
     return found
 
 

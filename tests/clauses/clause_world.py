@@ -60,6 +60,11 @@ class Peer:
     identity: Identity
     heard: list[Message] = attrs.field(factory=list)
 
+    @property
+    def header(self) -> tuple[str, str]:
+        """With which a foreign client attaches as this session."""
+        return ("Iii-Session", f"{self.identity.worker_id} {self.identity.channel_secret}")
+
     def ended(self) -> list[tuple[str, str]]:
         """The `channelended` messages it got: id and outcome."""
         return [(message.channel_id, message.outcome) for message in self.heard if isinstance(message, ChannelEnded)]

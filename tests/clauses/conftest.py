@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
 import trio.testing
-from clause_world import ENDS, Open, World, open_world
+from clause_world import ENDS, IN_PROCESS, WAITED, WEBSOCKET, Open, World, open_world
 
 
 @pytest.fixture
@@ -24,13 +25,11 @@ def opening() -> Open:
     return open_world
 
 
-@pytest.fixture(params=ENDS)
-def writing(request: pytest.FixtureRequest) -> str:
-    """Where the writer is."""
-    return str(request.param)
-
-
-@pytest.fixture(params=ENDS)
-def reading(request: pytest.FixtureRequest) -> str:
-    """Where the reader is."""
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Where the writer is (`writing`), and where the reader is (`reading`): all pairs that differ in kind."""
+    asked = [name for name in ("writing", "reading") if name in metafunc.fixturenames]
+    if len(asked) == 2:
+        pairs = [*itertools.product((IN_PROCESS, WEBSOCKET), repeat=2), (WAITED, WAITED)]
+        metafunc.parametrize(asked, pairs, ids=["-".join(pair) for pair in pairs])
+    elif asked and not any(asked[0] in str(mark.args[:1]) for mark in metafunc.definition.iter_markers("parametrize")):
+        metafunc.parametrize(asked[0], ENDS)

@@ -95,10 +95,7 @@ async def test_C3_1_messages_above_1_MiB_are_cut_anew_for_an_unaware_python_read
 async def test_C3_1_nobody_else_gets_messages_cut(autojump_clock: Clock, world: World, who: str) -> None:
     owner = await world.worker()
     wref, rref = await owner.create_channel()
-    identity = f"{owner.identity.worker_id} {owner.identity.channel_secret}"
-    raw = await world.raw(
-        rref, *([PYTHON_SDK, ("Iii-Session", identity)] if who == "ours" else [("User-Agent", "node")])
-    )
+    raw = await world.raw(rref, *([PYTHON_SDK, owner.header] if who == "ours" else [("User-Agent", "node")]))
     writer = await world.writer(IN_PROCESS, wref, owner)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(put_all, writer, [b"1" * (MIB + 1), "t" * (MIB + 1)])
@@ -341,8 +338,7 @@ async def test_C3_4_an_abort_within_a_frame_leaves_whole_frames_and_its_close(
 ) -> None:
     owner = await world.worker()
     wref, rref = await owner.create_channel()
-    identity = f"{owner.identity.worker_id} {owner.identity.channel_secret}"
-    writer, reader = await world.raw(wref), await world.raw(rref, ("Iii-Session", identity))
+    writer, reader = await world.raw(wref), await world.raw(rref, owner.header)
     await writer.stream.send_all(frame(BINARY, bytes(900_000), mask=MASK)[:500_000])
     await world.settle()
     await writer.drop()

@@ -17,7 +17,6 @@ from clause_world import (
     Clock,
     Direction,
     EngineConfig,
-    Peer,
     World,
     error_of,
     put_all,
@@ -42,12 +41,6 @@ from iii_trio.wire import (
     decode,
     encode,
 )
-
-
-def named(peer: Peer) -> tuple[str, str]:
-    """The header with which a foreign client attaches as this session."""
-    return ("Iii-Session", f"{peer.identity.worker_id} {peer.identity.channel_secret}")
-
 
 # --- C4.1: the clean end
 
