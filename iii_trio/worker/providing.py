@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import trio
 from msgspec import Raw
 
-from ..errors import CallError, MisuseError
-from ..structure import BadShape
+from ..errors import MisuseError
 from ..wire import (
     ABSENT,
     DEFAULT_NAMESPACE,
@@ -114,7 +114,7 @@ class TriggerType:
         self._offers = offers
         self._serve = _server(type_id, provider)
         self._config = config
-        self._bound: dict[str, BoundTrigger] = {}
+        self._kept: dict[str, BoundTrigger] = {}  # the latest of each id, until it is unbound
         self._message = encode(
             RegisterTriggerType(
                 id=type_id,
@@ -125,12 +125,12 @@ class TriggerType:
         )
 
     def __repr__(self) -> str:
-        return f"<TriggerType {self.id}: {len(self._bound)} bindings>"
+        return f"<TriggerType {self.id}: {len(self.bindings)} bindings>"
 
     @property
     def bindings(self) -> list[BoundTrigger]:
         """Who has asked for it, the oldest first: those that are being bound at this moment included."""
-        return list(self._bound.values())
+        return [bound for bound in self._kept.values() if not bound.withdrawn.is_set()]
 
     def unregister(self) -> None:
         """Provide it no longer: what is bound is unbound. Twice is harmless."""
@@ -152,7 +152,7 @@ class TriggerType:
 
     def bind(self, session: Session, message: RegisterTrigger) -> None:
         """Somebody wants it. A binding of the same id is replaced."""
-        before = self._bound.get(message.id)
+        before = self._kept.get(message.id)
         if before is not None:
             before.withdraw()
         try:
@@ -160,19 +160,20 @@ class TriggerType:
         except ValueError as error:
             answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(error)))
             return
-        self._bound[message.id] = bound
+        self._kept.pop(message.id, None)
+        self._kept[message.id] = bound
         self._home.run(self._keep, session, message, bound, before)
 
     def withdraw(self, binding_id: str) -> None:
         """Somebody no longer wants it."""
-        bound = self._bound.pop(binding_id, None)
+        bound = self._kept.get(binding_id)
         if bound is not None:
             bound.withdraw()
 
     def withdraw_all(self) -> None:
         """Nobody wants it any more."""
-        for binding_id in list(self._bound):
-            self.withdraw(binding_id)
+        for bound in self._kept.values():
+            bound.withdraw()
 
     async def _keep(
         self, session: Session, message: RegisterTrigger, bound: BoundTrigger, before: BoundTrigger | None
@@ -182,14 +183,17 @@ class TriggerType:
             if before is not None:
                 await before.finished.wait()
             error = await self._serve_one(session, message, bound)
-            if error is not None and not bound.withdrawn.is_set():
+            over = bound.withdrawn.is_set() or trio.current_effective_deadline() == -math.inf  # the worker leaves
+            if error is not None and over:
+                LOGGER.warning("the trigger '%s' for %s failed as it ended", self.id, bound.function_id, exc_info=error)
+            elif error is not None:
                 LOGGER.debug("the trigger '%s' for %s failed", self.id, bound.function_id, exc_info=error)
-                reason, _ = describe(error)
+                reason = describe(error)[0].encode(errors="replace").decode()
                 answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, reason))
         finally:
             bound.finished.set()
-            if self._bound.get(bound.id) is bound:
-                del self._bound[bound.id]
+            if self._kept.get(bound.id) is bound:
+                del self._kept[bound.id]
 
     async def _serve_one(self, session: Session, message: RegisterTrigger, bound: BoundTrigger) -> Exception | None:
         """What went wrong while it was bound, or while it was being bound."""
@@ -200,10 +204,8 @@ class TriggerType:
 
         try:
             if self._config is not None:
-                bound.config = structured(bound.config, self._config)
+                bound.config = structured(bound.config, self._config, "config")
             await self._serve(bound, bound_now)
-        except BadShape as problem:
-            return CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"config: {problem}")
         except Exception as error:  # one provider's bug must not end the worker
             return error
         except BaseExceptionGroup as group:  # cancelled, and something failed on the way out

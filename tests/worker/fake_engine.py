@@ -22,6 +22,7 @@ from iii_trio.wire import (
     InvokeFunction,
     Message,
     Outcome,
+    Ping,
     Pong,
     Ref,
     RegisterFunction,
@@ -121,6 +122,14 @@ class FakeLink:
             assert self.ended is None, f"the link ended before {kind.__name__} came: {self.heard}"
             await self.engine.news.park()
         return self.of(kind)[count - 1]
+
+    async def hear_register(self) -> InvokeFunction:
+        """Wait for the register call."""
+        while True:
+            for message in self.heard:
+                if isinstance(message, InvokeFunction) and message.function_id == REGISTER:
+                    return message
+            await self.engine.news.park()
 
     def invoke(self, function_id: str, data: Any = None, *, invocation_id: str = "i1", **fields: Any) -> None:
         """Call a function of the worker, not waiting for its answer."""
@@ -257,6 +266,8 @@ class FakeEngine:
     full: bool = False
     register_error: WireError | None = None
     name_taken: bool = False
+    deaf: bool = False
+    """Pings and the register call are not answered: the test does it."""
     attach_error: Exception | None = None
     attach_gate: trio.Event | None = None
     ends: dict[tuple[str, str], FakeEnd] = attrs.field(factory=dict)
@@ -299,7 +310,7 @@ class FakeEngine:
             case InvokeFunction(function_id="engine::workers::register"):
                 if self.name_taken:
                     link.say(RegistrationRejected("WORKER_NAMESPACE_CONFLICT", "default", "w0", worker_name="me"))
-                if message.invocation_id is not None:
+                if message.invocation_id is not None and not self.deaf:
                     if self.register_error is not None:
                         body = attrs_of(self.register_error)
                         link.say(InvocationResult(message.invocation_id, message.function_id, error=raw(body)))
@@ -310,8 +321,9 @@ class FakeEngine:
             case InvokeFunction(function_id="engine::channels::create"):
                 channel_id = f"c{next(self._ids)}"
                 link.answer(message, {"writer": ref(channel_id, "write"), "reader": ref(channel_id, "read")})
-            case _ if type(message).__name__ == "Ping":
-                link.say(Pong())
+            case Ping():
+                if not self.deaf:
+                    link.say(Pong())
             case _:
                 pass
 
