@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
@@ -166,9 +168,6 @@ def with_workers(run: Run) -> list[Table]:
 def _through(
     session: Session, writer: str, reader: str, made: dict[str, Any], size: int, seconds: float
 ) -> tuple[int, float]:
-    import time
-    import uuid
-
     calls = {"read": str(uuid.uuid4()), "write": str(uuid.uuid4())}
     started = time.monotonic()
     for what, worker, data in (

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -111,16 +112,12 @@ def _port_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def _await_port(port: int) -> None:
-    import socket
-
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
