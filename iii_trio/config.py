@@ -60,8 +60,9 @@ class Patience:
     silent_worker_seconds: float | None = attrs.field(default=90.0, validator=_positive_or_none)
     """A worker's socket from which nothing comes for so long, pings notwithstanding, is cut off; None: never. A worker
     whose event loop is blocked answers no ping: less than 60 s is for those who know their workers."""
-    dead_peer_seconds: float = attrs.field(default=150.0, validator=_positive)
-    """A peer whose kernel is silent for so long is dead (clause C3.3). Merely slow peers are never cut off by this."""
+    dead_peer_seconds: float = attrs.field(default=150.0, validator=validators.ge(1))
+    """A peer whose kernel is silent for so long is dead (clause C3.3). Merely slow peers are never cut off by this.
+    Kernels look after each other in seconds, so it is 1 at least."""
     registration_grace_seconds: float = attrs.field(default=5.0, validator=_at_least_zero)
     """How long registrations wait for `engine::workers::register` to name their namespace."""
     reattach_grace_seconds: float = attrs.field(default=0.0, validator=_at_least_zero)

@@ -142,7 +142,7 @@ class Socket(trio.abc.HalfCloseableStream):
             return True
 
     def seconds_of_silence(self) -> float | None:
-        """How long the peer's kernel has owed an answer to ours; None while it owes none (clause C3.3).
+        """How long nothing came from the peer's kernel, while it owes ours an answer; None while it owes none (clause C3.3).
 
         A peer that merely does not read still acknowledges, and answers window probes: it is not silent.
         """
@@ -219,15 +219,19 @@ class Socket(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def _wait_writable(self) -> None:
-        # Blocked, one may have to look: no event tells that a kernel has gone silent.
+        # Blocked, one may have to look: no event tells that a kernel has gone silent. It is to be silent at two looks
+        # in a row: a full peer is asked ever less often, so its last answer may be old while the next is on its way.
+        suspected = False
         while True:
             with trio.move_on_after(self._dead_peer_seconds / 5):
                 await trio.lowlevel.wait_writable(self._sock)
                 return
             silence = self.seconds_of_silence()
-            if silence is not None and silence > self._dead_peer_seconds:
+            silent = silence is not None and silence > self._dead_peer_seconds
+            if suspected and silent:
                 self._broken = f"the peer has been silent for {silence:.0f} s with data on its way"
                 raise trio.BrokenResourceError(self._broken)
+            suspected = silent
 
     async def send_eof(self) -> None:
         """As trio.abc.HalfCloseableStream."""
