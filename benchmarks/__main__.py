@@ -18,6 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/performance"), help="where the results go")
     parser.add_argument("--scale", type=float, default=1.0, help="shorter (0.1) or longer (2) runs of each measurement")
+    parser.add_argument("--page", type=Path, help="a page whose part between two marks becomes the tables")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -35,7 +36,10 @@ def main() -> None:
         if one.name in _PLOTTED:
             (options.output / f"{one.name}.svg").write_text(_PLOTTED[one.name](one))
     say("done")
-    print("\n" + (options.output / "results.md").read_text())
+    text = (options.output / "results.md").read_text()
+    if options.page is not None:
+        table.put_into(options.page, text)
+    print("\n" + text)
 
 
 main()

@@ -108,3 +108,11 @@ def write(directory: Path, tables: list[Table], about: dict[str, Any], skipped: 
     left_out = [f"- not measured: {name}: {why}" for name, why in skipped.items()]
     text = "\n".join([head, *left_out, *([""] if left_out else []), *(table.as_markdown() for table in tables)])
     (directory / "results.md").write_text(text)
+
+
+def put_into(page: Path, text: str) -> None:
+    """Replace what stands between the two marks of a page."""
+    before, begin, rest = page.read_text().partition("<!-- results -->\n")
+    _, end, after = rest.partition("<!-- end of results -->")
+    if begin and end:
+        page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
