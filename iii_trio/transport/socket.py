@@ -223,7 +223,7 @@ class Socket(trio.abc.HalfCloseableStream):
         # in a row: a full peer is asked ever less often, so its last answer may be old while the next is on its way.
         suspected = False
         while True:
-            with trio.move_on_after(self._dead_peer_seconds / 10):
+            with trio.move_on_after(max(self._dead_peer_seconds / 10, 1.0)):  # a kernel may wait 0.5 s with an answer
                 await trio.lowlevel.wait_writable(self._sock)
                 return
             silence = self.seconds_of_silence()
