@@ -1,0 +1,206 @@
+"""What a new connection is answered: a worker, a channel's end, a question about health, or a refusal that says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from bare import connected, within
+
+import iii_trio
+from iii_trio import Engine, EngineConfig, Limits, Ref, open_engine
+from iii_trio.wire import attach_target
+
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+UPGRADES = f"Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
+
+
+async def answer_to(engine: Engine, request: str | bytes) -> tuple[int, str, str]:
+    """Status, head and body of the answer to a request said whole."""
+    near, far = trio.testing.memory_stream_pair()
+    said = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.serve_stream, far)
+        await near.send_all(request.encode("latin-1") if isinstance(request, str) else request)
+        if b"\r\n\r\n" not in (request if isinstance(request, bytes) else request.encode("latin-1")):
+            await near.send_eof()
+        async for data in near:
+            said += data
+            if said.startswith(b"HTTP/1.1 101"):
+                break
+        await trio.aclose_forcefully(near)
+    head, _, body = said.decode().partition("\r\n\r\n")
+    return int(head.split()[1]) if head else 0, head, body
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, '{"status":"ready"}'),
+        ("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, "Content-Length: 0"),
+        ("GET /healthz?verbose=1 HTTP/1.1\r\nHost: x\r\n\r\n", 200, "ready"),
+        ("POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET, HEAD"),
+        ("GET /admin HTTP/1.1\r\nHost: x\r\n\r\n", 404, "workers connect at /, channel ends below /ws/channels/"),
+        (f"GET /admin HTTP/1.1\r\n{UPGRADES}\r\n", 404, "nothing is served here"),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426, "Upgrade: websocket"),
+        ("GET /otel HTTP/1.1\r\nHost: x\r\n\r\n", 426, "Upgrade: websocket"),
+        ("GET /ws/channels/c?key=k&dir=read HTTP/1.1\r\nHost: x\r\n\r\n", 426, "send Upgrade: websocket"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, "Allow: GET"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: 13"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace(KEY, ""), 400, "Sec-WebSocket-Key must be 16 bytes in base64"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace("dGhl", "\xe9\xe9"), 400, "Sec-WebSocket-Key must be 16 bytes"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace("keep-alive, Upgrade", "close"), 426, "Upgrade"),
+        (f"GET / HTTP/1.0\r\n{UPGRADES}\r\n", 505, "only HTTP/1.1 is spoken"),
+        ("GET / HTTP/1.1\r\n\r\n", 400, "Host"),
+        ("nonsense\r\n\r\n", 400, "illegal request line"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: " + "y" * 20_000 + "\r\n\r\n", 431, "longer than 16384 bytes"),
+        ("GET / HTTP/1.1\r\nHost", 400, "ended within its head"),
+        (f"GET /ws/channels/c HTTP/1.1\r\n{UPGRADES}\r\n", 400, "`key` (the ref's access_key) is missing"),
+        (f"GET /ws/channels/c?key=k HTTP/1.1\r\n{UPGRADES}\r\n", 400, "`dir` must be `read` or `write`"),
+        (f"GET /ws/channels/c?key=k&dir=read HTTP/1.1\r\n{UPGRADES}\r\n", 404, "Channel not found"),
+        (f"GET /ws/channels/c?key=k&dir=read HTTP/1.1\r\n{UPGRADES}Iii-Session: a b\r\n\r\n", 403, "Iii-Session"),
+        (f"GET /ws/channels/c?key=k&dir=read HTTP/1.1\r\n{UPGRADES}Iii-Session: \xe9\r\n\r\n", 403, "Iii-Session"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n", 101, "Upgrade"),
+        (f"GET /otel HTTP/1.1\r\n{UPGRADES}\r\n", 101, "Upgrade"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace("Host: x", "Host: \xa0.xn--\xff"), (101, 400), ""),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}Sec-WebSocket-Extensions: \xe9;;=\r\n\r\n", 101, "Upgrade"),
+    ],
+)  # fmt: skip
+@within(60)
+async def test_every_request_is_answered_by_what_is_wrong_with_it(
+    request_: str, status: int | tuple[int, ...], said: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine() as engine:
+        got, head, body = await answer_to(engine, request_)
+        assert got in (status if isinstance(status, tuple) else (status,)), (head, body)
+        assert said.lower() in f"{head}\r\n{body}".lower()
+        if got != 101:
+            assert "Connection: close" in head or "Connection: Upgrade" in head
+            assert engine.statistics().connections == 0
+
+
+@within(60)
+async def test_a_connection_that_says_nothing_is_no_event(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine() as engine:
+        near, far = trio.testing.memory_stream_pair()
+        await near.aclose()
+        await engine.serve_stream(far)
+
+
+@within(60)
+async def test_a_head_that_does_not_come_is_waited_for_so_long(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine(EngineConfig(limits=Limits(handshake_seconds=7))) as engine:
+        near, far = trio.testing.memory_stream_pair()
+        await near.send_all(b"GET / HT")
+        began = trio.current_time()
+        await engine.serve_stream(far)
+        assert trio.current_time() - began == pytest.approx(7)
+
+
+@within(60)
+async def test_a_peer_that_does_not_take_its_answer_is_not_waited_for_long(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine() as engine:
+        near, far = trio.testing.lockstep_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_all, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+            began = trio.current_time()
+            await engine.serve_stream(far)
+            assert trio.current_time() - began <= 5
+
+
+@asynccontextmanager
+async def engine_with_a_worker() -> AsyncIterator[tuple[Engine, iii_trio.Worker]]:
+    async with open_engine() as engine, engine.open_worker("owner") as worker:
+        yield engine, worker
+
+
+def other_way(ref: Ref) -> str:
+    target = attach_target(ref)
+    return target.replace("dir=read", "dir=write") if "dir=read" in target else target.replace("dir=write", "dir=read")
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        (attach_target, 101, ""),
+        (other_way, 403, "other direction"),
+        (lambda ref: attach_target(ref).replace("key=", "key=x"), 404, "Channel not found"),
+        (lambda ref: attach_target(ref).replace(ref.channel_id, "x"), 404, "Channel not found"),
+    ],
+)
+@within(60)
+async def test_an_end_is_attached_by_its_own_key_and_direction_only(
+    target: Callable[[Ref], str], status: int, said: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with engine_with_a_worker() as (engine, worker):
+        for end in ("writer", "reader"):
+            async with worker.create_channel() as channel:
+                ref = Ref.from_json(getattr(channel, end).ref)
+                async with connected(engine, target(ref)) as bare:
+                    assert bare.status == status and said in bare.said
+
+
+@within(60)
+async def test_an_end_is_attached_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with engine_with_a_worker() as (engine, worker), worker.create_channel() as channel:
+        target = attach_target(Ref.from_json(channel.writer.ref))
+        async with connected(engine, target), connected(engine, target) as second:
+            assert second.status == 409 and "attached already" in second.said
+
+
+@within(60)
+async def test_who_comes_late_is_told_how_a_channel_ended(autojump_clock: trio.testing.MockClock) -> None:
+    async with engine_with_a_worker() as (engine, worker), worker.create_channel() as channel:
+        async with connected(engine, attach_target(Ref.from_json(channel.writer.ref))):
+            pass
+        await trio.testing.wait_all_tasks_blocked()
+        async with connected(engine, attach_target(Ref.from_json(channel.reader.ref))) as late:
+            assert late.status == 410
+            assert json.loads(late.said.rpartition("\n")[2])["outcome"] == "writer_lost"
+
+
+@within(60)
+async def test_limits_are_answered_503_with_a_reason(autojump_clock: trio.testing.MockClock) -> None:
+    limits = Limits(sessions=1, connections=3)
+    async with open_engine(EngineConfig(limits=limits)) as engine, connected(engine):
+        async with connected(engine) as second:
+            assert second.status == 503 and "as many sessions as it may" in second.said
+        async with connected(engine, "/otel"), connected(engine, "/otel"), connected(engine) as fourth:
+            assert fourth.status == 503 and "too many connections" in fourth.said
+        async with connected(engine, "/otel") as again:
+            assert again.status == 101
+
+
+@within(60)
+async def test_a_draining_engine_takes_no_workers_and_says_so(autojump_clock: trio.testing.MockClock) -> None:
+    async with engine_with_a_worker() as (engine, worker):
+        async with (
+            worker.create_channel() as made,
+            connected(engine, attach_target(Ref.from_json(made.reader.ref))),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(engine.drain, 5)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await answer_to(engine, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))[::2] == (
+                503, '{"status":"draining"}',
+            )  # fmt: skip
+            async with connected(engine) as worker_too_late:
+                assert worker_too_late.status == 503 and "shutting down" in worker_too_late.said
+            async with connected(engine, attach_target(Ref.from_json(made.writer.ref))) as end:
+                assert end.status == 101, "channels that exist are still let in"
+            nursery.cancel_scope.cancel()
+
+
+@within(60)
+async def test_telemetry_is_read_and_its_pings_are_answered(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine() as engine, connected(engine, "/otel") as bare:
+        await bare.say(2, bytes(100_000))
+        await bare.say(9, b"there?")
+        assert await bare.frame() == (10, b"there?")
+        await bare.say(8, b"\x03\xe8")
+        assert await bare.frame() == (8, b"\x03\xe8")
+        assert await bare.frame() is None
