@@ -13,6 +13,7 @@ import trio
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
+from .conformance import conformance
 from .demo import demo
 from .exits import EXIT_HELP, Exit, Failure, explain
 from .files import STANDARD_STREAM
@@ -31,7 +32,7 @@ app = App(
     help_epilogue=EXIT_HELP,
 )
 app.default(serve)
-COMMANDS = (serve, demo, trigger, send, receive)
+COMMANDS = (serve, demo, trigger, send, receive, conformance)
 for command in COMMANDS:
     app.command(command)
 

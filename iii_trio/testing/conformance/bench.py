@@ -14,7 +14,7 @@ import trio
 
 from ...transport.frames import PING, PONG
 from ...wire import FEATURE, Ref, attach_target, is_ref
-from .peer import Peer, PeerError
+from .peer import Peer, PeerError, Seen
 
 SOON: Final = 1.0
 """Seconds within which an effect must be seen on a loopback or a near network."""
@@ -101,6 +101,8 @@ class Session:
         if self.ended:
             raise Broken(f"instead of answering {function_id} the engine ended the session")
         answer = self.answers.pop(invocation_id)
+        if (answer.get("error") or {}).get("code") == "function_not_found":
+            raise NotObservable(f"the engine has no function {function_id}")
         if answer.get("error"):
             raise Broken(f"{function_id} was answered with {json.dumps(answer['error'])[:200]}")
         return answer.get("result")
@@ -182,6 +184,20 @@ class Bench:
         """Both ends of a new channel of a new session: writer, reader."""
         writer, reader = await (await self.session()).create_channel(**options)
         return await self.attach(writer), await self.attach(reader)
+
+    async def held_pair(self, owner: Session, holder: Session) -> tuple[Peer, Peer]:
+        """Both ends of a new channel of `owner`, attached in the name of `holder`: writer, reader."""
+        writer, reader = await owner.create_channel()
+        return await self.attach(writer, holder.identity), await self.attach(reader, holder.identity)
+
+    async def last_seen(self, peer: Peer, what: str, seconds: float = SOON, *, answer: bool = True) -> Seen:
+        """All that an end saw until its end. Raises Broken if that does not come soon; `what` names it.
+
+        Where its Close is not to be answered, a Close is the end.
+        """
+        async with soon(what, seconds):
+            return await peer.watch(answer=answer, patience=seconds * 0.75)
+        raise AssertionError
 
     async def round_trip(self, writer: Peer) -> bool:
         """Whether a ping is answered before it has been quiet for a while: all that was said before has been read."""

@@ -143,6 +143,9 @@ class Peer:
         except trio.BrokenResourceError:
             self.end = "reset"
             return False
+        except trio.ClosedResourceError:  # by ourselves
+            self.end = "fin"
+            return False
         self.unread += data
         if not data:
             self.end = "fin"

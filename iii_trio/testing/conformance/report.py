@@ -68,7 +68,7 @@ class Report:
                 told = told[:1] if verdict is Verdict.NOT_OBSERVABLE else told
             for n, finding in enumerate(told):
                 head = f"{clause:<6} {verdict:<15}" if n == 0 else " " * 22
-                yield f"{head} {finding.title}" + (f": {finding.saw}" if finding.saw else "")
+                yield f"{head} {': '.join(filter(None, (finding.title, finding.saw)))}"
         counts = {verdict: sum(self.of(clause) is verdict for clause in self.clauses) for verdict in Verdict}
         yield ""
         yield f"{len(self.clauses)} clauses: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())

@@ -7,17 +7,30 @@ from typing import Final
 
 import trio
 
-from . import allocation
+from . import allocation, attaching, ending, foreign, transfer
 from .bench import Bench, Broken, Check, NotObservable, open_bench
 from .peer import PeerError
 from .report import Finding, Report, Verdict
 
-CHECKS: Final[tuple[Check, ...]] = (*allocation.CHECKS,)
+CHECKS: Final[tuple[Check, ...]] = (
+    *allocation.CHECKS,
+    *attaching.CHECKS,
+    *transfer.CHECKS,
+    *ending.CHECKS,
+    *foreign.CHECKS,
+)
 MOST_SECONDS: Final = 15.0
 """What one check may take."""
 
 UNSEEN: Final = {
     "C1.5": "it would take as many channels as the engine allows",
+    "C4.6": "it depends on how the engine is configured, which nobody tells",
+    "C5.1": "it is for a worker's library to keep",
+    "C5.2": "it is for a worker's library to keep",
+    "C5.3": "it is for a worker's library to keep",
+    "C5.4": "it is for a worker's library to keep",
+    "C6.1": "it takes the SDKs themselves",
+    "C7.3": "traces go elsewhere",
 }
 """Clauses that cannot be seen from outside, and why."""
 

@@ -1,0 +1,33 @@
+"""`iii-trio conformance`: whether an engine keeps its promises."""
+
+from __future__ import annotations
+
+import json as to_text
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .exits import Exit, Failure
+from .options import engine_address
+
+
+async def conformance(
+    url: Annotated[str | None, Parameter(help="The engine's address, for example ws://127.0.0.1:49134.")] = None,
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print the findings as JSON.", negative="")] = False,
+) -> Exit:
+    """Check at an engine, ours or another, every promise about channels that can be seen from outside.
+
+    Prints them clause by clause: kept, broken (with what was seen), or not observable (with why). Takes some seconds.
+    """
+    from ..testing.conformance import run_conformance
+    from ..testing.conformance.peer import PeerError
+
+    address = engine_address(url)
+    try:
+        report = await run_conformance(address)
+    except (OSError, PeerError) as error:
+        raise Failure(Exit.UNREACHABLE, f"no engine at {address}: {error}") from error
+    print(to_text.dumps(report.to_json(), indent=2) if json else "\n".join(report.lines()))
+    return Exit.FAILED if report.broken else Exit.DONE
