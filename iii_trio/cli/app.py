@@ -19,6 +19,7 @@ from .exits import EXIT_HELP, Exit, Failure, explain
 from .files import STANDARD_STREAM
 from .running import until_signalled
 from .serve import serve
+from .tables import channels, functions, triggers, workers
 from .transfer import receive, send
 from .trigger import trigger
 from .version import version
@@ -32,7 +33,7 @@ app = App(
     help_epilogue=EXIT_HELP,
 )
 app.default(serve)
-COMMANDS = (serve, demo, trigger, send, receive, conformance)
+COMMANDS = (serve, demo, trigger, send, receive, functions, workers, channels, triggers, conformance)
 for command in COMMANDS:
     app.command(command)
 

@@ -10,7 +10,9 @@ import time
 try:
     import resource
 except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+    _LIMITED = False
+else:
+    _LIMITED = True
 
 logger = logging.getLogger("iii_trio.cli")
 _FIRST_HANDED_OVER = 3
@@ -19,7 +21,7 @@ _OWN_FILES = 64
 
 def allow_open_files(connections: int) -> None:
     """Raise this process's limit of open files to what so many connections need, as far as it may; say what it is not."""
-    if resource is None:
+    if not _LIMITED:
         return
     wanted = connections + _OWN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,0 +1,229 @@
+"""`iii-trio functions`, `workers`, `channels`, `triggers`: what an engine has, as tables or JSON, once or watched."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, TypeAlias
+
+import attrs
+import trio
+from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+import iii_trio
+
+from .calling import call, connect
+from .exits import Exit, UsageError
+from .options import Address, engine_address
+from .progress import size
+
+Row: TypeAlias = dict[str, Any]
+AsJson: TypeAlias = Annotated[
+    bool, Parameter(name="--json", negative="", help="One line of JSON, as the engine tells it, instead of a table.")
+]
+Watch: TypeAlias = Annotated[
+    bool, Parameter(name=["--watch", "-w"], negative="", help="Show it again and again, until interrupted.")
+]
+Every: TypeAlias = Annotated[float, Parameter(name="--every", help="With --watch: the seconds between.")]
+All: TypeAlias = Annotated[bool, Parameter(name="--all", negative="", help="The engine's own, too.")]
+
+_ANSWER_SECONDS = 10.0
+_PLAIN_WIDTH = 1000
+"""Columns where there is no terminal: nothing is folded or cut."""
+
+
+@attrs.frozen
+class View:
+    """One look: what the engine said, and the table that shows it."""
+
+    said: Any
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+async def functions(
+    *, all_: All = False, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None
+) -> Exit:
+    """List the functions that can be called.
+
+    For example: iii-trio functions --json
+    """
+
+    async def look(worker: iii_trio.Worker) -> View:
+        said = await _ask(worker, "engine::functions::list", {"include_internal": all_})
+        rows = [
+            (row["function_id"], row["namespace"], row.get("worker_name") or "", row.get("description") or "")
+            for row in said["functions"]
+        ]
+        return View(said, ("function", "namespace", "worker", "description"), rows)
+
+    return await _show(look, "functions", address, json, watch, every)
+
+
+async def workers(*, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None) -> Exit:
+    """List the workers that are connected."""
+
+    async def look(worker: iii_trio.Worker) -> View:
+        said = await _ask(worker, "engine::workers::list", {})
+        said["workers"] = [row for row in said["workers"] if row["name"] != worker.name]  # this very command
+        rows = [
+            (
+                row.get("name") or "",
+                row["id"],
+                row["namespace"],
+                " ".join(filter(None, (row.get("runtime"), row.get("version")))),
+                str(row["function_count"]),
+                str(row["active_invocations"]),
+                row.get("ip_address") or row.get("isolation") or "",
+            )
+            for row in said["workers"]
+        ]
+        return View(said, ("worker", "id", "namespace", "runtime", "functions", "calls", "at"), rows)
+
+    return await _show(look, "workers", address, json, watch, every)
+
+
+async def triggers(
+    *, all_: All = False, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None
+) -> Exit:
+    """List the trigger types, and the functions that are bound to them."""
+
+    async def look(worker: iii_trio.Worker) -> View:
+        wanted = {"include_internal": all_}
+        said = await _ask(worker, "engine::triggers::list", wanted)
+        said |= await _ask(worker, "engine::registered-triggers::list", wanted)
+        types, bound = said["triggers"], said["registered_triggers"]
+        rows = [
+            (row["trigger_type"], row["function_id"], row.get("worker_name") or "", row["id"], _brief(row))
+            for row in bound
+        ]
+        in_use = {row["trigger_type"] for row in bound}
+        unused = [each for each in types if each["id"] not in in_use]
+        rows += [(each["id"], "", each.get("worker_name") or "", "", each.get("description") or "") for each in unused]
+        return View(said, ("type", "function", "worker", "binding", ""), sorted(rows))
+
+    return await _show(look, "triggers", address, json, watch, every)
+
+
+async def channels(
+    *,
+    ended: Annotated[
+        bool, Parameter(name="--ended", negative="", help="Those that ended last, and why, instead of the open ones.")
+    ] = False,
+    json: AsJson = False,
+    watch: Watch = False,
+    every: Every = 1.0,
+    address: Address = None,
+) -> Exit:
+    """List the open channels: who waits for whom, and why; or how the last ones ended.
+
+    With --watch also their rates. For example: iii-trio channels --ended
+    """
+    passed: dict[str, tuple[float, int]] = {}
+
+    async def look(worker: iii_trio.Worker) -> View:
+        if ended:
+            return _ended(await _ask(worker, "engine::channels::ended", {}))
+        said = await _ask(worker, "engine::channels::list", {})
+        now = trio.current_time()
+        rows = []
+        for row in said["channels"]:
+            before = passed.get(row["id"])
+            rate = ""
+            if before is not None and now > before[0]:
+                rate = f"{size((row['bytes_passed'] - before[1]) / (now - before[0]))}/s"
+            rows.append((
+                row["id"], row["phase"], _named(row, "owner"), _named(row, "writer"), _named(row, "reader"),
+                size(row["bytes_passed"]), rate, f"{size(row['bytes_waiting'])} of {size(row['max_bytes'])}",
+                f"{row['age_seconds']:.0f} s", f"{row['idle_seconds']:.0f} s", _who_waits(row),
+            ))  # fmt: skip
+        passed.clear()
+        passed.update({row["id"]: (now, row["bytes_passed"]) for row in said["channels"]})
+        headings = ("channel", "phase", "owner", "writer", "reader", "passed", "rate", "in the pipe", "age", "idle", "")
+        return View(said, headings, rows)
+
+    return await _show(look, "channels", address, json, watch, every)
+
+
+def _ended(said: Any) -> View:
+    rows = [
+        (
+            row["id"],
+            row["outcome"],
+            ": ".join(filter(None, (row["code"], row["reason"]))),
+            f"{row['ended_seconds_ago']:.0f} s ago",
+            f"{row['lasted_seconds']:.0f} s",
+        )
+        for row in said["channels"]
+    ]
+    return View(said, ("channel", "outcome", "why", "ended", "lasted"), rows)
+
+
+def _named(row: Row, role: str) -> str:
+    return str(row.get(f"{role}_name") or row[role] or "")
+
+
+def _who_waits(row: Row) -> str:
+    """Who waits for whom, and why."""
+    writer, reader = _named(row, "writer") or "the writer", _named(row, "reader") or "the reader"
+    missing = {"awaiting_reader": "a reader is to come", "awaiting_writer": "a writer is to come"}.get(row["phase"], "")
+    why = {
+        "writer for reader": f"{writer} waits for {reader}: the pipe is full",
+        "reader for writer": f"{reader} waits for {writer}: the pipe is empty",
+    }.get(row.get("waiting", ""), "")
+    return ", ".join(filter(None, (missing, why)))
+
+
+def _brief(row: Row) -> str:
+    summary = row.get("config_summary")
+    if summary is None or isinstance(summary, str):
+        return summary or ""
+    return json_module.dumps(summary, ensure_ascii=False)
+
+
+async def _ask(worker: iii_trio.Worker, function: str, payload: Row) -> Any:
+    return await call(worker, function, payload, namespace=None, timeout=_ANSWER_SECONDS)
+
+
+async def _show(
+    look: Callable[[iii_trio.Worker], Awaitable[View]],
+    command: str,
+    address: str | None,
+    json: bool,
+    watch: bool,
+    every: float,
+) -> Exit:
+    """Look once, or, watching, until a signal ends the command."""
+    if not every > 0:
+        raise UsageError(f"--every is {every:g}; give a number of seconds above 0")
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    async with connect(engine_address(address), command) as worker:
+        if watch and not json and console.is_terminal:
+            with Live(console=console, auto_refresh=False, screen=True) as live:
+                while True:
+                    live.update(_table(await look(worker)), refresh=True)
+                    await trio.sleep(every)
+        while True:
+            view = await look(worker)
+            if json:
+                print(json_module.dumps(view.said, ensure_ascii=False), flush=True)
+            elif view.rows:
+                console.print(_table(view))
+            else:
+                console.print("none")
+            if not watch:
+                return Exit.DONE
+            await trio.sleep(every)
+
+
+def _table(view: View) -> Table:
+    table = Table(*view.headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in view.rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,117 @@
+"""`iii-trio functions`, `workers`, `channels`, `triggers` against an engine with known contents."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from cli_processes import SECONDS, Site, read_line, start
+
+import iii_trio
+
+
+@pytest.fixture
+async def files(site: Site) -> AsyncIterator[iii_trio.Worker]:
+    """A worker named `files` with a function that is described."""
+    async with site.engine.open_worker("files", description="keeps files") as worker:
+
+        @worker.function("files::[count]", description="counts")
+        async def count() -> int:
+            return 3
+
+        await worker.trigger("engine::workers::list", {})
+        yield worker
+
+
+def cells(out: str) -> list[list[str]]:
+    """The rows of a table, without its heading."""
+    lines = [line for line in out.splitlines() if line.strip() and not set(line.strip()) <= set("─ ")]
+    return [re.split(r"  +", line.strip()) for line in lines[1:]]
+
+
+async def test_functions_are_listed_for_people_and_programs(site: Site, files: iii_trio.Worker) -> None:
+    shown = await site.run("functions")
+    assert (shown.code, shown.err) == (0, "")
+    assert cells(shown.out) == [["files::[count]", "default", "files", "counts"]]
+    said = json.loads((await site.run("functions", "--json")).out)
+    assert [row["function_id"] for row in said["functions"]] == ["files::[count]"]
+    everything = json.loads((await site.run("functions", "--json", "--all")).out)
+    assert "engine::channels::list" in [row["function_id"] for row in everything["functions"]]
+
+
+async def test_workers_are_listed_without_the_command_itself(site: Site, files: iii_trio.Worker) -> None:
+    rows = cells((await site.run("workers")).out)
+    assert [row[0] for row in rows] == ["files", "iii-engine-functions"]
+
+
+async def test_triggers_are_listed_by_type(site: Site, files: iii_trio.Worker) -> None:
+    await files.trigger(
+        "engine::register_trigger",
+        {"trigger_type": "engine::workers-available", "function_id": "files::[count]", "config": {"event": "all"}},
+    )
+    rows = cells((await site.run("triggers", "--all")).out)
+    bound = [row for row in rows if row[1] == "files::[count]"]
+    assert bound and bound[0][0] == "engine::workers-available"
+    assert (await site.run("triggers")).code == 0
+
+
+async def test_channels_say_who_waits_for_whom_and_why(site: Site, files: iii_trio.Worker) -> None:
+    async with files.create_channel(buffer_size=1) as channel:
+        assert (await site.run("channels")).out != "none\n"
+        await channel.writer.send(b"x" * 2048)
+        (row,) = cells((await site.run("channels")).out)
+        assert "awaiting_reader" in row and "2.0 KiB of 1.0 MiB" in row
+        assert row[-1] == "a reader is to come, files waits for the reader: the pipe is full"
+        async with site.engine.open_worker("copy") as copy, copy.reader(channel.reader_ref) as reader:
+            assert await reader.receive() == b"x" * 2048
+            with trio.move_on_after(0.01):
+                await reader.receive()
+            (row,) = cells((await site.run("channels")).out)
+            assert row[-1] == "copy waits for files: the pipe is empty"
+    assert (await site.run("channels")).out == "none\n"
+
+
+async def test_channels_that_ended_say_how_and_why_the_latest_first(site: Site, files: iii_trio.Worker) -> None:
+    async with files.create_channel() as channel:
+        await channel.writer.send(b"x")
+        channel.writer.abort("the disk is full", code="no_space")
+        await channel.writer.wait_outcome()
+    async with files.create_channel() as channel:
+        await channel.writer.send(b"x")
+        channel.reader.cancel("enough")
+        await channel.writer.wait_outcome()
+    rows = cells((await site.run("channels", "--ended")).out)
+    assert [row[1] for row in rows] == ["reader_cancelled", "aborted"]
+    assert rows[1][2] == "no_space: the disk is full"
+    said = json.loads((await site.run("channels", "--ended", "--json")).out)
+    assert said["channels"][1]["reason"] == "the disk is full"
+
+
+async def test_watching_goes_on_until_interrupted_and_shows_rates(site: Site, files: iii_trio.Worker) -> None:
+    async with files.create_channel() as channel, trio.open_nursery() as nursery:
+        process = await start(nursery, "channels", "--watch", "--every", "0.05", "--address", site.address)
+        with trio.fail_after(SECONDS):
+            while "0 B/s" not in (line := await read_line(process.stdout)):
+                pass
+            await channel.writer.send(b"x" * 1000)
+            while "1000 B of" not in (line := await read_line(process.stdout)):
+                assert line is not None
+            process.terminate()
+            assert await process.wait() == 143
+        nursery.cancel_scope.cancel()
+
+
+async def test_watching_in_json_is_one_line_a_look(site: Site) -> None:
+    async with trio.open_nursery() as nursery:
+        process = await start(nursery, "workers", "--json", "--watch", "--every", "0.05", "--address", site.address)
+        for _ in range(3):
+            assert "workers" in json.loads(await read_line(process.stdout))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pause_that_is_none_is_wrong_usage(site: Site) -> None:
+    ended = await site.run("workers", "--watch", "--every", "0")
+    assert (ended.code, ended.out) == (2, "") and "--every is 0" in ended.err
