@@ -58,8 +58,9 @@ class _SocketLine:
     def opened(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._session = self._shell.connected(self, peer=self._peer, in_process=False)
-        self._shell.heartbeat.watch(self)
-        if self._over is not None:  # already the greeting found the peer gone
+        if self._over is None:
+            self._shell.heartbeat.watch(self)
+        else:  # already the greeting found the peer gone
             self._shell.disconnected(self._session, self._over)
 
     @property
