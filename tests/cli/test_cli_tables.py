@@ -65,7 +65,7 @@ async def test_channels_say_who_waits_for_whom_and_why(site: Site, files: iii_tr
         (row,) = cells((await site.run("channels")).out)
         assert "awaiting_reader" in row and "2.0 KiB of 1.0 MiB" in row
         assert row[-1] == "a reader is to come, files waits for the reader: the pipe is full"
-        async with site.engine.open_worker("copy") as copy, copy.reader(channel.reader_ref) as reader:
+        async with site.engine.open_worker("copy") as copy, copy.open_reader(channel.reader_ref) as reader:
             assert await reader.receive() == b"x" * 2048
             with trio.move_on_after(0.01):
                 await reader.receive()
