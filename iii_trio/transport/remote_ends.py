@@ -66,6 +66,7 @@ class RemoteWriter(_RemoteEnd):
         self._new_mask = new_mask
         self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._closing = False
+        self._waiting: trio.CancelScope | None = None
 
     async def put(self, item: bytes | str) -> None:
         """As `WritingEnd.put`."""
@@ -86,8 +87,9 @@ class RemoteWriter(_RemoteEnd):
         """As `WritingEnd.wait_room`."""
         await trio.lowlevel.checkpoint()
         outbox = self._websocket.outbox
-        if outbox.waiting_bytes >= _BOUND:
-            await outbox.wait_empty()
+        if outbox.waiting_bytes >= _BOUND and self._end is None:
+            with trio.CancelScope() as self._waiting:  # cancelled by the end: an aborting writer waits for nobody
+                await outbox.wait_empty()
         if self._end is not None and self._end.outcome is not Outcome.COMPLETED:
             raise broken(self._end)
         if self._closing or not self._websocket.talking:
@@ -117,6 +119,11 @@ class RemoteWriter(_RemoteEnd):
         else:
             self._websocket.outbox.drop_unbegun()
             self._websocket.close(Close.ABORTED, join_reason(reason, code))
+
+    def _finish(self, end: End) -> None:
+        super()._finish(end)
+        if self._waiting is not None:
+            self._waiting.cancel(reason="the channel has ended")
 
     @property
     def tail(self) -> bytes:

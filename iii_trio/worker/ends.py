@@ -200,6 +200,8 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
     """
 
     _direction = Direction.WRITE
+    _sending = False
+    _aborted: tuple[str, str | None] | None = None
 
     async def send(self, value: bytes | str) -> None:
         """Put one item on its way, waiting while the channel is full. Text arrives as text, bytes as bytes.
@@ -211,12 +213,15 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         value = _an_item(value)
         with self._one_at_a_time("sending to"):
             self._check_open()
-            end = self._end or await self._attached()
+            self._sending = True
             try:
+                end = self._end or await self._attached()
                 await end.put(value)
             except ChannelBroken:
                 self._check_open()  # it was closed here meanwhile: that says more
                 raise
+            finally:
+                self._sending = False
 
     async def wait_room(self) -> None:
         """Wait until `send` would not wait. Raises as `send` does. If cancelled: nothing changes."""
@@ -233,11 +238,17 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         """End the stream cleanly; returns when the engine has everything (clause C5.3). Twice is harmless.
 
         A writer that was never used delivers an empty stream. Raises ChannelBroken if the channel ended otherwise before.
+        If another task still waits in `send`, the stream is not whole (clause C4.2): it is aborted, that `send` raises
+        trio.ClosedResourceError, and this raises trio.BusyResourceError.
         If cancelled: the channel is aborted, so that the stream does not look complete.
         """
         if self._life.phase is Phase.CLOSED:
             await trio.lowlevel.checkpoint()
             return
+        if self._sending:
+            self._abort("the writer was closed while an item was still being sent", None)
+            await trio.lowlevel.checkpoint()
+            raise trio.BusyResourceError("another task is sending to this end of the channel: the stream was aborted")
         try:
             await trio.lowlevel.checkpoint()
             end = await self._attached()
@@ -268,8 +279,6 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             self._life.take(Cue.CLOSE)
         if self._end is not None:
             self._end.abort(reason, code)
-
-    _aborted: tuple[str, str | None] | None = None
 
     def started(self, end: WritingEnd) -> None:
         super().started(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -182,7 +183,8 @@ class Membership:
         self.session = session
         self.take(Cue.GREETED)
         if task_status is not None:
-            self._staying.shield = True
+            # Under a cancellation `started` would leave us where we began, in the start's own nursery: not to be shielded.
+            self._staying.shield = trio.current_effective_deadline() != -math.inf
             task_status.started()
 
     def _heard(self, session: Session, text: bytes) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, final
 
 import trio
 
+from ..errors import ChannelBroken
+from ..wire import Outcome
 from .ends import ChannelReader, ChannelWriter
 
 _PIECE: Final = 65_536  # bytes of one item: what SDKs send, too
@@ -19,37 +23,49 @@ class WriterStream(trio.abc.SendStream):
     def __init__(self, writer: ChannelWriter) -> None:
         self._writer = writer
         self._busy = False
+        self._told = False
+        """Whether sending has raised how the channel ended."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As trio.abc.SendStream. If cancelled: a prefix of `data`, in whole items, has been sent."""
-        if self._busy:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._busy = True
-        try:
-            with memoryview(data) as view:
-                if not len(view):
-                    await self._writer.wait_room()
-                for at in range(0, len(view), _PIECE):
-                    await self._writer.send(bytes(view[at : at + _PIECE]))
-        finally:
-            self._busy = False
+        with self._one_at_a_time(), memoryview(data) as view:
+            if not len(view):
+                await self._writer.wait_room()
+            for at in range(0, len(view), _PIECE):
+                await self._writer.send(bytes(view[at : at + _PIECE]))
 
     async def wait_send_all_might_not_block(self) -> None:
         """As trio.abc.SendStream."""
+        with self._one_at_a_time():
+            await self._writer.wait_room()
+
+    async def send_eof(self) -> None:
+        """End the stream cleanly, as `ChannelWriter.aclose`; trio.BusyResourceError, and nothing else, if another task is
+        sending. If cancelled: the channel is aborted."""
+        with self._one_at_a_time():
+            await self._writer.aclose()
+
+    async def aclose(self) -> None:
+        """End the stream cleanly, as `ChannelWriter.aclose`, but as Trio's contract wants it: closing is no error where
+        the reader wanted no more, nor where sending has raised how the channel ended."""
+        try:
+            await self._writer.aclose()
+        except ChannelBroken as error:
+            if not self._told and error.outcome != Outcome.READER_CANCELLED:
+                raise
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
         if self._busy:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._busy = True
         try:
-            await self._writer.wait_room()
+            yield
+        except ChannelBroken:
+            self._told = True
+            raise
         finally:
             self._busy = False
-
-    async def aclose(self) -> None:
-        """End the stream cleanly: `ChannelWriter.aclose`; an end that came otherwise before is no error here."""
-        try:
-            await self._writer.aclose()
-        except trio.BrokenResourceError:
-            pass  # Trio's contract: closing succeeds, whatever came before
 
 
 @final
@@ -104,7 +120,7 @@ class Duplex(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Nothing more will be sent; receiving goes on. If cancelled: the outgoing channel is aborted."""
-        await self._outgoing.aclose()
+        await self._outgoing.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As trio.abc.ReceiveStream."""
