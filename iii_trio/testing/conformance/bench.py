@@ -217,16 +217,30 @@ def _below(url: str) -> str:
 
 @asynccontextmanager
 async def open_bench(url: str) -> AsyncIterator[Bench]:
-    """A bench; whatever becomes of the check, its connections are closed at the end."""
-    async with trio.open_nursery() as nursery:
-        bench = Bench(url, nursery)
-        try:
-            yield bench
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                for peer in bench.peers:
-                    await peer.drop()
+    """A bench; whatever becomes of the check, its connections are closed at the end.
+
+    Of all that went wrong, in the block and in its tasks, one error is raised.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            bench = Bench(url, nursery)
+            try:
+                yield bench
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    for peer in bench.peers:
+                        await peer.drop()
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """What was the matter: a verdict before a mere failure, and what must not be swallowed before both."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [_first(inner) for inner in error.exceptions]
+    return min(found, key=lambda one: (isinstance(one, Exception), not isinstance(one, Broken | NotObservable)))
 
 
 __all__ = ["QUIET", "SOON", "Bench", "Broken", "Check", "NotObservable", "PeerError", "Session", "expect", "open_bench"]

@@ -33,12 +33,15 @@ async def C4_1_a_clean_close_gives_everything_and_then_1000(bench: Bench) -> Non
 
 
 async def C4_1_a_writers_close_is_answered_at_once(bench: Bench) -> None:
-    writer_ref, _ = await (await bench.session()).create_channel()
+    writer_ref, reader_ref = await (await bench.session()).create_channel()
     writer = await bench.attach(writer_ref)
     await writer.send(*_ITEMS)
     await writer.close()
     seen = await bench.last_seen(writer, "the answer to a writer's Close, before any reader came,")
     expect(seen.close is not None, f"a writer that closed before any reader came saw {seen}")
+    await bench.last_seen(
+        await bench.attach(reader_ref), "the end of a finished stream"
+    )  # else it stays, to be fetched
 
 
 async def _close_1001(writer: Peer) -> None:
