@@ -15,7 +15,7 @@ import trio
 
 from ..errors import FrameError, PeerError
 from .frames import split_controls
-from .http1 import Refusal, read_refusal
+from .http1 import Refusal, plain_acceptance, read_refusal
 from .socket import Buffer, reads_now
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Beneath(trio.abc.Stream):
         self._now = reads_now(self._stream)
         self._head = head  # a server's: to be replayed
         self._awaits_answer = head is None
+        self._request = b""  # a client's: what it asked
         self._rest = rest  # read beyond the head, and not scanned yet
         self._controls: deque[bytes] = deque()
         self._begun = trio.Event()
@@ -172,8 +173,9 @@ class Beneath(trio.abc.Stream):
                 data += more
             else:
                 if data.startswith((b"HTTP/1.1 101 ", b"HTTP/1.1 101\r")):
+                    accepted = plain_acceptance(self._request, bytes(data[:end]))
                     self._rest = bytes(data[end + 4 :])
-                    return bytes(data[: end + 4])
+                    return accepted
                 self.refusal = await read_refusal(self._stream, bytes(data))
         except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.problem = str(error)
@@ -209,6 +211,7 @@ class Beneath(trio.abc.Stream):
             if opcode == 8:
                 websocket.close_is_put()
         else:
+            self._request = bytes(data)
             outbox.put(data)
         outbox.flush()
 

@@ -6,6 +6,7 @@ Also the other side: the answer to a client's upgrade, where it is not 101.
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Final
 
 import attrs
@@ -16,6 +17,7 @@ from ..errors import PeerError
 
 _READ: Final = 16 * 1024
 _MAX_BODY: Final = 64 * 1024
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
 
 
 class BadRequest(PeerError):
@@ -117,6 +119,31 @@ _REASONS: Final = {
     405: b"Method Not Allowed", 409: b"Conflict", 410: b"Gone", 426: b"Upgrade Required",
     431: b"Request Header Fields Too Large", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
+
+
+def plain_acceptance(request: bytes, answer: bytes) -> bytes:
+    """The head of a 101 that accepts this upgrade, without whatever else it says, as for `Head.plain_upgrade`.
+
+    Raises PeerError if it does not accept it (RFC 6455 section 4.1).
+    """
+    asked, said = _fields(request), _fields(answer)
+    accept = base64.b64encode(hashlib.sha1(asked["sec-websocket-key"].encode() + _GUID).digest())
+    if said.get("upgrade", "").lower() != "websocket" or "upgrade" not in said.get("connection", "").lower():
+        raise PeerError("the answer to the upgrade switches to something else than WebSocket")
+    if said.get("sec-websocket-accept", "").encode() != accept:
+        raise PeerError("the answer to the upgrade has a Sec-WebSocket-Accept that does not fit")
+    if "sec-websocket-extensions" in said or "sec-websocket-protocol" in said:
+        raise PeerError("the answer to the upgrade grants an extension or subprotocol that nobody asked for")
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        + accept
+        + b"\r\n\r\n"
+    )
+
+
+def _fields(head: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
+    return {name.strip().lower(): value.strip() for name, _, value in lines}
 
 
 @attrs.frozen

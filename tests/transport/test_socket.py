@@ -45,7 +45,7 @@ def clog(*streams: Socket) -> None:
     """Fill them, and what the kernel makes room for a moment later."""
     quiet = 0
     while quiet < 2:
-        took = sum(stream.write_now([bytes(65536)]) or stream.write_now([bytes(64)]) or stream.write_now([b"x"]) for stream in streams)
+        took = sum(stream.write_now([bytes(n)]) for stream in streams for n in (65536, 64, 1))
         writable = select.select([], [stream._sock for stream in streams], [], 0.005)[1]
         quiet = 0 if took or writable else quiet + 1
 
