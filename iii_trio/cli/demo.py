@@ -58,10 +58,9 @@ class _Film:
 
 
 async def _choose_file(file: str | None, stack: ExitStack, say: Any) -> _Film:
-    """What to stream; a generated file is gone when the stack is left. Raises UsageError."""
+    """What to stream; a generated file is gone when the stack is left, or this process is. Raises UsageError."""
     if file is None:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iii-trio-demo-"))
-        path = Path(folder, "generated")
+        path = _temporary(stack)
         say(f"Making a file of {size(GENERATED_BYTES)} …", style="dim")
         digest = await trio.to_thread.run_sync(_generate, path, GENERATED_BYTES)
         return _Film(str(path), GENERATED_BYTES, digest)
@@ -148,6 +147,15 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film, s
         raise Failure(Exit.FAILED, f"the reader took {told['received']:,} of {film.bytes:,} bytes for the whole")
     say(f"  [green]✓[/] {after * 1000:.0f} ms later the reader was told: [bold]{told['ended']}[/]: {told['reason']}")
     say(f"  [green]✓[/] it holds {size(told['received'])}, and does not take them for the whole")
+
+
+def _temporary(stack: ExitStack) -> Path:
+    """The path of a new file. Where the system can, the file has no name, and goes with the last process that has it."""
+    if Path("/proc/self/fd").is_dir():
+        nameless = tempfile.TemporaryFile(prefix="iii-trio-demo-")  # noqa: SIM115  (the stack closes it)
+        stack.callback(nameless.close)
+        return Path(f"/proc/{os.getpid()}/fd/{nameless.fileno()}")
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iii-trio-demo-")), "generated")
 
 
 def _generate(path: Path, count: int) -> str:

@@ -81,3 +81,20 @@ async def test_the_processes_of_a_demo_that_was_killed_end_by_themselves(tmp_pat
     with trio.fail_after(SECONDS):
         while alive(token):  # noqa: ASYNC110  (nothing tells of a process that is not our child)
             await trio.sleep(0.02)
+
+
+@ON_LINUX
+async def test_a_demo_that_was_killed_leaves_no_generated_file(
+    tmp_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    async with trio.open_nursery() as nursery:
+        process = await start(nursery, "demo")
+        while "1. A stream that arrives" not in await read_line(process.stdout):
+            pass
+        process.kill()
+        await process.wait()
+    with trio.fail_after(SECONDS):
+        while alive(token):  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    assert os.listdir(tmp_path) == []
