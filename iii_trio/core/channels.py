@@ -271,7 +271,7 @@ class Channels:
         while len(self._ended) > self._defaults.ended_remembered:
             self._ended.popitem(last=False)
         effects: Effects = [EndChannel(channel.id, outcome, reason, code)]
-        told = encode(ChannelEnded(channel.id, outcome, reason))
+        told = encode(ChannelEnded(channel.id, outcome, reason, code))
         for session_id in dict.fromkeys((channel.owner, channel.writer, channel.reader)):
             session = self._sessions.get(session_id) if session_id is not None else None
             if session is None:

@@ -39,6 +39,9 @@ class _LocalEnd:
         assert self._end is not None
         return self._end
 
+    def told(self, end: End) -> None:
+        """The pipe has told already."""
+
     def finish(self, end: End) -> None:
         if self._end is None:
             self._end = end

@@ -133,6 +133,9 @@ class _RecordedWriter:
         self.note(self.name, "aborts", self.channel_id, reason)
         self.inner.abort(reason, code)
 
+    def told(self, end: End) -> None:
+        self.inner.told(end)
+
     @property
     def ended(self) -> End | None:
         return self.inner.ended
@@ -161,6 +164,9 @@ class _RecordedReader:
     def cancel(self, reason: str, code: str | None = None) -> None:
         self.note(self.name, "cancels", self.channel_id, reason)
         self.inner.cancel(reason, code)
+
+    def told(self, end: End) -> None:
+        self.inner.told(end)
 
     @property
     def ended(self) -> End | None:

@@ -87,6 +87,9 @@ class WritingEnd(Protocol):
     def abort(self, reason: str, code: str | None = None) -> None:
         """End by force, now, without waiting: what is still on its way may be dropped. Harmless once ended."""
 
+    def told(self, end: End) -> None:
+        """The engine told by the session's link how the channel ended (clause C8.3)."""
+
     @property
     def ended(self) -> End | None:
         """How the channel ended as far as this end has been told, or None."""
@@ -106,6 +109,9 @@ class ReadingEnd(Protocol):
 
     def cancel(self, reason: str, code: str | None = None) -> None:
         """Want no more, now, without waiting. After the clean end, or a second time, this does nothing."""
+
+    def told(self, end: End) -> None:
+        """The engine told by the session's link how the channel ended (clause C8.3)."""
 
     @property
     def ended(self) -> End | None:

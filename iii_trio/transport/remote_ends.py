@@ -43,6 +43,11 @@ class _RemoteEnd:
     def opened(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
+    def told(self, end: End) -> None:
+        """As `WritingEnd.told`: the news may come before our Close does, or while we do not read."""
+        if end.outcome is not Outcome.COMPLETED:
+            self._finish(end)
+
     def _finish(self, end: End) -> None:
         if self._end is None:
             self._end = end

@@ -152,6 +152,7 @@ class ChannelEnded(_Message, tag="channelended"):
     channel_id: str
     outcome: str
     reason: str = ""
+    code: str | None = None
 
 
 Message: TypeAlias = (

@@ -15,7 +15,7 @@ import trio
 from ..core.channel_end import CHANNEL_END, Cue, Phase
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..lifecycle import Lifecycle
-from ..transport.link import Identity, ReadingEnd, WritingEnd
+from ..transport.link import End, Identity, ReadingEnd, WritingEnd
 from ..wire import Direction, ErrorCode, JsonValue, Ref
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ class _ChannelEnd(Generic[E]):
         """It is attached."""
         self._end = end
         self._settled.set()
+
+    def told(self, end: End) -> None:
+        """The engine told how the channel ended, by the worker's link: no need to wait for this end's own socket."""
+        if self._end is not None:
+            self._end.told(end)
 
     def not_attached(self, error: IIIError | trio.BrokenResourceError) -> None:
         """It could not be attached."""

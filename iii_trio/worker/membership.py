@@ -38,7 +38,6 @@ from ..wire import (
 )
 from .answer import answer, answer_error
 from .calls import PendingCall, Session, cancel
-from .ends import Ended
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -202,7 +201,7 @@ class Membership:
                 if scope is not None:
                     cancel(scope, message.reason)
             case ChannelEnded() as message:
-                worker.outcomes.told(session, message.channel_id, Ended(message.outcome, message.reason))
+                worker.channel_ended(session, message)
             case RegistrationRejected() as rejection:
                 self._rejected(session, rejection)
             case RegisterTrigger() as wanted:

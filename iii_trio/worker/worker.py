@@ -12,12 +12,15 @@ import trio
 from ..core.membership import Phase
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..transport.link import Address, Identity
+from ..transport.link import End as TransportEnd
 from ..wire import (
     DEFAULT_NAMESPACE,
     FEATURE,
     Action,
     CancelInvocation,
+    ChannelEnded,
     Direction,
+    Outcome,
     Ref,
     encode,
 )
@@ -390,6 +393,16 @@ class Worker:
     def finish_later(self, writer: ChannelWriter) -> None:
         """Close a writer cleanly, in a task of this worker's."""
         self.connections.start_soon(self._finish, writer)
+
+    def channel_ended(self, session: Session, message: ChannelEnded) -> None:
+        """The engine told how a channel ended: whoever waits for it, and the ends of it that are held here, learn of it."""
+        self.outcomes.told(session, message.channel_id, Ended(message.outcome, message.reason))
+        try:
+            ended = TransportEnd(Outcome(message.outcome), message.reason, message.code)
+        except ValueError:
+            return  # an outcome of a newer engine: the end's own socket will tell
+        for end in [end for end in self._held if end.channel_id == message.channel_id]:
+            end.told(ended)
 
     async def wait_outcome(self, channel_id: str) -> Ended:
         """Wait until a channel that this worker owns, or holds an end of, has ended for both."""

@@ -239,6 +239,10 @@ class FakeEnd:
         assert self.ended is not None
         return self.ended
 
+    def told(self, end: End) -> None:
+        if end.outcome is not None and end.outcome is not Outcome.COMPLETED:
+            self.finish(end.outcome, end.reason, end.code)
+
     def finish(self, outcome: Outcome, reason: str = "", code: str | None = None) -> None:
         """The channel ends."""
         if self.ended is None:

@@ -98,3 +98,35 @@ async def test_a_cancelled_caller_cancels_the_handler_of_another_worker() -> Non
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         await gone.wait()
+
+
+async def test_C4_8_an_end_learns_of_the_outcome_by_the_link_while_its_own_socket_is_not_read() -> None:
+    """A reader with an item untaken does not read its socket; its writer's abort must not wait for that."""
+    async with iii_trio.open_engine() as engine:
+        (url,) = await engine.listen(iii_trio.Listener(port=0))
+        async with iii_trio.open_worker(url, name="writing") as writing, iii_trio.open_worker(url, name="reading") as reading:
+            async with writing.create_channel() as channel:
+                reader = reading.open_reader(channel.reader_ref).detach()
+                for number in range(3):
+                    await channel.writer.send(f"{number}")
+                assert await reader.receive() == "0"
+                await channel.writer.send("left untaken")
+                channel.writer.abort("no more", "out_of_paper")
+                assert await reader.wait_outcome() == iii_trio.Ended("aborted", "no more")
+                with pytest.raises(iii_trio.ChannelBroken) as broken:
+                    await reader.receive()
+                assert (broken.value.outcome, broken.value.code) == ("aborted", "out_of_paper")
+
+
+async def test_C4_8_a_writer_that_was_told_the_outcome_sends_nothing_more() -> None:
+    async with iii_trio.open_engine() as engine:
+        (url,) = await engine.listen(iii_trio.Listener(port=0))
+        async with iii_trio.open_worker(url, name="writing") as writing, iii_trio.open_worker(url, name="reading") as reading:
+            async with writing.create_channel() as channel:
+                reader = reading.open_reader(channel.reader_ref).detach()
+                await channel.writer.send("0")
+                await reader.receive()
+                reader.cancel("enough")
+                assert (await channel.wait_outcome()).outcome == "reader_cancelled"
+                with pytest.raises(iii_trio.ChannelBroken, match="reader_cancelled: enough"):
+                    await channel.writer.send("1")
