@@ -95,6 +95,7 @@ class Beneath(trio.abc.Stream):
                 await self._throw_away()
 
     _at_end = False
+    _drained = False  # the last read took all there was: another would most likely find nothing
 
     # --- reading
 
@@ -143,8 +144,11 @@ class Beneath(trio.abc.Stream):
             self._rest = b""
         elif now is not None:
             buffer = websocket.buffer
+            if self._drained:
+                await now.wait_readable()
             while (n := now.read_now(buffer.free)) is None:
                 await now.wait_readable()
+            self._drained = n < READ_BYTES
             if not n:
                 return 0
             data = buffer.filled(occupant.tail, n)
