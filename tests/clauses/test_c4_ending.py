@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 
 import pytest
 import trio
@@ -17,7 +18,9 @@ from clause_world import (
     Clock,
     Direction,
     EngineConfig,
+    RawPeer,
     World,
+    attach_target,
     error_of,
     put_all,
     take_all,
@@ -30,6 +33,7 @@ from iii_trio.core.effects import EndChannel, SealPipe, Send
 from iii_trio.core.hub import Hub
 from iii_trio.core.session import Session
 from iii_trio.transport.frames import close_payload, frame
+from iii_trio.transport.socket import Socket
 from iii_trio.wire import (
     FEATURE,
     CancelInvocation,
@@ -67,6 +71,24 @@ async def test_C4_1_a_clean_close_lets_the_reader_have_everything_queued_and_the
     await reader.read_to_the_end()
     assert reader.at_end == "fin"
     assert await world.outcome() == ("completed", "")
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 4000, 4001])
+async def test_C4_1_a_writers_close_is_answered_at_once_whatever_its_code(
+    autojump_clock: Clock, world: World, reading: str, code: int
+) -> None:
+    owner = await world.worker()
+    for attempt in range(10):  # whichever task of the engine comes first
+        wref, rref = await owner.create_channel()
+        ours, theirs = map(Socket, socket.socketpair())  # real ones are closed sooner than simulated ones
+        raw = await RawPeer.connect(world.connect(ours, theirs), attach_target(wref))
+        if attempt % 2:
+            await world.reader(reading, rref, owner)
+        await raw.close(code)
+        await raw.read_to_the_end()
+        assert [opcode for opcode, _, _ in raw.frames()] == [CLOSE]
+        assert raw.at_end == "fin"
+    assert trio.current_time() == 0
 
 
 @pytest.mark.parametrize("how", ["close", "fin", "reset"])
