@@ -12,7 +12,10 @@ from iii_trio.cli.options import engine_address
 
 WRONG = {
     "triger": "unknown command `triger`; did you mean `trigger`?",
-    "zebra": "unknown command `zebra`; there are serve, demo, trigger, send, receive, functions, workers, channels, triggers, conformance",
+    "zebra": (
+        "unknown command `zebra`; there are serve, demo, trigger, send, receive, "
+        "functions, workers, channels, triggers, conformance"
+    ),
     "--prot 1": "unknown option: --prot. Did you mean --port? (`iii-trio --help` shows what there is)",
     "serve x": "unexpected argument `x` (`iii-trio serve --help` shows what there is)",
     "trigger": "FUNCTION is missing (`iii-trio trigger --help` shows what there is)",
