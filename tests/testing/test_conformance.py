@@ -31,7 +31,7 @@ BROKEN = {
     "C1.2": "both refs have the same access key",
     "C2.1": "a second claimant of the read end was answered with 101",
     "C3.4": "the pong to a reader's ping, before the writer came, had not happened",
-    "C4.2": "no Close, but a reset the reader saw 3 messages, a Close with 1000",
+    "C4.2": "no Close, but a reset the reader saw 0 messages, a Close with 1000",
     "C4.4": "the effect of a reader's Close on an idle writer had not happened",
     "C4.5": "a channel whose owner is gone had not happened",
     "C4.7": "the write end was claimed again, and answered 101",

@@ -99,11 +99,16 @@ class Peer:
     @classmethod
     async def connect(cls, url: str, target: str, headers: dict[str, str] | None = None) -> Peer:
         """Ask for an upgrade at `target`. Raises OSError if nobody listens, PeerError for an answer that is none."""
-        peer = cls(await _dial(url))
+        return await cls.over(await _dial(url), urlsplit(url).netloc, target, headers)
+
+    @classmethod
+    async def over(cls, stream: trio.abc.Stream, host: str, target: str, headers: dict[str, str] | None = None) -> Peer:
+        """As `connect`, over a stream that is there already, a simulated one for example."""
+        peer = cls(stream)
         try:
-            await peer._ask(urlsplit(url).netloc, target, headers or {})
+            await peer._ask(host, target, headers or {})
         except BaseException:
-            await trio.aclose_forcefully(peer.stream)
+            await trio.aclose_forcefully(stream)
             raise
         return peer
 
@@ -175,7 +180,7 @@ class Peer:
 
     async def fin(self) -> None:
         """End our side of the connection, without a Close."""
-        if isinstance(self.stream, trio.SocketStream):
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
             await self.stream.send_eof()
         else:
             await self.drop()
