@@ -176,11 +176,13 @@ class Socket(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is receiving from this socket")
         self._receiving = True
         try:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             while True:
                 self._check()
                 try:
-                    return self._sock.recv(max_bytes)
+                    data = self._sock.recv(max_bytes)
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return data
                 except (BlockingIOError, InterruptedError):
                     await trio.lowlevel.wait_readable(self._sock)
                 except OSError as error:
