@@ -30,6 +30,7 @@ _SIMPLE: Final[dict[Any, Schema]] = {
 }
 _LISTS: Final = (list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Iterable)
 _SETS: Final = (set, frozenset, collections.abc.Set)
+_NEEDS: Final = (typing.Required, typing.NotRequired)
 _OBJECTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
@@ -62,7 +63,7 @@ class _Schemas:
         except TypeError:  # not hashable: not one that we know
             return {}
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin is typing.Annotated:
+        if origin in (typing.Annotated, typing.NotRequired, typing.Required):
             return self.of(arguments[0])
         if origin is typing.Union or origin is types.UnionType:
             return _any_of([self.of(one) for one in arguments])
@@ -134,20 +135,21 @@ class _Schemas:
 
 def _members(kind: type) -> list[tuple[str, Any, Any]] | None:
     """Name, annotation and default (attrs.NOTHING: none) of a class's fields; None for a class without fields."""
-    fields: list[tuple[str, Any]]
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # an annotation that cannot be resolved is unknown, not an error here
+        hints = {}
     if attrs.has(kind):
         fields = [(one.name, one.default) for one in attrs.fields(kind) if one.init]
     elif dataclasses.is_dataclass(kind):
         fields = [(one.name, _default(one)) for one in dataclasses.fields(kind) if one.init]
     elif typing.is_typeddict(kind):
-        optional = kind.__optional_keys__  # type: ignore[attr-defined]
-        fields = [(name, None if name in optional else attrs.NOTHING) for name in kind.__annotations__]
+        needed = typing.Required if kind.__total__ else typing.NotRequired  # type: ignore[attr-defined]
+        said = {name: typing.get_origin(hints.get(name)) for name in kind.__annotations__}
+        is_needed = {name: (origin if origin in _NEEDS else needed) is typing.Required for name, origin in said.items()}
+        fields = [(name, attrs.NOTHING if is_needed[name] else None) for name in kind.__annotations__]
     else:
         return None
-    try:
-        hints = typing.get_type_hints(kind)
-    except Exception:  # an annotation that cannot be resolved is unknown, not an error here
-        hints = {}
     return [(name, hints.get(name, Any), default) for name, default in fields]
 
 
