@@ -1,6 +1,7 @@
 """Tools to test channels, ours and yours: a simulated network in virtual time, and checks built on it."""
 
 from .cancelling import cancel_everywhere
+from .contracts import check_channel, check_reading_end, check_writing_end
 from .conversations import Conversation, Ending, Fault, Mishap, Stream, draw_conversation
 from .lifecycles import check_lifecycle, draw_lifecycle, phases_that_reach
 from .network import Network
@@ -23,8 +24,11 @@ __all__ = [
     "Stream",
     "World",
     "cancel_everywhere",
+    "check_channel",
     "check_lifecycle",
     "check_promises",
+    "check_reading_end",
+    "check_writing_end",
     "draw_conversation",
     "draw_lifecycle",
     "phases_that_reach",

@@ -28,6 +28,7 @@ class When(Enum):
 
     PARKED = "parked"
     WOKEN = "woken"
+    AMONG_OTHERS = "among others"  # just before any task's step, the subject being parked or woken
 
 
 @final
@@ -43,13 +44,16 @@ class _CutAt(trio.abc.Instrument):
         self.fired = False
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
+        if task is self.task and self._when is not When.AMONG_OTHERS:
             self.steps += 1
             self._cut(When.PARKED)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         if task is self.task:
             self._cut(When.WOKEN)
+        if self._when is When.AMONG_OTHERS and self.task is not None:
+            self._cut(When.AMONG_OTHERS)
+            self.steps += 1
 
     def _cut(self, when: When) -> None:
         if when is self._when and self.steps == self._step and not self.fired:
@@ -66,10 +70,14 @@ def cancel_everywhere(
     check: Callable[[Seen], object],
     *,
     around: Callable[[Seen, Run], Awaitable[object]] = _alone,
+    others: bool = False,
     seed: int = 0,
     most_steps: int = 10_000,
 ) -> int:
     """Run `subject` again and again, cancelled one step later each time, until it ends uncancelled; in both ways.
+
+    With `others`, also cancelled before each step of any other task that runs meanwhile: for subjects that have tasks of
+    their own. That takes as many runs as the whole has steps.
 
     Each run is a `trio.run` of its own, on a virtual clock, with the same schedule (from `seed`). `around` prepares what
     the subject needs, awaits its argument once (in any task: that runs the subject, in a scope that is cancelled), and
@@ -79,7 +87,7 @@ def cancel_everywhere(
     step and the way. Raises AssertionError if a run hangs, or if the subject still can be cancelled after `most_steps`.
     """
     steps = 0
-    for when in When:
+    for when in When if others else (When.PARKED, When.WOKEN):
         step = 0
         while True:
             step += 1
@@ -107,7 +115,8 @@ def cancel_everywhere(
                     error.add_note(f"the subject was not cancelled; what was seen: {seen}")
                 raise
             if not cut.fired:
-                steps = max(steps, cut.steps)
+                if when is not When.AMONG_OTHERS:
+                    steps = max(steps, cut.steps)
                 break
     return steps
 

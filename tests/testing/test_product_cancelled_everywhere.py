@@ -53,7 +53,7 @@ def test_opening_a_worker(over: str) -> None:
     def check(seen: Seen) -> None:
         assert not seen["left"]
 
-    cancel_everywhere(subject, check, around=around(over))  # type: ignore[arg-type]
+    cancel_everywhere(subject, check, around=around(over), others=True)  # type: ignore[arg-type]
 
 
 @BOTH
@@ -67,7 +67,7 @@ def test_opening_a_worker_under_a_cancellation(over: str) -> None:
     def check(seen: Seen) -> None:
         assert not seen["left"]
 
-    cancel_everywhere(subject, check, around=around(over))  # type: ignore[arg-type]
+    cancel_everywhere(subject, check, around=around(over), others=True)  # type: ignore[arg-type]
 
 
 @BOTH
@@ -85,7 +85,7 @@ def test_a_call(over: str) -> None:
         assert not seen["left"]
         assert seen.get("answer", 1) == 1
 
-    cancel_everywhere(subject, check, around=around(over))  # type: ignore[arg-type]
+    cancel_everywhere(subject, check, around=around(over), others=True)  # type: ignore[arg-type]
 
 
 @BOTH
@@ -127,7 +127,7 @@ def test_writing_a_stream_that_never_looks_complete_when_it_is_not(over: str) ->
         elif seen["outcomes"] != ["expired"]:
             assert (seen["how"], seen["outcomes"]) == ("aborted", ["aborted"])
 
-    cancel_everywhere(subject, check, around=with_a_reader)
+    cancel_everywhere(subject, check, around=with_a_reader, others=True)
 
 
 @BOTH
@@ -161,4 +161,4 @@ def test_reading_a_stream_of_which_nothing_is_lost(over: str) -> None:
     def check(seen: Seen) -> None:
         assert (seen["got"], seen["outcomes"], seen["left"]) == (ITEMS, ["completed"], {})
 
-    cancel_everywhere(subject, check, around=with_a_writer)
+    cancel_everywhere(subject, check, around=with_a_writer, others=True)
