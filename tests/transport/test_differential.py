@@ -272,7 +272,11 @@ def test_a_valid_conversation_means_the_same_to_all(pieces: list[bytes]) -> None
 @given(
     in_pieces(
         st.builds(
-            lambda talk, broken, more: talk + broken + more, valid, st.sampled_from(BROKEN), st.binary(max_size=20)
+            # Behind a message that is too large the library goes on to judge what follows; we are deaf.
+            lambda talk, broken, more: talk + broken + (more if len(broken) < MAX else b""),
+            valid,
+            st.sampled_from(BROKEN),
+            st.binary(max_size=20),
         )
     )
 )

@@ -217,6 +217,14 @@ async def test_a_run_is_not_begun_while_something_waits() -> None:
         assert bytes(sink.got) == b"before" + frame(BINARY, b"data")
 
 
+async def test_what_was_put_and_not_flushed_yet_is_not_overtaken() -> None:
+    sink = Sink(1000)
+    async with outbox_on(sink) as bench:
+        bench.outbox.put(b"before")
+        run = run_of(b"data")
+        assert bench.outbox.offer(run) is run and not sink.got
+
+
 async def test_a_cancelled_waiter_loses_nothing_of_a_begun_frame() -> None:
     sink = Sink(3)
     async with outbox_on(sink) as bench:

@@ -131,6 +131,16 @@ async def test_what_the_reader_does_not_take_at_once_waits_and_nothing_overtakes
     assert written == [b"a", b"f"]
 
 
+async def test_a_waiting_part_of_a_message_is_not_overtaken_by_its_rest() -> None:
+    """A chunk may hold no end of a message: it counts no item, and yet something waits."""
+    pipe, written = Pipe(10, 1000), list[bytes]()
+    pipe.push(Run([frame(BINARY, b"be", fin=False)], items=0, payload=2))
+    pipe.flow_directly(lambda run: written.append(b"".join(bytes(part) for part in run.parts)))
+    pipe.push(Run([frame(0, b"gun")], items=1, payload=3))
+    pipe.seal()
+    assert not written and items_in(await take_all(pipe)) == [b"begun"]
+
+
 @given(
     st.integers(1, 5), st.integers(1, 40),
     st.lists(st.tuples(st.integers(0, 3), st.lists(st.binary(max_size=20), min_size=1, max_size=6)), max_size=12),
