@@ -212,6 +212,27 @@ class Channels:
             channel.touched_at = now
             self._watch(channel)
 
+    def hand_over(self, lost: Session, back: Session) -> Effects:
+        """What a lost session had is this one's (clause C4.6); it is told of what ended meanwhile."""
+        effects: Effects = []
+        for channel_id in sorted(lost.owned | lost.held_writers | lost.held_readers):
+            channel = self._open.get(channel_id)
+            if channel is None:
+                ended = self._ended.get(channel_id)
+                if ended is not None and FEATURE in lost.features:
+                    effects.append(Send(back.id, encode(ChannelEnded(ended.id, ended.outcome, ended.reason))))
+                continue
+            if channel.owner == lost.id:
+                channel.owner = back.id
+                back.owned.add(channel_id)
+            if channel.writer == lost.id:
+                channel.writer = back.id
+                back.held_writers.add(channel_id)
+            if channel.reader == lost.id:
+                channel.reader = back.id
+                back.held_readers.add(channel_id)
+        return effects
+
     def close_all(self, reason: str, now: float) -> Effects:
         """The engine shuts down."""
         effects: Effects = []

@@ -38,6 +38,7 @@ from ..wire import (
     encode,
 )
 from . import calls, registration, triggers
+from .absences import Absences
 from .announcements import Announcements
 from .builtins import register_builtins
 from .channel import Channel
@@ -69,6 +70,7 @@ class Hub:
         self.registry = Registry()
         self.channels = Channels(config.channels, config.limits, new_id)
         self.channels.serve_sessions(self.sessions)
+        self.absences = Absences(self.channels)
         self.triggers = Triggers()
         self.announcements = Announcements(self)
         self.draining = False
@@ -119,15 +121,23 @@ class Hub:
         """A `Deliver` found its callee's outbox full."""
         return calls.undelivered(self, session_id, invocation_id)
 
-    def disconnected(self, session: Session, reason: str, now: float) -> Effects:
-        """A session's link is over: all of clause C4.5 in this one step, in its order. Harmless the second time."""
+    def disconnected(self, session: Session, reason: str, now: float, *, may_come_back: bool = False) -> Effects:
+        """A session's link is over: all of clause C4.5 in this one step, in its order. Harmless the second time.
+
+        One that `may_come_back` was lost, and did not leave: with a grace configured, its channels wait (clause C4.6).
+        """
         if session.life.over:
             return []
         session.life.take(Cue.LEFT)
         del self.sessions[session.id]
         session.held_back.clear()
         cause = f"{session.label} is gone: {reason}"
-        effects = self.channels.session_ended(session, cause, now)
+        grace = self.config.patience.reattach_grace_seconds
+        effects: Effects = []
+        if may_come_back and grace:
+            self.absences.begin(session, cause, now + grace)
+        else:
+            effects += self.channels.session_ended(session, cause, now)
         effects += calls.session_ended(self, session, reason)
         effects += self.triggers.session_ended(session)
         self.registry.remove_all_of(session)
@@ -140,6 +150,7 @@ class Hub:
     def tick(self, now: float) -> Effects:
         """Time has passed: do what is due."""
         effects = self.channels.expire(now)
+        effects += self.absences.expire(now)
         effects += self.triggers.expire(now)
         while self._graces and self._graces[0][0] <= now:
             _, session_id = heapq.heappop(self._graces)
@@ -152,8 +163,12 @@ class Hub:
     def next_due(self) -> float | None:
         """When `tick` has something to do, at the latest; None if never."""
         dues = (
-            self.channels.next_due(), self._grace_due(), self.triggers.next_due(), self.announcements.next_due()
-        )  # fmt: skip
+            self.channels.next_due(),
+            self.absences.next_due(),
+            self._grace_due(),
+            self.triggers.next_due(),
+            self.announcements.next_due(),
+        )
         return min((due for due in dues if due is not None), default=None)
 
     def reconfigure(self, config: EngineConfig) -> None:

@@ -137,12 +137,22 @@ def unregister_function(hub: Hub, session: Session, message: UnregisterFunction,
 
 def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effects:
     """A worker is back: its old connection is retired before anything else of the new one is read."""
+    token = message.reattach_token or ""
     old = hub.sessions.get(message.previous_worker_id)
-    if old is None or old is session or not same(message.reattach_token or "", old.reattach_token):
+    effects: Effects = []
+    if old is not None and old is not session and same(token, old.reattach_token):
+        reason = f"it came back as {session.id}"
+        effects += [HangUp(old.id, None, reason), *hub.disconnected(old, reason, now, may_come_back=True)]
+    back = hub.absences.end(message.previous_worker_id, token, session)
+    if back is not None:
+        lost, news = back
+        text = f"{lost.label} is back as {session.id}: {len(session.owned)} channels of its own waited for it"
+        about = {"session": session.id, "previous": lost.id}
+        return [*effects, *news, Tell(logging.INFO, text, about)]
+    if not effects:
         text = f"{session.label} comes back as one that is gone already, or has another token: it is new"
         return [Tell(logging.DEBUG, text, {"session": session.id, "previous": message.previous_worker_id})]
-    reason = f"it came back as {session.id}"
-    return [HangUp(old.id, None, reason), *hub.disconnected(old, reason, now)]
+    return effects
 
 
 def _release_held_back(hub: Hub, session: Session, now: float) -> None:

@@ -100,9 +100,9 @@ class Shell:
         self._flush()
         self._mind_the_time()
 
-    def disconnected(self, session: Session, reason: str) -> None:
-        """A session's link is over: all of clause C4.5 before anything else happens."""
-        self.act(self.hub.disconnected(session, reason, trio.current_time()))
+    def disconnected(self, session: Session, reason: str, *, may_come_back: bool = False) -> None:
+        """A session's link is over: all of clause C4.5 before anything else happens (but for the grace of C4.6)."""
+        self.act(self.hub.disconnected(session, reason, trio.current_time(), may_come_back=may_come_back))
         self.lines.pop(session.id, None)
 
     def change_door(self, old: Door, new: Door) -> None:

@@ -11,10 +11,13 @@ from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
 from ..transport.websocket import Lost, WebSocket
+from ..wire import Close
 from .door import Door
 from .engine import Shell
 
 _PING: Final = b"\x89\x00"
+_LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})
+"""How a worker closes that means to go; one that closes otherwise (a keepalive that failed) may be back."""
 
 
 async def serve_session(
@@ -49,6 +52,8 @@ class _SocketLine:
         self._websocket: WebSocket | None = None
         self._session: Session | None = None
         self._hung_up: str | None = None
+        self._sent_away = False
+        self._may_come_back = False
         self._over: str | None = None
         self._heard = True
         self._written = 0
@@ -61,7 +66,7 @@ class _SocketLine:
         if self._over is None:
             self._shell.heartbeat.watch(self)
         else:  # already the greeting found the peer gone
-            self._shell.disconnected(self._session, self._over)
+            self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
 
     @property
     def tail(self) -> bytes:
@@ -86,9 +91,11 @@ class _SocketLine:
             case Lost():
                 reason = how.cause
         self._over = self._hung_up or reason
+        left = isinstance(how, CloseFrame) and how.code in _LEFT
+        self._may_come_back = not (left or isinstance(how, FrameError) or self._sent_away)
         self._shell.heartbeat.forget(self)
         if self._session is not None:
-            self._shell.disconnected(self._session, self._over)
+            self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
 
     # --- as the line to the session
 
@@ -109,6 +116,7 @@ class _SocketLine:
 
     def hang_up(self, code: int | None, reason: str) -> None:
         self._hung_up = reason
+        self._sent_away = code is not None
         if self._websocket is None:
             return
         if code is None:

@@ -102,7 +102,9 @@ async def test_a_head_that_does_not_come_is_waited_for_so_long(autojump_clock: t
 
 
 @within(60)
-async def test_a_peer_that_does_not_take_its_answer_is_not_waited_for_long(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_peer_that_does_not_take_its_answer_is_not_waited_for_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_engine() as engine:
         near, far = trio.testing.lockstep_stream_pair()
         async with trio.open_nursery() as nursery:
