@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttachRefused",
+    "Binding",
+    "BoundTrigger",
     "CallError",
     "CallInfo",
     "Channel",
@@ -63,6 +65,7 @@ __all__ = [
     "PeerError",
     "Ref",
     "Rejected",
+    "TriggerType",
     "Worker",
     "current_call",
     "duplex",
