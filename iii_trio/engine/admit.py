@@ -62,6 +62,13 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
                 token = door.check(head)
                 _check_room(shell, head)
             except BadRequest as problem:
+                if problem.status in (401, 503):
+                    shell.tell(
+                        logging.INFO,
+                        f"a connection was refused: {problem}",
+                        peer=peer or "",
+                        status=str(problem.status),
+                    )
                 await _answer(stream, problem.status, problem.text, problem.headers)
                 return
         if head is not None:

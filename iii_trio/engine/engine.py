@@ -28,6 +28,7 @@ from .flow import Flow
 from .heartbeat import Heartbeat
 from .look import as_row, look_at_channel
 from .report import Reporter
+from .spans import ChannelSpan, span_of
 
 _WITHDRAWN: Final = "its token was withdrawn"
 
@@ -74,6 +75,7 @@ class Shell:
         self.heartbeat = Heartbeat(config.patience.silent_worker_seconds)
         self.connections = 0
         self.closed = False
+        self.on_channel_span: Callable[[ChannelSpan], object] | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
         """What else is to be stopped when the engine closes."""
         self._reporter = Reporter(config.name)
@@ -186,8 +188,11 @@ class Shell:
             flow.finish(end, clean=effect.outcome is Outcome.COMPLETED)
         level = logging.DEBUG if effect.outcome is Outcome.COMPLETED else logging.INFO
         text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
-        about = {"channel": effect.channel, "outcome": str(effect.outcome)}
-        self._reporter.tell(trio.current_time(), level, text, about)
+        now = trio.current_time()
+        self._reporter.tell(now, level, text, {"channel": effect.channel, "outcome": str(effect.outcome)})
+        if self.on_channel_span is not None:
+            pipe = flow.pipe if flow is not None else None
+            self.on_channel_span(span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000)))
 
     def _cut_off(self, session_id: str) -> None:
         """A session that takes nothing, while even its results and control messages pile up."""

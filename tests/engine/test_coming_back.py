@@ -11,6 +11,8 @@ from bare import Bare, connected, within
 
 import iii_trio
 from iii_trio.config import EngineConfig, Patience
+from iii_trio.transport.dial import SocketAddress
+from iii_trio.worker import open_worker
 
 HOUR = 3600
 GRACE = EngineConfig(patience=Patience(reattach_grace_seconds=10, registration_grace_seconds=0))
@@ -179,3 +181,34 @@ async def test_C4_6_an_engine_that_closes_during_the_grace_ends_what_waits(
         await trio.sleep(1)
         assert engine.statistics().channels == 1
     assert [ended.outcome for ended in engine.ended_channels()] == ["engine_closed"]
+
+
+@within(HOUR)
+async def test_C4_6_our_own_workers_stream_goes_on_across_a_lost_link(autojump_clock: trio.testing.MockClock) -> None:
+    links: list[trio.abc.Stream] = []
+    async with iii_trio.open_engine(GRACE) as engine, trio.open_nursery() as nursery:
+
+        async def dial() -> trio.abc.Stream:
+            near, far = trio.testing.memory_stream_pair()
+            nursery.start_soon(engine.serve_stream, far)
+            links.append(near)
+            return near
+
+        address = SocketAddress("ws://engine", dial=dial)
+        async with open_worker(address, name="lost and back") as worker, engine.open_worker("reader") as other:
+            async with worker.create_channel() as channel, other.open_reader(channel.reader_ref) as reader:
+                await channel.writer.send(b"before")
+                assert await reader.receive() == b"before"
+                first = worker.worker_id
+                await trio.aclose_forcefully(links[0])
+                while worker.worker_id in (first, None):
+                    await worker.wait_connected()
+                    await trio.sleep(0.1)
+                assert owners(engine) == [worker.worker_id]
+                await channel.writer.send(b"after")
+                assert await reader.receive() == b"after"
+                await channel.writer.aclose()
+                with pytest.raises(trio.EndOfChannel):
+                    await reader.receive()
+        assert [ended.outcome for ended in engine.ended_channels()] == ["completed"]
+        nursery.cancel_scope.cancel()
