@@ -1,0 +1,85 @@
+"""A link without a socket: heard at once, delivered to the last, ended once."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from iii_trio.transport.link import End
+from iii_trio.transport.memory_link import MemoryLink
+
+
+def new_link() -> tuple[MemoryLink, list[bytes], list[str]]:
+    heard: list[bytes] = []
+    gone: list[str] = []
+    return MemoryLink(heard.append, gone.append), heard, gone
+
+
+async def test_what_is_sent_is_heard_at_once_and_in_order() -> None:
+    link, heard, _ = new_link()
+    link.send(b"one")
+    link.send(b"two")
+    assert heard == [b"one", b"two"]
+    await link.wait_room()
+
+
+async def test_what_was_put_before_the_end_is_still_delivered() -> None:
+    link, _, gone = new_link()
+    assert link.put(b"one", bound=100) and link.put(b"two", bound=100)
+    link.hang_up(1000, "the engine left")
+    link.hang_up(None, "said later")
+    assert link.ended == End(None, "the engine left") and link.over.is_set() and not gone
+    assert [await link.receive(), await link.receive(), await link.receive()] == [b"one", b"two", None]
+    link.close()
+    assert not gone
+
+
+async def test_closing_is_told_once_and_nothing_is_sent_after_it() -> None:
+    link, heard, gone = new_link()
+    link.close("done")
+    link.close()
+    link.send(b"too late")
+    assert gone == ["done"] and not heard
+    assert link.put(b"nobody is there to take it", bound=100)
+    assert await link.receive() is None
+
+
+async def test_it_is_bounded_by_bytes_but_takes_one_message_of_any_size() -> None:
+    link, _, _ = new_link()
+    assert link.put(b"x" * 1000, bound=10)
+    assert not link.put(b"y", bound=10)
+    await link.receive()
+    assert link.put(b"y" * 6, bound=10) and not link.put(b"z" * 6, bound=10) and link.put(b"z" * 4, bound=10)
+
+
+async def test_a_cancelled_receive_loses_nothing() -> None:
+    link, _, _ = new_link()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await link.receive()
+    link.put(b"one", bound=10)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await link.receive()
+    assert await link.receive() == b"one"
+
+
+async def test_the_end_wakes_who_waits(autojump_clock: trio.testing.MockClock) -> None:
+    link, _, _ = new_link()
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            assert await link.receive() is None
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        link.close()
+
+
+def test_an_end_has_a_reason() -> None:
+    link, _, gone = new_link()
+    link.close()
+    assert gone == ["it closed"] and link.ended == End(None, "it closed")
+    with pytest.raises(AttributeError):
+        link.ended.reason = "else"  # type: ignore[misc, union-attr]
