@@ -19,6 +19,7 @@ from .engine.engine import Shell
 from .engine.entrances import Entrances
 from .engine.in_process import InProcess
 from .engine.look import ChannelView, look_at_channels
+from .engine.spans import ChannelSpan
 from .errors import MisuseError
 from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
@@ -35,17 +36,22 @@ def _new_id() -> str:
 
 @asynccontextmanager
 async def open_engine(
-    config: EngineConfig | None = None, *, new_id: Callable[[], str] = _new_id
+    config: EngineConfig | None = None,
+    *,
+    new_id: Callable[[], str] = _new_id,
+    on_channel_span: Callable[[ChannelSpan], object] | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine for the length of the block: in this process only, until told to `listen`.
 
     Leaving the block ends it: channels end as `engine_closed`, connections are dropped. To let what runs finish first,
     `await engine.drain(grace_seconds)` before leaving. Any number of engines may be open at once.
 
-    Ids and secrets come from `new_id` (UUID v4 texts), for simulations that must repeat.
+    Ids and secrets come from `new_id` (UUID v4 texts), for simulations that must repeat. `on_channel_span` is called, and
+    must not wait, with a span for each channel that has ended (clause C7.3): for a tracer; `to_otlp()` gives OTLP's form.
     If cancelled: as leaving the block.
     """
     shell = Shell(config or EngineConfig(), new_id)
+    shell.on_channel_span = on_channel_span
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
         try:

@@ -51,6 +51,7 @@ def create_channel(hub: Hub, asked: Asked) -> object:
         max_bytes=wanted.max_bytes,
         expires_after_seconds=expires,
     )
+    channel.traceparent = asked.traceparent
     return {
         "writer": channel.ref(Direction.WRITE).to_json(),
         "reader": channel.ref(Direction.READ).to_json(),

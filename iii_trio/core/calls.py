@@ -235,7 +235,7 @@ def _ask(
         given = from_json(bytes(call.data or _NULL))
     except ValueError as error:
         raise bad_input(call.function_id, str(error)) from None
-    result = builtin(hub, Asked(session, given, now, call.baggage))
+    result = builtin(hub, Asked(session, given, now, call.baggage, call.traceparent))
     if isinstance(result, Later):
         result.promise(
             lambda value: [] if session.life.over else _answer_result(session, call, invocation_id, to_json(value)),

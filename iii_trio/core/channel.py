@@ -121,6 +121,10 @@ class Channel:
     reader: str | None = None
     invocations: list[str] = attrs.field(factory=list)
     """The calls that used it (clause C7.3)."""
+    traceparent: str | None = None
+    """Of the call that made it."""
+    used_by: list[str] = attrs.field(factory=list)
+    """The traceparents of the calls that used it."""
 
     @property
     def outcome(self) -> Outcome | None:

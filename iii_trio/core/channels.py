@@ -152,6 +152,9 @@ class Channels:
         channel.touched_at = now
         if invocation_id is not None:
             channel.invocations.append(invocation_id)
+            call = holder.answering.get(invocation_id) if holder is not None else None
+            if call is not None and call.traceparent is not None:
+                channel.used_by.append(call.traceparent)
         if holder is not None:
             if direction is Direction.READ:
                 channel.reader = holder.id
@@ -291,7 +294,11 @@ class Channels:
         )
         while len(self._ended) > self._defaults.ended_remembered:
             self._ended.popitem(last=False)
-        effects: Effects = [EndChannel(channel.id, outcome, reason, code)]
+        effects: Effects = [
+            EndChannel(
+                channel.id, outcome, reason, code, channel.created_at, channel.traceparent, tuple(channel.used_by)
+            )
+        ]
         told = encode(ChannelEnded(channel.id, outcome, reason, code))
         for session_id in dict.fromkeys((channel.owner, channel.writer, channel.reader)):
             session = self._sessions.get(session_id) if session_id is not None else None

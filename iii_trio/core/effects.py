@@ -45,6 +45,11 @@ class EndChannel(msgspec.Struct, frozen=True):
     outcome: Outcome
     reason: str
     code: str | None = None
+    created_at: float = 0.0
+    traceparent: str | None = None
+    """Of the call that made it (clause C7.3)."""
+    used_by: tuple[str, ...] = ()
+    """The traceparents of the calls that used it."""
 
 
 class Tell(msgspec.Struct, frozen=True):

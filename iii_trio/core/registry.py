@@ -23,6 +23,7 @@ class Asked:
     given: JsonValue
     now: float
     baggage: str | None = None
+    traceparent: str | None = None
 
 
 Builtin = Callable[["Hub", Asked], object]

@@ -27,7 +27,7 @@ from .door import CameIn, Door
 from .flow import Flow
 from .heartbeat import Heartbeat
 from .look import as_row, look_at_channel
-from .report import Reporter
+from .report import LOGGER, Reporter
 from .spans import ChannelSpan, span_of
 
 _WITHDRAWN: Final = "its token was withdrawn"
@@ -192,7 +192,11 @@ class Shell:
         self._reporter.tell(now, level, text, {"channel": effect.channel, "outcome": str(effect.outcome)})
         if self.on_channel_span is not None:
             pipe = flow.pipe if flow is not None else None
-            self.on_channel_span(span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000)))
+            span = span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000))
+            try:
+                self.on_channel_span(span)
+            except Exception:  # a tracer's bug must not end the engine, nor tear its step
+                LOGGER.exception("the tracer failed at the span of channel %s", effect.channel)
 
     def _cut_off(self, session_id: str) -> None:
         """A session that takes nothing, while even its results and control messages pile up."""

@@ -60,7 +60,10 @@ class ChannelSpan:
         if self.parent_span_id is not None:
             span["parentSpanId"] = self.parent_span_id
         if self.outcome is not Outcome.COMPLETED:
-            span["status"] = {"code": _ERROR, "message": f"{self.outcome}: {self.reason}" if self.reason else self.outcome}
+            span["status"] = {
+                "code": _ERROR,
+                "message": f"{self.outcome}: {self.reason}" if self.reason else self.outcome,
+            }
         return span
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iii_trio.config import ChannelDefaults, EngineConfig, Limits
+from iii_trio.config import ChannelDefaults, EngineConfig, Limits, Patience
 from iii_trio.core.channel import Channel, Cue, Phase
 from iii_trio.core.channels import Refused
 from iii_trio.core.effects import EndChannel, SealPipe
@@ -419,3 +419,76 @@ def test_C2_3_a_finished_stream_that_lost_its_owner_expires_even_if_it_never_sho
     assert not harbour.outcomes()
     harbour.wait(1)
     assert harbour.outcomes() == [(channel.id, Outcome.EXPIRED)]
+
+
+# --- C4.6
+
+
+def absent(harbour: Harbour, who: Peer) -> str:
+    """Lose a worker's link; its reattach token."""
+    harbour.act(harbour.hub.disconnected(who.session, "the connection was reset", harbour.now, may_come_back=True))
+    return who.session.reattach_token
+
+
+def graceful() -> Harbour:
+    return Harbour(EngineConfig(patience=Patience(reattach_grace_seconds=10)))
+
+
+def test_C4_6_during_the_grace_only_channels_wait_and_the_rest_ends_at_once() -> None:
+    harbour = graceful()
+    harbour.owner.offer("tide::next")
+    channel = flowing(harbour, writer=harbour.owner, reader=harbour.user)
+    harbour.user.call("tide::next")
+    absent(harbour, harbour.owner)
+    assert not harbour.outcomes()
+    assert harbour.user.hears()[-1]["error"]["code"] == "invocation_stopped"
+    assert harbour.hub.registry.find("default", "tide::next") is None
+    harbour.wait(9.9)
+    assert not harbour.outcomes()
+    harbour.wait(0.1)
+    assert harbour.outcomes() == [(channel.id, Outcome.WRITER_LOST)]
+    assert not harbour.hub.absences
+
+
+def test_C4_6_a_worker_that_comes_back_with_its_token_takes_over_what_it_owned_and_held() -> None:
+    harbour = graceful()
+    channel = flowing(harbour, writer=harbour.owner)
+    other = harbour.create(by=harbour.user)
+    harbour.attach(other, Direction.READ, harbour.owner)
+    token = absent(harbour, harbour.owner)
+    back = harbour.connect()
+    back.say({"type": "reattach", "previous_worker_id": harbour.owner.id, "reattach_token": token})
+    harbour.wait(60)
+    assert not harbour.outcomes()
+    assert channel.owner == channel.writer == other.reader == back.id
+    back.leave()
+    assert sorted(harbour.outcomes()) == sorted([(channel.id, Outcome.WRITER_LOST), (other.id, Outcome.READER_LOST)])
+
+
+def test_C4_6_a_wrong_token_takes_over_nothing_and_the_right_one_still_may() -> None:
+    harbour = graceful()
+    channel = flowing(harbour, writer=harbour.owner)
+    token = absent(harbour, harbour.owner)
+    thief = harbour.connect()
+    thief.say({"type": "reattach", "previous_worker_id": harbour.owner.id, "reattach_token": "guessed"})
+    assert channel.owner == harbour.owner.id
+    back = harbour.connect()
+    back.say({"type": "reattach", "previous_worker_id": harbour.owner.id, "reattach_token": token})
+    assert channel.owner == back.id
+
+
+def test_C4_6_a_worker_that_says_goodbye_is_not_waited_for() -> None:
+    harbour = graceful()
+    channel = flowing(harbour, writer=harbour.owner)
+    harbour.owner.leave()
+    assert harbour.outcomes() == [(channel.id, Outcome.WRITER_LOST)]
+
+
+def test_C4_6_a_worker_back_before_its_loss_was_noticed_keeps_its_channels() -> None:
+    harbour = graceful()
+    channel = flowing(harbour, writer=harbour.owner)
+    back = harbour.connect()
+    token = harbour.owner.session.reattach_token
+    back.say({"type": "reattach", "previous_worker_id": harbour.owner.id, "reattach_token": token})
+    assert not harbour.outcomes() and channel.owner == channel.writer == back.id
+    assert harbour.owner.id not in harbour.hub.sessions
