@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -28,6 +29,7 @@ def introduction(name: str, namespace: str | None, description: str | None) -> d
     return said
 
 
+@cache  # reading it takes a millisecond, for each worker and each link
 def _version() -> str:
     try:
         return version("iii-trio")

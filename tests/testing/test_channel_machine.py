@@ -38,6 +38,7 @@ def test_any_script_shows_what_the_model_allows(machine: type[ChannelMachine]) -
     run_state_machine_as_test(machine, settings=FEW)
 
 
+@pytest.mark.slow
 def test_a_planted_defect_is_found_and_shrunk_to_a_short_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHANNEL[Phase.AWAITING_READER], Cue.WRITER_ABORTED, Phase.COMPLETED)  # type: ignore[arg-type]
     scripts: list[list[Step]] = []
@@ -53,7 +54,7 @@ def test_a_planted_defect_is_found_and_shrunk_to_a_short_script(monkeypatch: pyt
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
             Watched,
-            settings=settings(FEW, max_examples=100, stateful_step_count=6, report_multiple_bugs=False),
+            settings=settings(FEW, max_examples=100, stateful_step_count=4, report_multiple_bugs=False),
         )
     shortest = min(scripts, key=len)
     assert [step.do for step in shortest][-2:] == ["create", "abort"]
