@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     )
     from .wire import Outcome, Ref, find_refs
     from .worker import (
+        Binding,
+        BoundTrigger,
         CallInfo,
         Channel,
         ChannelReader,
         ChannelWriter,
         Ended,
+        TriggerType,
         Worker,
         current_call,
         duplex,
@@ -83,7 +86,10 @@ _LOADED_FROM = {
         "PeerError", "Rejected",
     ),
     "wire": ("Outcome", "Ref", "find_refs"),
-    "worker": ("CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "Worker", "current_call", "duplex"),
+    "worker": (
+        "Binding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "TriggerType", "Worker",
+        "current_call", "duplex",
+    ),
 }  # fmt: skip
 _HOMES = {name: home for home, names in _LOADED_FROM.items() for name in names}
 

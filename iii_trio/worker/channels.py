@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from ..errors import ChannelBroken, MisuseError
-from ..wire import FEATURE, JsonValue, Ref
+from ..errors import ChannelBroken, IIIError, MisuseError
+from ..wire import FEATURE, Direction, JsonValue, Ref
 from .ends import ChannelReader, ChannelWriter, Ended, describe
 
 if TYPE_CHECKING:
@@ -67,3 +67,14 @@ async def open_channel(worker: Worker, wanted: dict[str, Any]) -> AsyncIterator[
     if channel.reader.used and not channel.reader.detached:
         channel.reader.cancel("the block was left")
     await trio.lowlevel.checkpoint()
+
+
+def ref_of(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:
+    """The ref that names an end of this direction. Raises MisuseError for any other value."""
+    try:
+        found = ref if isinstance(ref, Ref) else Ref.from_json(ref)
+    except IIIError as error:
+        raise MisuseError(str(error)) from None
+    if found.direction is not direction:
+        raise MisuseError(f"this ref is for the other end of the channel: its direction is {found.direction}")
+    return found

@@ -30,8 +30,10 @@ from ..wire import (
     to_json,
 )
 from .calls import Session, optional
+from .declare import first_line
 from .ends import describe
 from .handler import structured
+from .schemas import schema_of
 
 if TYPE_CHECKING:
     from .offers import Offers
@@ -104,8 +106,9 @@ class TriggerType:
         type_id: str,
         provider: Any,
         *,
-        description: str,
+        description: str | None,
         config: Any,
+        payload: Any,
         trigger_request_format: Any,
         call_request_format: Any,
     ) -> None:
@@ -118,9 +121,9 @@ class TriggerType:
         self._message = encode(
             RegisterTriggerType(
                 id=type_id,
-                description=description,
-                trigger_request_format=optional(trigger_request_format),
-                call_request_format=optional(call_request_format),
+                description=description or first_line(provider) or "",
+                trigger_request_format=_shown(trigger_request_format, config),
+                call_request_format=_shown(call_request_format, payload),
             )
         )
 
@@ -224,6 +227,10 @@ def answer(session: Session, message: RegisterTrigger, error: WireError | None) 
     session.link.send(
         encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error=body))
     )
+
+
+def _shown(given: Any, annotation: Any) -> Raw:
+    return optional(schema_of(annotation) if given is None and annotation is not None else given)
 
 
 # --- what may provide a type, all as: bind, tell that it is bound, stay until it is withdrawn

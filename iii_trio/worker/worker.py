@@ -26,8 +26,8 @@ from ..wire import (
 )
 from .bindings import Binding
 from .calls import PendingCall, Session, call_text
-from .channels import Channel, open_channel
-from .declare import Registered, declare, first_line
+from .channels import Channel, open_channel, ref_of
+from .declare import Registered, declare
 from .ends import ChannelReader, ChannelWriter, Ended
 from .handler import Handler
 from .introduction import introduction
@@ -36,7 +36,6 @@ from .offers import Offers
 from .outcomes import Outcomes
 from .payload import End
 from .providing import TriggerType
-from .schemas import schema_of
 
 H = TypeVar("H", bound=Handler)
 P = TypeVar("P")
@@ -192,10 +191,11 @@ class Worker:
             self.offers,
             type_id,
             provider,
-            description=description or first_line(provider) or "",
+            description=description,
             config=config,
-            trigger_request_format=_schema(trigger_request_format, config),
-            call_request_format=_schema(call_request_format, payload),
+            payload=payload,
+            trigger_request_format=trigger_request_format,
+            call_request_format=call_request_format,
         )
         self.offers.offer(provided)
         return provided
@@ -353,13 +353,13 @@ class Worker:
 
     def open_reader(self, ref: Ref | Mapping[str, Any]) -> ChannelReader:
         """The reading end that a ref names, in the caller's hands. Raises MisuseError for any other value."""
-        end = self.make_end(_a_ref(ref, Direction.READ), None)
+        end = self.make_end(ref_of(ref, Direction.READ), None)
         assert isinstance(end, ChannelReader)
         return end
 
     def open_writer(self, ref: Ref | Mapping[str, Any]) -> ChannelWriter:
         """The writing end that a ref names, in the caller's hands. Raises MisuseError for any other value."""
-        end = self.make_end(_a_ref(ref, Direction.WRITE), None)
+        end = self.make_end(ref_of(ref, Direction.WRITE), None)
         assert isinstance(end, ChannelWriter)
         return end
 
@@ -463,17 +463,3 @@ class Worker:
             await writer.aclose()
         except (ChannelBroken, ConnectionFailed, trio.BusyResourceError) as error:
             LOGGER.info("a stream that a handler wrote did not end well: %s", error)
-
-
-def _a_ref(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:
-    try:
-        found = ref if isinstance(ref, Ref) else Ref.from_json(ref)
-    except IIIError as error:
-        raise MisuseError(str(error)) from None
-    if found.direction is not direction:
-        raise MisuseError(f"this ref is for the other end of the channel: its direction is {found.direction}")
-    return found
-
-
-def _schema(given: Any, annotation: Any) -> Any:
-    return schema_of(annotation) if given is None and annotation is not None else given
