@@ -86,6 +86,19 @@ async def C2_3_pings_are_no_activity(bench: Bench) -> None:
     await bench.last_seen(writer, "the expiry, after 0.3 s, of a channel whose writer only pings", 3)
 
 
+async def C2_3_passing_messages_are_activity(bench: Bench) -> None:
+    writer_ref, reader_ref = await (await bench.aware()).create_channel(expires_after_ms=600)
+    writer = await bench.attach(writer_ref)
+    for _ in range(4):
+        await trio.sleep(0.25)
+        await writer.send("busy")
+    reader = await bench.attach(reader_ref)
+    async with soon("the arrival of what a busy writer sent"):
+        expect(
+            await reader.take(4) == ["busy"] * 4, "a busy writer, whose channel was to expire after 0.6 s, lost items"
+        )
+
+
 async def C2_3_a_channel_with_both_ends_does_not_expire(bench: Bench) -> None:
     owner = await bench.aware()
     writer_ref, reader_ref = await owner.create_channel(expires_after_ms=200)
@@ -118,6 +131,7 @@ CHECKS = (
     C2_2_what_is_written_before_the_reader_comes_is_delivered_first,
     C2_3_a_waiting_end_is_told_that_its_channel_expired,
     C2_3_pings_are_no_activity,
+    C2_3_passing_messages_are_activity,
     C2_3_a_channel_with_both_ends_does_not_expire,
     C2_4_a_writer_that_writes_nothing_delivers_a_clean_empty_stream,
 )
