@@ -206,6 +206,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
 
     _direction = Direction.WRITE
     _sending = False
+    _waiting: trio.CancelScope | None = None
     _aborted: tuple[str, str | None] | None = None
 
     async def send(self, value: bytes | str) -> None:
@@ -234,10 +235,12 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             self._check_open()
             end = self._end or await self._attached()
             try:
-                await end.wait_room()
+                with trio.CancelScope() as self._waiting:  # cancelled by a close, which leaves no waiter behind
+                    await end.wait_room()
             except ChannelBroken:
                 self._check_open()
                 raise
+            self._check_open()
 
     async def aclose(self) -> None:
         """End the stream cleanly; returns when the engine has everything (clause C5.3). Twice is harmless.
@@ -258,6 +261,8 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             await trio.lowlevel.checkpoint()
             end = await self._attached()
             self._life.take(Cue.CLOSE)
+            if self._waiting is not None:
+                self._waiting.cancel(reason="this end was closed")
             await end.close()
         except trio.Cancelled:
             self._abort("the writer was cancelled while closing", ErrorCode.INVOCATION_CANCELLED)

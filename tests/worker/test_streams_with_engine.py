@@ -161,3 +161,26 @@ async def test_closing_a_stream_is_no_error_once_sending_was_or_the_reader_left(
                     while True:
                         await stream.send_all(b"more")
             await stream.aclose()
+
+
+@every_combination
+async def test_closing_wakes_who_waits_for_room_and_the_stream_is_whole(
+    writing: str, reading: str, tmp_path: Path
+) -> None:
+    async with open_two(writing, reading, tmp_path) as two:
+        writer, reader = await two.channel()
+        stream = writer.stream
+        await clog(stream, reader.stream)
+        woken = trio.Event()
+
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.wait_send_all_might_not_block()
+            woken.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked(STUCK_SECONDS)
+            nursery.start_soon(writer.aclose)
+            await woken.wait()
+            assert len(await reader.read_all()) > 100_000
