@@ -185,6 +185,8 @@ class TriggerType:
         try:
             if before is not None:
                 await before.finished.wait()
+            if bound.withdrawn.is_set():
+                return
             error = await self._serve_one(session, message, bound)
             over = bound.withdrawn.is_set() or trio.current_effective_deadline() == -math.inf  # the worker leaves
             if error is not None and over:

@@ -291,6 +291,24 @@ async def test_a_binding_withdrawn_while_it_is_bound_is_neither_told_nor_unbound
         assert engine.link.of(TriggerRegistrationResult) == [] and unbound == []
 
 
+async def test_a_binding_withdrawn_just_as_it_is_bound_is_unbound_and_not_told() -> None:
+    engine = FakeEngine()
+    unbound: list[str] = []
+    gate = trio.Event()
+
+    async def bind(bound: BoundTrigger) -> None:
+        await gate.wait()
+
+    async with open_worker(engine) as worker:
+        provided = worker.register_trigger_type("tide", (bind, lambda bound: unbound.append(bound.id)))
+        engine.link.say(wish())
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+        provided.withdraw("b1")
+        await trio.testing.wait_all_tasks_blocked()
+        assert engine.link.of(TriggerRegistrationResult) == [] and unbound == ["b1"]
+
+
 async def test_a_binding_that_is_replaced_is_unbound_before_the_new_one_is_bound() -> None:
     engine = FakeEngine()
     seen: list[Any] = []
@@ -310,9 +328,13 @@ async def test_a_binding_that_is_replaced_is_unbound_before_the_new_one_is_bound
         engine.link.say(wish(config=2))
         await trio.testing.wait_all_tasks_blocked()
         assert seen == [("bind", 1)]
+        engine.link.say(wish(config=3))
+        await trio.testing.wait_all_tasks_blocked()
         gate.set()
         await engine.link.hear(TriggerRegistrationResult, 2)
-        assert seen == [("bind", 1), ("unbind", 1), ("bind", 2)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [("bind", 1), ("unbind", 1), ("bind", 3)], "what was replaced before its turn is left out"
+        assert len(engine.link.of(TriggerRegistrationResult)) == 2
 
 
 async def test_a_type_that_is_no_longer_provided_is_said_so_and_unbound() -> None:
