@@ -10,6 +10,8 @@ import trio
 import trio.testing
 
 import iii_trio
+from iii_trio.testing import cancel_everywhere
+from iii_trio.testing.cancelling import Run, Seen
 from iii_trio.worker import BoundTrigger, Worker, current_call
 
 
@@ -151,3 +153,38 @@ async def test_the_engines_own_types_tell_of_workers_and_functions(autojump_cloc
         workers, functions = ({"about": f"engine::{kind}-available"} for kind in ("workers", "functions"))
         assert ("worker_connected", workers) in events and ("worker_disconnected", workers) in events
         assert events.count(("functions_changed", functions)) == 2
+
+
+def test_wherever_a_provider_is_cancelled_each_bind_has_one_unbind_and_nothing_is_left() -> None:
+    async def around(seen: Seen, run: Run) -> None:
+        async with iii_trio.open_engine() as engine, engine.open_worker("boats") as boats:
+            boats.register_trigger("tide", "boats::launch", config=Harbour("brest"))
+            await boats.wait_registered()
+            seen["engine"], seen["events"] = engine, []
+            await run()
+            await trio.sleep(60)
+            seen["left"] = engine.statistics().sessions
+
+    async def subject(seen: Seen) -> None:
+        events = seen["events"]
+        async with seen["engine"].open_worker("harbour") as harbour:
+
+            async def bind(bound: BoundTrigger) -> None:
+                await trio.lowlevel.checkpoint()
+                events.append("bound")
+
+            async def unbind(bound: BoundTrigger) -> None:
+                events.append("unbound")
+                await trio.lowlevel.checkpoint()
+
+            harbour.register_trigger_type("tide", (bind, unbind), config=Harbour)
+            await harbour.wait_registered()
+            await trio.sleep(1)
+            seen["whole"] = True
+
+    def check(seen: Seen) -> None:
+        assert seen["events"] in ([], ["bound", "unbound"])
+        assert "whole" not in seen or seen["events"]
+        assert seen["left"] == 1  # the binder's
+
+    cancel_everywhere(subject, check, around=around, others=True)

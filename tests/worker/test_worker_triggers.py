@@ -322,12 +322,16 @@ async def test_a_binding_that_is_replaced_is_unbound_before_the_new_one_is_bound
         seen.append(("unbind", bound.config))
 
     async with open_worker(engine) as worker:
-        worker.register_trigger_type("tide", (bind, unbind))
+        provided = worker.register_trigger_type("tide", (bind, unbind))
         engine.link.say(wish(config=1))
         await engine.link.hear(TriggerRegistrationResult)
         engine.link.say(wish(config=2))
         await trio.testing.wait_all_tasks_blocked()
         assert seen == [("bind", 1)]
+        assert [bound.config for bound in provided.bindings] == [2]
+        engine.link.say(UnregisterTrigger("b1", "tide"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert provided.bindings == []
         engine.link.say(wish(config=3))
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
