@@ -39,7 +39,7 @@ async def ours(url: str) -> None:
 
 
 def sdk(url: str) -> None:
-    from iii import InitOptions, register_worker
+    from iii import InitOptions, register_worker  # type: ignore[import-untyped]
 
     worker = register_worker(url, InitOptions(worker_name="bench-sdk", otel={"enabled": False}))
 

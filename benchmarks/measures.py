@@ -176,14 +176,14 @@ def _through(
     ):
         function_id = f"{worker}::{what}"
         session.send({"type": "invokefunction", "invocation_id": calls[what], "function_id": function_id, "data": data})
-    results = {}
+    results: dict[str, int] = {}
     while len(results) < 2:
         answer = session.receive()
         if answer.get("error"):
             raise RuntimeError(f"{answer['error']}")
         results[answer["invocation_id"]] = answer["result"]
     took = time.monotonic() - started
-    sent: int = results[calls["write"]]
+    sent = results[calls["write"]]
     if results[calls["read"]] < sent:  # more is right: iii's SDK sends messages above 64 KiB in pieces
         raise RuntimeError(f"{sent} were sent, {results[calls['read']]} arrived")
     return sent, took

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
 
 class Pair:
@@ -19,7 +19,7 @@ class Pair:
 pairs: dict[str, Pair] = {}
 
 
-class End(WSListener):  # type: ignore[misc]
+class End(WSListener):
     def __init__(self, pair: Pair, direction: str) -> None:
         self.pair, self.direction = pair, direction
 
@@ -29,10 +29,10 @@ class End(WSListener):  # type: ignore[misc]
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         other = self.pair.reader if self.direction == "write" else None
         if frame.msg_type == WSMsgType.CLOSE:
-            transport.send_close(1000)
+            transport.send_close(WSCloseCode.OK)
             transport.disconnect()
             if other is not None:
-                other.send_close(1000)
+                other.send_close(WSCloseCode.OK)
         elif other is not None:
             other.send(frame.msg_type, frame.get_payload_as_memoryview(), frame.fin)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
@@ -29,10 +31,7 @@ async def main() -> None:
                 pipes.pop(name, None)
 
     async with trio.open_nursery() as nursery:
-        def serve(**options):  # type: ignore[no-untyped-def]
-            return serve_websocket(relay, "127.0.0.1", 0, None, max_message_size=2**26, **options)
-
-        server = await nursery.start(lambda task_status: serve(task_status=task_status))
+        server = await nursery.start(partial(serve_websocket, relay, "127.0.0.1", 0, None, max_message_size=2**26))
         print(server.port, flush=True)
 
 
