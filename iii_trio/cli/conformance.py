@@ -24,12 +24,12 @@ async def conformance(
     Prints them clause by clause: kept, broken (with what was seen), or not observable (with why). Takes some seconds.
     """
     from ..testing.conformance import run_conformance
-    from ..testing.conformance.bench import Broken, NotObservable, PeerError
+    from ..testing.conformance.bench import Broken, NotAnEngine, NotObservable
 
     address = engine_address(url)
     try:
         report = await run_conformance(address, only=only)
-    except (OSError, PeerError, Broken, NotObservable, trio.TooSlowError) as error:
+    except (OSError, NotAnEngine, Broken, NotObservable, trio.TooSlowError) as error:
         raise Failure(Exit.UNREACHABLE, f"no engine at {address}: {error or 'it says nothing'}") from error
     print(to_text.dumps(report.to_json(), indent=2) if json else "\n".join(report.lines()))
     return Exit.FAILED if report.broken else Exit.DONE

@@ -72,7 +72,9 @@ async def C1_6_items_that_arrive_together_are_counted_one_by_one(bench: Bench) -
         raise NotObservable("the engine does not answer a writer's pings, by which it is seen what it has read")
     items = [f"item {n}" for n in range(100)]
     await writer.send(*items)
-    expect(not await bench.round_trip(writer), "100 items sent at once went into a pipe of 4")
+    # The first ping may be read together with the items; the second is not sent before that.
+    went = await bench.round_trip(writer) and await bench.round_trip(writer)
+    expect(not went, "100 items sent at once went into a pipe of 4")
     reader = await bench.attach(reader_ref)
     async with soon("the arrival of 100 items", 5):
         expect(await reader.take(100) == items, "100 items sent at once did not arrive as they were sent")

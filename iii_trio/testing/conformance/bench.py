@@ -14,7 +14,7 @@ import trio
 
 from ...transport.frames import PING, PONG
 from ...wire import FEATURE, Ref, attach_target, is_ref
-from .peer import Peer, PeerError, Seen
+from .peer import Message, NotAnEngine, Peer, Seen
 
 SOON: Final = 1.0
 """Seconds within which an effect must be seen on a loopback or a near network."""
@@ -75,7 +75,7 @@ class Session:
     async def listen(self) -> None:
         """Keep what the engine says."""
         while (message := await self.peer.next_message()) is not None:
-            said = json.loads(message)
+            said = _read(message)
             match said.get("type"):
                 case "workerregistered":
                     self.hello = said
@@ -210,6 +210,16 @@ class Bench:
         return False
 
 
+def _read(message: Message) -> dict[str, Any]:
+    try:
+        said = json.loads(message)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise NotAnEngine(f"a worker was sent {message[:60]!r}")
+    return said
+
+
 def _below(url: str) -> str:
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -243,4 +253,15 @@ def _first(error: BaseException) -> BaseException:
     return min(found, key=lambda one: (isinstance(one, Exception), not isinstance(one, Broken | NotObservable)))
 
 
-__all__ = ["QUIET", "SOON", "Bench", "Broken", "Check", "NotObservable", "PeerError", "Session", "expect", "open_bench"]
+__all__ = [
+    "QUIET",
+    "SOON",
+    "Bench",
+    "Broken",
+    "Check",
+    "NotAnEngine",
+    "NotObservable",
+    "Session",
+    "expect",
+    "open_bench",
+]

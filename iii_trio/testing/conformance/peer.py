@@ -22,7 +22,7 @@ _MASK: Final = b"\x11\x22\x33\x44"
 Message: TypeAlias = bytes | str
 
 
-class PeerError(Exception):
+class NotAnEngine(Exception):
     """The engine said something that is no HTTP, no WebSocket, or nothing at all; the text says what was seen."""
 
 
@@ -98,7 +98,7 @@ class Peer:
 
     @classmethod
     async def connect(cls, url: str, target: str, headers: dict[str, str] | None = None) -> Peer:
-        """Ask for an upgrade at `target`. Raises OSError if nobody listens, PeerError for an answer that is none."""
+        """Ask for an upgrade at `target`. Raises OSError if nobody listens, NotAnEngine for an answer that is none."""
         return await cls.over(await _dial(url), urlsplit(url).netloc, target, headers)
 
     @classmethod
@@ -125,12 +125,12 @@ class Peer:
         await self.stream.send_all("\r\n".join(lines).encode())
         while (end := self.unread.find(b"\r\n\r\n")) < 0:
             if not await self._more():
-                raise PeerError(f"asked for an upgrade, the engine answered {bytes(self.unread[:60])!r} and ended")
+                raise NotAnEngine(f"asked for an upgrade, the engine answered {bytes(self.unread[:60])!r} and ended")
         first, *rest = self.unread[:end].decode(errors="replace").split("\r\n")
         del self.unread[: end + 4]
         words = first.split(" ")
         if len(words) < 2 or not words[1].isdigit():
-            raise PeerError(f"the engine's answer begins with {first[:60]!r}")
+            raise NotAnEngine(f"the engine's answer begins with {first[:60]!r}")
         self.status = int(words[1])
         self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
         if self.status != 101:
@@ -286,7 +286,7 @@ def as_message(kind: int, payload: bytes) -> Message:
 async def _dial(url: str) -> trio.abc.Stream:
     parts = urlsplit(url)
     if not parts.hostname:
-        raise PeerError(f"{url!r} is no address; write for example ws://127.0.0.1:49134")
+        raise NotAnEngine(f"{url!r} is no address; write for example ws://127.0.0.1:49134")
     secure = parts.scheme == "wss"
     port = parts.port or (443 if secure else 80)
     if secure:

@@ -71,7 +71,7 @@ class Report:
                 yield f"{head} {': '.join(filter(None, (finding.title, finding.saw)))}"
         counts = {verdict: sum(self.of(clause) is verdict for clause in self.clauses) for verdict in Verdict}
         yield ""
-        yield f"{len(self.clauses)} clauses: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        yield "clauses: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
     def to_json(self) -> dict[str, JsonValue]:
         """The same for programs."""

@@ -10,7 +10,7 @@ import trio
 from ...errors import FrameError
 from . import allocation, attaching, ending, foreign, transfer
 from .bench import Broken, Check, NotObservable, open_bench
-from .peer import PeerError
+from .peer import NotAnEngine
 from .report import Finding, Report, Verdict
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -49,7 +49,7 @@ async def run_conformance(
 
     Needs no more of the engine than the wire that all SDKs use; what is ours only is `not observable` where the engine
     does not announce it. A check that takes more than `most_seconds`, or crashes, is `broken`, and the run goes on.
-    `progress` is called with each finding. Raises OSError or PeerError if no engine is there.
+    `progress` is called with each finding. Raises OSError or NotAnEngine if no engine is there.
 
     If cancelled: all connections are closed.
     """
@@ -75,7 +75,7 @@ async def run_check(check: Check, url: str, *, most_seconds: float = MOST_SECOND
                 await check(bench)
     except NotObservable as error:
         return Finding(clause, title, Verdict.NOT_OBSERVABLE, str(error))
-    except (Broken, PeerError, FrameError) as error:
+    except (Broken, NotAnEngine, FrameError) as error:
         return Finding(clause, title, Verdict.BROKEN, str(error))
     except trio.TooSlowError:
         return Finding(clause, title, Verdict.BROKEN, f"the check was not over after {most_seconds:g} s")
