@@ -25,7 +25,9 @@ def main() -> None:
 
     def say(what: str) -> None:
         line = f"[{time.monotonic() - began:4.0f} s] {what}"
-        print(f"\r{line:<78}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)
+        print(
+            f"\r{line:<78}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr
+        )
 
     about = {"date": datetime.date.today().isoformat(), **table.machine()}
     run = Run(options.scale, say)

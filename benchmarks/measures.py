@@ -221,7 +221,11 @@ def at_the_edges(run: Run) -> Iterator[Table]:
     with engine() as server:
         for number in "first", "second":
             found = lifetimes.kill(server)
-            for what, key in ("first reader told", "first"), ("last reader told", "last"), ("engine CPU", "cpu_seconds"):
+            for what, key in (
+                ("first reader told", "first"),
+                ("last reader told", "last"),
+                ("engine CPU", "cpu_seconds"),
+            ):
                 kill.put(what, f"{number} kill", found[key] * 1000)
     yield kill
     run.say("start")

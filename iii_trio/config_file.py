@@ -393,7 +393,10 @@ _strict.register_structure_hook(int, _whole_number)
 _strict.register_structure_hook(float, _number)
 
 
-_WANTED: Final = {"channels": "`key` or `key_and_token`", "tokens": "a list of texts (in quotes, if they look otherwise)"}
+_WANTED: Final = {
+    "channels": "`key` or `key_and_token`",
+    "tokens": "a list of texts (in quotes, if they look otherwise)",
+}
 
 
 def _mend(error: Exception) -> str:

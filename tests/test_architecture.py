@@ -77,7 +77,9 @@ def test_what_decides_is_pure() -> None:
         place = path.relative_to(PACKAGE).as_posix()
         if not place.startswith(PURE):
             continue
-        wrong += [f"{place}:{line}: imports {name}" for line, name, ours in imports(path) if not ours and name in IMPURE]
+        wrong += [
+            f"{place}:{line}: imports {name}" for line, name, ours in imports(path) if not ours and name in IMPURE
+        ]
         wrong += [
             f"{place}:{node.lineno}: awaits"
             for node in ast.walk(ast.parse(path.read_text()))
@@ -92,4 +94,6 @@ def test_no_file_bursts() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert not [path for path in files() if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not [
+        path for path in files() if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]

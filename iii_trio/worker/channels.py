@@ -47,7 +47,9 @@ class Channel:
 async def open_channel(worker: Worker, wanted: dict[str, Any]) -> AsyncIterator[Channel]:
     """As `Worker.create_channel`."""
     if len(wanted) > 1 and not await worker.knows_us():
-        raise MisuseError(f"{worker.address} takes no max_bytes nor expires_after_seconds: it has not announced {FEATURE}")
+        raise MisuseError(
+            f"{worker.address} takes no max_bytes nor expires_after_seconds: it has not announced {FEATURE}"
+        )
     refs = await worker.trigger("engine::channels::create", wanted)
     reader, writer = Ref.from_json(refs["reader"]), Ref.from_json(refs["writer"])
     channel = Channel(ChannelReader(worker, reader), ChannelWriter(worker, writer))

@@ -144,7 +144,9 @@ def frames(draw: st.DrawFn) -> bytes:
     """One frame that may break any rule."""
     opcode = draw(st.sampled_from([0, 1, 2, 8, 9, 10, 1, 2, 3, 11, 15]))
     first = opcode | draw(st.sampled_from([0x80, 0x80, 0x80, 0, 0xC0, 0x90]))
-    payload = draw(st.one_of(st.binary(max_size=140), st.sampled_from([b"", b"\x03\xe8", b"\x03", b"{}", b"\xff" * 200])))
+    payload = draw(
+        st.one_of(st.binary(max_size=140), st.sampled_from([b"", b"\x03\xe8", b"\x03", b"{}", b"\xff" * 200]))
+    )
     masked = draw(st.sampled_from([True, True, True, True, False]))
     size = len(payload) if draw(st.integers(0, 9)) else draw(st.sampled_from([0, 5, 126, 2**16, 2**40, 2**63]))
     if size < 126:

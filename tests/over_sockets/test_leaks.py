@@ -281,5 +281,3 @@ async def test_five_hundred_clients_that_vanish_at_once_leave_no_work_and_few_li
     lines = log.read_text().splitlines()
     assert 0 < len(lines) <= 400, len(lines)
     assert not any("Traceback" in line or "error of ours" in line for line in lines), lines[-20:]
-
-

@@ -143,7 +143,9 @@ def test_an_envelope_of_the_wrong_shape_names_its_call_and_the_field(text: bytes
 
 
 def test_ids_deep_inside_a_payload_are_not_taken_for_the_calls() -> None:
-    text = b'{"data":{"invocation_id":"inner","x":NaN},"type":"invokefunction","invocation_id":"outer","function_id":"f"}'
+    text = (
+        b'{"data":{"invocation_id":"inner","x":NaN},"type":"invokefunction","invocation_id":"outer","function_id":"f"}'
+    )
     assert undecodable(text).invocation_id == "outer"
     assert undecodable(b'{"type":"invokefunction","data":[{"invocation_id":"inner"},NaN]}').invocation_id is None
 

@@ -104,7 +104,10 @@ async def test_C4_8_an_end_learns_of_the_outcome_by_the_link_while_its_own_socke
     """A reader with an item untaken does not read its socket; its writer's abort must not wait for that."""
     async with iii_trio.open_engine() as engine:
         (url,) = await engine.listen(iii_trio.Listener(port=0))
-        async with iii_trio.open_worker(url, name="writing") as writing, iii_trio.open_worker(url, name="reading") as reading:
+        async with (
+            iii_trio.open_worker(url, name="writing") as writing,
+            iii_trio.open_worker(url, name="reading") as reading,
+        ):
             async with writing.create_channel() as channel:
                 reader = reading.open_reader(channel.reader_ref).detach()
                 for number in range(3):
@@ -121,7 +124,10 @@ async def test_C4_8_an_end_learns_of_the_outcome_by_the_link_while_its_own_socke
 async def test_C4_8_a_writer_that_was_told_the_outcome_sends_nothing_more() -> None:
     async with iii_trio.open_engine() as engine:
         (url,) = await engine.listen(iii_trio.Listener(port=0))
-        async with iii_trio.open_worker(url, name="writing") as writing, iii_trio.open_worker(url, name="reading") as reading:
+        async with (
+            iii_trio.open_worker(url, name="writing") as writing,
+            iii_trio.open_worker(url, name="reading") as reading,
+        ):
             async with writing.create_channel() as channel:
                 reader = reading.open_reader(channel.reader_ref).detach()
                 await channel.writer.send("0")

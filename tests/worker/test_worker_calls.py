@@ -76,7 +76,9 @@ async def test_namespaces_are_inherited_as_the_sdks_do() -> None:
 async def test_an_error_is_raised_with_all_that_travelled() -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:
-        error = await answered(engine, worker, error=raw({"code": "sold_out", "message": "none left", "stacktrace": "s"}))
+        error = await answered(
+            engine, worker, error=raw({"code": "sold_out", "message": "none left", "stacktrace": "s"})
+        )
         assert isinstance(error, CallError)
         assert (error.code, error.message, error.stacktrace, error.function_id) == ("sold_out", "none left", "s", "f")
         assert error.invocation_id is not None

@@ -283,7 +283,9 @@ async def test_a_reader_gets_everything_and_the_clean_end() -> None:
     async def handler(r: ChannelReader) -> Any:
         return [len(chunk) async for chunk in r.chunks()]
 
-    answer, ends = await run(handler, {"r": R}, lambda end: (end.items.extend([b"abc", b""]), end.change(finished=True)))
+    answer, ends = await run(
+        handler, {"r": R}, lambda end: (end.items.extend([b"abc", b""]), end.change(finished=True))
+    )
     assert answer == [3, 0] and ends["c read"][1] == []
 
 
