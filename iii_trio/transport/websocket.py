@@ -249,7 +249,7 @@ class WebSocket:
         finally:
             self.lost("the connection was dropped")
             self.outbox.abandon()
-            await drop(self.stream)
+            await drop(self.stream)  # noqa: ASYNC102 - it never waits
         return failure
 
     async def _part(self, connection: WebSocketConnection, beneath: Beneath) -> None:

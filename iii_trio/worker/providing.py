@@ -10,7 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 from msgspec import Raw
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .offers import Offers
 
 LOGGER = logging.getLogger("iii_trio.worker")
+
+_UNBIND_SECONDS: Final = 2.0  # that a cancelled provider has to let go of a binding
 
 
 class Home(Protocol):
@@ -268,7 +270,8 @@ def _pair(bind: Callable[[BoundTrigger], Any], unbind: Callable[[BoundTrigger], 
             await bound.withdrawn.wait()
         finally:
             if unbind is not None:
-                await _maybe_wait(unbind(bound))
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNBIND_SECONDS):
+                    await _maybe_wait(unbind(bound))
 
     return serve
 

@@ -42,7 +42,7 @@ def expect(true: object, saw: object) -> None:
 @asynccontextmanager
 async def soon(what: str, seconds: float = SOON) -> AsyncIterator[None]:
     """Raises Broken if the block takes longer."""
-    with trio.move_on_after(seconds) as patience:
+    with trio.move_on_after(seconds) as patience:  # noqa: ASYNC100 - the block waits
         yield
     if patience.cancelled_caught:
         raise Broken(f"{what} had not happened after {seconds:g} s")
