@@ -141,6 +141,17 @@ async def test_an_end_that_nobody_was_told_of_is_raised_when_the_stream_is_close
         await stream.aclose()
 
 
+async def test_an_end_that_sending_has_told_of_is_not_raised_again_when_the_stream_is_closed() -> None:
+    async with iii_trio.open_engine() as engine, engine.open_worker("writer") as worker:
+        async with engine.open_worker("owner") as owner, owner.create_channel() as channel:
+            stream = worker.open_writer(channel.writer_ref).stream
+            await stream.send_all(b"one")
+        with pytest.raises(iii_trio.ChannelBroken) as caught:
+            await stream.send_all(b"two")
+        assert caught.value.outcome == "owner_lost"
+        await stream.aclose()
+
+
 def writer_knows(writer: iii_trio.ChannelWriter) -> bool:
     return writer._end is not None and writer._end.ended is not None
 

@@ -110,6 +110,8 @@ TEXT = {"type": "string"}
         (Annotated[str, "a note"], TEXT),
         (HarbourId, TEXT),
         (Item, ITEM),
+        (tuple[Item, ...], {"type": "array", "items": ITEM}),
+        (dict[str, Item] | Item, {"anyOf": [{"type": "object", "additionalProperties": ITEM}, ITEM]}),
         (Item | Closed, {"anyOf": [ITEM, schema_of(Closed)]}),
         (
             Closed,
