@@ -267,6 +267,7 @@ class WebSocket:
             await self.outbox.wait_empty()
             if self.life.phase is Phase.CLOSED and isinstance(self.stream, Socket) and self.stream.nothing_unread():
                 return
+            self.outbox.abandon()  # nothing may follow our FIN, not even the library's answer to a late Close
             await beneath.linger()
 
     def _say(self, goodbye: _Goodbye) -> None:
