@@ -123,8 +123,11 @@ async def test_five_minutes_pass_at_once(iii_clock: Any, iii_worker: iii_trio.Wo
 # --- conformance
 
 
-@pytest.mark.parametrize("check", CHECKS[:3], ids=lambda check: check.__name__)
+SOME = [check for check in CHECKS if check.__name__.startswith("C2_1")]
+
+
+@pytest.mark.parametrize("check", SOME, ids=lambda check: check.__name__)
 async def test_my_engine_keeps_the_clause(check: Any) -> None:
     async with iii_trio.open_engine() as engine:
         [url] = await engine.listen(iii_trio.Listener("127.0.0.1", 0))
-        assert (await run_check(check, url)).verdict is not Verdict.BROKEN
+        assert (await run_check(check, url)).verdict is Verdict.KEPT

@@ -35,6 +35,9 @@ class ChannelSpan:
     reason: str
     items: int
     bytes: int
+    peak_items: int
+    """The most that waited in the pipe (clause C1.4)."""
+    peak_bytes: int
 
     def to_otlp(self) -> dict[str, JsonValue]:
         """The span in OTLP's JSON form, to be put into a `scopeSpans`."""
@@ -43,6 +46,7 @@ class ChannelSpan:
             "iii.channel.outcome": str(self.outcome),
             "iii.channel.items": self.items,
             "iii.channel.bytes": self.bytes,
+            "iii.channel.peak_bytes": self.peak_bytes,
         }
         span: dict[str, JsonValue] = {
             "traceId": self.trace_id,
@@ -83,6 +87,8 @@ def span_of(ended: EndChannel, pipe: Pipe | None, age_seconds: float, now_ms: in
         reason=ended.reason,
         items=pipe.items_passed if pipe is not None else 0,
         bytes=pipe.bytes_passed if pipe is not None else 0,
+        peak_items=pipe.items_peak if pipe is not None else 0,
+        peak_bytes=pipe.bytes_peak if pipe is not None else 0,
     )
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ..core.channels import Ended
+from ..engine.spans import ChannelSpan
 from ..wire import Outcome
 from .conversations import Conversation, Ending, Told, hold
 from .simulation import History, play, simulate
 from .world import World
 
 _MOST_SECONDS: Final = 20_000.0
+_MOST_BYTES: Final = 1024 * 1024 + 256 * 1024  # the default bound, and one message of those that conversations have
 _ENDED_BY_ITSELF = {"closed", "aborted", "clean", "cancelled"}
 
 
@@ -45,6 +47,7 @@ def _options(conversation: Conversation, options: dict[str, Any]) -> dict[str, A
 def _judge(conversation: Conversation, history: History) -> None:
     try:
         check_promises(conversation, history.value, history.ended)
+        _memory_was_bounded(history.value, history.spans)
         if conversation.takes_no_time and history.seconds:
             raise AssertionError(f"somebody waited for time: {history.seconds:g} virtual seconds have passed")
     except AssertionError as error:
@@ -70,6 +73,17 @@ def check_promises(conversation: Conversation, told: Iterable[Told], ended: Iter
         ):
             if broken is not None:
                 raise AssertionError(f"{broken}\n  outcome: {outcome}\n  {one}")
+
+
+def _memory_was_bounded(told: Iterable[Told], spans: Iterable[ChannelSpan]) -> None:
+    """Clauses C1.4 and C3.2: what waited in a pipe never was more than its bounds allow, and one message."""
+    bounds = {one.channel_id: one.stream.buffer_size for one in told}
+    for span in spans:
+        most = bounds.get(span.channel_id)
+        if most is not None and span.peak_items > most:
+            raise AssertionError(f"{span.peak_items} items waited in channel {span.channel_id}, {most} may")
+        if span.peak_bytes > _MOST_BYTES:
+            raise AssertionError(f"{span.peak_bytes} bytes waited in channel {span.channel_id}, {_MOST_BYTES} may")
 
 
 def _one_outcome_each(ended: Iterable[Ended]) -> None:

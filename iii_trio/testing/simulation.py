@@ -12,6 +12,7 @@ import trio.testing
 
 from ..config import EngineConfig
 from ..core.channels import Ended
+from ..engine.spans import ChannelSpan
 from .schedule import seed_scheduler, seeded_schedule
 from .sim_stream import Conditions
 from .world import World, open_world
@@ -34,6 +35,8 @@ class History:
     """What happened, in order: virtual seconds, then who did what."""
     ended: tuple[Ended, ...] = attrs.field(repr=False)
     """The channels that ended, oldest first."""
+    spans: tuple[ChannelSpan, ...] = attrs.field(repr=False)
+    """What each of them carried, and how much of it waited at the most."""
     steps: int
     """How often a task was run."""
     seconds: float
@@ -154,7 +157,7 @@ async def play(
     assert world is not None
     for channel in ended:
         world.note("channel", channel.id, "ended:", channel.outcome, channel.reason)
-    return History(seed, value, tuple(world.transcript or ()), ended, steps.count, seconds)
+    return History(seed, value, tuple(world.transcript or ()), ended, tuple(world.spans), steps.count, seconds)
 
 
 def _now(began: float) -> str:

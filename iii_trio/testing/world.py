@@ -15,6 +15,7 @@ import trio.testing
 from ..config import EngineConfig
 from ..core.channels import Ended
 from ..embed import Engine, open_engine, open_worker
+from ..engine.spans import ChannelSpan
 from ..errors import ConnectionFailed
 from ..nursery import open_service_nursery
 from ..transport.link import Address, Identity, Link, ReadingEnd, WritingEnd
@@ -60,6 +61,8 @@ class World:
         self._engine_scope = trio.CancelScope()
         self._engine_gone = trio.Event()
         self._ended: list[Ended] = []
+        self.spans: list[ChannelSpan] = []
+        """What each channel that ended carried, and how much of it waited at the most."""
         self._jobs: dict[str, _Job] = {}
 
     # --- what happens
@@ -125,7 +128,7 @@ class World:
     async def _run_engine(self, *, task_status: trio.TaskStatus[None]) -> None:
         self._engine_gone = trio.Event()
         with trio.CancelScope() as self._engine_scope:
-            async with open_engine(self.config, new_id=self.new_id) as engine:
+            async with open_engine(self.config, new_id=self.new_id, on_channel_span=self.spans.append) as engine:
                 self._engine = engine
                 task_status.started()
                 try:

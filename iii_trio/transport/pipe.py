@@ -51,6 +51,7 @@ class Pipe:
         self._direct: Callable[[Run], Run | None] | None = None
         self.items_waiting = 0
         self.bytes_waiting = 0
+        self.items_peak = 0
         self.bytes_peak = 0
         self.items_passed = 0
         self.bytes_passed = 0
@@ -100,7 +101,11 @@ class Pipe:
     def push_all(self, run: Run) -> None:
         """Take a run whatever the bound: the read-ahead of a writer that has closed."""
         if self.broken is None:
+            peaks = self.items_peak, self.bytes_peak
             self._put(run)
+            self.items_peak, self.bytes_peak = (
+                peaks  # of what may wait; this is the read-ahead, which had waited already
+            )
 
     def seal(self) -> None:
         """Nothing comes any more: behind what waits there is the clean end."""
@@ -165,5 +170,6 @@ class Pipe:
         self._chunks += 1
         self.items_waiting += items
         self.bytes_waiting += payload
+        self.items_peak = max(self.items_peak, self.items_waiting)
         self.bytes_peak = max(self.bytes_peak, self.bytes_waiting)
         self._into.send_nowait(chunk)
