@@ -23,7 +23,8 @@ def logging_as_it_was() -> Iterator[None]:
     logger = logging.getLogger("iii_trio")
     before = logger.handlers[:], logger.level, logger.propagate
     yield
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.handlers[:], level, logger.propagate = before
+    logger.setLevel(level)
 
 
 def test_elsewhere_than_on_a_terminal_each_line_is_a_json_object() -> None:
