@@ -31,7 +31,7 @@ from .schedule import seeded_schedule
 
 _CHUNK: Final = 250
 _COLLECT_EVERY: Final = 50
-_MOST_STEPS: Final = 300_000
+_MOST_STEPS: Final = 3_000_000  # a slow line of tiny segments takes some 600,000
 
 
 @attrs.define
