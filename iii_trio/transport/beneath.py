@@ -82,6 +82,10 @@ class Beneath(trio.abc.Stream):
         """The occupant is there: frames may be read."""
         self._begun.set()
 
+    async def wait_stopped(self) -> None:
+        """Wait until the library reads no more: then it has answered what it was given."""
+        await self._stopped.wait()
+
     async def linger(self) -> None:
         """End our side, and read until the peer ends its own: closing with unread input would send a reset."""
         try:

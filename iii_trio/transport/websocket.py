@@ -264,6 +264,8 @@ class WebSocket:
                 await connection.aclose(goodbye.code, goodbye.reason or None)
             if self.life.phase is Phase.CUT or self.outbox.over:
                 return
+            if self.life.phase is Phase.CLOSED:
+                await beneath.wait_stopped()  # the library may be about to answer the peer's Close
             await self.outbox.wait_empty()
             if self.life.phase is Phase.CLOSED and isinstance(self.stream, Socket) and self.stream.nothing_unread():
                 return
