@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import ChannelDefaults, EngineConfig, Limits, Listener, Patience
+    from .config import ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience
     from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
     from .errors import (
         AttachRefused,
@@ -62,6 +62,7 @@ __all__ = [
     "IIIError",
     "Limits",
     "Listener",
+    "ListenerLimits",
     "MisuseError",
     "Outcome",
     "Patience",
@@ -79,7 +80,7 @@ __all__ = [
 ]
 
 _LOADED_FROM = {
-    "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "Patience"),
+    "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "ListenerLimits", "Patience"),
     "embed": ("Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"),
     "errors": (
         "AttachRefused", "CallError", "ChannelBroken", "ConfigError", "ConnectionFailed", "IIIError", "MisuseError",

@@ -25,6 +25,15 @@ class Limits:
     """What may wait for a slow worker before calls to it are refused. One message of any size may always wait."""
     outbox_reserve_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_at_least_zero)
     """What results and control messages may take beyond that, before the session is cut off."""
+    functions_per_session: int = attrs.field(default=16_384, validator=_positive)
+    trigger_types_per_session: int = attrs.field(default=1_024, validator=_positive)
+    bindings_per_session: int = attrs.field(default=16_384, validator=_positive)
+    held_back_registrations: int = attrs.field(default=65_536, validator=_positive)
+    """What a worker may register before it says `engine::workers::register`."""
+    registration_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
+    """What all that one worker has registered may take (schemas, metadata, configurations), held back or in force."""
+    durable_bindings: int = attrs.field(default=16_384, validator=_positive)
+    """Bindings that outlive their makers, of all workers together; their bytes have the bound of one worker's."""
     channels_per_session: int = attrs.field(default=16_384, validator=_positive)
     channels: int = attrs.field(default=65_536, validator=_positive)
     sessions: int = attrs.field(default=10_000, validator=_positive)
@@ -33,6 +42,19 @@ class Limits:
     """From accepting a connection to the end of its handshake."""
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
     """The largest head of an HTTP request."""
+
+
+@attrs.frozen
+class ListenerLimits:
+    """What may come in by one listener. None: what `Limits` says, which holds for all listeners together besides."""
+
+    connections: int | None = attrs.field(default=None, validator=_positive_or_none)
+    sessions: int | None = attrs.field(default=None, validator=_positive_or_none)
+    channels_per_session: int | None = attrs.field(default=None, validator=_positive_or_none)
+    """Of the sessions that came in here."""
+    message_bytes: int | None = attrs.field(default=None, validator=_positive_or_none)
+    """Also of channel sockets that come in here."""
+    handshake_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
 
 
 @attrs.frozen
@@ -120,8 +142,7 @@ class Listener:
     """None: in the clear."""
     auth: Auth | None = None
     """None: whoever can connect may come in."""
-    handshake_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
-    """As `Limits.handshake_seconds`, for this listener; None: that one."""
+    limits: ListenerLimits = attrs.field(factory=ListenerLimits)
 
     @property
     def place(self) -> tuple[str, int] | str:

@@ -6,7 +6,8 @@
         config: { host: 127.0.0.1, port: "${PORT:49134}" }
         iii-trio:                           # ours: the listener's, and whole-engine settings on at most one entry
           tls: { certificate: /etc/engine/cert.pem, key: /etc/engine/key.pem }    # this listener's own; so are
-          auth: { token_file: /etc/engine/tokens, channels: key }                 # `auth` and `unix: /path`
+          auth: { token_file: /etc/engine/tokens, channels: key }                 # `auth`, `unix: /path` and
+          listener_limits: { sessions: 100 }                                      # `listener_limits`
           limits: { message_bytes: 67108864 }
           patience: { reattach_grace_seconds: 10 }
       - name: iii-http                      # a worker that iii has built in and we have not: a warning
@@ -34,7 +35,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from .config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, Patience, Tls
+from .config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience, Tls
 from .errors import ConfigError
 
 LISTENER: Final = "iii-worker-manager"
@@ -43,7 +44,7 @@ GRACE_KEY: Final = "registration_namespace_grace_ms"
 GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
 SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "patience": Patience}
-OF_LISTENER: Final = ("unix", "tls", "auth")
+OF_LISTENER: Final = ("unix", "tls", "auth", "listener_limits")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too: nothing to warn of."""
 ACCESS_RULES: Final = frozenset({"rbac", "middleware_function_id"})
@@ -249,8 +250,16 @@ class _Reader:
             settings["port"] = int(port)
         if handshake is not None:
             seconds = self._milliseconds(_line(config, "handshake_timeout_ms"), "handshake_timeout_ms", handshake, 1)
-            settings["handshake_seconds"] = seconds
+            settings["limits"] = ListenerLimits(handshake_seconds=seconds)
         ours = self._mapping(entry, OURS)
+        if ours.get("listener_limits") is not None:
+            limits = self._section(ours, "listener_limits", ListenerLimits)
+            if handshake is not None and limits.handshake_seconds is not None:
+                line = _line(self._mapping(ours, "listener_limits"), "handshake_seconds")
+                self._fail(
+                    line, "`listener_limits.handshake_seconds` and `handshake_timeout_ms` say the same; keep one"
+                )
+            settings["limits"] = limits if handshake is None else attrs.evolve(limits, handshake_seconds=seconds)
         if ours.get("unix") is not None:
             if not isinstance(ours["unix"], str) or not ours["unix"].strip():
                 self._fail(_line(ours, "unix"), f"`unix` is {_shown(ours['unix'])}; give the path of a socket")

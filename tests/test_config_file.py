@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, Patience, Tls
+from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience, Tls
 from iii_trio.config_file import default_config, parse_config, read_config
 from iii_trio.errors import ConfigError
 
@@ -159,6 +159,24 @@ WRONG = {
         ENTRY + "    iii-trio: { channels: { buffer_size: 2000 } }\n",
         "config.yaml:3: `channels.buffer_size` is 2000; it must be <= 1024",
     ),
+    "a listener's limit that is no number": (
+        ENTRY + "    iii-trio: { listener_limits: { sessions: many } }\n",
+        'config.yaml:3: `listener_limits.sessions` is "many"; give a whole number',
+    ),
+    "a listener's limit below one": (
+        ENTRY + "    iii-trio: { listener_limits: { connections: 0 } }\n",
+        "config.yaml:3: `listener_limits.connections` is 0; it must be > 0",
+    ),
+    "a limit that no listener has": (
+        ENTRY + "    iii-trio: { listener_limits: { channels: 3 } }\n",
+        "config.yaml:3: unknown key `channels` in `iii-trio.listener_limits`; known are connections, sessions, "
+        "channels_per_session, message_bytes, handshake_seconds",
+    ),
+    "a handshake time said twice": (
+        ENTRY
+        + "    config: { handshake_timeout_ms: 1 }\n    iii-trio: { listener_limits: { handshake_seconds: 1 } }\n",
+        "config.yaml:4: `listener_limits.handshake_seconds` and `handshake_timeout_ms` say the same; keep one",
+    ),
     "a time that is no number": (
         ENTRY + "    iii-trio: { patience: { goodbye_seconds: .nan } }\n",
         "config.yaml:3: `patience.goodbye_seconds` is NaN; give a number",
@@ -190,7 +208,7 @@ workers:
     config: { port: 0, handshake_timeout_ms: 1500 }
 """
     found = parse_config(text, "config.yaml", {})
-    free = Listener(port=0, handshake_seconds=1.5)
+    free = Listener(port=0, limits=ListenerLimits(handshake_seconds=1.5))
     assert found.config.listeners == (Listener("0.0.0.0", 49134), free, free)
     assert found.warnings == ()
 
@@ -287,4 +305,25 @@ workers:
     tls = Tls("cert.pem", "key.pem")
     assert read.config == EngineConfig(
         listeners=(Listener(unix="/run/engine.sock"), Listener("0.0.0.0", 443, tls=tls, auth=auth)), name="two"
+    )
+
+
+def test_each_listener_may_have_limits_of_its_own() -> None:
+    text = """
+workers:
+  - name: iii-worker-manager
+    config: { port: 1, handshake_timeout_ms: 1500 }
+    iii-trio:
+      listener_limits: { connections: 5, sessions: 4, channels_per_session: 3, message_bytes: 2 }
+  - name: iii-worker-manager
+    config: { port: 2 }
+    iii-trio:
+      listener_limits: { handshake_seconds: 1 }
+      limits: { sessions: 9, held_back_registrations: 8 }
+"""
+    read = parse_config(text, "config.yaml", {})
+    first = ListenerLimits(connections=5, sessions=4, channels_per_session=3, message_bytes=2, handshake_seconds=1.5)
+    assert read.config == EngineConfig(
+        listeners=(Listener(port=1, limits=first), Listener(port=2, limits=ListenerLimits(handshake_seconds=1.0))),
+        limits=Limits(sessions=9, held_back_registrations=8),
     )

@@ -70,6 +70,8 @@ class Provider:
     description: str = ""
     trigger_request_format: Raw = ABSENT
     call_request_format: Raw = ABSENT
+    size: int = 0
+    """The bytes that it takes of its session's registrations."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -94,6 +96,8 @@ class Binding:
     """The namespace of the session that asked for it."""
     owner: Session | None
     """None: durable, it outlives whoever asked for it."""
+    size: int = 0
+    """The bytes that it takes of its owner's registrations, or of all durable ones."""
     provider: Provider | None = None
     """Who has it; None while it is parked."""
     life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(BINDING, Phase.PARKED))

@@ -96,7 +96,8 @@ class Channels:
         expires_after_seconds: float | None,
     ) -> Channel:
         """A new channel of this session (clause C1). Raises CallError at a limit (clause C1.5)."""
-        if not owner.in_process and len(owner.owned) >= self._limits.channels_per_session:
+        most = owner.most_channels or self._limits.channels_per_session
+        if not owner.in_process and len(owner.owned) >= most:
             raise CallError(
                 ErrorCode.CHANNEL_LIMIT_REACHED,
                 f"this worker owns {len(owner.owned)} open channels, as many as one may: end some first",

@@ -37,16 +37,20 @@ def register_trigger(hub: Hub, asked: Asked) -> object:
     if wanted.trigger_namespace is not None and not wanted.trigger_namespace.strip():
         raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("trigger_namespace"))
     assert isinstance(asked.given, dict)
+    config, metadata = _raw(asked.given.get("config")), _raw(asked.given.get("metadata"))
+    size = len(config) + len(metadata) + len(wanted.trigger_type) + len(wanted.function_id)
+    _check_room(hub, size)
     binding = Binding(
         id=hub.new_id(),
         trigger_type=wanted.trigger_type,
         function_id=wanted.function_id,
-        config=_raw(asked.given.get("config")),
-        metadata=_raw(asked.given.get("metadata")),
+        config=config,
+        metadata=metadata,
         namespace=DEFAULT_NAMESPACE,
         trigger_namespace=wanted.trigger_namespace,
         home=DEFAULT_NAMESPACE,
         owner=None,
+        size=size,
     )
     hub.also(hub.triggers.bind(binding))
     if binding.life.phase is not Phase.OFFERED:
@@ -54,6 +58,20 @@ def register_trigger(hub: Hub, asked: Asked) -> object:
     binding.answer = Later()
     hub.triggers.wait_for_word(binding, asked.now + PROVIDER_SECONDS)
     return binding.answer
+
+
+def _check_room(hub: Hub, size: int) -> None:
+    """Raise CallError if there are as many as there may be: nobody's end ends them."""
+    limits, triggers = hub.config.limits, hub.triggers
+    if triggers.durable >= limits.durable_bindings:
+        text = f"there are {triggers.durable} durable bindings, as many as there may be (limits.durable_bindings)"
+    elif triggers.durable_bytes + size > limits.registration_bytes:
+        text = (
+            f"the durable bindings would take more than {limits.registration_bytes} bytes (limits.registration_bytes)"
+        )
+    else:
+        return
+    raise CallError(ErrorCode.REGISTRATION_LIMIT_REACHED, f"{text}: end some first")
 
 
 @attrs.frozen

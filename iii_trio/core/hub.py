@@ -37,13 +37,14 @@ from ..wire import (
     decode,
     encode,
 )
-from . import calls, registration, triggers
+from . import calls, registration, trigger_requests
 from .absences import Absences
 from .announcements import Announcements
 from .builtins import register_builtins
 from .channel import Channel
 from .channels import Channels
 from .effects import Effects, HangUp, Send, Tell
+from .quota import detach
 from .registry import Registry
 from .session import Cue, Session
 from .session import Phase as SessionPhase
@@ -81,8 +82,10 @@ class Hub:
 
     # --- inputs
 
-    def connected(self, now: float, now_ms: int, *, peer: str | None, in_process: bool) -> tuple[Session, Effects]:
-        """A worker's link is up."""
+    def connected(
+        self, now: float, now_ms: int, *, peer: str | None, in_process: bool, most_channels: int | None = None
+    ) -> tuple[Session, Effects]:
+        """A worker's link is up. `most_channels`: as many it may own; None: as many as the limits say."""
         session = Session(
             id=self.new_id(),
             reattach_token=self.new_id(),
@@ -91,6 +94,7 @@ class Hub:
             connected_at_ms=now_ms,
             peer=peer,
             in_process=in_process,
+            most_channels=most_channels,
         )
         self.sessions[session.id] = session
         heapq.heappush(self._graces, (now + self.config.patience.registration_grace_seconds, session.id))
@@ -110,9 +114,10 @@ class Hub:
         handler = _HANDLERS.get(type(message))
         if handler is None:
             return []  # a type that only engines send
-        if session.life.phase is SessionPhase.UNNAMED and type(message) in _REGISTRATIONS:
-            session.held_back.append(message)  # type: ignore[arg-type]
-            return []
+        if type(message) in _REGISTRATIONS:
+            if session.life.phase is SessionPhase.UNNAMED:
+                return registration.hold_back(self, session, message, now)  # type: ignore[arg-type]
+            detach(message)
         effects = handler(self, session, message, now)
         self.announcements.look(now)
         return effects
@@ -249,11 +254,11 @@ _HANDLERS: Final[Mapping[type, Callable[[Hub, Session, Any, float], Effects]]] =
     RegisterFunction: registration.register_function,
     UnregisterFunction: registration.unregister_function,
     RegisterService: _nothing,
-    RegisterTrigger: triggers.register,
-    UnregisterTrigger: triggers.unregister,
-    RegisterTriggerType: triggers.register_type,
-    UnregisterTriggerType: triggers.unregister_type,
-    TriggerRegistrationResult: triggers.provider_answered,
+    RegisterTrigger: trigger_requests.register,
+    UnregisterTrigger: trigger_requests.unregister,
+    RegisterTriggerType: trigger_requests.register_type,
+    UnregisterTriggerType: trigger_requests.unregister_type,
+    TriggerRegistrationResult: trigger_requests.provider_answered,
     Reattach: registration.reattach,
     Ping: _ping,
     Pong: _nothing,

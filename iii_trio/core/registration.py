@@ -12,9 +12,11 @@ from ..errors import CallError
 from ..structure import BadShape, structure
 from ..wire import (
     DEFAULT_NAMESPACE,
+    FEATURE,
     Close,
     ErrorCode,
     JsonValue,
+    Message,
     Reattach,
     RegisterFunction,
     RegistrationRejected,
@@ -24,6 +26,7 @@ from ..wire import (
 )
 from .calls import bad_input
 from .effects import Effects, HangUp, Send, Tell
+from .quota import detach, held_back_too_much, no_room, size_of
 from .registry import Asked, Function
 from .session import Cue, Phase, Session, WorkerInfo, sanitised
 
@@ -108,7 +111,13 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
     taken = hub.registry.find(session.namespace, message.id)
     ours = taken is not None and taken.owner is None
     if reserved or ours:
-        return _reject_function(session, message.id, "")
+        return _reject_function(session, message.id, "", "the id is the engine's own")
+    size, mine = size_of(message), taken is not None and taken.owner is session
+    held = len(session.functions) - mine
+    grows = size - (taken.size if mine and taken is not None else 0)
+    full = no_room(hub, session, "functions", held, hub.config.limits.functions_per_session, grows)
+    if full is not None:
+        return _reject_function(session, message.id, "", full)
     other = hub.registry.add(
         Function(
             namespace=session.namespace,
@@ -119,10 +128,11 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
             request_format=message.request_format,
             response_format=message.response_format,
             metadata=message.metadata,
+            size=size,
         )
     )
     if other is not None and other.owner is not None:
-        return _reject_function(session, message.id, other.owner.id)
+        return _reject_function(session, message.id, other.owner.id, f"worker {other.owner.id} has it")
     if over_http:
         text = f"{session.label} registered {message.id}: {_OVER_HTTP}"
         return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id})]
@@ -155,8 +165,20 @@ def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effec
     return effects
 
 
+def hold_back(hub: Hub, session: Session, message: Message, now: float) -> Effects:
+    """A registration waits until the session's namespace is known. Who says more than can wait is sent away."""
+    size = detach(message)
+    full = held_back_too_much(hub, session, size)
+    if full is None:
+        session.held_back.append(message)
+        session.registration_bytes += size
+        return []
+    return [HangUp(session.id, Close.AGAINST_THE_RULES, full), *hub.disconnected(session, full, now)]
+
+
 def _release_held_back(hub: Hub, session: Session, now: float) -> None:
     waiting, session.held_back = session.held_back, []
+    session.registration_bytes = 0  # nothing was in force yet
     for message in waiting:
         hub.also(hub.handle(session, message, now))
 
@@ -177,10 +199,13 @@ def _refuse_over_http(hub: Hub, asked: Asked) -> object:
     raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"The function cannot be invoked: {_OVER_HTTP}")
 
 
-def _reject_function(session: Session, function_id: str, owner: str) -> Effects:
-    rejection = RegistrationRejected(Rejection.FUNCTION, session.namespace, owner, function_id=function_id)
-    whose = f"worker {owner} has it" if owner else "the id is the engine's own"
-    text = f"{session.label} may not register {function_id}: {whose}"
+def _reject_function(session: Session, function_id: str, owner: str, why: str) -> Effects:
+    """Refuse a function. SDKs know one code for that, whatever the cause; ours are told the cause, too."""
+    reason = why if FEATURE in session.features else None
+    rejection = RegistrationRejected(
+        Rejection.FUNCTION, session.namespace, owner, function_id=function_id, reason=reason
+    )
+    text = f"{session.label} may not register {function_id}: {why}"
     about = {"session": session.id, "function": function_id}
     return [Send(session.id, encode(rejection)), Tell(logging.WARNING, text, about)]
 

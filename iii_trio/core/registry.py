@@ -44,6 +44,8 @@ class Function:
     request_format: Raw = ABSENT
     response_format: Raw = ABSENT
     metadata: Raw = ABSENT
+    size: int = 0
+    """The bytes that it takes of its owner's registrations."""
 
 
 class Registry:
@@ -78,6 +80,7 @@ class Registry:
         self.changes += there is None
         if function.owner is not None:
             function.owner.functions.add(key)
+            function.owner.registration_bytes += function.size - (there.size if there is not None else 0)
         return None
 
     def remove(self, namespace: str, function_id: str, owner: Session) -> bool:
@@ -89,6 +92,7 @@ class Registry:
         del self._functions[key]
         self.changes += 1
         owner.functions.discard(key)
+        owner.registration_bytes -= there.size
         return True
 
     def remove_all_of(self, owner: Session) -> None:

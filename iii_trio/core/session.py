@@ -65,7 +65,11 @@ class Session:
     namespace: str = DEFAULT_NAMESPACE
     info: WorkerInfo = attrs.field(factory=WorkerInfo)
     features: frozenset[str] = frozenset()
+    most_channels: int | None = None
+    """How many channels it may own; None: as many as the engine's limits say."""
     held_back: list[Message] = attrs.field(factory=list)
+    registration_bytes: int = 0
+    """What its registrations take, held back or in force."""
     functions: set[tuple[str, str]] = attrs.field(factory=set)
     made: dict[str, Call] = attrs.field(factory=dict)
     """Its own calls that wait for an answer."""

@@ -7,33 +7,18 @@ refusal. A binding is in the ledger before its provider is told, so that an answ
 from __future__ import annotations
 
 import heapq
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from msgspec import Raw
-
-from ..errors import CallError
 from ..wire import (
-    DEFAULT_NAMESPACE,
-    ErrorCode,
-    RegisterTrigger,
-    RegisterTriggerType,
-    TriggerRegistrationResult,
-    UnregisterTrigger,
-    UnregisterTriggerType,
-    WireError,
     encode,
-    from_json,
-    to_json,
 )
 from .binding import Binding, Cue, Provider
-from .calls import BLANK_NAMESPACE, is_error, well_formed
-from .effects import Effects, Send, Tell
+from .effects import Effects, Send
 from .session import Session
 
 if TYPE_CHECKING:
-    from .hub import Hub
+    pass
 
 
 class Triggers:
@@ -43,6 +28,9 @@ class Triggers:
         self._providers: dict[tuple[str, str], Provider] = {}
         self._bindings: dict[str, Binding] = {}
         self._of_type: dict[str, dict[str, Binding]] = {}
+        self.durable = 0
+        """How many bindings nobody owns."""
+        self.durable_bytes = 0
         self._waits: list[tuple[float, str]] = []  # a heap, with stale entries: looked at again when due
 
     def __iter__(self) -> Iterator[Binding]:
@@ -77,9 +65,11 @@ class Triggers:
         before = self._providers.get(provider.key)
         if before is not None and before.session is not None:
             before.session.trigger_types.discard(provider.key)
+            before.session.registration_bytes -= before.size
         self._providers[provider.key] = provider
         if provider.session is not None:
             provider.session.trigger_types.add(provider.key)
+            provider.session.registration_bytes += provider.size
         effects: Effects = []
         for binding in self.of_type(provider.type):
             if self._find(binding) is provider:
@@ -93,6 +83,7 @@ class Triggers:
             return []
         del self._providers[key]
         session.trigger_types.discard(key)
+        session.registration_bytes -= provider.size
         effects: Effects = []
         for binding in self.of_type(provider.type):
             if binding.provider is provider:
@@ -116,6 +107,10 @@ class Triggers:
         self._of_type.setdefault(binding.trigger_type, {})[binding.id] = binding
         if binding.owner is not None:
             binding.owner.bindings.add(binding.id)
+            binding.owner.registration_bytes += binding.size
+        else:
+            self.durable += 1
+            self.durable_bytes += binding.size
         return effects + self._place(binding)
 
     def withdraw(self, binding: Binding) -> Effects:
@@ -202,6 +197,10 @@ class Triggers:
             del self._of_type[binding.trigger_type]
         if binding.owner is not None:
             binding.owner.bindings.discard(binding.id)
+            binding.owner.registration_bytes -= binding.size
+        else:
+            self.durable -= 1
+            self.durable_bytes -= binding.size
         return settle(binding)
 
 
@@ -216,89 +215,3 @@ def _tell_withdrawn(binding: Binding) -> Effects:
     if provider is None or provider.session is None or provider.session.life.over:
         return []
     return [Send(provider.session.id, encode(binding.withdrawal()))]
-
-
-# --- what sessions say
-
-
-def register_type(hub: Hub, session: Session, message: RegisterTriggerType, now: float) -> Effects:
-    """A session provides a trigger type. There is no answer, ever: what is wrong is logged."""
-    about = {"session": session.id, "trigger_type": message.id}
-    if message.namespace is not None and not message.namespace.strip():
-        text = f"{session.label} may not provide {message.id}: {BLANK_NAMESPACE.format('namespace')}"
-        return [Tell(logging.WARNING, text, about)]
-    namespace = message.namespace or session.namespace
-    there = hub.triggers.provider(namespace, message.id)
-    if there is not None and there.session is None:
-        return [Tell(logging.WARNING, f"{session.label} may not provide {message.id}: the engine itself does", about)]
-    provider = Provider(
-        namespace,
-        message.id,
-        session,
-        message.description,
-        message.trigger_request_format,
-        message.call_request_format,
-    )
-    return hub.triggers.provide(provider)
-
-
-def unregister_type(hub: Hub, session: Session, message: UnregisterTriggerType, now: float) -> Effects:
-    """A session no longer provides a trigger type."""
-    return hub.triggers.release((message.namespace or session.namespace, message.id), session)
-
-
-def register(hub: Hub, session: Session, message: RegisterTrigger, now: float) -> Effects:
-    """A session asks for a binding: its provider is told, now or when it comes."""
-    for field in ("namespace", "trigger_namespace"):
-        given = getattr(message, field)
-        if given is not None and not given.strip():
-            error = to_json(WireError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format(field)))
-            result = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(error))
-            return [Send(session.id, encode(result))]
-    binding = Binding(
-        id=message.id,
-        trigger_type=message.trigger_type,
-        function_id=message.function_id,
-        config=message.config,
-        metadata=message.metadata,
-        namespace=message.namespace or DEFAULT_NAMESPACE,
-        trigger_namespace=message.trigger_namespace,
-        home=session.namespace,
-        owner=session,
-    )
-    return hub.triggers.bind(binding)
-
-
-def unregister(hub: Hub, session: Session, message: UnregisterTrigger, now: float) -> Effects:
-    """A session ends a binding. An unknown one has ended."""
-    binding = hub.triggers.get(message.id)
-    return hub.triggers.withdraw(binding) if binding is not None else []
-
-
-def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationResult, now: float) -> Effects:
-    """A provider says whether it takes a binding. From anybody else it means nothing."""
-    binding = hub.triggers.get(message.id)
-    provider = binding.provider if binding is not None else None
-    if binding is None or provider is None or provider.session is not session:
-        return []
-    if message.trigger_type != binding.trigger_type:
-        return []
-    if not is_error(message.error):
-        binding.life.take(Cue.ACCEPTED)
-        return settle(binding)
-    body = well_formed(bytes(message.error))
-    hub.triggers.refused(binding)
-    about = {"session": session.id, "binding": binding.id, "trigger_type": binding.trigger_type}
-    text = f"{session.label} refused the binding {binding.id} of {binding.function_id}: {body.decode()}"
-    effects: Effects = [Tell(logging.WARNING, text, about)]
-    if binding.answer is not None:  # nobody but the provider knows its id yet: there is nothing to park it for
-        answer, binding.answer = binding.answer, None
-        effects += hub.triggers.withdraw(binding)
-        error = from_json(body)
-        assert isinstance(error, dict)
-        text = f"{error['code']}: {error['message']}"
-        return effects + answer.fail(CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, text))
-    if binding.owner is not None:
-        told = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(body))
-        effects.append(Send(binding.owner.id, encode(told)))
-    return effects

@@ -6,7 +6,6 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import trio
 
@@ -23,8 +22,6 @@ from .door import Door
 from .engine import Shell
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
-
-_OPEN: Final = Door()
 
 
 async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
@@ -45,22 +42,25 @@ async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
         stream.close()
 
 
-async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, door: Door = _OPEN) -> None:
-    """Serve a connection over any stream, and close the stream."""
+async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, door: Door | None = None) -> None:
+    """Serve a connection over any stream, and close the stream. Without a door, everybody may come in."""
+    door = door or Door()
     shell.connections += 1
+    door.crowd.connections += 1
     try:
         head: Head | None = None
         token = None
-        handshake_seconds = door.handshake_seconds or shell.config.limits.handshake_seconds
-        with trio.move_on_after(handshake_seconds) as patience, _stopped(shell, patience.cancel):
+        limits = shell.config.limits
+        with trio.move_on_after(door.handshake_seconds(limits)) as patience, _stopped(shell, patience.cancel):
             try:
-                if shell.connections > shell.config.limits.connections:
-                    raise BadRequest(503, "too many connections")
-                head = await read_head(stream, shell.config.limits.head_bytes)
+                if shell.connections > limits.connections:
+                    raise BadRequest(503, f"the engine has as many connections as it may ({limits.connections})")
+                door.check_connections()
+                head = await read_head(stream, limits.head_bytes)
                 if head is None or not await _routed(shell, stream, head):
                     return
                 token = door.check(head)
-                _check_room(shell, head)
+                _check_room(shell, head, door)
             except BadRequest as problem:
                 if problem.status in (401, 503):
                     shell.tell(
@@ -77,6 +77,7 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
         pass  # the peer went away while we were at its head
     finally:
         shell.connections -= 1
+        door.crowd.connections -= 1
         await drop(stream)  # noqa: ASYNC102 - it never waits
 
 
@@ -95,13 +96,15 @@ async def _routed(shell: Shell, stream: trio.abc.Stream, head: Head) -> bool:
     return True
 
 
-def _check_room(shell: Shell, head: Head) -> None:
+def _check_room(shell: Shell, head: Head, door: Door) -> None:
     """Raise BadRequest for a worker that there is no room for."""
     if head.path == "/":
         if shell.hub.draining:
             raise BadRequest(503, "the engine is shutting down")
-        if len(shell.hub.sessions) >= shell.config.limits.sessions:
-            raise BadRequest(503, "the engine has as many sessions as it may")
+        most = shell.config.limits.sessions
+        if len(shell.hub.sessions) + shell.arriving >= most:
+            raise BadRequest(503, f"the engine has as many sessions as it may ({most})")
+        door.check_sessions()
 
 
 async def _serve_upgrade(
@@ -111,7 +114,7 @@ async def _serve_upgrade(
         await serve_session(shell, stream, head, peer, door, token)
         return
     if head.path == "/otel":
-        websocket = WebSocket(stream, _Telemetry(shell.config.limits.message_bytes), buffer=shell.buffer)
+        websocket = WebSocket(stream, _Telemetry(door.message_bytes(shell.config.limits)), buffer=shell.buffer)
         with _stopped(shell, lambda: websocket.close(Close.RESTARTING, "the engine was closed")):
             await websocket.serve(head)
         return
@@ -132,9 +135,9 @@ async def _serve_upgrade(
         kind = "application/json" if flow.status == 410 else "text/plain"
         await _write(stream, answer(flow.status, flow.body, kind=kind))
     elif ref.direction is Direction.WRITE:
-        await serve_writer(shell, stream, head, flow, holder)
+        await serve_writer(shell, stream, head, flow, holder, door)
     else:
-        await serve_reader(shell, stream, head, flow, holder)
+        await serve_reader(shell, stream, head, flow, holder, door)
 
 
 @contextmanager

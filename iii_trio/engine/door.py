@@ -9,9 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
-from ..config import Listener
+from ..config import Limits, Listener, ListenerLimits
 from ..errors import ConfigError
 from ..transport.http1 import BadRequest, Head
+
+
+@final
+class Crowd:
+    """How many are in by one listener, by whichever of its doors they came."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.sessions = 0
 
 
 @final
@@ -21,12 +30,13 @@ class Door:
     def __init__(
         self,
         *,
-        handshake_seconds: float | None = None,
+        limits: ListenerLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         tokens: Iterable[str] | None = None,
         channels_need_token: bool = False,
     ) -> None:
-        self.handshake_seconds = handshake_seconds
+        self.limits = limits or ListenerLimits()
+        self.crowd = Crowd()
         self.ssl_context = ssl_context
         self._tokens = None if tokens is None else [token.encode() for token in tokens]
         self._channels_need_token = channels_need_token
@@ -36,11 +46,31 @@ class Door:
         """The door that a listener describes. Reads its files, so it blocks. Raises ConfigError."""
         auth = listener.auth
         return cls(
-            handshake_seconds=listener.handshake_seconds,
+            limits=listener.limits,
             ssl_context=_ssl_context(listener),
             tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth.token_file)],
             channels_need_token=auth is not None and auth.channels == "key_and_token",
         )
+
+    def handshake_seconds(self, engine: Limits) -> float:
+        """How long a handshake may take here."""
+        return self.limits.handshake_seconds or engine.handshake_seconds
+
+    def message_bytes(self, engine: Limits) -> int:
+        """How large a message may be here."""
+        return self.limits.message_bytes or engine.message_bytes
+
+    def check_connections(self) -> None:
+        """Raise BadRequest (503) if more connections came in here than may."""
+        most = self.limits.connections
+        if most is not None and self.crowd.connections > most:
+            raise BadRequest(503, f"this listener has as many connections as it may ({most})")
+
+    def check_sessions(self) -> None:
+        """Raise BadRequest (503) if no more sessions may come in here."""
+        most = self.limits.sessions
+        if most is not None and self.crowd.sessions >= most:
+            raise BadRequest(503, f"this listener has as many sessions as it may ({most})")
 
     def check(self, head: Head) -> str | None:
         """The token by which this request may come in; None where it needs none. Raises BadRequest (401).

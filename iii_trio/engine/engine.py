@@ -74,6 +74,8 @@ class Shell:
         self.flows: dict[str, Flow] = {}
         self.heartbeat = Heartbeat(config.patience.silent_worker_seconds)
         self.connections = 0
+        self.arriving = 0
+        """Connections that are let in as sessions, and whose handshake is under way."""
         self.closed = False
         self.on_channel_span: Callable[[ChannelSpan], object] | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
@@ -86,10 +88,12 @@ class Shell:
 
     # --- sessions
 
-    def connected(self, line: Line, *, peer: str | None, in_process: bool) -> Session:
+    def connected(self, line: Line, *, peer: str | None, in_process: bool, most_channels: int | None = None) -> Session:
         """A worker's link is up."""
         now_ms = int(self._wall_clock() * 1000)
-        session, effects = self.hub.connected(trio.current_time(), now_ms, peer=peer, in_process=in_process)
+        session, effects = self.hub.connected(
+            trio.current_time(), now_ms, peer=peer, in_process=in_process, most_channels=most_channels
+        )
         self.lines[session.id] = line
         self.act(effects)
         return session
@@ -112,6 +116,9 @@ class Shell:
         for session_id, line in list(self.lines.items()):
             if isinstance(line, CameIn) and line.door is old:
                 line.door = new
+                session = self.hub.sessions.get(session_id)
+                if session is not None:
+                    session.most_channels = new.limits.channels_per_session
                 if not new.knows(line.token):
                     self.tell(logging.INFO, f"worker {session_id} is sent away: {_WITHDRAWN}", session=session_id)
                     line.hang_up(Close.RESTARTING, _WITHDRAWN)

@@ -95,6 +95,7 @@ class Entrances:
         entrances = await _bind(new)
         for entrance, listener, door in kept:
             old, entrance.listener, entrance.door = entrance.door, listener, door
+            door.crowd = old.crowd
             self._shell.change_door(old, door)
         for entrance in left:
             entrance.close()

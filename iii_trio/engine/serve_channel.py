@@ -16,6 +16,7 @@ from ..transport.pipe import as_run
 from ..transport.recut import Recut, TextTooLarge
 from ..transport.websocket import Lost, WebSocket
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
+from .door import Door
 from .engine import Shell
 from .flow import Flow
 
@@ -24,35 +25,39 @@ _ABORT_FOR_THE_UNAWARE = (
 )
 
 
-async def serve_writer(shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None) -> None:
+async def serve_writer(
+    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, door: Door
+) -> None:
     """Take what a writer sends until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `writer_lost`.
     """
-    end = _WriterSocket(shell, flow, holder)
+    end = _WriterSocket(shell, flow, holder, door)
     flow.writer = end
-    end.websocket = _websocket(shell, stream, end)
+    end.websocket = _websocket(shell, stream, end, door)
     await end.websocket.serve(head)
 
 
-async def serve_reader(shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None) -> None:
+async def serve_reader(
+    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, door: Door
+) -> None:
     """Give a reader what is in the pipe until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
     """
     recut = Recut() if holder is None and "websockets/" in head.headers.get("user-agent", "") else None
-    end = _ReaderSocket(shell, flow, holder, recut)
+    end = _ReaderSocket(shell, flow, holder, door, recut)
     flow.reader = end
-    end.websocket = _websocket(shell, stream, end)
+    end.websocket = _websocket(shell, stream, end, door)
     await end.websocket.serve(head)
 
 
-def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _ReaderSocket) -> WebSocket:
+def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _ReaderSocket, door: Door) -> WebSocket:
     return WebSocket(
         stream,
         end,
         buffer=shell.buffer,
-        handshake_seconds=shell.config.limits.handshake_seconds,
+        handshake_seconds=door.handshake_seconds(shell.config.limits),
         goodbye_seconds=shell.config.patience.goodbye_seconds,
     )
 
@@ -67,11 +72,11 @@ class _WriterSocket:
 
     websocket: WebSocket
 
-    def __init__(self, shell: Shell, flow: Flow, holder: Session | None) -> None:
+    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, door: Door) -> None:
         self._shell = shell
         self._flow = flow
         self._holder = holder
-        self._scanner = RunScanner(shell.config.limits.message_bytes)
+        self._scanner = RunScanner(door.message_bytes(shell.config.limits))
         self._ahead: Run | None = None  # read, and not in the pipe yet: the read-ahead of clause C3.2
         self._finished: End | None = None
 
@@ -133,12 +138,12 @@ class _ReaderSocket:
 
     websocket: WebSocket
 
-    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, recut: Recut | None) -> None:
+    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, door: Door, recut: Recut | None) -> None:
         self._shell = shell
         self._flow = flow
         self._holder = holder
         self._recut = recut
-        self._scanner = RunScanner(shell.config.limits.message_bytes)
+        self._scanner = RunScanner(door.message_bytes(shell.config.limits))
         self._finished: End | None = None
 
     def opened(self, websocket: WebSocket) -> None:

@@ -33,7 +33,7 @@ async def serve_session(
         stream,
         line,
         buffer=shell.buffer,
-        handshake_seconds=door.handshake_seconds or shell.config.limits.handshake_seconds,
+        handshake_seconds=door.handshake_seconds(shell.config.limits),
         goodbye_seconds=patience.goodbye_seconds,
         stalled_seconds=patience.stalled_session_seconds,
     )
@@ -48,7 +48,7 @@ class _SocketLine:
         self.token = token
         self._shell = shell
         self._peer = peer
-        self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=True, check_text=False)
+        self._scanner = MessageScanner(door.message_bytes(shell.config.limits), masked=True, check_text=False)
         self._websocket: WebSocket | None = None
         self._session: Session | None = None
         self._hung_up: str | None = None
@@ -57,12 +57,16 @@ class _SocketLine:
         self._over: str | None = None
         self._heard = True
         self._written = 0
+        shell.arriving += 1
+        door.crowd.sessions += 1
 
     # --- as the connection's occupant
 
     def opened(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._session = self._shell.connected(self, peer=self._peer, in_process=False)
+        self._shell.arriving -= 1
+        most_channels = self.door.limits.channels_per_session
+        self._session = self._shell.connected(self, peer=self._peer, in_process=False, most_channels=most_channels)
         if self._over is None:
             self._shell.heartbeat.watch(self)
         else:  # already the greeting found the peer gone
@@ -83,6 +87,9 @@ class _SocketLine:
         """The reader of a session never waits for anyone: what it brings is answered or refused at once."""
 
     def done(self, how: CloseFrame | FrameError | Lost) -> None:
+        self.door.crowd.sessions -= 1
+        if self._websocket is None:
+            self._shell.arriving -= 1
         match how:
             case CloseFrame():
                 reason = f"it closed with {how.code}" + (f" ({how.reason})" if how.reason else "")

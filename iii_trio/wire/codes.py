@@ -36,6 +36,7 @@ class Close(IntEnum):
     NO_CODE = 1005
     ABNORMAL = 1006
     BAD_TEXT = 1007
+    AGAINST_THE_RULES = 1008
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     RESTARTING = 1012
@@ -75,6 +76,7 @@ class ErrorCode(StrEnum):
     INVOCATION_ERROR = "invocation_error"
     CHANNEL_SEND_FAILED = "channel_send_failed"
     CHANNEL_LIMIT_REACHED = "channel_limit_reached"
+    REGISTRATION_LIMIT_REACHED = "registration_limit_reached"
     SERIALIZATION_ERROR = "serialization_error"
     DESERIALIZATION_ERROR = "deserialization_error"
     PAYLOAD_TOO_LARGE = "payload_too_large"

@@ -133,6 +133,8 @@ class RegistrationRejected(_Message, tag="registrationrejected"):
     owner_worker_id: str
     function_id: str | None = None
     worker_name: str | None = None
+    reason: str | None = None
+    """Ours: why, where it is not that another has it."""
 
 
 class ErrorMessage(_Message, tag="error"):

@@ -238,7 +238,8 @@ class Membership:
         owner = f"worker {rejection.owner_worker_id}" if rejection.owner_worker_id else "the engine itself"
         if rejection.code == Rejection.FUNCTION and rejection.function_id is not None:
             declared = self._worker.offers.functions.get(rejection.function_id)
-            problem = f"{rejection.function_id} was refused: {owner} has it in {where}"
+            why = rejection.reason or f"{owner} has it"
+            problem = f"{rejection.function_id} was refused in {where}: {why}"
             LOGGER.warning("%s", problem)
             if declared is not None:
                 declared.refused = problem

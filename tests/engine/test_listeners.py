@@ -16,7 +16,7 @@ import trustme
 from bare import Bare, within
 
 import iii_trio
-from iii_trio import Listener
+from iii_trio import Listener, ListenerLimits
 from iii_trio.config import Auth, EngineConfig, Limits, Tls
 from iii_trio.errors import ConfigError, ConnectionFailed, MisuseError
 
@@ -129,7 +129,7 @@ async def test_who_speaks_no_tls_at_a_tls_listener_harms_nobody(tls: Tls, trusti
 
 @within(SECONDS)
 async def test_a_tls_handshake_that_is_never_finished_ends_with_the_listeners_own_time(tls: Tls) -> None:
-    quick, slow = Listener(port=0, tls=tls, handshake_seconds=0.05), Listener(port=0)
+    quick, slow = Listener(port=0, tls=tls, limits=ListenerLimits(handshake_seconds=0.05)), Listener(port=0)
     async with listening(quick, slow) as (_, (url, other)):
         async with dialled(url) as bare, dialled(other) as patient:
             await bare.stream.send_all(b"\x16")
