@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, final
 
-import attrs
 import trio
 
 from .config import EngineConfig, Listener
@@ -18,7 +17,7 @@ from .engine.admit import serve_stream
 from .engine.engine import Shell
 from .engine.entrances import Entrances
 from .engine.in_process import InProcess
-from .engine.look import ChannelView, look_at_channels
+from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
 from .engine.spans import ChannelSpan
 from .errors import MisuseError
 from .nursery import keep_shielded, open_service_nursery
@@ -150,15 +149,7 @@ class Engine:
 
     def statistics(self) -> EngineStatistics:
         """How much the engine holds at this moment."""
-        hub = self._shell.hub
-        return EngineStatistics(
-            sessions=len(hub.sessions),
-            functions=sum(1 for function in hub.registry if function.owner is not None),
-            calls=sum(len(session.answering) for session in hub.sessions.values()),
-            channels=len(hub.channels),
-            flows=len(self._shell.flows),
-            connections=self._shell.connections,
-        )
+        return count(self._shell)
 
     async def drain(self, grace_seconds: float) -> bool:
         """Take no new sessions (503) and no new calls; once what runs is done, or the grace is over, end all that is left.
@@ -176,18 +167,6 @@ class Engine:
             "the engine was shut down" if done else f"the engine was shut down, after a grace of {grace_seconds:g} s"
         )
         return done
-
-
-@attrs.frozen
-class EngineStatistics:
-    """How much an engine holds."""
-
-    sessions: int
-    functions: int
-    calls: int
-    channels: int
-    flows: int
-    connections: int
 
 
 def open_worker(
@@ -222,3 +201,6 @@ def _with_token(headers: Mapping[str, str]) -> Mapping[str, str]:
     if not token or any(name.lower() == "authorization" for name in headers):
         return headers
     return {**headers, "Authorization": f"Bearer {token}"}
+
+
+__all__ = ["Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"]

@@ -118,6 +118,12 @@ def list_ended_channels(hub: Hub, asked: Asked) -> object:
     }
 
 
+def count_what_is_held(hub: Hub, asked: Asked) -> object:
+    """`engine::statistics`: how much the engine holds, this call with it."""
+    read_input("engine::statistics", asked, NoInput)
+    return dict(hub.count())
+
+
 def _name_of(hub: Hub, session_id: str | None) -> str | None:
     session = hub.sessions.get(session_id) if session_id is not None else None
     return session.info.name if session is not None else None
@@ -210,6 +216,7 @@ BUILTINS: Final[dict[str, tuple[Builtin, str]]] = {
     "engine::channels::create": (create_channel, "make a channel: the refs of its two ends"),
     "engine::channels::list": (list_channels, "the open channels, and who waits for whom"),
     "engine::channels::ended": (list_ended_channels, "how the last channels ended"),
+    "engine::statistics": (count_what_is_held, "how much the engine holds: sessions, channels, tasks, …"),
     "engine::workers::register": (register_worker, "say who this worker is"),
     "engine::register_trigger": (register_trigger, "make a binding that outlives its maker"),
     "engine::unregister_trigger": (unregister_trigger, "end a binding"),

@@ -67,6 +67,8 @@ class Hub:
         self.id = new_id()
         self.look: Callable[[Channel, float], Mapping[str, JsonValue]] = lambda channel, now: {}
         """What the shell knows of a channel's bytes (clause C7.1)."""
+        self.count: Callable[[], Mapping[str, JsonValue]] = dict
+        """What the shell knows of how much there is of everything."""
         self.sessions: dict[str, Session] = {}
         self.registry = Registry()
         self.channels = Channels(config.channels, config.limits, new_id)

@@ -26,7 +26,7 @@ from ..wire import Close, Direction, Outcome, Ref
 from .door import CameIn, Door
 from .flow import Flow
 from .heartbeat import Heartbeat
-from .look import as_row, look_at_channel
+from .look import as_row, count_all, look_at_channel
 from .report import LOGGER, Reporter
 from .spans import ChannelSpan, span_of
 
@@ -69,6 +69,7 @@ class Shell:
         self.config = config
         self.hub = Hub(config, new_id, version=_version(), started_at_ms=int(wall_clock() * 1000))
         self.hub.look = lambda channel, now: as_row(look_at_channel(channel, self.flows.get(channel.id), now))
+        self.hub.count = lambda: count_all(self)
         self.buffer = ReadBuffer()
         self.lines: dict[str, Line] = {}
         self.flows: dict[str, Flow] = {}

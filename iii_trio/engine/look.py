@@ -1,10 +1,12 @@
-"""What the engine's channels are doing: who waits for whom (clause C7.1)."""
+"""What the engine holds, and what its channels are doing: who waits for whom (clause C7.1)."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from ..core.channel import Channel
 from ..wire import JsonValue
@@ -32,6 +34,41 @@ class ChannelView:
     bytes_peak: int
     waiting: str
     """Which side waits for which: `reader for writer`, `writer for reader`, or nothing."""
+
+
+@attrs.frozen
+class EngineStatistics:
+    """How much an engine holds. Functions, trigger types and bindings are those of its workers."""
+
+    sessions: int
+    functions: int
+    trigger_types: int
+    bindings: int
+    calls: int
+    channels: int
+    flows: int
+    connections: int
+
+
+def count(shell: Shell) -> EngineStatistics:
+    """What it holds at this moment."""
+    hub = shell.hub
+    return EngineStatistics(
+        sessions=len(hub.sessions),
+        functions=sum(1 for function in hub.registry if function.owner is not None),
+        trigger_types=sum(1 for provider in hub.triggers.providers() if provider.session is not None),
+        bindings=len(hub.triggers),
+        calls=sum(len(session.answering) for session in hub.sessions.values()),
+        channels=len(hub.channels),
+        flows=len(shell.flows),
+        connections=shell.connections,
+    )
+
+
+def count_all(shell: Shell) -> dict[str, JsonValue]:
+    """The same as JSON, and what the whole process holds: Trio's tasks, and the allocator's blocks of memory."""
+    held: dict[str, JsonValue] = attrs.asdict(count(shell))
+    return {**held, "tasks": trio.lowlevel.current_statistics().tasks_living, "memory_blocks": sys.getallocatedblocks()}
 
 
 def look_at_channels(shell: Shell, now: float) -> list[ChannelView]:

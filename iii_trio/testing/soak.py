@@ -1,9 +1,12 @@
 """A long run: conversations drawn from seeds, held in simulated worlds, and judged.
 
     python -m iii_trio.testing.soak --seeds 100000
+    python -m iii_trio.testing.soak --real
 
 One process a core, many histories in one `trio.run`. The first history that breaks a promise is played again with its
 transcript, which is printed; the exit code is then 1.
+
+With `--real`: an hour of a real engine process in real time, see `real_soak`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -93,7 +97,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--replay", type=int, metavar="SEED", help="play one history again, and print it")
+    real = parser.add_argument_group("in real time", "an engine process, and workers that come, go, and are killed")
+    real.add_argument("--real", action="store_true", help="do that instead")
+    real.add_argument("--minutes", type=float, default=60.0, help="how long (default: %(default)g)")
+    real.add_argument("--round", type=float, default=3.0, help="minutes until all workers go (default: %(default)g)")
+    real.add_argument("--load", type=float, default=0.33, help="cores that it may use in all (default: %(default)g)")
+    real.add_argument("--seed", type=int, default=0, help="what the mischief is drawn from (default: %(default)s)")
+    real.add_argument(
+        "--out", type=Path, default=Path("soak"), help="where logs, samples and plot go (default: ./soak)"
+    )
     options = parser.parse_args(arguments)
+    if options.real:
+        from .real_soak.command import run_real_soak
+        from .real_soak.run import Soak
+
+        asked = Soak(60 * options.minutes, 60 * options.round, seed=options.seed, load=options.load)
+        return run_real_soak(asked, options.out)
     if options.replay is not None:
         replay(options.replay)
         return 0

@@ -1,0 +1,22 @@
+"""`python -m iii_trio.testing.soak --real`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from .run import Soak, play_soak, write_down
+
+
+def run_real_soak(soak: Soak, folder: Path) -> int:
+    """Play it, write down what came of it in `folder`, and say so. The exit code: 1 if a promise was broken."""
+    played = trio.run(play_soak, soak, folder, partial(print, flush=True))
+    write_down(played, folder)
+    print(played.summary)
+    print(f"samples: {folder / 'soak.json'}, plot: {folder / 'soak.svg'}")
+    for problem in played.problems:
+        print(f"a promise was broken: {problem}", file=sys.stderr)
+    return 1 if played.problems else 0
