@@ -23,6 +23,7 @@ from .errors import MisuseError
 from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
 from .transport.link import Address
+from .wire.otlp import Telemetry
 from .worker import Worker
 from .worker import open_worker as _open_worker
 
@@ -39,6 +40,7 @@ async def open_engine(
     *,
     new_id: Callable[[], str] = _new_id,
     on_channel_span: Callable[[ChannelSpan], object] | None = None,
+    on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine for the length of the block: in this process only, until told to `listen`.
 
@@ -47,10 +49,13 @@ async def open_engine(
 
     Ids and secrets come from `new_id` (UUID v4 texts), for simulations that must repeat. `on_channel_span` is called, and
     must not wait, with a span for each channel that has ended (clause C7.3): for a tracer; `to_otlp()` gives OTLP's form.
+    `on_telemetry` is called likewise with what workers send of their own: its kind (`resourceSpans`, `resourceMetrics`,
+    `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
     If cancelled: as leaving the block.
     """
     shell = Shell(config or EngineConfig(), new_id)
     shell.on_channel_span = on_channel_span
+    shell.on_telemetry = on_telemetry
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
         try:

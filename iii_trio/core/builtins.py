@@ -199,7 +199,7 @@ def _log_at(level: int, name: str) -> Builtin:
         data = asked.given.get("data") if isinstance(asked.given, dict) else None
         if data is not None:
             about["data"] = visible(to_json(data).decode())[:_LONGEST_LINE]
-        hub.also([Tell(level, f"{asked.session.label}: {visible(said.message)[:_LONGEST_LINE]}", about)])
+        hub.also([Tell(level, f"{asked.session.label}: {visible(said.message)[:_LONGEST_LINE]}", about, at_will=True)])
         return None
 
     return log

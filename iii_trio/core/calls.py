@@ -99,7 +99,8 @@ def undelivered(hub: Hub, callee: str, invocation_id: str) -> Effects:
         return []
     call.leave(Cue.CALLEE_IS_FULL)
     message = f"{session.label} does not take what waits for it; the call was not delivered"
-    told: Effects = [Tell(logging.WARNING, message, {"session": session.id, "function": call.function_id})]
+    about = {"session": session.id, "function": call.function_id, "invocation": call.id}
+    told: Effects = [Tell(logging.WARNING, message, about, at_will=True)]
     return told + fail(call, ErrorCode.CHANNEL_SEND_FAILED, message)
 
 
@@ -116,7 +117,12 @@ def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) ->
     """A message that cannot be read. Whoever waits for it is told; nothing of it goes on."""
     about = {"session": session.id}
     effects: Effects = [
-        Tell(logging.WARNING, f"{session.label} sent a message that cannot be read: {message.problem}", about)
+        Tell(
+            logging.WARNING,
+            f"{session.label} sent a message that cannot be read: {message.problem}",
+            about,
+            at_will=True,
+        )
     ]
     if message.invocation_id is None:
         return effects
@@ -146,13 +152,14 @@ def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
 
 def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
     """The engine calls a binding's target. Nobody waits for the result."""
-    about = {"binding": binding.id, "function": binding.function_id}
+    about = {"binding": binding.id, "trigger_type": binding.trigger_type, "function": binding.function_id}
     target = hub.registry.find(binding.namespace, binding.function_id)
     if target is None or target.owner is None or target.builtin is not None:
         why = (
             not_found(hub, binding.namespace, binding.function_id) if target is None else "the engine does not call it"
         )
         return [Tell(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", about)]
+    about["session"] = target.owner.id
     call = Call(hub.new_id(), None, target.owner, binding.function_id)
     message = InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata)
     text = encode(message)
@@ -320,7 +327,8 @@ def _refuse(session: Session, call: InvokeFunction, invocation_id: str | None, e
     """Answer a call that goes nowhere; a void one only leaves a line in the log."""
     if invocation_id is None:
         about = {"session": session.id, "function": call.function_id}
-        return [Tell(logging.WARNING, f"a void call by {session.label} went nowhere: {error.message}", about)]
+        why = f"a void call by {session.label} went nowhere: {error.message}"
+        return [Tell(logging.WARNING, why, about, at_will=True)]
     body = Raw(to_json(WireError(error.code, error.message, error.stacktrace)))
     text = encode(
         InvocationResult(

@@ -295,11 +295,13 @@ class Channels:
         )
         while len(self._ended) > self._defaults.ended_remembered:
             self._ended.popitem(last=False)
+        whose = {"owner": channel.owner, "writer": channel.writer, "reader": channel.reader}
         effects: Effects = [
             EndChannel(
-                channel.id, outcome, reason, code, channel.created_at, channel.traceparent, tuple(channel.used_by)
+                channel.id, outcome, reason, code, channel.created_at, channel.traceparent, tuple(channel.used_by),
+                {role: session_id for role, session_id in whose.items() if session_id is not None},
             )
-        ]
+        ]  # fmt: skip
         told = encode(ChannelEnded(channel.id, outcome, reason, code))
         for session_id in dict.fromkeys((channel.owner, channel.writer, channel.reader)):
             session = self._sessions.get(session_id) if session_id is not None else None

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from ..wire import Outcome
+from ..wire.otlp import Telemetry
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -50,6 +51,8 @@ class EndChannel(msgspec.Struct, frozen=True):
     """Of the call that made it (clause C7.3)."""
     used_by: tuple[str, ...] = ()
     """The traceparents of the calls that used it."""
+    sessions: dict[str, str] = msgspec.field(default_factory=dict)
+    """Its owner, and who held its ends: `owner`, `writer` and `reader`, where there is one."""
 
 
 class Tell(msgspec.Struct, frozen=True):
@@ -58,7 +61,16 @@ class Tell(msgspec.Struct, frozen=True):
     level: int
     text: str
     about: dict[str, str]
+    at_will: bool = False
+    """One that a worker can cause as often as it likes: such lines must not crowd out the others."""
 
 
-Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Tell
+class Export(msgspec.Struct, frozen=True):
+    """A message of telemetry that could be read, with its four letters: for whoever embeds the engine."""
+
+    kind: Telemetry
+    message: bytes | bytearray
+
+
+Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Tell | Export
 Effects: TypeAlias = list[Effect]

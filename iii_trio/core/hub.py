@@ -37,7 +37,8 @@ from ..wire import (
     decode,
     encode,
 )
-from . import calls, registration, trigger_requests
+from ..wire.otlp import Telemetry, telemetry_kind
+from . import calls, registration, telemetry, trigger_requests
 from .absences import Absences
 from .announcements import Announcements
 from .builtins import register_builtins
@@ -109,7 +110,14 @@ class Hub:
         """A session sent a message. Total: whatever it is, it harms at most the session that sent it."""
         if session.life.phase is SessionPhase.GONE:
             return []
-        return self.handle(session, decode(text), now)
+        message = decode(text)
+        if type(message) is Undecodable and (kind := telemetry_kind(text)) is not None:
+            return self.telemetry(kind, text, {"session": session.id}, now)
+        return self.handle(session, message, now)
+
+    def telemetry(self, kind: Telemetry, message: bytes | bytearray, about: dict[str, str], now: float) -> Effects:
+        """Telemetry has come, from a session or by a connection of its own, as `about` says."""
+        return telemetry.take(self, kind, message, about, now)
 
     def handle(self, session: Session, message: Message | Undecodable, now: float) -> Effects:
         """What a message of this session leads to."""

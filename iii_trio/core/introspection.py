@@ -25,6 +25,7 @@ from .rows import (
     type_row,
     worker_row,
 )
+from .telemetry import latest_metrics
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -290,6 +291,9 @@ def describe_worker(hub: Hub, asked: Asked) -> object:
     if session is not None and session.info.pid is not None:
         row["pid"] = session.info.pid
     row["internal"] = session is None
+    metrics = latest_metrics(session, asked.now) if session is not None else None
+    if metrics is not None:
+        row["latest_metrics"] = metrics
     functions = [function for function in hub.registry if function.owner is session]
     targets = {(function.namespace, function.id) for function in functions}
     providers = [provider for provider in hub.triggers.providers() if provider.session is session]

@@ -75,7 +75,7 @@ def register_worker(hub: Hub, asked: Asked) -> object:
     namespace = session.namespace if fixed else said.namespace or DEFAULT_NAMESPACE
     if fixed and said.namespace is not None and said.namespace != session.namespace:
         text = f"{session.label} names its namespace too late: it stays '{session.namespace}'"
-        hub.also([Tell(logging.WARNING, text, {"session": session.id})])
+        hub.also([Tell(logging.WARNING, text, {"session": session.id}, at_will=True)])
     holder = hub.registry.claim_name(namespace, name, session) if name is not None else None
     if name is not None and holder is not None:
         _reject_worker(hub, session, namespace, name, holder, asked.now)
@@ -89,7 +89,7 @@ def register_worker(hub: Hub, asked: Asked) -> object:
     session.life.take(Cue.NAMED)
     _release_held_back(hub, session, asked.now)
     text = f"{session.label} serves in namespace '{namespace}'"
-    hub.also([Tell(logging.INFO, text, {"session": session.id, "namespace": namespace})])
+    hub.also([Tell(logging.INFO, text, {"session": session.id, "namespace": namespace}, at_will=fixed)])
     hub.also(hub.announcements.worker("worker_metadata_updated", session.id))
     return {"success": True}
 
@@ -112,13 +112,15 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
     ours = taken is not None and taken.owner is None
     if reserved or ours:
         return _reject_function(session, message.id, "", "the id is the engine's own")
+    if taken is not None and taken.owner is not None and taken.owner is not session:
+        return _reject_function(session, message.id, taken.owner.id, f"worker {taken.owner.id} has it")
     size, mine = size_of(message), taken is not None and taken.owner is session
     held = len(session.functions) - mine
     grows = size - (taken.size if mine and taken is not None else 0)
     full = no_room(hub, session, "functions", held, hub.config.limits.functions_per_session, grows)
     if full is not None:
         return _reject_function(session, message.id, "", full)
-    other = hub.registry.add(
+    hub.registry.add(
         Function(
             namespace=session.namespace,
             id=message.id,
@@ -131,11 +133,9 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
             size=size,
         )
     )
-    if other is not None and other.owner is not None:
-        return _reject_function(session, message.id, other.owner.id, f"worker {other.owner.id} has it")
     if over_http:
         text = f"{session.label} registered {message.id}: {_OVER_HTTP}"
-        return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id})]
+        return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id}, at_will=True)]
     return []
 
 
@@ -161,7 +161,8 @@ def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effec
         return [*effects, *news, Tell(logging.INFO, text, about)]
     if not effects:
         text = f"{session.label} comes back as one that is gone already, or has another token: it is new"
-        return [Tell(logging.DEBUG, text, {"session": session.id, "previous": message.previous_worker_id})]
+        about = {"session": session.id, "previous": message.previous_worker_id}
+        return [Tell(logging.DEBUG, text, about, at_will=True)]
     return effects
 
 
@@ -207,7 +208,7 @@ def _reject_function(session: Session, function_id: str, owner: str, why: str) -
     )
     text = f"{session.label} may not register {function_id}: {why}"
     about = {"session": session.id, "function": function_id}
-    return [Send(session.id, encode(rejection)), Tell(logging.WARNING, text, about)]
+    return [Send(session.id, encode(rejection)), Tell(logging.WARNING, text, about, at_will=True)]
 
 
 def _without_nulls(given: JsonValue) -> Any:

@@ -34,20 +34,18 @@ if TYPE_CHECKING:
 
 def register_type(hub: Hub, session: Session, message: RegisterTriggerType, now: float) -> Effects:
     """A session provides a trigger type. There is no answer, ever: what is wrong is logged."""
-    about = {"session": session.id, "trigger_type": message.id}
     if message.namespace is not None and not message.namespace.strip():
-        text = f"{session.label} may not provide {message.id}: {BLANK_NAMESPACE.format('namespace')}"
-        return [Tell(logging.WARNING, text, about)]
+        return _refuse_type(session, message, BLANK_NAMESPACE.format("namespace"))
     namespace = message.namespace or session.namespace
     there = hub.triggers.provider(namespace, message.id)
     if there is not None and there.session is None:
-        return [Tell(logging.WARNING, f"{session.label} may not provide {message.id}: the engine itself does", about)]
+        return _refuse_type(session, message, "the engine itself does")
     size, mine = size_of(message), there is not None and there.session is session
     held = len(session.trigger_types) - mine
     grows = size - (there.size if mine and there is not None else 0)
     full = no_room(hub, session, "trigger types", held, hub.config.limits.trigger_types_per_session, grows)
     if full is not None:
-        return [Tell(logging.WARNING, f"{session.label} may not provide {message.id}: {full}", about)]
+        return _refuse_type(session, message, full)
     provider = Provider(
         namespace,
         message.id,
@@ -58,6 +56,11 @@ def register_type(hub: Hub, session: Session, message: RegisterTriggerType, now:
         size,
     )
     return hub.triggers.provide(provider)
+
+
+def _refuse_type(session: Session, message: RegisterTriggerType, why: str) -> Effects:
+    text = f"{session.label} may not provide {message.id}: {why}"
+    return [Tell(logging.WARNING, text, {"session": session.id, "trigger_type": message.id}, at_will=True)]
 
 
 def unregister_type(hub: Hub, session: Session, message: UnregisterTriggerType, now: float) -> Effects:
@@ -98,7 +101,10 @@ def _refuse_binding(session: Session, message: RegisterTrigger, code: str, text:
     error = Raw(to_json(WireError(code, text)))
     result = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
     about = {"session": session.id, "binding": message.id, "function": message.function_id}
-    return [Send(session.id, encode(result)), Tell(logging.WARNING, f"a binding was refused: {text}", about)]
+    return [
+        Send(session.id, encode(result)),
+        Tell(logging.WARNING, f"a binding by {session.label} was refused: {text}", about, at_will=True),
+    ]
 
 
 def unregister(hub: Hub, session: Session, message: UnregisterTrigger, now: float) -> Effects:
@@ -120,9 +126,12 @@ def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationRe
         return settle(binding)
     body = well_formed(bytes(message.error))
     hub.triggers.refused(binding)
-    about = {"session": session.id, "binding": binding.id, "trigger_type": binding.trigger_type}
+    about = {
+        "session": session.id, "binding": binding.id, "trigger_type": binding.trigger_type,
+        "function": binding.function_id,
+    }  # fmt: skip
     text = f"{session.label} refused the binding {binding.id} of {binding.function_id}: {body.decode()}"
-    effects: Effects = [Tell(logging.WARNING, text, about)]
+    effects: Effects = [Tell(logging.WARNING, text, about, at_will=True)]
     if binding.answer is not None:  # nobody but the provider knows its id yet: there is nothing to park it for
         answer, binding.answer = binding.answer, None
         effects += hub.triggers.withdraw(binding)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import trio
 
 from ..core.channels import Refused
 from ..core.session import Session
-from ..errors import FrameError, MessageError
+from ..errors import MessageError
 from ..transport.beneath import end_writing
-from ..transport.frames import CloseFrame, RunScanner
 from ..transport.http1 import BadRequest, Head, answer, read_head
 from ..transport.socket import Socket, drop
-from ..transport.websocket import Lost, WebSocket
-from ..wire import PREFIX, Close, Direction, read_attach_target, to_json
+from ..wire import PREFIX, Direction, read_attach_target, to_json
 from .door import Door
 from .engine import Shell
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
+from .telemetry import serve_telemetry
 
 
 async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
@@ -35,9 +32,9 @@ async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
         secure = trio.SSLStream(stream, door.ssl_context, server_side=True, https_compatible=True)
     try:
         await serve_stream(shell, secure, stream.peer, door)
-    except Exception:
-        shell.tell(logging.ERROR, f"a connection from {stream.peer} ended by an error of ours")
-        logging.getLogger("iii_trio.engine").debug("the error", exc_info=True)
+    except Exception as error:
+        text = f"a connection from {stream.peer} ended by an error of ours"
+        shell.tell_error(text, error, peer=stream.peer or "")
     finally:
         stream.close()
 
@@ -51,7 +48,7 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
         head: Head | None = None
         token = None
         limits = shell.config.limits
-        with trio.move_on_after(door.handshake_seconds(limits)) as patience, _stopped(shell, patience.cancel):
+        with trio.move_on_after(door.handshake_seconds(limits)) as patience, shell.stopped_by_close(patience.cancel):
             try:
                 if shell.connections > limits.connections:
                     raise BadRequest(503, f"the engine has as many connections as it may ({limits.connections})")
@@ -62,16 +59,15 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
                 token = door.check(head)
                 _check_room(shell, head, door)
             except BadRequest as problem:
-                if problem.status in (401, 503):
-                    shell.tell(
-                        logging.INFO,
-                        f"a connection was refused: {problem}",
-                        peer=peer or "",
-                        status=str(problem.status),
-                    )
+                level = logging.INFO if problem.status in (401, 503) else logging.DEBUG
+                text = f"a connection was refused: {problem}"
+                shell.tell(level, text, peer=peer or "", status=str(problem.status))
                 await _answer(stream, problem.status, problem.text, problem.headers)
                 return
-        if head is not None:
+        if patience.cancelled_caught:
+            why = "the engine was closed" if shell.closed else "it took too long"
+            shell.tell(logging.DEBUG, f"a connection was dropped before its upgrade: {why}", peer=peer or "")
+        elif head is not None:
             await _serve_upgrade(shell, stream, head, peer, door, token)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the peer went away while we were at its head
@@ -114,9 +110,7 @@ async def _serve_upgrade(
         await serve_session(shell, stream, head, peer, door, token)
         return
     if head.path == "/otel":
-        websocket = WebSocket(stream, _Telemetry(door.message_bytes(shell.config.limits)), buffer=shell.buffer)
-        with _stopped(shell, lambda: websocket.close(Close.RESTARTING, "the engine was closed")):
-            await websocket.serve(head)
+        await serve_telemetry(shell, stream, head, peer, door)
         return
     try:
         ref = read_attach_target(head.path, head.query)
@@ -133,22 +127,14 @@ async def _serve_upgrade(
     flow = shell.attach(ref, holder, head.headers.get("iii-invocation"))
     if isinstance(flow, Refused):
         kind = "application/json" if flow.status == 410 else "text/plain"
+        text = f"the {ref.direction} end of channel {ref.channel_id} was refused: {flow.body.decode()}"
+        about = {"session": holder.id} if holder is not None else {"peer": peer or ""}
+        shell.tell(logging.DEBUG, text, channel=ref.channel_id, status=str(flow.status), **about)
         await _write(stream, answer(flow.status, flow.body, kind=kind))
     elif ref.direction is Direction.WRITE:
         await serve_writer(shell, stream, head, flow, holder, door)
     else:
         await serve_reader(shell, stream, head, flow, holder, door)
-
-
-@contextmanager
-def _stopped(shell: Shell, stop: Callable[[], object]) -> Iterator[None]:
-    """Have this stopped if the engine closes meanwhile."""
-    key = object()
-    shell.at_close[key] = stop
-    try:
-        yield
-    finally:
-        del shell.at_close[key]
 
 
 async def _answer(stream: trio.abc.Stream, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -162,27 +148,3 @@ async def _write(stream: trio.abc.Stream, response: bytes) -> None:
         if await end_writing(stream):
             while await stream.receive_some():
                 pass
-
-
-class _Telemetry:
-    """`/otel`: read and thrown away, pings answered. SDKs would try again for ever if it were refused."""
-
-    def __init__(self, max_message: int) -> None:
-        self._scanner = RunScanner(max_message)
-
-    def opened(self, websocket: WebSocket) -> None:
-        pass
-
-    @property
-    def tail(self) -> bytes:
-        return self._scanner.tail
-
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
-        _, controls = self._scanner.scan(data)
-        return controls, self._scanner.error or self._scanner.closed
-
-    async def settle(self) -> None:
-        pass
-
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
-        pass

@@ -6,7 +6,8 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Final, Protocol, assert_never
 
@@ -16,18 +17,19 @@ from ..config import EngineConfig
 from ..core.channel import Channel
 from ..core.channel import Cue as ChannelCue
 from ..core.channels import Refused
-from ..core.effects import Deliver, Effects, EndChannel, HangUp, SealPipe, Send, Tell
+from ..core.effects import Deliver, Effects, EndChannel, Export, HangUp, SealPipe, Send, Tell
 from ..core.hub import Hub
 from ..core.session import Session
 from ..transport.link import End
 from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
 from ..wire import Close, Direction, Outcome, Ref
+from ..wire.otlp import Telemetry, telemetry_kind
 from .door import CameIn, Door
 from .flow import Flow
 from .heartbeat import Heartbeat
 from .look import as_row, count_all, look_at_channel
-from .report import LOGGER, Reporter
+from .report import Reporter
 from .spans import ChannelSpan, span_of
 
 _WITHDRAWN: Final = "its token was withdrawn"
@@ -79,6 +81,7 @@ class Shell:
         """Connections that are let in as sessions, and whose handshake is under way."""
         self.closed = False
         self.on_channel_span: Callable[[ChannelSpan], object] | None = None
+        self.on_telemetry: Callable[[Telemetry, bytes], object] | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
         """What else is to be stopped when the engine closes."""
         self._reporter = Reporter(config.name)
@@ -106,6 +109,12 @@ class Shell:
             self._perform(self.hub.received(session, message, now))
         self._flush()
         self._mind_the_time()
+
+    def heard_telemetry(self, message: bytes | bytearray, about: dict[str, str]) -> None:
+        """A connection that is no session brought a message. What is no telemetry means nothing."""
+        kind = telemetry_kind(message)
+        if kind is not None:
+            self.act(self.hub.telemetry(kind, message, about, trio.current_time()))
 
     def disconnected(self, session: Session, reason: str, *, may_come_back: bool = False) -> None:
         """A session's link is over: all of clause C4.5 before anything else happens (but for the grace of C4.6)."""
@@ -185,7 +194,11 @@ class Shell:
                 case EndChannel():
                     self._end_channel(effect)
                 case Tell():
-                    self._reporter.tell(trio.current_time(), effect.level, effect.text, effect.about)
+                    now = trio.current_time()
+                    self._reporter.tell(now, effect.level, effect.text, effect.about, at_will=effect.at_will)
+                case Export():
+                    if self.on_telemetry is not None:
+                        self._hand_out("on_telemetry", self.on_telemetry, effect.kind, bytes(effect.message[4:]))
                 case _:
                     assert_never(effect)
 
@@ -197,14 +210,19 @@ class Shell:
         level = logging.DEBUG if effect.outcome is Outcome.COMPLETED else logging.INFO
         text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
         now = trio.current_time()
-        self._reporter.tell(now, level, text, {"channel": effect.channel, "outcome": str(effect.outcome)})
+        about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
+        self._reporter.tell(now, level, text, about)
         if self.on_channel_span is not None:
             pipe = flow.pipe if flow is not None else None
             span = span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000))
-            try:
-                self.on_channel_span(span)
-            except Exception:  # a tracer's bug must not end the engine, nor tear its step
-                LOGGER.exception("the tracer failed at the span of channel %s", effect.channel)
+            self._hand_out("the tracer", self.on_channel_span, span, channel=effect.channel)
+
+    def _hand_out(self, name: str, listener: Callable[..., object], *what: object, **about: str) -> None:
+        """Give something to whoever embeds the engine, whose bug must not end the engine, nor tear its step."""
+        try:
+            listener(*what)
+        except Exception as error:
+            self.tell_error(f"{name} failed at what the engine gave it", error, **about)
 
     def _cut_off(self, session_id: str) -> None:
         """A session that takes nothing, while even its results and control messages pile up."""
@@ -255,6 +273,16 @@ class Shell:
             for stop in list(self.at_close.values()):
                 stop()
 
+    @contextmanager
+    def stopped_by_close(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Have this stopped if the engine closes meanwhile."""
+        key = object()
+        self.at_close[key] = stop
+        try:
+            yield
+        finally:
+            del self.at_close[key]
+
     # --- time
 
     async def keep_time(self) -> None:
@@ -272,6 +300,10 @@ class Shell:
     def tell(self, level: int, text: str, **about: str) -> None:
         """A line in the engine's log."""
         self._reporter.tell(trio.current_time(), level, text, about)
+
+    def tell_error(self, text: str, error: BaseException, **about: str) -> None:
+        """A line in the engine's log about an error of ours, with its traceback."""
+        self._reporter.tell(trio.current_time(), logging.ERROR, text, about, error=error)
 
     def channel(self, flow: Flow) -> Channel | None:
         """What the ledger has of a flow's channel, while it is open."""

@@ -1,4 +1,9 @@
-"""The engine's log: one line an event, with the ids it is about, and never more lines than a reader can bear."""
+"""The engine's log: one line an event, with the ids it is about, and never more lines than a reader can bear.
+
+Two sorts of lines have allowances of their own: those that a worker can cause as often as it likes (its own words, what of
+it was refused or could not be read), and all others. Either sort is bounded for each worker (or, before it is one, each
+address) and altogether. So a worker's flood hides neither another's lines nor the engine's own, such as why it is gone.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,36 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+import attrs
+
+from ..core.session import visible
+
 LOGGER: Final = logging.getLogger("iii_trio.engine")
-_BURST: Final = 200  # lines at once
-_PER_SECOND: Final = 20  # lines, in the long run
+_REMEMBERED: Final = 1024
+_WHOSE: Final = ("session", "owner", "peer")
+"""What tells on whose account a line is written, the first one first."""
+_LONGEST: Final = 8192  # characters of a text or an id
+
+
+@attrs.define
+class _Allowance:
+    """So many lines at once, and so many a second in the long run; what is left out is counted."""
+
+    burst: int
+    per_second: int
+    left: float = attrs.field(default=attrs.Factory(lambda self: float(self.burst), takes_self=True))
+    last: float = 0.0
+    left_out: int = 0
+
+    def take(self, now: float) -> bool:
+        """Whether there is room for one line more."""
+        self.left = min(self.burst, self.left + (now - self.last) * self.per_second)
+        self.last = now
+        if self.left < 1:
+            self.left_out += 1
+            return False
+        self.left -= 1
+        return True
 
 
 class Reporter:
@@ -16,21 +48,54 @@ class Reporter:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._allowance = float(_BURST)
-        self._last = 0.0
-        self._left_out = 0
+        self._altogether = {False: _Allowance(200, 20), True: _Allowance(100, 20)}
+        self._each: dict[tuple[str, bool], _Allowance] = {}
+        """Of each worker or address, whoever was written of last being the last one."""
 
-    def tell(self, now: float, level: int, text: str, about: Mapping[str, str]) -> None:
-        """Log a line. `about` becomes attributes of the record (`iii_session`, `iii_function`, `iii_channel`, …)."""
+    def tell(
+        self,
+        now: float,
+        level: int,
+        text: str,
+        about: Mapping[str, str],
+        *,
+        at_will: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """Log a line. `about` becomes attributes of the record (`iii_session`, `iii_function`, `iii_channel`, …).
+
+        `at_will`: the worker can cause such a line as often as it likes. `error`: its traceback is logged, too.
+        """
         if not LOGGER.isEnabledFor(level):
             return
-        self._allowance = min(_BURST, self._allowance + (now - self._last) * _PER_SECOND)
-        self._last = now
-        if self._allowance < 1:
-            self._left_out += 1
-            return
-        self._allowance -= 1
-        if self._left_out:
-            left_out, self._left_out = self._left_out, 0
-            LOGGER.warning("%d lines were left out: more than %d a second", left_out, _PER_SECOND)
-        LOGGER.log(level, "%s", text, extra={"iii_engine": self._name, **{f"iii_{key}": v for key, v in about.items()}})
+        kind = "caused by workers " if at_will else ""
+        bounds = {kind: self._altogether[at_will]}
+        whose = next((key for key in _WHOSE if about.get(key)), None)
+        if whose is not None:
+            bounds = {f"about {whose} {about[whose]} {kind}": self._of(about[whose], at_will), **bounds}
+        for bound in bounds.values():
+            if not bound.take(now):
+                return
+        for which, bound in bounds.items():
+            if bound.left_out:
+                left_out, bound.left_out = bound.left_out, 0
+                why = f"{left_out} lines {which}were left out: more than {bound.per_second} a second"
+                self._write(logging.WARNING, why, {whose: about[whose]} if whose is not None else {}, None)
+        self._write(level, text, about, error)
+
+    def _of(self, whose: str, at_will: bool) -> _Allowance:
+        bound = self._each.pop((whose, at_will), None) or _Allowance(50, 5)
+        self._each[whose, at_will] = bound
+        if len(self._each) > _REMEMBERED:
+            del self._each[next(iter(self._each))]
+        return bound
+
+    def _write(self, level: int, text: str, about: Mapping[str, str], error: BaseException | None) -> None:
+        extra = {f"iii_{key}": _bearable(value) for key, value in about.items()}
+        LOGGER.log(level, "%s", _bearable(text), exc_info=error, extra={"iii_engine": self._name, **extra})
+
+
+def _bearable(text: str) -> str:
+    """A text as a reader of a log can bear it, whoever wrote what is in it."""
+    short = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return visible(short.replace("\n", " "))

@@ -49,3 +49,47 @@ def test_lines_that_nobody_wants_take_no_room(caplog: pytest.LogCaptureFixture) 
         reporter.tell(1000.0, logging.DEBUG, "detail", {})
     reporter.tell(1000.0, logging.INFO, "line", {})
     assert lines(caplog) == ["line"]
+
+
+def test_a_workers_flood_hides_neither_another_workers_lines_nor_why_it_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "iii_trio.engine")
+    reporter = Reporter("here")
+    for n in range(10_000):
+        reporter.tell(1000.0 + n / 1000, logging.INFO, "noise", {"session": "s1"}, at_will=True)
+    reporter.tell(1010.0, logging.INFO, "another's", {"session": "s2"}, at_will=True)
+    reporter.tell(1010.0, logging.INFO, "it is gone", {"session": "s1"})
+    said = lines(caplog)
+    assert said.count("noise") <= 50 + 5 * 10
+    assert said[-2:] == ["another's", "it is gone"]
+    assert any("lines about session s1 caused by workers were left out: more than 5 a second" in line for line in said)
+
+
+def test_what_one_worker_or_address_has_on_its_account_does_not_hide_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "iii_trio.engine")
+    reporter = Reporter("here")
+    for about in ({"owner": "s1", "channel": "c"}, {"peer": "10.0.0.1", "status": "401"}):
+        for _ in range(1000):
+            reporter.tell(1000.0, logging.INFO, f"of {about}", about)
+    reporter.tell(1000.0, logging.INFO, "line", {"session": "s2"})
+    assert len(lines(caplog)) == 50 + 50 + 1 and lines(caplog)[-1] == "line"
+
+
+def test_a_line_is_short_and_in_one_line_whoever_wrote_what_is_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "iii_trio.engine")
+    Reporter("here").tell(1000.0, logging.INFO, "a\nb\x1b[2J\u202e" + "x" * 100_000, {"function": "f\n" * 100_000})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a b[2Jxxx") and len(record.getMessage()) < 10_000
+    assert len(record.iii_function) < 10_000  # type: ignore[attr-defined]
+    assert not {"\n", "\x1b"} & {*record.getMessage(), *record.iii_function}  # type: ignore[attr-defined]
+
+
+def test_what_is_remembered_of_workers_that_are_gone_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "iii_trio.engine")
+    reporter = Reporter("here")
+    for n in range(5_000):
+        reporter.tell(1000.0 + n, logging.INFO, "line", {"session": f"s{n}"})
+    assert len(lines(caplog)) == 5_000 and len(reporter._each) <= 1024

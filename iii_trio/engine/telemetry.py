@@ -1,0 +1,60 @@
+"""`/otel`: a connection that only brings telemetry. SDKs would try again for ever if it were refused."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from ..errors import FrameError
+from ..transport.frames import BINARY, CloseFrame, MessageScanner
+from ..transport.http1 import Head
+from ..transport.websocket import Lost, WebSocket
+from ..wire import Close
+from .door import Door
+from .engine import Shell
+
+
+async def serve_telemetry(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door) -> None:
+    """Take telemetry, and answer pings, until the connection is over or the engine closes. If cancelled: it is dropped."""
+    occupant = _Telemetry(shell, peer, door.message_bytes(shell.config.limits))
+    websocket = WebSocket(
+        stream,
+        occupant,
+        buffer=shell.buffer,
+        handshake_seconds=door.handshake_seconds(shell.config.limits),
+        goodbye_seconds=shell.config.patience.goodbye_seconds,
+    )
+    with shell.stopped_by_close(lambda: websocket.close(Close.RESTARTING, "the engine was closed")):
+        await websocket.serve(head)
+
+
+class _Telemetry:
+    """The occupant of such a connection. Text, and binary messages that are no telemetry, mean nothing here."""
+
+    def __init__(self, shell: Shell, peer: str | None, message_bytes: int) -> None:
+        self._shell = shell
+        self._about = {"peer": peer or ""}
+        self._scanner = MessageScanner(message_bytes, masked=True, check_text=False)
+
+    def opened(self, websocket: WebSocket) -> None:
+        """Nobody is told that it is there."""
+
+    @property
+    def tail(self) -> bytes:
+        return self._scanner.tail
+
+    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+        messages, controls = self._scanner.scan(data)
+        for opcode, payload in messages:
+            if opcode == BINARY:
+                self._shell.heard_telemetry(payload, self._about)
+        return controls, self._scanner.error or self._scanner.closed
+
+    async def settle(self) -> None:
+        """What it brings is read at once."""
+
+    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+        if isinstance(how, FrameError):
+            text = f"a telemetry connection was ended: it broke the protocol: {how.reason}"
+            self._shell.tell(logging.WARNING, text, **self._about)
