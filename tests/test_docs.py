@@ -41,8 +41,8 @@ def test_the_public_names_are_these() -> None:
         "AttachRefused", "Binding", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
         "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended", "Engine",
         "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits", "MisuseError", "Outcome",
-        "Patience", "PeerError", "Ref", "Rejected", "TriggerType", "Worker", "current_call", "duplex", "find_refs", "open_engine",
-        "open_worker", "serve_engine",
+        "Patience", "PeerError", "Ref", "Rejected", "TriggerType", "Worker", "current_call", "duplex", "find_refs",
+        "open_engine", "open_worker", "serve_engine",
     }  # fmt: skip
 
 
