@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience
+    from .config_queue import QueueConfig, QueueSettings
     from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
     from .errors import (
         AttachRefused,
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
         ChannelReader,
         ChannelWriter,
         Ended,
+        Receipt,
         TriggerType,
         Worker,
         current_call,
         duplex,
+        enqueue,
     )
 
 __all__ = [
@@ -67,12 +70,16 @@ __all__ = [
     "Outcome",
     "Patience",
     "PeerError",
+    "QueueConfig",
+    "QueueSettings",
+    "Receipt",
     "Ref",
     "Rejected",
     "TriggerType",
     "Worker",
     "current_call",
     "duplex",
+    "enqueue",
     "find_refs",
     "open_engine",
     "open_worker",
@@ -81,6 +88,7 @@ __all__ = [
 
 _LOADED_FROM = {
     "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "ListenerLimits", "Patience"),
+    "config_queue": ("QueueConfig", "QueueSettings"),
     "embed": ("Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"),
     "errors": (
         "AttachRefused", "CallError", "ChannelBroken", "ConfigError", "ConnectionFailed", "IIIError", "MisuseError",
@@ -88,8 +96,8 @@ _LOADED_FROM = {
     ),
     "wire": ("Outcome", "Ref", "find_refs"),
     "worker": (
-        "Binding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "TriggerType", "Worker",
-        "current_call", "duplex",
+        "Binding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "Receipt",
+        "TriggerType", "Worker", "current_call", "duplex", "enqueue",
     ),
 }  # fmt: skip
 _HOMES = {name: home for home, names in _LOADED_FROM.items() for name in names}

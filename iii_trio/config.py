@@ -8,6 +8,7 @@ from typing import Any, Literal
 import attrs
 from attrs import validators
 
+from .config_queue import QueueConfig
 from .errors import ConfigError
 
 _positive: Any = validators.gt(0)
@@ -164,6 +165,8 @@ class EngineConfig:
     channels: ChannelDefaults = attrs.field(factory=ChannelDefaults)
     patience: Patience = attrs.field(factory=Patience)
     name: str = "iii-trio"
+    queue: QueueConfig | None = attrs.field(factory=QueueConfig)
+    """The queue module, in memory unless a directory is named; None: none, or one of your own."""
 
     @classmethod
     def make(cls, **settings: Any) -> EngineConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,9 +21,12 @@ from .engine.in_process import InProcess
 from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
 from .engine.spans import ChannelSpan
 from .errors import MisuseError
+from .modules import Modules
 from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
 from .transport.link import Address
+from .triggers.queue import Queue, Store
+from .triggers.queue.journal import RunBlocking
 from .wire.otlp import Telemetry
 from .worker import Worker
 from .worker import open_worker as _open_worker
@@ -41,6 +45,9 @@ async def open_engine(
     new_id: Callable[[], str] = _new_id,
     on_channel_span: Callable[[ChannelSpan], object] | None = None,
     on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
+    queue_store: Store | None = None,
+    run_blocking: RunBlocking = trio.to_thread.run_sync,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine for the length of the block: in this process only, until told to `listen`.
 
@@ -51,11 +58,17 @@ async def open_engine(
     must not wait, with a span for each channel that has ended (clause C7.3): for a tracer; `to_otlp()` gives OTLP's form.
     `on_telemetry` is called likewise with what workers send of their own: its kind (`resourceSpans`, `resourceMetrics`,
     `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
-    If cancelled: as leaving the block.
+
+    The queue of `config.queue` runs beside it, in `queue_store` if that is given (it stays the caller's to close).
+    `run_blocking` runs what blocks (default: a thread), and `rng` draws jitter: for simulations. Raises StorageError for
+    jobs that cannot be kept where they are to be. If cancelled: as leaving the block.
     """
     shell = Shell(config or EngineConfig(), new_id)
     shell.on_channel_span = on_channel_span
     shell.on_telemetry = on_telemetry
+    modules = Modules(
+        shell, new_id=new_id, queue_store=queue_store, run_blocking=run_blocking, rng=rng or random.Random()
+    )
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
         try:
@@ -64,7 +77,9 @@ async def open_engine(
                 try:
                     tasks.start_soon(shell.keep_time)
                     tasks.start_soon(shell.heartbeat.keep)
-                    yield Engine(shell, connections)
+                    await tasks.start(modules.keep)
+                    yield Engine(shell, connections, modules)
+                    await modules.stop()
                 finally:
                     tasks.cancel_scope.cancel()
         finally:
@@ -90,14 +105,20 @@ async def serve_engine(
 class Engine:
     """A running engine. Made by `open_engine`."""
 
-    def __init__(self, shell: Shell, nursery: trio.Nursery) -> None:
+    def __init__(self, shell: Shell, nursery: trio.Nursery, modules: Modules) -> None:
         self._shell = shell
+        self._modules = modules
         self._entrances = Entrances(shell, nursery)
 
     @property
     def config(self) -> EngineConfig:
         """What it was told."""
         return self._shell.config
+
+    @property
+    def queue(self) -> Queue | None:
+        """The queue that runs beside it, if one does."""
+        return self._modules.queue
 
     @property
     def address(self) -> Address:
@@ -131,6 +152,7 @@ class Engine:
         """
         addresses = await self._entrances.change(config.listeners)
         self._shell.reconfigure(config)
+        self._modules.reconfigure(config)
         return addresses
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
@@ -153,7 +175,7 @@ class Engine:
         return self._shell.hub.channels.ended()
 
     def statistics(self) -> EngineStatistics:
-        """How much the engine holds at this moment."""
+        """How much the engine holds at this moment for others than its own modules."""
         return count(self._shell)
 
     async def drain(self, grace_seconds: float) -> bool:
@@ -168,6 +190,7 @@ class Engine:
         with trio.move_on_after(grace_seconds):
             await shell.wait_idle()
         done = shell.idle
+        await self._modules.stop()  # jobs that still run are given back, not lost with their workers
         shell.close(
             "the engine was shut down" if done else f"the engine was shut down, after a grace of {grace_seconds:g} s"
         )

@@ -20,6 +20,7 @@ The ends of a channel also raise Trio's own words: `trio.EndOfChannel` after a c
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 import trio
 
@@ -93,8 +94,9 @@ class CallError(IIIError):
     """A call gave no value.
 
     `code` and `message` are what travels; `function_id` and `invocation_id` name the call where known; `stacktrace`
-    is the callee's, if it sent one. Raise it in a handler to answer with a code of your own; any other exception
-    is answered as `invocation_failed`.
+    is the callee's, if it sent one. `origin` is whose word it is: the handler's (or an engine's that does not say), the
+    engine's, or our own side's, where the link was lost. Raise it in a handler to answer with a code of your own; any
+    other exception is answered as `invocation_failed`.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class CallError(IIIError):
         stacktrace: str | None = None,
         function_id: str | None = None,
         invocation_id: str | None = None,
+        origin: Literal["handler", "engine", "link"] = "handler",
     ) -> None:
         super().__init__(code, message)
         self.code = code
@@ -112,6 +115,7 @@ class CallError(IIIError):
         self.stacktrace = stacktrace
         self.function_id = function_id
         self.invocation_id = invocation_id
+        self.origin = origin
 
     def __str__(self) -> str:
         where = f" (calling {self.function_id})" if self.function_id else ""

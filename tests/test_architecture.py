@@ -8,20 +8,23 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "config", "lifecycle", "structure", "nursery"}
+LEAVES = {"errors", "config", "config_queue", "lifecycle", "structure", "nursery"}
 MAY_IMPORT = {
     "errors": set(),
     "lifecycle": {"errors"},
-    "config": {"errors"},
+    "config": {"errors", "config_queue"},
+    "config_queue": set(),
     "structure": {"errors"},
     "nursery": set(),
-    "config_file": {"config", "errors", "structure"},
+    "config_file": {"config", "config_queue", "errors", "structure"},
     "wire": LEAVES,
     "core": {"wire", *LEAVES},
     "transport": {"wire", *LEAVES},
     "engine": {"core", "transport", "wire", *LEAVES},
     "worker": {"core", "transport", "wire", *LEAVES},
-    "embed": {"engine", "worker", "core", "transport", "wire", *LEAVES},
+    "triggers": {"worker", "transport", "wire", *LEAVES},
+    "modules": {"triggers", "engine", *LEAVES},
+    "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "testing"}
 PURE = ("wire/", "core/", "lifecycle.py", "structure.py", "config.py", "transport/frames/", "transport/recut.py")

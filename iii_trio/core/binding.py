@@ -139,6 +139,6 @@ class Binding:
             trigger_namespace=None if self.provider.namespace == DEFAULT_NAMESPACE else self.provider.namespace,
         )
 
-    def withdrawal(self) -> UnregisterTrigger:
+    def withdrawal(self, *, owner_gone: bool = False) -> UnregisterTrigger:
         """What its provider is told when it is over."""
-        return UnregisterTrigger(self.id, self.trigger_type)
+        return UnregisterTrigger(self.id, self.trigger_type, owner_gone)

@@ -173,7 +173,7 @@ def fail(call: Call, code: str, message: str) -> Effects:
     """Tell a call's caller, if it waits, that there will be no value."""
     if call.caller is None:
         return []
-    return [_error_to(call, to_json(WireError(code, message)))]
+    return [_error_to(call, to_json(WireError(code, message)), by_engine=FEATURE in call.caller.features)]
 
 
 def bad_input(function_id: str, problem: str) -> CallError:
@@ -307,6 +307,8 @@ def _enqueue(hub: Hub, session: Session, call: InvokeFunction, action: Action, i
     }
     if call.namespace is not None and call.namespace != DEFAULT_NAMESPACE:
         job["namespace"] = call.namespace
+    if call.metadata and FEATURE in provider.owner.features:
+        job["metadata"] = call.metadata
     return _deliver(
         hub, session, provider.owner, call, invocation_id, to_json(job), receipt, function_id="engine::queue::enqueue"
     )
@@ -332,7 +334,12 @@ def _refuse(session: Session, call: InvokeFunction, invocation_id: str | None, e
     body = Raw(to_json(WireError(error.code, error.message, error.stacktrace)))
     text = encode(
         InvocationResult(
-            invocation_id, call.function_id, error=body, traceparent=call.traceparent, baggage=call.baggage
+            invocation_id,
+            call.function_id,
+            error=body,
+            traceparent=call.traceparent,
+            baggage=call.baggage,
+            by_engine=FEATURE in session.features,
         )
     )
     return [Send(session.id, text)]
@@ -350,13 +357,20 @@ def _result_to(call: Call, result: Raw) -> Send:
     return Send(call.caller.id, text)
 
 
-def _error_to(call: Call, body: bytes) -> Send:
+def _error_to(call: Call, body: bytes, *, by_engine: bool = False) -> Send:
     assert call.caller is not None
     if call.receipt is not None:
         error = _error_body.decode(body)
         body = to_json(WireError(ErrorCode.ENQUEUE_ERROR, f"{error.code}: {error.message}"))
     text = encode(
-        InvocationResult(call.id, call.function_id, error=Raw(body), traceparent=call.traceparent, baggage=call.baggage)
+        InvocationResult(
+            call.id,
+            call.function_id,
+            error=Raw(body),
+            traceparent=call.traceparent,
+            baggage=call.baggage,
+            by_engine=by_engine,
+        )
     )
     return Send(call.caller.id, text)
 

@@ -86,7 +86,14 @@ class Hub:
     # --- inputs
 
     def connected(
-        self, now: float, now_ms: int, *, peer: str | None, in_process: bool, most_channels: int | None = None
+        self,
+        now: float,
+        now_ms: int,
+        *,
+        peer: str | None,
+        in_process: bool,
+        most_channels: int | None = None,
+        internal: bool = False,
     ) -> tuple[Session, Effects]:
         """A worker's link is up. `most_channels`: as many it may own; None: as many as the limits say."""
         session = Session(
@@ -98,6 +105,7 @@ class Hub:
             peer=peer,
             in_process=in_process,
             most_channels=most_channels,
+            internal=internal,
         )
         self.sessions[session.id] = session
         heapq.heappush(self._graces, (now + self.config.patience.registration_grace_seconds, session.id))

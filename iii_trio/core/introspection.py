@@ -290,7 +290,7 @@ def describe_worker(hub: Hub, asked: Asked) -> object:
     row = engine_row(hub) if session is None else worker_row(session)
     if session is not None and session.info.pid is not None:
         row["pid"] = session.info.pid
-    row["internal"] = session is None
+    row["internal"] = session is None or session.internal
     metrics = latest_metrics(session, asked.now) if session is not None else None
     if metrics is not None:
         row["latest_metrics"] = metrics

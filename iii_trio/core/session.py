@@ -61,6 +61,8 @@ class Session:
     connected_at_ms: int
     peer: str | None
     in_process: bool
+    internal: bool = False
+    """Whether it is a module of the engine's own."""
     life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(SESSION, Phase.UNNAMED))
     namespace: str = DEFAULT_NAMESPACE
     info: WorkerInfo = attrs.field(factory=WorkerInfo)

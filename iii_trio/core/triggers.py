@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..wire import (
+    FEATURE,
     encode,
 )
 from .binding import Binding, Cue, Provider
@@ -113,9 +114,9 @@ class Triggers:
             self.durable_bytes += binding.size
         return effects + self._place(binding)
 
-    def withdraw(self, binding: Binding) -> Effects:
+    def withdraw(self, binding: Binding, *, owner_gone: bool = False) -> Effects:
         """A binding is over; its provider is told."""
-        return _tell_withdrawn(binding) + self._forget(binding)
+        return _tell_withdrawn(binding, owner_gone=owner_gone) + self._forget(binding)
 
     def refused(self, binding: Binding) -> None:
         """Its provider does not take it."""
@@ -126,7 +127,7 @@ class Triggers:
         """The bindings' part of clause C4.5."""
         effects: Effects = []
         for binding_id in sorted(session.bindings):
-            effects += self.withdraw(self._bindings[binding_id])
+            effects += self.withdraw(self._bindings[binding_id], owner_gone=True)
         return effects
 
     def types_released(self, session: Session) -> Effects:
@@ -210,8 +211,9 @@ def settle(binding: Binding) -> Effects:
     return answer.settle({"id": binding.id}) if answer is not None else []
 
 
-def _tell_withdrawn(binding: Binding) -> Effects:
+def _tell_withdrawn(binding: Binding, *, owner_gone: bool = False) -> Effects:
     provider = binding.provider
     if provider is None or provider.session is None or provider.session.life.over:
         return []
-    return [Send(provider.session.id, encode(binding.withdrawal()))]
+    withdrawal = binding.withdrawal(owner_gone=owner_gone and FEATURE in provider.session.features)
+    return [Send(provider.session.id, encode(withdrawal))]

@@ -92,11 +92,23 @@ class Shell:
 
     # --- sessions
 
-    def connected(self, line: Line, *, peer: str | None, in_process: bool, most_channels: int | None = None) -> Session:
+    def connected(
+        self,
+        line: Line,
+        *,
+        peer: str | None,
+        in_process: bool,
+        most_channels: int | None = None,
+        internal: bool = False,
+    ) -> Session:
         """A worker's link is up."""
-        now_ms = int(self._wall_clock() * 1000)
         session, effects = self.hub.connected(
-            trio.current_time(), now_ms, peer=peer, in_process=in_process, most_channels=most_channels
+            trio.current_time(),
+            int(self._wall_clock() * 1000),
+            peer=peer,
+            in_process=in_process,
+            most_channels=most_channels,
+            internal=internal,
         )
         self.lines[session.id] = line
         self.act(effects)

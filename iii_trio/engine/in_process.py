@@ -22,8 +22,9 @@ from .local_ends import LocalReader, LocalWriter
 class InProcess:
     """An `Address`: this engine, from within its process."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, *, internal: bool = False) -> None:
         self._shell = shell
+        self._internal = internal
 
     def __str__(self) -> str:
         return f"the engine '{self._shell.config.name}' in this process"
@@ -43,7 +44,7 @@ class InProcess:
                 shell.disconnected(session, reason)
 
         link = MemoryLink(hear, hung_up)
-        session = shell.connected(link, peer=None, in_process=True)
+        session = shell.connected(link, peer=None, in_process=True, internal=self._internal)
         try:
             task_status.started(link)
             await link.over.wait()

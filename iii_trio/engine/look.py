@@ -51,14 +51,16 @@ class EngineStatistics:
 
 
 def count(shell: Shell) -> EngineStatistics:
-    """What it holds at this moment."""
+    """What it holds at this moment for others than its own modules."""
     hub = shell.hub
+    guests = [session for session in hub.sessions.values() if not session.internal]
+    own = sum(len(session.bindings) for session in hub.sessions.values() if session.internal)
     return EngineStatistics(
-        sessions=len(hub.sessions),
-        functions=sum(1 for function in hub.registry if function.owner is not None),
-        trigger_types=sum(1 for provider in hub.triggers.providers() if provider.session is not None),
-        bindings=len(hub.triggers),
-        calls=sum(len(session.answering) for session in hub.sessions.values()),
+        sessions=len(guests),
+        functions=sum(len(session.functions) for session in guests),
+        trigger_types=sum(len(session.trigger_types) for session in guests),
+        bindings=len(hub.triggers) - own,
+        calls=sum(len(session.answering) for session in guests),
         channels=len(hub.channels),
         flows=len(shell.flows),
         connections=shell.connections,

@@ -70,8 +70,11 @@ class RegisterTrigger(_Message, tag="registertrigger"):
 
 
 class UnregisterTrigger(_Message, tag="unregistertrigger"):
+    """`owner_gone` is ours, and told to those who know us: nobody has withdrawn it, but who asked for it is gone."""
+
     id: str
     trigger_type: str | None = None
+    owner_gone: bool = False
 
 
 class TriggerRegistrationResult(_Message, tag="triggerregistrationresult"):
@@ -97,12 +100,15 @@ class InvokeFunction(_Message, tag="invokefunction"):
 
 
 class InvocationResult(_Message, tag="invocationresult"):
+    """`by_engine` is ours, and told to those who know us: the error is the engine's own word, not the callee's."""
+
     invocation_id: str
     function_id: str = ""
     result: Raw = ABSENT
     error: Raw = ABSENT
     traceparent: str | None = None
     baggage: str | None = None
+    by_engine: bool = False
 
 
 class Ping(_Message, tag="ping"):

@@ -7,6 +7,7 @@ from .declare import Registered
 from .ends import ChannelReader, ChannelWriter, Ended
 from .opening import open_worker
 from .providing import BoundTrigger, TriggerType
+from .queueing import Enqueue, Receipt, enqueue
 from .streams import Duplex, ReaderStream, WriterStream, duplex
 from .worker import Worker
 
@@ -19,12 +20,15 @@ __all__ = [
     "ChannelWriter",
     "Duplex",
     "Ended",
+    "Enqueue",
     "ReaderStream",
+    "Receipt",
     "Registered",
     "TriggerType",
     "Worker",
     "WriterStream",
     "current_call",
     "duplex",
+    "enqueue",
     "open_worker",
 ]

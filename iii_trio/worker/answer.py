@@ -56,8 +56,9 @@ async def answer(serving: Serving, session: Session, message: InvokeFunction) ->
 
 
 async def _run(serving: Serving, session: Session, message: InvokeFunction, declared: Declared, ends: Ends) -> None:
+    plan = declared.plan
     try:
-        payload = from_json(bytes(message.data)) if message.data else None
+        payload = from_json(bytes(message.data)) if message.data and plan.takes_raw is None else None
         metadata = from_json(bytes(message.metadata)) if message.metadata else None
     except ValueError as error:
         problem = f"Failed to deserialize input for {message.function_id}: {error}"
@@ -81,11 +82,16 @@ async def _run(serving: Serving, session: Session, message: InvokeFunction, decl
         )
     )
     try:
-        arguments = declared.plan.arguments(with_live_ends(payload, make), metadata)
-        if declared.plan.is_async:
-            value = await declared.plan.handler(**arguments)
+        if plan.takes_raw is not None:
+            arguments: dict[str, Any] = {plan.takes_raw: Raw(message.data or b"null")}
+            if plan.takes_metadata:
+                arguments["metadata"] = metadata
         else:
-            value = await serving.run_sync(declared.plan.handler, arguments)
+            arguments = plan.arguments(with_live_ends(payload, make), metadata)
+        if plan.is_async:
+            value = await plan.handler(**arguments)
+        else:
+            value = await serving.run_sync(plan.handler, arguments)
         result = encode_payload(value, "the result")
     except Exception as error:  # one handler's bug must not end the worker
         _failed(session, message, ends, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import msgspec
@@ -28,6 +28,8 @@ from ..wire import (
 from .context import CURRENT
 from .payload import encode_payload
 
+Origin: TypeAlias = Literal["handler", "engine", "link"]
+
 _NO_ERROR = (b"", b"null", b"false")
 _error_body = msgspec.json.Decoder(WireError)
 
@@ -51,18 +53,24 @@ class PendingCall:
             raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {self.unread}")
         if answer is None:
             text = f"the link to the engine was lost before the answer: {self.lost}"
-            raise self._failed(ErrorCode.INVOCATION_STOPPED, text)
+            raise self._failed(ErrorCode.INVOCATION_STOPPED, text, origin="link")
         error = error_in(answer.error)
         if error is not None:
-            raise self._failed(error.code, error.message, error.stacktrace)
+            origin: Origin = "engine" if answer.by_engine else "handler"
+            raise self._failed(error.code, error.message, error.stacktrace, origin)
         try:
             return from_json(bytes(answer.result)) if answer.result else None
         except ValueError as problem:
             raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {problem}") from None
 
-    def _failed(self, code: str, message: str, stacktrace: str | None = None) -> CallError:
+    def _failed(self, code: str, message: str, stacktrace: str | None = None, origin: Origin = "handler") -> CallError:
         return CallError(
-            code, message, stacktrace=stacktrace, function_id=self.function_id, invocation_id=self.invocation_id
+            code,
+            message,
+            stacktrace=stacktrace,
+            function_id=self.function_id,
+            invocation_id=self.invocation_id,
+            origin=origin,
         )
 
 

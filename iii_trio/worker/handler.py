@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 import cattrs
+import msgspec
 from cattrs.gen import make_dict_structure_fn
 
 from ..errors import CallError, MisuseError
@@ -83,6 +84,8 @@ class Plan:
     is_async: bool
     parameters: tuple[_Parameter, ...]
     takes_metadata: bool
+    takes_raw: str | None
+    """The parameter that takes the payload's JSON as it came, for those who only pass it on."""
     returns: Any
     forbid_extra_keys: bool
 
@@ -105,12 +108,19 @@ class Plan:
             default = attrs.NOTHING if parameter.default is parameter.empty else parameter.default
             parameters.append(_Parameter(name, annotation, default))
         takes_metadata = any(parameter.name == "metadata" for parameter in parameters)
+        raw = [parameter.name for parameter in parameters if parameter.annotation is msgspec.Raw]
+        if raw and len(parameters) - takes_metadata > 1:
+            raise MisuseError(
+                f"{handler!r} cannot handle {function_id}: '{raw[0]}' takes the payload's JSON whole, so nothing is left "
+                "for its other parameters"
+            )
         return cls(
             function_id=function_id,
             handler=handler,
             is_async=_is_async(handler),
             parameters=tuple(parameter for parameter in parameters if parameter.name != "metadata"),
             takes_metadata=takes_metadata,
+            takes_raw=raw[0] if raw else None,
             returns=hints.get("return", Any),
             forbid_extra_keys=forbid_extra_keys,
         )
@@ -118,7 +128,7 @@ class Plan:
     def request_schema(self) -> Schema | None:
         """The JSON Schema of the payloads that it takes; None if it takes any."""
         parameters = self.parameters
-        if not parameters:
+        if not parameters or self.takes_raw is not None:
             return None
         if len(parameters) == 1 and _takes_whole_object(parameters[0]):
             return schema_of(parameters[0].annotation, forbid_extra_keys=self.forbid_extra_keys)

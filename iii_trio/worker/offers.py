@@ -46,7 +46,7 @@ class Offers:
         if self._link is link:
             self._link = None
             for provided in list(self.trigger_types.values()):
-                provided.withdraw_all()
+                provided.withdraw_all("link_lost")
 
     # --- the worker's side
 
@@ -82,7 +82,7 @@ class Offers:
         """Somebody no longer wants it. Engines need not say of which type it was."""
         for provided in self.trigger_types.values():
             if message.trigger_type in (None, provided.id):
-                provided.withdraw(message.id)
+                provided.withdraw(message.id, "owner_gone" if message.owner_gone else "withdrawn")
 
     def told(self, message: TriggerRegistrationResult) -> None:
         """How a binding of ours was taken: engines speak of failures only."""

@@ -10,7 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, final
 
 import trio
 from msgspec import Raw
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from .offers import Offers
 
 LOGGER = logging.getLogger("iii_trio.worker")
+
+WhyEnded: TypeAlias = Literal["withdrawn", "owner_gone", "replaced", "link_lost"]
 
 _UNBIND_SECONDS: Final = 2.0  # that a cancelled provider has to let go of a binding
 
@@ -78,6 +80,8 @@ class BoundTrigger:
         self.withdrawn = trio.Event()
         """Set when nobody wants it any more, or the link to the engine was lost: it asks again on the next one."""
         self.finished = trio.Event()
+        self.why_ended: WhyEnded = "withdrawn"
+        """Once `withdrawn` is set: nobody wants it; or who asked for it is gone, or asked anew, or the link is lost."""
 
     def __repr__(self) -> str:
         return f"<BoundTrigger {self.id}: {self.trigger_type} calls {self.function_id}>"
@@ -91,8 +95,10 @@ class BoundTrigger:
         """Call the bound function and want no answer. If cancelled: the call was not made."""
         await self._home.trigger_void(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
 
-    def withdraw(self) -> None:
+    def withdraw(self, why: WhyEnded) -> None:
         """It is over."""
+        if not self.withdrawn.is_set():
+            self.why_ended = why
         self.withdrawn.set()
         self.binding.cancel(reason="the binding was withdrawn")
 
@@ -140,7 +146,7 @@ class TriggerType:
     def unregister(self) -> None:
         """Provide it no longer: what is bound is unbound. Twice is harmless."""
         self._offers.withdraw(self)
-        self.withdraw_all()
+        self.withdraw_all("withdrawn")
 
     # --- for the worker
 
@@ -159,7 +165,7 @@ class TriggerType:
         """Somebody wants it. A binding of the same id is replaced."""
         before = self._kept.get(message.id)
         if before is not None:
-            before.withdraw()
+            before.withdraw("replaced")
         try:
             bound = BoundTrigger(self._home, message)
         except ValueError as error:
@@ -169,16 +175,16 @@ class TriggerType:
         self._kept[message.id] = bound
         self._home.run(self._keep, session, message, bound, before)
 
-    def withdraw(self, binding_id: str) -> None:
+    def withdraw(self, binding_id: str, why: WhyEnded = "withdrawn") -> None:
         """Somebody no longer wants it."""
         bound = self._kept.get(binding_id)
         if bound is not None:
-            bound.withdraw()
+            bound.withdraw(why)
 
-    def withdraw_all(self) -> None:
-        """Nobody wants it any more."""
+    def withdraw_all(self, why: WhyEnded) -> None:
+        """Nobody can have it any more."""
         for bound in self._kept.values():
-            bound.withdraw()
+            bound.withdraw(why)
 
     async def _keep(
         self, session: Session, message: RegisterTrigger, bound: BoundTrigger, before: BoundTrigger | None

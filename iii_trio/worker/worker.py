@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, cast, final
+from typing import Any, TypeVar, cast, final, overload
 
 import trio
 
 from ..core.membership import Phase
-from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
+from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..transport.link import Address, Identity
 from ..transport.link import End as TransportEnd
 from ..wire import (
-    DEFAULT_NAMESPACE,
     FEATURE,
     Action,
     CancelInvocation,
@@ -24,18 +23,17 @@ from ..wire import (
     Ref,
     encode,
 )
-from .bindings import Binding
 from .calls import PendingCall, Session, call_text
 from .channels import Channel, open_channel, ref_of
-from .declare import Registered, declare
 from .ends import ChannelReader, ChannelWriter, Ended
 from .handler import Handler
 from .introduction import introduction
 from .membership import LOGGER, Membership
+from .offering import Offering
 from .offers import Offers
 from .outcomes import Outcomes
 from .payload import End
-from .providing import TriggerType
+from .queueing import Enqueue, Receipt
 
 H = TypeVar("H", bound=Handler)
 P = TypeVar("P")
@@ -45,7 +43,7 @@ _ENGINES_DEFAULT: Any = object()
 
 
 @final
-class Worker:
+class Worker(Offering):
     """A member of the mesh. Made by `open_worker`."""
 
     def __init__(
@@ -111,128 +109,6 @@ class Worker:
 
     # --- what it offers
 
-    def function(self, function_id: str, **described: Any) -> Callable[[H], H]:
-        """Decorator: offer this handler as `function_id`. Options as for `register_function`."""
-
-        def register(handler: H) -> H:
-            self.register_function(function_id, handler, **described)
-            return handler
-
-        return register
-
-    def register_function(
-        self,
-        function_id: str,
-        handler: Handler,
-        *,
-        description: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        request_format: Any = None,
-        response_format: Any = None,
-        forbid_extra_keys: bool = False,
-    ) -> Registered:
-        """Offer a function, from now on and on every new link.
-
-        The handler's parameters are keys of the payload, structured by their annotations (attrs classes, lists, …);
-        one parameter without a matching key takes the payload whole; `metadata` takes what travels beside it. Refs in the
-        payload are live ends by then. An async handler runs in a cancel scope of its own, any other in a thread.
-        `request_format` and `response_format`, JSON Schemas that are shown and not enforced, are made from the signature
-        where they are not given. With `forbid_extra_keys` a key that nobody asked for is an error, at any depth.
-
-        Raises MisuseError if the id is offered already, or the handler's parameters have no names.
-        """
-        declared = declare(
-            function_id,
-            handler,
-            description=description,
-            metadata=metadata,
-            request_format=request_format,
-            response_format=response_format,
-            forbid_extra_keys=forbid_extra_keys,
-        )
-        self.offers.offer(declared)
-        return Registered(self.offers, declared)
-
-    def trigger_type(self, type_id: str, **described: Any) -> Callable[[P], P]:
-        """Decorator: provide this trigger type. Options as for `register_trigger_type`."""
-
-        def register(provider: P) -> P:
-            self.register_trigger_type(type_id, provider, **described)
-            return provider
-
-        return register
-
-    def register_trigger_type(
-        self,
-        type_id: str,
-        provider: Any,
-        *,
-        description: str | None = None,
-        config: Any = None,
-        payload: Any = None,
-        trigger_request_format: Any = None,
-        call_request_format: Any = None,
-    ) -> TriggerType:
-        """Provide a trigger type, from now on and on every new link: be told of each binding to it, and fire them.
-
-        `provider` is an async function `(bound, *, task_status)` that runs for as long as the binding lives: it raises to
-        refuse it, calls `task_status.started()` to take it, and is cancelled when nobody wants it any more. Or it is an
-        object (or a class of one) with `register_trigger(bound)` and `unregister_trigger(bound)`, or a pair of such
-        functions, async or plain (not to block): each success of the first has one call of the second, under the
-        cancellation if the worker is leaving. `bound` is a `BoundTrigger`.
-
-        `config` and `payload` are annotations (attrs classes, …): configurations are structured by the one, or refused;
-        their JSON Schemas are shown where `trigger_request_format` and `call_request_format` are not given.
-
-        Raises MisuseError if the type is provided already, or `provider` is none.
-        """
-        provided = TriggerType(
-            self,
-            self.offers,
-            type_id,
-            provider,
-            description=description,
-            config=config,
-            payload=payload,
-            trigger_request_format=trigger_request_format,
-            call_request_format=call_request_format,
-        )
-        self.offers.offer(provided)
-        return provided
-
-    def register_trigger(
-        self,
-        trigger_type: str,
-        function_id: str,
-        *,
-        config: Any = None,
-        metadata: Any = None,
-        namespace: str | None = None,
-        trigger_namespace: str | None = None,
-        on_error: Callable[[CallError], object] | None = None,
-    ) -> Binding:
-        """Have a function called whenever a trigger fires, from now on and on every new link.
-
-        `metadata` reaches it beside the payload. `namespace` is where the function is (default: this worker's own),
-        `trigger_namespace` where the type is provided (default: this worker's own, then `default`). Neither need be there
-        yet. A refusal is kept as `error`, logged, and told to `on_error`.
-
-        Raises CallError `serialization_error` for a config or metadata that is no JSON.
-        """
-        binding = Binding(
-            self.offers,
-            self.new_id(),
-            trigger_type,
-            function_id,
-            config=config,
-            metadata=metadata,
-            namespace=self._where(function_id, namespace),
-            trigger_namespace=trigger_namespace,
-            on_error=on_error,
-        )
-        self.offers.offer(binding)
-        return binding
-
     async def wait_registered(self) -> dict[str, str]:
         """Wait until the engine has read all that was offered so far; what it refused: why, by the function's id.
 
@@ -250,6 +126,7 @@ class Worker:
 
     # --- what it asks
 
+    @overload
     async def trigger(
         self,
         function_id: str,
@@ -260,12 +137,38 @@ class Worker:
         traceparent: str | None = None,
         baggage: str | None = None,
         action: Action | None = None,
+    ) -> Any: ...
+
+    @overload
+    async def trigger(
+        self,
+        function_id: str,
+        payload: Any = None,
+        *,
+        namespace: str | None = None,
+        metadata: Any = None,
+        traceparent: str | None = None,
+        baggage: str | None = None,
+        action: Enqueue,
+    ) -> Receipt: ...
+
+    async def trigger(
+        self,
+        function_id: str,
+        payload: Any = None,
+        *,
+        namespace: str | None = None,
+        metadata: Any = None,
+        traceparent: str | None = None,
+        baggage: str | None = None,
+        action: Action | Enqueue | None = None,
     ) -> Any:
         """Call a function and wait for its value, as JSON values. There is no time limit but the caller's cancel scopes.
 
         Channel ends in the payload travel as their refs. `namespace` defaults to this worker's own (`default` for the
         engine's functions); the trace headers to those of the call that is being answered. With
-        `action=Action("enqueue", queue)` the value is the queue's receipt. Without a connection, waits for one.
+        `action=enqueue("mail")` the call becomes a job of that queue, and the value is its `Receipt`: it is kept then, and
+        will be done. Without a connection, waits for one.
 
         Raises CallError with the code that travelled; `invocation_stopped` if the link is lost before the answer.
         If cancelled: the handler is cancelled too, if the engine and its worker understand (clause C5.5); else its late
@@ -276,11 +179,11 @@ class Worker:
             function_id,
             call.invocation_id,
             payload,
-            namespace=self._where(function_id, namespace),
+            namespace=self.where(function_id, namespace),
             metadata=metadata,
             traceparent=traceparent,
             baggage=baggage,
-            action=action,
+            action=action.action if isinstance(action, Enqueue) else action,
         )
         session = await self._connected()
         await session.link.wait_room()
@@ -297,7 +200,8 @@ class Worker:
             raise
         finally:
             session.pending.pop(call.invocation_id, None)
-        return call.value()
+        value = call.value()
+        return Receipt.of(value, function_id) if isinstance(action, Enqueue) else value
 
     async def trigger_void(
         self,
@@ -317,7 +221,7 @@ class Worker:
             function_id,
             None,
             payload,
-            namespace=self._where(function_id, namespace),
+            namespace=self.where(function_id, namespace),
             metadata=metadata,
             traceparent=traceparent,
             baggage=baggage,
@@ -439,12 +343,6 @@ class Worker:
                 raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
             await membership.changed.park()
         return membership.session
-
-    def _where(self, function_id: str, namespace: str | None) -> str | None:
-        """The namespace in which a function is looked up."""
-        if namespace is None:
-            return DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
-        return namespace
 
     async def _hold(self, end: End) -> None:
         ref, identity = end.attach_as()

@@ -1,0 +1,80 @@
+"""Settings of the queue: frozen values, units in every name, checked where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import attrs
+from attrs import validators
+
+DEFAULT_QUEUE = "default"
+"""The queue that is always there."""
+
+_positive: Any = validators.gt(0)
+_at_least_zero: Any = validators.ge(0)
+_at_least_one: Any = validators.ge(1)
+_positive_or_none: Any = validators.optional(_positive)
+
+
+@attrs.frozen
+class QueueSettings:
+    """How the jobs of one queue, or of one subscription, are run. Attempts are calls in all, the first included."""
+
+    max_attempts: int = attrs.field(default=3, validator=_at_least_one)
+    """After so many failed calls a job is a dead letter (Q6)."""
+    concurrency: int = attrs.field(default=10, validator=_at_least_one)
+    """How many jobs run side by side."""
+    fifo: bool = False
+    """Whether jobs of one group run one after the other, in the order in which they came (Q5)."""
+    group_by: str | None = None
+    """The member of a job's data that names its group; None: they are all of one group."""
+    backoff_seconds: float = attrs.field(default=1.0, validator=_at_least_zero)
+    """From the first failure to the second call; doubled at each further failure."""
+    backoff: Literal["exponential", "fixed"] = attrs.field(
+        default="exponential", validator=validators.in_(("exponential", "fixed"))
+    )
+    max_backoff_seconds: float = attrs.field(default=3600.0, validator=_positive)
+    """The longest that it grows to."""
+    visibility_timeout_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
+    """How long one attempt may take; None: as long as its worker lives (Q4)."""
+    delay_seconds: float = attrs.field(default=0.0, validator=_at_least_zero)
+    """From a job's arrival to its first call, at the least."""
+    max_lost_deliveries: int = attrs.field(default=3, validator=_at_least_one)
+    """After so many workers have been lost with it a job is a dead letter (Q3)."""
+    missing_function_seconds: float | None = attrs.field(default=300.0, validator=_positive_or_none)
+    """How long an attempt waits for a worker that has the function; None: for ever. Subscriptions always wait (Q7)."""
+    dead_letters: int = attrs.field(default=10_000, validator=_at_least_zero)
+    """How many dead letters are kept: the oldest give way, and the log says so."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.group_by is not None and not self.fifo:
+            raise ValueError("'group_by' says how a fifo queue is grouped: set 'fifo' too, or leave it out")
+
+
+def _frozen(queues: Mapping[str, QueueSettings]) -> Mapping[str, QueueSettings]:
+    return MappingProxyType({DEFAULT_QUEUE: QueueSettings(), **queues})
+
+
+@attrs.frozen
+class QueueConfig:
+    """What the queue module can be told."""
+
+    queues: Mapping[str, QueueSettings] = attrs.field(factory=dict, converter=_frozen)
+    """The queues that jobs can be enqueued to, by name; one named `default` is always there."""
+    directory: str | None = None
+    """Where jobs are kept on disk; None: in memory only, for as long as the engine runs."""
+    synchronous: Literal["full", "normal", "off"] = attrs.field(
+        default="full", validator=validators.in_(("full", "normal", "off"))
+    )
+    """When a job counts as on disk: `full`, the disk has said so: it outlives a loss of power. `normal` and `off` outlive a
+    killed engine, and are faster."""
+    jobs: int = attrs.field(default=1_000_000, validator=_positive)
+    """How many unfinished jobs there may be in all: what comes beyond is refused."""
+    memory_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_at_least_zero)
+    """How much of the jobs' data is kept in memory beside the disk; more is read back when its turn comes."""
+
+    def __attrs_post_init__(self) -> None:
+        if any(not name.strip() for name in self.queues):
+            raise ValueError("a queue has an empty name")

@@ -1,0 +1,1 @@
+"""Trigger modules: workers on a memory link, like any other worker."""

@@ -1,0 +1,244 @@
+"""The functions of the queue, as iii's clients call them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import msgspec
+from msgspec import Raw
+
+from ...errors import CallError
+from ...wire import ErrorCode
+from ...worker import Worker, current_call
+from .baggage import for_job
+from .job import Job
+from .keeper import FUNCTIONS_CHANGED, Keeper
+from .lane import Lane
+from .ledger import depths
+from .wording import NULL, EnqueueInput, PublishInput, group_of, namespace_of, read
+
+_enqueue: Final = msgspec.json.Decoder(EnqueueInput)
+_publish: Final = msgspec.json.Decoder(PublishInput)
+_BROKER: Final = {"queue": "function_queue", "topic": "builtin"}
+_INTERNAL: Final = {"internal": True}
+
+
+@attrs.frozen
+class Which:
+    """The payload of the functions about one queue, or one topic."""
+
+    queue: str | None = None
+    topic: str | None = None
+    message_id: str | None = None
+    offset: int = 0
+    limit: int = 50
+
+    @property
+    def name(self) -> str:
+        return self.queue or self.topic or ""
+
+
+def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
+    """Offer the queue's functions, all in the namespace `default`."""
+    ledger = keeper.ledger
+
+    def check_room(jobs: int) -> None:
+        if ledger.unfinished + jobs > ledger.config.jobs:
+            problem = f"there are {ledger.unfinished} jobs that are not done, and at most {ledger.config.jobs} may be"
+            raise CallError("queue_full", problem)
+
+    # --- what brings jobs
+
+    @worker.function("engine::queue::enqueue", description="keep a job of a queue")
+    async def enqueue(payload: Raw) -> dict[str, str]:
+        wanted: EnqueueInput = read("engine::queue::enqueue", payload, _enqueue)
+        lane = ledger.queue(wanted.queue)
+        if lane is None:
+            raise CallError("queue_not_found", f"Queue '{wanted.queue}' not found")
+        namespace = namespace_of(wanted.namespace)
+        data, metadata = bytes(wanted.data), bytes(wanted.metadata)
+        group = group_of(lane, data)
+        check_room(1)
+        job = ledger.admit(
+            lane,
+            wanted.messageReceiptId or new_id(),
+            (namespace, wanted.function_id),
+            data,
+            keeper.moment,
+            group=group,
+            traceparent=wanted.traceparent,
+            baggage=for_job(wanted.baggage, wanted.function_id),
+            metadata=None if wanted.metadata == NULL else metadata,
+        )
+        await keeper.keep([job])
+        return {"messageReceiptId": job.record.id}
+
+    @worker.function("iii::durable::publish", description="keep a message for each subscriber of a topic")
+    async def publish(payload: Raw) -> None:
+        wanted: PublishInput = read("iii::durable::publish", payload, _publish)
+        if not wanted.topic:
+            raise CallError("topic_not_set", "Topic is not set")
+        if wanted.data is msgspec.UNSET:
+            problem = "Failed to deserialize input for iii::durable::publish: data: missing"
+            raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem)
+        data, call, moment = bytes(wanted.data), current_call(), keeper.moment
+        lanes = [(lane, group_of(lane, data)) for lane in ledger.topic(wanted.topic) if lane.known]
+        check_room(len(lanes))
+        jobs = [
+            ledger.admit(
+                lane,
+                new_id(),
+                lane.key.subscriber,
+                data,
+                moment,
+                group=group,
+                traceparent=call.traceparent,
+                baggage=for_job(call.baggage, lane.key.function_id),
+            )
+            for lane, group in lanes
+        ]
+        await keeper.keep(jobs)
+
+    # --- what people ask
+
+    @worker.function("engine::queue::list_topics", description="the queues, and the topics that have subscribers")
+    async def list_topics() -> list[dict[str, Any]]:
+        return [
+            {"name": name, "broker_type": _BROKER[kind], "subscriber_count": _consumers(lanes), "storage": keeper.place}
+            for (kind, name), lanes in _named(keeper).items()
+        ]
+
+    @worker.function("engine::queue::list", description="every queue and topic, and where its jobs are")
+    async def list_queues() -> dict[str, Any]:
+        moment = keeper.moment
+        rows = []
+        for (kind, name), lanes in _named(keeper).items():
+            ages = [age for lane in lanes if (age := lane.oldest_seconds(moment)) is not None]
+            row = attrs.asdict(depths(lanes)) | {
+                "name": name,
+                "kind": kind,
+                "consumers": _consumers(lanes),
+                "done_per_second": round(sum(lane.done.at(moment.now) for lane in lanes), 3),
+                "oldest_seconds": max(ages, default=None),
+                "waits_for": _waits_for(lanes),
+            }
+            rows.append(row)
+        return {"queues": rows, "storage": keeper.place}
+
+    @worker.function("engine::queue::topic_stats", description="how many jobs of a queue or topic are where")
+    async def topic_stats(which: Which) -> dict[str, Any]:
+        lanes = _lanes(keeper, which, "topic_required")
+        there = depths(lanes)
+        return {"depth": there.depth, "consumer_count": _consumers(lanes), "dlq_depth": there.dead, "config": None}
+
+    @worker.function("engine::queue::dlq_topics", description="how many dead letters each queue and topic has")
+    async def dlq_topics() -> list[dict[str, Any]]:
+        return [
+            {"topic": name, "broker_type": _BROKER[kind], "message_count": depths(lanes).dead}
+            for (kind, name), lanes in _named(keeper).items()
+        ]
+
+    @worker.function(
+        "engine::queue::dlq_messages", description="the dead letters of a queue or topic, the newest first"
+    )
+    async def dlq_messages(which: Which) -> list[dict[str, Any]]:
+        lanes = _lanes(keeper, which, "topic_required")
+        dead = sorted(_dead(lanes), key=lambda job: -(job.record.died_at_ms or 0))
+        shown = dead[max(0, which.offset) :][: max(0, which.limit)]
+        return [await _dead_letter(keeper, job) for job in shown]
+
+    # --- what people do about dead letters
+
+    @worker.function("iii::queue::redrive", description="give all dead letters of a queue or topic another try")
+    async def redrive(which: Which) -> dict[str, Any]:
+        dead = sorted(_dead(_lanes(keeper, which, "queue_not_set")), key=lambda job: job.record.died_at_ms or 0)
+        await keeper.redrive(dead)
+        return {"queue": which.name, "redriven": len(dead)}
+
+    @worker.function("iii::queue::redrive_message", description="give one dead letter another try")
+    async def redrive_message(which: Which) -> dict[str, Any]:
+        dead = _the_one(keeper, which)
+        await keeper.redrive(dead)
+        return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
+
+    @worker.function("iii::queue::discard_message", description="throw one dead letter away")
+    async def discard_message(which: Which) -> dict[str, Any]:
+        dead = _the_one(keeper, which)
+        await keeper.discard(dead)
+        return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
+
+    @worker.function("engine::queue::discard", description="throw all dead letters of a queue or topic away")
+    async def discard(which: Which) -> dict[str, Any]:
+        dead = _dead(_lanes(keeper, which, "queue_not_set"))
+        await keeper.discard(dead)
+        return {"queue": which.name, "discarded": len(dead)}
+
+    # --- for ourselves
+
+    @worker.function(FUNCTIONS_CHANGED, metadata=_INTERNAL)
+    async def functions_changed(functions: list[dict[str, Any]]) -> None:
+        there = {(one["namespace"], one["function_id"]) for one in functions}
+        keeper.functions_came([function for function in ledger.absent if function in there])
+
+    @worker.function("iii-queue::on-config-change", metadata=_INTERNAL)
+    async def on_config_change() -> dict[str, bool]:
+        return {"ok": True}
+
+
+def _named(keeper: Keeper) -> dict[tuple[str, str], list[Lane]]:
+    """The lanes of each queue and each topic, in the order of their names."""
+    found: dict[tuple[str, str], list[Lane]] = {}
+    for lane in keeper.ledger.lanes.values():
+        found.setdefault((lane.key.kind, lane.key.name), []).append(lane)
+    return dict(sorted(found.items()))
+
+
+def _lanes(keeper: Keeper, which: Which, code: str) -> list[Lane]:
+    """The lanes that a name means: a configured queue's, else a topic's. Raises CallError where no name is given."""
+    if not which.name:
+        raise CallError(code, "Queue name is required" if code == "queue_not_set" else "Topic is required")
+    named = _named(keeper)
+    return named.get(("queue", which.name)) or named.get(("topic", which.name)) or []
+
+
+def _dead(lanes: list[Lane]) -> list[Job]:
+    return [job for lane in lanes for job in lane.dead.values()]
+
+
+def _the_one(keeper: Keeper, which: Which) -> list[Job]:
+    lanes = _lanes(keeper, which, "queue_not_set")
+    if not which.message_id:
+        raise CallError("message_id_not_set", "Message ID is required")
+    return [job for job in _dead(lanes) if job.record.id == which.message_id]
+
+
+def _consumers(lanes: list[Lane]) -> int:
+    """A topic's subscriptions; of a queue, how many jobs run side by side."""
+    return sum(lane.settings.concurrency if lane.key.kind == "queue" else lane.listeners for lane in lanes)
+
+
+def _waits_for(lanes: list[Lane]) -> list[str]:
+    """What is missing so that its jobs could run."""
+    missing = {f"{job.record.function_id} in {job.record.namespace}" for lane in lanes for job in lane.absent()}
+    missing |= {f"{lane.key.function_id} in {lane.key.namespace}" for lane in lanes if lane.jobs and not lane.open}
+    return sorted(missing)
+
+
+async def _dead_letter(keeper: Keeper, job: Job) -> dict[str, Any]:
+    record = job.record
+    return {
+        "id": record.id,
+        "payload": Raw(await keeper.data_of(job)),
+        "error": f"{record.code}: {record.message}",
+        "code": record.code,
+        "message": record.message,
+        "failed_at": (record.died_at_ms or 0) // 1000,
+        "retries": record.attempts,
+        "lost": record.lost,
+        "size_bytes": job.size,
+        "function_id": record.function_id,
+        "namespace": record.namespace,
+    }

@@ -1,0 +1,102 @@
+"""One task that brings changes to the store: what waits goes together, in one commit, in a thread.
+
+Whoever has a change says what is to be done when it is kept; many share one commit. A change that cannot be kept is
+refused to who wanted it, if somebody does; else it is tried again until it is, so that nothing that has happened is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar, final
+
+import attrs
+import trio
+
+from .store import Change, StorageError, Store
+
+T = TypeVar("T")
+LOGGER: Final = logging.getLogger("iii_trio.queue")
+_LAST_WORDS_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 1.0
+
+
+class RunBlocking(Protocol):
+    """Runs a function that blocks, and waits for it."""
+
+    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+@attrs.define(eq=False)
+class _Entry:
+    changes: Sequence[Change]
+    kept: Callable[[], object] | None
+    refused: Callable[[StorageError], object] | None
+    """None: what has happened cannot be refused, so it is tried again."""
+
+
+@final
+class Journal:
+    """The way to the store."""
+
+    def __init__(self, store: Store, run: RunBlocking) -> None:
+        self._store = store
+        self._run = run
+        self._waiting: list[_Entry] = []
+        self._news = trio.lowlevel.ParkingLot()
+        self._turn = trio.Lock()
+        self.commits = 0
+        """How often the store was written to."""
+
+    def write(
+        self,
+        changes: Sequence[Change],
+        kept: Callable[[], object] | None = None,
+        refused: Callable[[StorageError], object] | None = None,
+    ) -> None:
+        """Have these kept; `kept` is called once they are, or `refused`, if given, once they cannot be."""
+        if changes:
+            self._waiting.append(_Entry(changes, kept, refused))
+            self._news.unpark()
+
+    async def fetch(self, key: int) -> bytes:
+        """The data of a job. Raises StorageError. If cancelled: nothing changes."""
+        async with self._turn:
+            found = await self._run(lambda: self._store.fetch([key]))
+        return found[key]
+
+    async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Bring what comes to the store, until cancelled; then what still waits."""
+        try:
+            task_status.started()
+            while True:
+                while not self._waiting:
+                    await self._news.park()
+                if not await self._commit():
+                    with trio.move_on_after(_AGAIN_SECONDS):
+                        await self._news.park()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORDS_SECONDS):
+                while self._waiting and await self._commit():
+                    pass
+
+    async def _commit(self) -> bool:
+        """Write all that waits; False if it could not be."""
+        entries, self._waiting = self._waiting, []
+        changes = [change for entry in entries for change in entry.changes]
+        try:
+            with trio.CancelScope(shield=True):  # a commit that is begun is seen to its end, and answered for
+                async with self._turn:
+                    await self._run(lambda: self._store.write(changes))
+        except StorageError as error:
+            LOGGER.error("%s", error)
+            self._waiting = [entry for entry in entries if entry.refused is None] + self._waiting
+            for entry in entries:
+                if entry.refused is not None:
+                    entry.refused(error)
+            return False
+        self.commits += 1
+        for entry in entries:
+            if entry.kept is not None:
+                entry.kept()
+        return True

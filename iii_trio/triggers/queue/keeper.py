@@ -1,0 +1,250 @@
+"""The queue at work: jobs come in, are kept, run, and end. No task a queue, and no timer but for what is due."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import trio
+
+from ...config_queue import QueueConfig
+from ...errors import CallError
+from ...worker import Worker
+from .job import Job, Moment
+from .journal import Journal
+from .lane import Lane, LaneKey
+from .ledger import Ledger
+from .run import How, Went, run
+from .store import Change, Forget, Loaded, Put, Remember, StorageError
+from .wording import SubscriberConfig, read_subscriber
+
+LOGGER: Final = logging.getLogger("iii_trio.queue")
+FUNCTIONS_CHANGED: Final = "iii-queue::functions-changed"
+
+
+@final
+class Keeper:
+    """Has the ledger's decisions performed: changes go to the journal, jobs to their workers."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        journal: Journal,
+        config: QueueConfig,
+        place: str,
+        *,
+        jitter: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.ledger = Ledger(config, jitter)
+        self.place = place
+        """Where the jobs are kept, for people."""
+        self._worker = worker
+        self._journal = journal
+        self._wall_clock = wall_clock
+        self._tasks: trio.Nursery | None = None
+        self._nap = trio.CancelScope()
+        self._watching = False
+
+    @property
+    def moment(self) -> Moment:
+        """Now, by both clocks."""
+        return Moment(trio.current_time(), int(self._wall_clock() * 1000))
+
+    def load(self, loaded: Loaded) -> None:
+        """What the store has kept."""
+        self.ledger.load(loaded, self.moment)
+        for one in loaded.subscribers:
+            said = read_subscriber(one.config)
+            self.ledger.remember(LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run what is to be run, when it is due, until cancelled: what runs then is cancelled, and stays a job."""
+        async with trio.open_nursery() as self._tasks:
+            self.begin()
+            task_status.started()
+            while True:
+                with trio.CancelScope() as self._nap:
+                    self._mind_the_time()
+                    await trio.sleep_forever()
+                for job, changes in self.ledger.tick(self.moment):
+                    self._moved(job, changes)
+                self.begin()
+
+    # --- arrivals
+
+    async def keep(self, jobs: Sequence[Job]) -> None:
+        """Store new jobs together, all or none; they wait for their turns from then on (Q1).
+
+        Raises CallError `storage_failed`: none of them is there then. If cancelled: they are stored, if they can be.
+        """
+
+        def kept() -> None:
+            moment = self.moment
+            for job in jobs:
+                self.ledger.stored(job, moment)
+            self.begin()
+
+        def refused() -> None:
+            for job in jobs:
+                self.ledger.refused(job)
+
+        await self._written([Put(job.record) for job in jobs], kept, refused)
+
+    async def redrive(self, jobs: Sequence[Job]) -> None:
+        """Dead letters are jobs again (Q8). If cancelled: all the same."""
+        changes = [change for job in jobs for change in self.ledger.redrive(job)]
+        await self._written(changes)
+        self.begin()
+
+    async def discard(self, jobs: Sequence[Job]) -> None:
+        """Dead letters are thrown away (Q8). If cancelled: all the same."""
+        await self._written([change for job in jobs for change in self.ledger.discard(job)], lambda: self._erased(jobs))
+
+    async def data_of(self, job: Job) -> bytes:
+        """Its payload, as JSON. Raises CallError `storage_failed`. If cancelled: nothing changes."""
+        try:
+            return await self._journal.fetch(job.record.key) if job.record.data is None else job.record.data
+        except StorageError as error:
+            raise CallError("storage_failed", str(error)) from None
+
+    # --- subscribers
+
+    async def subscribe(self, namespace: str, function_id: str, said: SubscriberConfig, config: bytes) -> Lane:
+        """A subscriber is here: what is published from now on, and what has waited for it, is for it (Q7).
+
+        Raises CallError `storage_failed`. If cancelled: it may be remembered.
+        """
+        key = LaneKey("topic", said.topic, namespace, function_id)
+        there = self.ledger.lanes.get(key.text)
+        if there is None or not there.known or there.said != config:
+            await self._written([Remember(said.topic, namespace, function_id, config)])
+        lane = self.ledger.remember(key, said.settings)
+        lane.condition, lane.said = said.condition, config
+        self.ledger.listen(lane, 1)
+        self.begin()
+        return lane
+
+    def unsubscribe(self, lane: Lane, *, for_good: bool) -> None:
+        """A subscriber is gone; if `for_good`, it does not want what is published from now on (Q7)."""
+        self.ledger.listen(lane, -1)
+        if for_good and not lane.listeners:
+            self.ledger.forget(lane)
+            self._journal.write([Forget(lane.key.name, lane.key.namespace, lane.key.function_id)])
+
+    # --- turns
+
+    def begin(self) -> None:
+        """Start whatever may start now."""
+        if self._tasks is not None and not self._tasks.cancel_scope.cancel_called:
+            for job in self.ledger.lease(self.moment):
+                self._tasks.start_soon(self._run, job)
+            self._mind_the_time()
+
+    async def _run(self, job: Job) -> None:
+        try:
+            data = await self.data_of(job)
+        except CallError as error:
+            LOGGER.error("job %s of %s cannot be read: %s", job.record.id, job.lane.key.name, error.message)
+            went = Went(How.PUT_OFF)
+        else:
+            went = await run(self._worker, job, data)
+        self._ran(job, went)
+        self.begin()
+
+    def _ran(self, job: Job, went: Went) -> None:
+        ledger, moment = self.ledger, self.moment
+        match went.how:
+            case How.SUCCEEDED:
+                self._journal.write(ledger.succeeded(job, moment), lambda: self._erased([job]))
+            case How.FAILED:
+                self._moved(job, ledger.failed(job, went.code, went.message, moment))
+            case How.LOST:
+                self._moved(job, ledger.lost(job, went.message, moment))
+            case How.PUT_OFF:
+                self._moved(job, ledger.put_off(job, moment))
+            case How.MISSING:
+                ledger.missing(job, moment)
+                self._watch()
+            case How.RETURNED:
+                ledger.returned(job)
+            case How.DRAINING:
+                ledger.paused = True  # for good: an engine that drains takes no calls until it ends
+                ledger.returned(job)
+
+    def _moved(self, job: Job, changes: Sequence[Change]) -> None:
+        """A job has failed: it is ready again, or rests, or is dead."""
+        dead = job.record.died_at_ms is not None
+        self._journal.write(changes, (lambda: self._buried(job)) if dead else None)
+
+    def _erased(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.ledger.erased(job)
+        self.begin()
+
+    def _buried(self, job: Job) -> None:
+        record, name = job.record, job.lane.key.name
+        LOGGER.warning(
+            "job %s of %s is a dead letter, after %d failed calls and %d lost workers: %s: %s",
+            *(record.id, name, record.attempts, record.lost, record.code, record.message),
+        )
+        too_many = self.ledger.buried(job)
+        for unwanted in too_many:
+            LOGGER.warning("the dead letter %s of %s gave way to newer ones", unwanted.record.id, name)
+        changes = [change for unwanted in too_many for change in self.ledger.discard(unwanted)]
+        self._journal.write(changes, lambda: self._erased(too_many))
+        self.begin()
+
+    # --- functions that nobody has
+
+    def _watch(self) -> None:
+        """Hear of it when functions come. Nobody is asked to tell before it is wanted."""
+        if not self._watching and self._tasks is not None:
+            self._watching = True
+            self._tasks.start_soon(self._start_to_watch)
+
+    async def _start_to_watch(self) -> None:
+        self._worker.register_trigger("engine::functions-available", FUNCTIONS_CHANGED, namespace="default")
+        await self._worker.wait_registered()
+        self.functions_came(self.ledger.absent)  # they may have come before anybody listened
+
+    def functions_came(self, functions: Sequence[tuple[str, str]]) -> None:
+        """Somebody may have these now: namespaces and ids."""
+        for function in functions:
+            self.ledger.function_came(function)
+        self.begin()
+
+    # --- inside
+
+    async def _written(
+        self,
+        changes: Sequence[Change],
+        kept: Callable[[], object] = lambda: None,
+        refused: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Wait until changes are kept; `kept` or `refused` is called whether or not anybody still waits."""
+        if not changes:
+            return
+        settled = trio.Event()
+        problem: list[StorageError] = []
+
+        def on_kept() -> None:
+            kept()
+            settled.set()
+
+        def on_refused(error: StorageError) -> None:
+            problem.append(error)
+            refused()
+            settled.set()
+
+        self._journal.write(changes, on_kept, on_refused)
+        await settled.wait()
+        if problem:
+            raise CallError("storage_failed", str(problem[0]))
+
+    def _mind_the_time(self) -> None:
+        due = self.ledger.next_due()
+        self._nap.deadline = math.inf if due is None else due

@@ -1,0 +1,165 @@
+"""A line of jobs that share their settings: a named queue, or one subscriber of a topic."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, deque
+from typing import Final, Literal, final
+
+import attrs
+
+from ...config_queue import QueueSettings
+from ...wire import from_json, to_json
+from .job import Cue, Job, Moment, Phase
+
+_RATE_SECONDS: Final = 10.0
+_IN_FLIGHT: Final = frozenset({Phase.LEASED, Phase.FINISHING, Phase.DYING})
+
+
+@attrs.frozen
+class LaneKey:
+    """Which lane: of a queue, or of one of the subscribers of a topic."""
+
+    kind: Literal["queue", "topic"]
+    name: str
+    """Of the queue, or of the topic."""
+    namespace: str = ""
+    function_id: str = ""
+
+    @property
+    def text(self) -> str:
+        """For stores: a JSON list."""
+        parts = (self.kind, self.name) if self.kind == "queue" else (self.kind, self.name, *self.subscriber)
+        return to_json(parts).decode()
+
+    @classmethod
+    def parse(cls, text: str) -> LaneKey:
+        parts = from_json(text.encode())
+        assert isinstance(parts, list)
+        return cls(*parts)  # type: ignore[arg-type]
+
+    @property
+    def subscriber(self) -> tuple[str, str]:
+        return self.namespace, self.function_id
+
+
+@attrs.define
+class Rate:
+    """How often something happens, of late: events a second, weighted towards the last ten."""
+
+    _value: float = 0.0
+    _at: float = -math.inf
+
+    def count(self, now: float) -> None:
+        self._value = self.at(now) * _RATE_SECONDS + 1
+        self._at = now
+
+    def at(self, now: float) -> float:
+        return self._value * math.exp(min(0.0, self._at - now) / _RATE_SECONDS) / _RATE_SECONDS
+
+
+@final
+class Lane:
+    """Who is next, and how many run."""
+
+    def __init__(self, key: LaneKey, settings: QueueSettings) -> None:
+        self.key = key
+        self.text = key.text
+        self.settings = settings
+        self.known = True
+        """Whether it is configured, or remembered; else only what is in it is left to do."""
+        self.listeners = 0
+        """The bindings that want its jobs now; a queue needs none."""
+        self.condition: str | None = None
+        """The function that is asked whether a job is wanted."""
+        self.said: bytes | None = None
+        """The config of its subscriber's binding, as JSON."""
+        self.jobs: dict[int, Job] = {}
+        """All that are not over, by their keys, the oldest first."""
+        self.dead: dict[int, Job] = {}
+        """The dead letters, by their keys, the oldest death first."""
+        self.phases: Counter[Phase] = Counter()
+        self.running = 0
+        self.done = Rate()
+        self._ready: list[Job] = []
+        self._groups: dict[str, deque[Job]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.text}: {len(self.jobs)} jobs>"
+
+    @property
+    def open(self) -> bool:
+        """Whether anybody wants its jobs now."""
+        return self.key.kind == "queue" or self.listeners > 0
+
+    @property
+    def may_start(self) -> bool:
+        """Whether a job may be taken from it."""
+        return bool(self._ready) and self.running < self.settings.concurrency and self.open
+
+    def take(self, job: Job, cue: Cue) -> None:
+        """The only way in which a job's phase moves."""
+        self.phases[job.phase] -= 1
+        self.phases[job.life.take(cue)] += 1
+
+    # --- the line
+
+    def join(self, job: Job) -> None:
+        """A job that is kept now: at the end of its line."""
+        self.jobs[job.record.key] = job
+        group = self._group_of(job)
+        if group is not None:
+            self._groups.setdefault(group, deque()).append(job)
+        self.line_up(job)
+
+    def line_up(self, job: Job) -> None:
+        """A job that may have become one that could start."""
+        if job.phase is Phase.READY and self._first(job):
+            heapq.heappush(self._ready, job)
+
+    def pop(self) -> Job:
+        """The job whose turn it is."""
+        return heapq.heappop(self._ready)
+
+    def leave(self, job: Job) -> None:
+        """A job that is over: the next one of its group may come."""
+        self.jobs.pop(job.record.key, None)
+        group = self._group_of(job)
+        if group is None:
+            return
+        line = self._groups[group]
+        was_first = line[0] is job
+        line.remove(job)
+        if not line:
+            del self._groups[group]
+        elif was_first:
+            self.line_up(line[0])
+
+    def change(self, settings: QueueSettings) -> None:
+        """Other settings, from now on."""
+        regroup = settings.fifo is not self.settings.fifo
+        self.settings = settings
+        if regroup:
+            self._ready, self._groups = [], {}
+            jobs = sorted(self.jobs.values(), key=lambda job: (job.phase not in _IN_FLIGHT, job.record.position))
+            for job in jobs:
+                self.join(job)
+
+    def _group_of(self, job: Job) -> str | None:
+        return (job.record.group or "") if self.settings.fifo else None
+
+    def _first(self, job: Job) -> bool:
+        group = self._group_of(job)
+        return group is None or self._groups[group][0] is job
+
+    def absent(self) -> list[Job]:
+        """The jobs that wait for a worker that has their function."""
+        if not self.phases[Phase.ABSENT]:
+            return []
+        return [job for job in self.jobs.values() if job.phase is Phase.ABSENT]
+
+    def oldest_seconds(self, moment: Moment) -> float | None:
+        """How long ago the oldest job that is not over came; None if there is none."""
+        oldest = next(iter(self.jobs.values()), None)
+        return None if oldest is None else max(0.0, (moment.wall_ms - oldest.record.created_at_ms) / 1000)

@@ -1,0 +1,430 @@
+"""All jobs, and what may happen to them. Every decision of the queue is made here.
+
+Synchronous, like the engine's hub: what happened goes in; changes for the store, and the jobs that may start, come out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, final
+
+import attrs
+import msgspec
+
+from ...config_queue import QueueConfig, QueueSettings
+from ...lifecycle import Lifecycle
+from .job import JOB, UNFINISHED, Cue, Job, Moment, Phase, Record
+from .lane import Lane, LaneKey
+from .store import Change, Loaded, Remove, Update
+
+WORKER_LOST: Final = "worker_lost"
+
+
+@final
+class Ledger:
+    """The queue's decisions. `jitter` gives the factor (at least 1) by which a pause is longer than it need be."""
+
+    def __init__(self, config: QueueConfig, jitter: Callable[[], float]) -> None:
+        self.config = config
+        self.paused = False
+        """Whether nothing is begun: the engine takes no calls any more."""
+        self.lanes: dict[str, Lane] = {}
+        self.unfinished = 0
+        self._jitter = jitter
+        self._next = 1
+        self._kept_bytes = 0
+        self._timers: list[tuple[float, int, Job]] = []  # a heap; entries that no longer hold are passed over
+        self._ticket = itertools.count()
+        self._awake: dict[str, Lane] = {}
+        self._absent: dict[tuple[str, str], dict[int, Job]] = {}
+        self.reconfigure(config)
+
+    # --- lanes
+
+    def reconfigure(self, config: QueueConfig) -> None:
+        """These queues from now on. What is in one that is gone is still done, under its last settings."""
+        self.config = config
+        for lane in self.lanes.values():
+            if lane.key.kind == "queue":
+                lane.known = lane.key.name in config.queues
+        for name, settings in config.queues.items():
+            lane = self.lane(LaneKey("queue", name), settings)
+            lane.change(settings)
+            self._wake(lane)
+
+    def lane(self, key: LaneKey, settings: QueueSettings | None = None) -> Lane:
+        """The lane of this key, made if there is none."""
+        lane = self.lanes.get(key.text)
+        if lane is None:
+            lane = self.lanes[key.text] = Lane(key, settings or QueueSettings())
+        return lane
+
+    def queue(self, name: str) -> Lane | None:
+        """The queue of this name, if it is configured."""
+        lane = self.lanes.get(LaneKey("queue", name).text)
+        return lane if lane is not None and lane.known else None
+
+    def topic(self, name: str) -> list[Lane]:
+        """The lanes of a topic: of whoever is remembered, or has something left in it."""
+        return [lane for lane in self.lanes.values() if lane.key.kind == "topic" and lane.key.name == name]
+
+    def remember(self, key: LaneKey, settings: QueueSettings) -> Lane:
+        """The lane of a subscriber: what is published from now on is for it."""
+        lane = self.lane(key, settings)
+        lane.known = True
+        lane.change(settings)
+        return lane
+
+    def listen(self, lane: Lane, change: int) -> None:
+        """A subscriber has come (1) or gone (-1)."""
+        lane.listeners += change
+        self._wake(lane)
+        self._drop_if_empty(lane)
+
+    def forget(self, lane: Lane) -> None:
+        """A subscriber does not want what is published from now on; what waits for it stays."""
+        lane.known = False
+        self._drop_if_empty(lane)
+
+    # --- arrivals
+
+    def load(self, loaded: Loaded, moment: Moment) -> None:
+        """What was kept, at the start."""
+        for record in loaded.jobs:
+            lane = self.lane(LaneKey.parse(record.lane))
+            if lane.key.kind == "queue":
+                lane.known = lane.key.name in self.config.queues
+            elif not lane.jobs and not lane.dead:
+                lane.known = False  # until its subscription is found
+            job = self._enter(record, lane)
+            self._next = max(self._next, record.key + 1, record.position + 1)
+            if record.died_at_ms is not None:
+                job.life = Lifecycle(JOB, Phase.DEAD)
+                lane.phases[Phase.STORING] -= 1
+                lane.phases[Phase.DEAD] += 1
+                self.unfinished -= 1
+                self._let_go_of_data(job)
+                lane.dead[record.key] = job
+            else:
+                self.stored(job, moment)
+        for lane in self.lanes.values():
+            lane.dead = dict(sorted(lane.dead.items(), key=lambda item: item[1].record.died_at_ms or 0))
+
+    def admit(
+        self,
+        lane: Lane,
+        job_id: str,
+        function: tuple[str, str],
+        data: bytes,
+        moment: Moment,
+        *,
+        group: str | None = None,
+        traceparent: str | None = None,
+        baggage: str | None = None,
+        metadata: bytes | None = None,
+    ) -> Job:
+        """A new job, that is yet to be stored: say then whether it was `stored` or `refused`."""
+        key, self._next = self._next, self._next + 1
+        delay = lane.settings.delay_seconds
+        record = Record(
+            key=key,
+            position=key,
+            id=job_id,
+            lane=lane.text,
+            namespace=function[0],
+            function_id=function[1],
+            data=data,
+            created_at_ms=moment.wall_ms,
+            group=group,
+            traceparent=traceparent,
+            baggage=baggage,
+            metadata=metadata,
+            due_ms=moment.wall_at(moment.now + delay) if delay else None,
+        )
+        return self._enter(record, lane)
+
+    def stored(self, job: Job, moment: Moment) -> None:
+        """It is kept: it waits for its turn."""
+        self._let_go_of_data(job, unless_room=True)
+        record = job.record
+        if record.due_ms is not None and record.due_ms > moment.wall_ms:
+            longest = max(job.lane.settings.delay_seconds, self._longest_pause(job.lane.settings))
+            rest = min((record.due_ms - moment.wall_ms) / 1000, longest)  # whatever the calendar's clock has done since
+            job.lane.take(job, Cue.DELAYED)
+            self._set_timer(job, moment.now + rest)
+        else:
+            job.lane.take(job, Cue.STORED)
+        job.lane.join(job)
+        self._wake(job.lane)
+
+    def refused(self, job: Job) -> None:
+        """It could not be kept: there is no such job."""
+        job.lane.take(job, Cue.NOT_STORED)
+        self._over(job)
+
+    # --- turns
+
+    def lease(self, moment: Moment) -> Iterator[Job]:
+        """The jobs that may start now. Each is to be told how it went."""
+        while self._awake and not self.paused:
+            _, lane = self._awake.popitem()
+            while lane.may_start:
+                if lane.key.kind == "topic" and lane.key.subscriber in self._absent:
+                    break
+                job = lane.pop()
+                if job.function in self._absent:
+                    self._park(job, moment)
+                    continue
+                lane.take(job, Cue.LEASED)
+                lane.running += 1
+                yield job
+
+    def succeeded(self, job: Job, moment: Moment) -> list[Change]:
+        """Its handler has done it. Say `erased` when the store has forgotten it."""
+        self._end_lease(job, Cue.SUCCEEDED)
+        job.lane.done.count(moment.now)
+        return [Remove(job.record.key)]
+
+    def failed(self, job: Job, code: str, message: str, moment: Moment) -> list[Change]:
+        """Its handler did not do it: an attempt is used up."""
+        record = job.record
+        record.attempts += 1
+        record.code, record.message = code, message
+        leased = job.phase is Phase.LEASED
+        if record.attempts >= job.lane.settings.max_attempts:
+            return self._die(job, moment, leased)
+        pause = self._pause(job.lane.settings, record.attempts)
+        return self._rest(job, Cue.FAILED, pause, moment, leased)
+
+    def lost(self, job: Job, message: str, moment: Moment) -> list[Change]:
+        """Its worker is gone: no attempt is used up, but it is counted, in case the job did it."""
+        settings, record = job.lane.settings, job.record
+        record.lost += 1
+        if record.lost >= settings.max_lost_deliveries:
+            record.code, record.message = WORKER_LOST, message
+            return self._die(job, moment, leased=True)
+        if record.lost == 1:
+            self._end_lease(job, Cue.RETURNED)
+            job.lane.line_up(job)
+            self._wake(job.lane)
+            return [self._update(job)]
+        return self._rest(job, Cue.LOST_AGAIN, self._pause(settings, record.lost - 1), moment, leased=True)
+
+    def returned(self, job: Job) -> None:
+        """It was not tried, or not to its end, and that is nobody's fault."""
+        self._end_lease(job, Cue.RETURNED)
+        job.lane.line_up(job)
+
+    def put_off(self, job: Job, moment: Moment) -> list[Change]:
+        """Its worker does not take it just now: another time, and no attempt is used up."""
+        pause = max(0.1, self._pause(job.lane.settings, 1))
+        return self._rest(job, Cue.LOST_AGAIN, pause, moment, leased=True)
+
+    def erased(self, job: Job) -> None:
+        """The store has forgotten a job that was done, or discarded."""
+        job.lane.take(job, Cue.ERASED)
+        self._over(job)
+
+    def buried(self, job: Job) -> list[Job]:
+        """The store knows that a job is dead: it is a dead letter now. Those that are too many, the oldest first."""
+        lane = job.lane
+        lane.take(job, Cue.BURIED)
+        self._leave(job)
+        self._let_go_of_data(job)
+        lane.dead[job.record.key] = job
+        return list(itertools.islice(lane.dead.values(), max(0, len(lane.dead) - lane.settings.dead_letters)))
+
+    # --- functions that nobody has
+
+    def missing(self, job: Job, moment: Moment) -> None:
+        """Nobody has its function: it waits for somebody who does."""
+        self._absent.setdefault(job.function, {})
+        job.lane.running -= 1
+        self._park(job, moment)
+        self._wake(job.lane)
+
+    @property
+    def absent(self) -> list[tuple[str, str]]:
+        """The functions that are waited for."""
+        return list(self._absent)
+
+    def function_came(self, function: tuple[str, str]) -> None:
+        """Somebody may have it now."""
+        for job in self._absent.pop(function, {}).values():
+            job.lane.take(job, Cue.FUNCTION_CAME)
+            job.lane.line_up(job)
+            self._wake(job.lane)
+        for lane in self.lanes.values():
+            if lane.key.subscriber == function:
+                self._wake(lane)
+
+    # --- dead letters
+
+    def redrive(self, job: Job) -> list[Change]:
+        """A dead letter is a job again, with all its attempts, behind all that waits."""
+        record = job.record
+        position, self._next = self._next, self._next + 1
+        job.record = msgspec.structs.replace(
+            record, position=position, attempts=0, lost=0, due_ms=None, died_at_ms=None, code=None, message=None
+        )
+        del job.lane.dead[record.key]
+        self.unfinished += 1
+        job.lane.take(job, Cue.REDRIVEN)
+        job.lane.join(job)
+        self._wake(job.lane)
+        return [self._update(job)]
+
+    def discard(self, job: Job) -> list[Change]:
+        """A dead letter is not wanted. Say `erased` when the store has forgotten it."""
+        del job.lane.dead[job.record.key]
+        job.lane.take(job, Cue.DISCARDED)
+        return [Remove(job.record.key)]
+
+    # --- time
+
+    def next_due(self) -> float | None:
+        """When `tick` has something to do; None if never."""
+        while self._timers and not self._holds(self._timers[0]):
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def tick(self, moment: Moment) -> list[tuple[Job, list[Change]]]:
+        """Time has passed: do what is due. The jobs that moved for good, each with its changes."""
+        moved = []
+        while self._timers and self._timers[0][0] <= moment.now:
+            timer = heapq.heappop(self._timers)
+            if not self._holds(timer):
+                continue
+            job = timer[2]
+            if job.phase is Phase.RESTING:
+                job.lane.take(job, Cue.DUE)
+                job.lane.line_up(job)
+                self._wake(job.lane)
+            else:
+                self._unpark(job)
+                namespace, function_id = job.function
+                why = f"Function {function_id} not found in namespace {namespace}"
+                moved.append((job, self.failed(job, "function_not_found", why, moment)))
+        return moved
+
+    # --- inside
+
+    def _enter(self, record: Record, lane: Lane) -> Job:
+        size = len(record.data or b"")
+        job = Job(record, lane, size)
+        lane.phases[Phase.STORING] += 1
+        self.unfinished += 1
+        self._kept_bytes += size
+        return job
+
+    def _over(self, job: Job) -> None:
+        if job.record.died_at_ms is None:
+            self._leave(job)
+        self._let_go_of_data(job)
+        self._drop_if_empty(job.lane)
+
+    def _leave(self, job: Job) -> None:
+        """It no longer stands in line."""
+        self.unfinished -= 1
+        if job.record.key in job.lane.jobs:
+            job.lane.leave(job)
+            self._wake(job.lane)
+
+    def _drop_if_empty(self, lane: Lane) -> None:
+        if not (lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.phases.values())):
+            self.lanes.pop(lane.text, None)
+            self._awake.pop(lane.text, None)
+
+    def _wake(self, lane: Lane) -> None:
+        if lane.may_start:
+            self._awake[lane.text] = lane
+
+    def _end_lease(self, job: Job, cue: Cue) -> None:
+        job.lane.take(job, cue)
+        job.lane.running -= 1
+        self._wake(job.lane)
+
+    def _rest(self, job: Job, cue: Cue, pause: float, moment: Moment, leased: bool) -> list[Change]:
+        if leased:
+            self._end_lease(job, cue)
+        else:
+            job.lane.take(job, cue)
+        self._set_timer(job, moment.now + pause)
+        job.record.due_ms = moment.wall_at(job.due)
+        return [self._update(job)]
+
+    def _die(self, job: Job, moment: Moment, leased: bool) -> list[Change]:
+        """The last failure. Say `buried` when the store knows."""
+        job.record.died_at_ms = moment.wall_ms
+        job.record.due_ms = None
+        if leased:
+            self._end_lease(job, Cue.GAVE_UP)
+        else:
+            job.lane.take(job, Cue.GAVE_UP)
+        return [self._update(job)]
+
+    def _park(self, job: Job, moment: Moment) -> None:
+        job.lane.take(job, Cue.FUNCTION_MISSING)
+        self._absent[job.function][job.record.key] = job
+        patience = job.lane.settings.missing_function_seconds
+        if patience is not None and job.lane.key.kind == "queue":
+            self._set_timer(job, moment.now + patience)
+
+    def _unpark(self, job: Job) -> None:
+        waiting = self._absent[job.function]
+        del waiting[job.record.key]
+        if not waiting:
+            del self._absent[job.function]
+
+    def _update(self, job: Job) -> Update:
+        return Update(msgspec.structs.replace(job.record, data=None))
+
+    def _let_go_of_data(self, job: Job, *, unless_room: bool = False) -> None:
+        """Its data is on disk: keep it in memory only where there is room."""
+        if job.record.data is None or (unless_room and self._kept_bytes <= self.config.memory_bytes):
+            return
+        self._kept_bytes -= job.size
+        job.record.data = None
+
+    def _pause(self, settings: QueueSettings, failures: int) -> float:
+        doublings = min(failures - 1, 60) if settings.backoff == "exponential" else 0
+        return min(settings.backoff_seconds * 2.0**doublings * self._jitter(), self._longest_pause(settings))
+
+    @staticmethod
+    def _longest_pause(settings: QueueSettings) -> float:
+        return max(settings.max_backoff_seconds, settings.backoff_seconds)
+
+    def _set_timer(self, job: Job, due: float) -> None:
+        job.due = due
+        heapq.heappush(self._timers, (due, next(self._ticket), job))
+
+    @staticmethod
+    def _holds(timer: tuple[float, int, Job]) -> bool:
+        due, _, job = timer
+        return job.due == due and job.phase in (Phase.RESTING, Phase.ABSENT)
+
+
+@attrs.frozen
+class Depths:
+    """How many jobs of a lane are where."""
+
+    depth: int
+    running: int
+    resting: int
+    dead: int
+
+
+def depths(lanes: Iterable[Lane]) -> Depths:
+    """How many jobs of these lanes are where; `depth` is all that are not over."""
+    lanes = list(lanes)
+    return Depths(
+        depth=sum(len(lane.jobs) for lane in lanes),
+        running=sum(lane.running for lane in lanes),
+        resting=sum(lane.phases[Phase.RESTING] for lane in lanes),
+        dead=sum(len(lane.dead) for lane in lanes),
+    )
+
+
+__all__ = ["UNFINISHED", "WORKER_LOST", "Depths", "Ledger", "depths"]

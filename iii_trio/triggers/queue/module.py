@@ -1,0 +1,123 @@
+"""The queue module: a worker that keeps jobs and has them done."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+import trio
+
+from ...config_queue import QueueConfig
+from ...nursery import open_service_nursery
+from ...transport.link import Address
+from ...worker import Worker, open_worker
+from .bus import register
+from .journal import Journal, RunBlocking
+from .keeper import Keeper
+from .memory_store import MemoryStore
+from .store import Store
+from .subscribing import TRIGGER_TYPE, Subscribing
+
+if TYPE_CHECKING:
+    from .sqlite_store import SqliteStore
+
+T = TypeVar("T")
+WORKER: Final = "iii-queue"
+_JITTER: Final = 0.25
+
+
+@asynccontextmanager
+async def open_queue(
+    address: Address,
+    config: QueueConfig | None = None,
+    *,
+    store: Store | None = None,
+    run_blocking: RunBlocking = trio.to_thread.run_sync,
+    wall_clock: Callable[[], float] = time.time,
+    rng: random.Random | None = None,
+    **options: object,
+) -> AsyncIterator[Queue]:
+    """The queue of the engine at `address`, for the length of the block.
+
+    Jobs are kept in `config.directory`, in memory where there is none, or in a `store` of your own, which stays yours to
+    close. `run_blocking` runs what blocks (default: a thread), `wall_clock` tells the date, `rng` draws jitter: for
+    simulations. Further options are those of `iii_trio.open_worker`.
+
+    Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
+    Leaving the block cancels the jobs that run: they are jobs still, and it costs them nothing (Q2).
+    If cancelled: as leaving the block.
+    """
+    config = config or QueueConfig()
+    rng = rng or random.Random()
+    ours: SqliteStore | None = None
+    if store is None and config.directory is None:
+        store, run_blocking = MemoryStore(), _at_once  # nothing of it blocks
+    elif store is None:
+        store = ours = await run_blocking(lambda: _open_store(config))
+    try:
+        async with open_service_nursery() as tasks:
+            journal = Journal(store, run_blocking)
+            loaded = await run_blocking(store.load)
+            await tasks.start(journal.keep)
+            try:
+                async with open_worker(address, name=WORKER, **options) as worker:  # type: ignore[arg-type]
+                    keeper = Keeper(
+                        worker,
+                        journal,
+                        config,
+                        store.place,
+                        jitter=lambda: 1 + rng.random() * _JITTER,
+                        wall_clock=wall_clock,
+                    )
+                    keeper.load(loaded)
+                    async with open_service_nursery() as jobs:
+                        await jobs.start(keeper.serve)
+                        _offer(worker, keeper)
+                        await worker.wait_registered()
+                        yield Queue(keeper)
+                        jobs.cancel_scope.cancel()
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        if ours is not None:
+            ours.close()
+
+
+def _open_store(config: QueueConfig) -> SqliteStore:
+    from .sqlite_store import SqliteStore  # here, so that who keeps jobs in memory does not load a database
+
+    assert config.directory is not None
+    return SqliteStore(config.directory, synchronous=config.synchronous)
+
+
+async def _at_once(function: Callable[[], T]) -> T:
+    await trio.lowlevel.checkpoint()
+    return function()
+
+
+def _offer(worker: Worker, keeper: Keeper) -> None:
+    register(worker, keeper)
+    worker.register_trigger_type(
+        TRIGGER_TYPE, Subscribing(keeper), description="calls a function with what is published to a topic, durably"
+    )
+
+
+@final
+class Queue:
+    """A queue that runs. Made by `open_queue`."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    @property
+    def place(self) -> str:
+        """Where the jobs are kept: `memory`, or a file."""
+        return self._keeper.place
+
+    def reconfigure(self, config: QueueConfig) -> None:
+        """These queues and bounds from now on. Where jobs are kept does not change: that needs a restart."""
+        self._keeper.ledger.reconfigure(config)
+        self._keeper.begin()

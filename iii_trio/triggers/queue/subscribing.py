@@ -1,0 +1,39 @@
+"""The trigger type `durable:subscriber`: a function is called with what is published to a topic."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, final
+
+from ...wire import to_json
+from ...worker import BoundTrigger
+from .keeper import Keeper
+from .lane import Lane
+from .wording import read_subscriber
+
+LOGGER: Final = logging.getLogger("iii_trio.queue")
+TRIGGER_TYPE: Final = "durable:subscriber"
+
+
+@final
+class Subscribing:
+    """Provides the trigger type: remembers who has asked for it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._lanes: dict[str, Lane] = {}
+
+    async def register_trigger(self, bound: BoundTrigger) -> None:
+        """A binding: from now on, and for as long as nobody withdraws it, the topic's messages are kept for it."""
+        config = to_json(bound.config)
+        said = read_subscriber(config)
+        if not said.topic:
+            LOGGER.warning("the subscription %s of %s names no topic: it never fires", bound.id, bound.function_id)
+            return
+        self._lanes[bound.id] = await self._keeper.subscribe(bound.namespace, bound.function_id, said, config)
+
+    def unregister_trigger(self, bound: BoundTrigger) -> None:
+        """It is withdrawn; or who asked for it has gone, and it is remembered."""
+        lane = self._lanes.pop(bound.id, None)
+        if lane is not None:
+            self._keeper.unsubscribe(lane, for_good=bound.why_ended == "withdrawn")
