@@ -40,9 +40,9 @@ def test_the_public_names_are_these() -> None:
     assert set(iii_trio.__all__) == {
         "AttachRefused", "Binding", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
         "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended", "Engine",
-        "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits", "MisuseError", "Outcome",
-        "Patience", "PeerError", "Ref", "Rejected", "TriggerType", "Worker", "current_call", "duplex", "find_refs",
-        "open_engine", "open_worker", "serve_engine",
+        "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits", "MisuseError", "Outcome", "Patience",
+        "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref", "Rejected", "TriggerType", "Worker",
+        "current_call", "duplex", "enqueue", "find_refs", "open_engine", "open_worker", "serve_engine",
     }  # fmt: skip
 
 

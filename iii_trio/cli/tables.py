@@ -33,6 +33,8 @@ Watch: TypeAlias = Annotated[
 Every: TypeAlias = Annotated[float, Parameter(name="--every", help="With --watch: the seconds between.")]
 All: TypeAlias = Annotated[bool, Parameter(name="--all", negative="", help="The engine's own, too.")]
 
+MODULES = frozenset({"iii-queue"})
+"""The engine's own modules: what they offer is shown with `--all`."""
 _ANSWER_SECONDS = 10.0
 _PLAIN_WIDTH = 1000
 """Columns where there is no terminal: nothing is folded or cut."""
@@ -60,6 +62,7 @@ async def functions(
         rows = [
             (row["function_id"], row["namespace"], row.get("worker_name") or "", row.get("description") or "")
             for row in said["functions"]
+            if all_ or row.get("worker_name") not in MODULES
         ]
         return View(said, ("function", "namespace", "worker", "description"), rows)
 

@@ -78,10 +78,16 @@ class Hub:
         self.triggers = Triggers()
         self.announcements = Announcements(self)
         self.draining = False
+        self._modules = 0
         self._graces: list[tuple[float, str]] = []
         self._extra: Effects = []
         self._last: Effects = []
         register_builtins(self)
+
+    @property
+    def guests(self) -> int:
+        """How many sessions there are, the engine's own modules left out."""
+        return len(self.sessions) - self._modules
 
     # --- inputs
 
@@ -108,6 +114,7 @@ class Hub:
             internal=internal,
         )
         self.sessions[session.id] = session
+        self._modules += internal
         heapq.heappush(self._graces, (now + self.config.patience.registration_grace_seconds, session.id))
         hello = WorkerRegistered(session.id, session.reattach_token, (FEATURE,), session.channel_secret)
         told = Tell(logging.DEBUG, f"worker {session.id} connected", {"session": session.id, "peer": peer or ""})
@@ -153,6 +160,7 @@ class Hub:
             return []
         session.life.take(Cue.LEFT)
         del self.sessions[session.id]
+        self._modules -= session.internal
         session.held_back.clear()
         cause = f"{session.label} is gone: {reason}"
         grace = self.config.patience.reattach_grace_seconds
@@ -167,7 +175,7 @@ class Hub:
         effects += self.triggers.types_released(session)
         effects += self.announcements.worker("worker_disconnected", session.id)
         self.announcements.look(now)
-        effects.append(Tell(logging.INFO, cause, {"session": session.id}))
+        effects.append(Tell(session.notable, cause, {"session": session.id}))
         return effects
 
     def tick(self, now: float) -> Effects:

@@ -89,7 +89,7 @@ def register_worker(hub: Hub, asked: Asked) -> object:
     session.life.take(Cue.NAMED)
     _release_held_back(hub, session, asked.now)
     text = f"{session.label} serves in namespace '{namespace}'"
-    hub.also([Tell(logging.INFO, text, {"session": session.id, "namespace": namespace}, at_will=fixed)])
+    hub.also([Tell(session.notable, text, {"session": session.id, "namespace": namespace}, at_will=fixed)])
     hub.also(hub.announcements.worker("worker_metadata_updated", session.id))
     return {"success": True}
 

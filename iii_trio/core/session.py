@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -100,6 +101,11 @@ class Session:
     def label(self) -> str:
         """How logs and errors name it."""
         return f"worker '{self.info.name}' ({self.id})" if self.info.name else f"worker {self.id}"
+
+    @property
+    def notable(self) -> int:
+        """The level at which the log tells of its coming and going."""
+        return logging.DEBUG if self.internal else logging.INFO
 
     @property
     def short_label(self) -> str:

@@ -98,7 +98,7 @@ def _check_room(shell: Shell, head: Head, door: Door) -> None:
         if shell.hub.draining:
             raise BadRequest(503, "the engine is shutting down")
         most = shell.config.limits.sessions
-        if len(shell.hub.sessions) + shell.arriving >= most:
+        if shell.hub.guests + shell.arriving >= most:
             raise BadRequest(503, f"the engine has as many sessions as it may ({most})")
         door.check_sessions()
 

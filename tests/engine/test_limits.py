@@ -158,4 +158,6 @@ async def test_registrations_beyond_what_can_be_held_back_end_their_sender_with_
             assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 1008)
             assert b"more than 2 registrations before engine::workers::register" in payload
             await bare.stream.aclose()
-            assert len((await other.trigger("engine::workers::list", {}))["workers"]) == 2
+            assert (
+                len((await other.trigger("engine::workers::list", {}))["workers"]) == 3
+            )  # the engine, its queue, and `other`
