@@ -39,10 +39,11 @@ def test_every_public_name_is_exported_once_and_has_a_docstring() -> None:
 def test_the_public_names_are_these() -> None:
     assert set(iii_trio.__all__) == {
         "AttachRefused", "Binding", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
-        "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended", "Engine",
-        "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits", "MisuseError", "Outcome", "Patience",
-        "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref", "Rejected", "TriggerType", "Worker",
-        "current_call", "duplex", "enqueue", "find_refs", "open_engine", "open_worker", "serve_engine",
+        "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended",
+        "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits",
+        "MisuseError", "Outcome", "Patience", "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref",
+        "Rejected", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
+        "open_worker", "serve_engine",
     }  # fmt: skip
 
 
