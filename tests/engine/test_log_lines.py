@@ -54,7 +54,7 @@ async def void(bare: Bare, function_id: str, **data: Any) -> None:
 KINDS: dict[str, set[str]] = {
     # of sessions
     r"worker \S+ connected": {"session", "peer"},
-    r"worker '[ab]' .* serves in namespace 'default'": {"session", "namespace"},
+    r"worker '(?:a|b|iii-queue)' .* serves in namespace 'default'": {"session", "namespace"},
     r"worker 'b' .* names its namespace too late": {"session"},
     r"worker \S+ did not name its namespace in time": {"session"},
     r"^worker 'a' .* is gone": {"session"},
