@@ -115,11 +115,6 @@ class Binding:
         return self.config or _NULL
 
     @property
-    def has_metadata(self) -> bool:
-        """Whether there is metadata, and it is not null."""
-        return bytes(self.metadata) not in (b"", b"null")
-
-    @property
     def homes(self) -> tuple[str, ...]:
         """The namespaces in which to look for a provider, the first one first."""
         if self.trigger_namespace is not None:

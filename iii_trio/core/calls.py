@@ -62,6 +62,8 @@ def invoke(hub: Hub, session: Session, call: InvokeFunction, now: float) -> Effe
         if action is not None and action.type not in ("void", "enqueue"):
             raise bad_input(call.function_id, f"`action.type` must be `void` or `enqueue`, got {action.type!r}")
         if action is not None and action.type == "enqueue":
+            if not action.queue:
+                raise bad_input(call.function_id, "`action.queue` must name a queue")
             hub.check_open()
             return _enqueue(hub, session, call, action, invocation_id)
         function = hub.registry.find(call.namespace or DEFAULT_NAMESPACE, call.function_id)

@@ -126,8 +126,11 @@ class Hub:
         if session.life.phase is SessionPhase.GONE:
             return []
         message = decode(text)
-        if type(message) is Undecodable and (kind := telemetry_kind(text)) is not None:
-            return self.telemetry(kind, text, {"session": session.id}, now)
+        if type(message) is Undecodable:
+            if (kind := telemetry_kind(text)) is not None:
+                return self.telemetry(kind, text, {"session": session.id}, now)
+            if not text.strip():
+                return []
         return self.handle(session, message, now)
 
     def telemetry(self, kind: Telemetry, message: bytes | bytearray, about: dict[str, str], now: float) -> Effects:

@@ -226,7 +226,7 @@ def describe_binding(hub: Hub, asked: Asked) -> object:
         raise CallError(ErrorCode.NOT_FOUND, f"Registered trigger '{wanted.id}' was not found.")
     row = binding_row(hub, binding)
     del row["config_summary"]
-    if binding.has_metadata:
+    if binding.metadata:
         row["metadata"] = binding.metadata
     function = hub.registry.find(binding.namespace, binding.function_id)
     row["trigger"] = type_detail(hub, binding.provider)

@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from ..errors import CallError
 from ..wire import (
+    ABSENT,
     DEFAULT_NAMESPACE,
     ErrorCode,
     RegisterTrigger,
@@ -87,7 +88,7 @@ def register(hub: Hub, session: Session, message: RegisterTrigger, now: float) -
         trigger_type=message.trigger_type,
         function_id=message.function_id,
         config=message.config,
-        metadata=message.metadata,
+        metadata=ABSENT if bytes(message.metadata) == b"null" else message.metadata,
         namespace=message.namespace or DEFAULT_NAMESPACE,
         trigger_namespace=message.trigger_namespace,
         home=session.namespace,

@@ -25,6 +25,9 @@ READ_BYTES: Final = 262_144
 """The most that is read at once: the read-ahead of clause C3.2."""
 _SLACK: Final = 256  # before what is read: room for the tail of what was read before
 _TURNS: Final = 16  # reads in a row, or READ_BYTES, before other tasks get a turn
+_LATE_BYTES: Final = 16 * 1024 * 1024
+"""What may still come behind our Close: more than is ever on its way. A peer that sends more does not read: a writer on
+the Rust SDK, say, hears of the end by a reset, and by nothing else."""
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
 
 
@@ -99,6 +102,7 @@ class Beneath(trio.abc.Stream):
                 await self._throw_away()
 
     _at_end = False
+    _late = 0  # bytes that came behind our Close
     _drained = False  # the last read took all there was: another would most likely find nothing
 
     # --- reading
@@ -134,6 +138,9 @@ class Beneath(trio.abc.Stream):
                 taken += n
                 if not n:
                     websocket.lost("the connection ended without a Close", by_fin=True)
+                    return self._stop(at_end=True)
+                if websocket.discarding and self._too_late(n):
+                    websocket.lost("it went on sending, long after it was told the end")
                     return self._stop(at_end=True)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 websocket.lost(str(error))
@@ -192,11 +199,16 @@ class Beneath(trio.abc.Stream):
 
     async def _throw_away(self) -> None:
         try:
-            while await self._stream.receive_some(READ_BYTES):
+            while (data := await self._stream.receive_some(READ_BYTES)) and not self._too_late(len(data)):
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         self._at_end = True
+
+    def _too_late(self, n: int) -> bool:
+        """Whether so much has come behind our Close that nobody there can be reading."""
+        self._late += n
+        return self._late > _LATE_BYTES
 
     def _stop(self, *, at_end: bool = False) -> bytes:
         self._at_end = self._at_end or at_end

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+import trio.testing
 from clause_world import (
     BINARY,
     CLOSE,
@@ -21,6 +22,8 @@ from clause_world import (
 )
 
 from iii_trio.wire import CLOSE_OF, Outcome
+
+MIB = 1 << 20
 
 Cause = Callable[[World, Peer, WritingEnd], Awaitable[None]]
 
@@ -175,6 +178,26 @@ async def test_C6_2_to_an_unaware_writer_any_end_but_its_own_is_a_4000_close_wit
     assert code == CLOSE_OF[outcome] and 4000 <= code < 5000
     assert reason and reason == why[:123]
     assert [opcode for opcode, _, _ in raw.frames()] == [CLOSE]
+
+
+async def test_C6_2_a_writer_that_never_reads_is_told_by_a_reset_long_before_the_time_for_its_close_is_over(
+    autojump_clock: Clock, world: World
+) -> None:
+    """As the Rust SDK's: it would stream on into nothing, and believe that everything had been taken."""
+    owner = await world.worker()
+    wref, rref = await owner.create_channel()
+    raw, reader = await world.raw(wref), await world.reader(IN_PROCESS, rref, owner)
+    reader.cancel("enough")
+    sent = 0
+    with pytest.raises(trio.BrokenResourceError):
+        while True:
+            await raw.send(BINARY, bytes(65_536))
+            sent += 65_536
+    assert 16 * MIB < sent < 32 * MIB
+    assert trio.current_time() < 1
+    assert await world.outcome() == ("reader_cancelled", "enough")
+    await trio.testing.wait_all_tasks_blocked()
+    assert world.engine.statistics().connections == 0
 
 
 @pytest.mark.parametrize("cause", CAUSES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from iii_trio.core.effects import EndChannel, HangUp, Send, Tell
@@ -111,3 +113,14 @@ def test_every_line_of_the_log_names_the_session(said: dict[str, str]) -> None:
     lines = [effect for effect in talk.effects if isinstance(effect, Tell)]
     assert len(lines) >= 4 and all(effect.about["session"] == peer.id for effect in lines)
     assert [effect for effect in talk.effects if isinstance(effect, Send)]
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_a_blank_message_is_passed_over_and_nothing_else_is(text: str) -> None:
+    talk = Conversation()
+    worker = talk.join("worker")
+    talk.effects.clear()
+    worker.say(text)
+    assert talk.effects == []
+    worker.say("otlp{}")
+    assert [effect.level for effect in talk.effects if isinstance(effect, Tell)] == [logging.WARNING]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,26 @@ import trio
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
 
-from .processes import Peer, open_peer, why_no_node
+from .processes import COMMANDS, MISSING, Peer, open_peer
 
-NO_NODE = why_no_node()
-NEEDS_NODE = pytest.mark.skipif(NO_NODE is not None, reason=str(NO_NODE))
-NODE = pytest.param("node", marks=NEEDS_NODE)
 
-EACH_SDK = ["python", NODE]
-EACH_KIND = ["ours", *EACH_SDK]
-"""For parametrizing: without Node, its tests are skipped and say why."""
+def needs(kind: str) -> pytest.MarkDecorator:
+    """Skips a test that is about workers of this kind where there are none, and says why."""
+    return pytest.mark.skipif(MISSING.get(kind) is not None, reason=str(MISSING.get(kind)))
 
-KINDS = ["ours", "python"] if NO_NODE else ["ours", "python", "node"]
+
+EACH_KIND = [pytest.param(kind, marks=needs(kind)) for kind in COMMANDS]
+EACH_SDK = [each for each in EACH_KIND if each.values != ("ours",)]
+"""For parametrizing: without Node, say, its tests are skipped and say why."""
+
+KINDS = [kind for kind in COMMANDS if MISSING.get(kind) is None]
+PYTHONS = ("python", "old_python")
+EACH_PYTHON = [each for each in EACH_KIND if each.values[0] in PYTHONS]
+HOW_AN_ABORT_SOUNDS = {
+    "node": "WS_ERR_INVALID_OPCODE",
+    "rust": "websocket error: WebSocket protocol error: Encountered invalid opcode: 3",
+}
+"""To those who can hear it (clause C6.1): the code or the message of the error at the reader."""
 PAIRS = list(itertools.product(KINDS, KINDS))
 """For tests that go through all kinds: those that there are here."""
 
@@ -43,11 +53,14 @@ class Mesh:
     _nursery: trio.Nursery
     peers: dict[str, Peer] = attrs.field(factory=dict)
 
-    async def start(self, telemetry: bool = False, **kinds: str) -> None:
-        """Start workers, `name=kind` each, and wait until all are ready; their functions are `{name}::…`."""
+    async def start(self, telemetry: bool = False, url: str | None = None, **kinds: str) -> None:
+        """Start workers, `name=kind` each, and wait until all are ready; their functions are `{name}::…`.
+
+        `url`: where they connect, if not to the engine itself.
+        """
 
         async def start_one(name: str, kind: str) -> None:
-            self.peers[name] = await self._nursery.start(self._serve_peer, name, kind, telemetry)
+            self.peers[name] = await self._nursery.start(self._serve_peer, name, kind, url or self.url, telemetry)
 
         async with trio.open_nursery() as nursery:
             for name, kind in kinds.items():
@@ -57,10 +70,12 @@ class Mesh:
         """Start two workers of each kind, `{one}_{kind}` and `{other}_{kind}`, for a test that goes through PAIRS."""
         await self.start(**{f"{role}_{kind}": kind for role in (one, other) for kind in KINDS})
 
-    async def _serve_peer(self, name: str, kind: str, telemetry: bool, *, task_status: trio.TaskStatus[Peer]) -> None:
+    async def _serve_peer(
+        self, name: str, kind: str, url: str, telemetry: bool, *, task_status: trio.TaskStatus[Peer]
+    ) -> None:
         home = self.home / name
         home.mkdir()
-        async with open_peer(kind, self.url, home, name=name, telemetry=telemetry) as peer:
+        async with open_peer(kind, url, home, name=name, telemetry=telemetry) as peer:
             task_status.started(peer)
             await trio.sleep_forever()
 
@@ -97,11 +112,17 @@ class Mesh:
         return str(ended[0].outcome.value)
 
 
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    config = EngineConfig(listeners=(Listener(port=0),))
+@asynccontextmanager
+async def open_mesh(config: EngineConfig, home: Path) -> AsyncIterator[Mesh]:
+    """A mesh of an engine with this configuration; `home` is for what its workers write."""
     async with iii_trio.open_engine(config) as engine:
         [url] = await engine.listen()
         async with iii_trio.open_worker(url, name="app") as app, trio.open_nursery() as nursery:
-            yield Mesh(engine, url, app, tmp_path, nursery)
+            yield Mesh(engine, url, app, home, nursery)
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    async with open_mesh(EngineConfig(listeners=(Listener(port=0),)), tmp_path) as mesh:
+        yield mesh

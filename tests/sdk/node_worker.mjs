@@ -105,6 +105,14 @@ resumed.promise = new Promise((resolve) => {
   resumed.resolve = resolve
 })
 const handles = new Map()
+const bindings = new Map()
+const provider = {
+  registerTrigger: async ({ config, metadata, function_id }) => {
+    say('offered', { config, metadata: metadata ?? null, target: function_id })
+    if (config.refuse) throw new Error(config.refuse)
+  },
+  unregisterTrigger: async () => say('withdrawn'),
+}
 const functions = {
   echo: async (data) => data,
   echo_metadata: async (data, metadata) => ({ payload: data, metadata: metadata ?? null }),
@@ -119,9 +127,9 @@ const functions = {
   note: async (data) => say('noted', { data }),
   resume: async () => resumed.resolve(),
   pid: async () => process.pid,
-  call: async ({ function_id, payload, metadata, timeout_ms, void: isVoid }) => {
+  call: async ({ function_id, payload, metadata, timeout_ms, void: isVoid, queue }) => {
     try {
-      const action = isVoid ? TriggerAction.Void() : undefined
+      const action = isVoid ? TriggerAction.Void() : queue != null ? TriggerAction.Enqueue({ queue }) : undefined
       const result = await worker.trigger({ function_id, payload, metadata, action, timeoutMs: timeout_ms })
       return { result: result ?? null }
     } catch (error) {
@@ -150,6 +158,19 @@ const functions = {
   unregister: async ({ function_id }) => {
     handles.get(function_id).unregister()
     handles.delete(function_id)
+  },
+  provide: async ({ type }) => {
+    worker.registerTriggerType({ id: type, description: 'for the tests' }, provider)
+  },
+  withdraw: async ({ type }) => {
+    worker.unregisterTriggerType({ id: type, description: 'for the tests' })
+  },
+  bind: async ({ name, type, function_id, config, metadata }) => {
+    bindings.set(name, worker.registerTrigger({ type, function_id, config, metadata }))
+  },
+  unbind: async ({ name }) => {
+    bindings.get(name).unregister()
+    bindings.delete(name)
   },
 }
 

@@ -78,6 +78,16 @@ async def read_from(reader: iii_trio.ChannelReader, data: Any) -> dict[str, Any]
     return {"bytes": read, "sha256": digest.hexdigest(), "texts": texts, "largest": largest, "error": error}
 
 
+class Provider:
+    async def register_trigger(self, bound: Any) -> None:
+        say("offered", config=bound.config, metadata=bound.metadata, target=bound.function_id)
+        if bound.config.get("refuse"):
+            raise ValueError(bound.config["refuse"])
+
+    async def unregister_trigger(self, bound: Any) -> None:
+        say("withdrawn")
+
+
 async def main() -> None:
     async with iii_trio.open_worker(url, name=name) as worker, trio.open_nursery() as nursery:
 
@@ -112,6 +122,10 @@ async def main() -> None:
                 if data.get("void"):
                     await worker.trigger_void(data["function_id"], payload, metadata=metadata)
                     return {"result": None}
+                if "queue" in data:
+                    action = iii_trio.enqueue(data["queue"])
+                    receipt = await worker.trigger(data["function_id"], payload, metadata=metadata, action=action)
+                    return {"result": {"messageReceiptId": receipt.id}}
                 return {"result": await worker.trigger(data["function_id"], payload, metadata=metadata)}
             except iii_trio.CallError as error:
                 return {"error": error_of(error)}
@@ -152,10 +166,28 @@ async def main() -> None:
         async def unregister(function_id: str) -> None:
             handles.pop(function_id).unregister()
 
+        async def provide(type: str) -> None:
+            types[type] = worker.register_trigger_type(type, Provider)
+
+        async def withdraw(type: str) -> None:
+            types.pop(type).unregister()
+
+        async def bind(data: Any) -> None:
+            binding = worker.register_trigger(
+                data["type"], data["function_id"], config=data.get("config"), metadata=data.get("metadata")
+            )
+            bindings[data["name"]] = binding
+
+        async def unbind(name: str) -> None:
+            bindings.pop(name).unregister()
+
         handles: dict[str, Any] = {}
+        types: dict[str, Any] = {}
+        bindings: dict[str, Any] = {}
         functions = [
             echo, echo_metadata, fail, nothing, hang, note, resume, pid, call,
             write, read, create_and_write, create_and_read, register, unregister,
+            provide, withdraw, bind, unbind,
         ]  # fmt: skip
         for function in functions:
             function_id = f"{name}::{function.__name__}"

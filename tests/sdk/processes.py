@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,24 +18,20 @@ import trio
 import iii_trio
 from iii_trio.nursery import open_service_nursery
 
+from .install import OLD_PYTHON, RUST_WORKER, why_no_node, why_no_rust, why_not_old_python
+
 HERE = Path(__file__).parent
 READY_SECONDS = 30.0
-
-
-def why_no_node() -> str | None:
-    """What is missing for workers on the Node SDK, or None."""
-    if shutil.which("node") is None:
-        return "there is no node on this machine"
-    if not (HERE / "node_modules" / "iii-sdk").is_dir():
-        return "the Node SDK is not installed: run `npm ci --prefix tests/sdk`"
-    return None
-
 
 COMMANDS = {
     "ours": [sys.executable, str(HERE / "our_worker.py")],
     "python": [sys.executable, str(HERE / "python_worker.py")],
+    "old_python": [str(OLD_PYTHON), str(HERE / "python_worker.py")],
     "node": ["node", str(HERE / "node_worker.mjs")],
+    "rust": [str(RUST_WORKER)],
 }
+MISSING = {"old_python": why_not_old_python(), "node": why_no_node(), "rust": why_no_rust()}
+"""Why there are no workers of a kind on this machine, or None."""
 
 
 @attrs.define(eq=False)
@@ -67,17 +62,20 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(kind: str, url: str, home: Path, *, name: str, telemetry: bool = False) -> AsyncIterator[Peer]:
+async def open_peer(
+    kind: str, url: str, home: Path, *, name: str, telemetry: bool = False, wait: bool = True
+) -> AsyncIterator[Peer]:
     """A worker of this kind, connected to the engine at `url` and called by it; gone when the block is left.
 
     `home` is its home directory (SDKs write there) and keeps its stderr. `telemetry`: whether the SDK's own, on by
-    default, is left on.
+    default, is left on. `wait`: whether to wait until it is called.
     """
     stderr = home / f"{name}.stderr"
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "PYTHONPATH": str(Path(iii_trio.__file__).parent.parent),
+        "III_URL": url,  # where some SDKs send their telemetry, whatever else they are told
         "SDK_TESTS_TELEMETRY": "default" if telemetry else "off",
     }
     with stderr.open("ab") as log:
@@ -94,8 +92,9 @@ async def open_peer(kind: str, url: str, home: Path, *, name: str, telemetry: bo
         async with open_service_nursery() as nursery:
             nursery.start_soon(_listen, process, said)
             peer = Peer(name, process, stderr, events)
-            with trio.fail_after(READY_SECONDS):
-                await peer.event("ready")
+            if wait:
+                with trio.fail_after(READY_SECONDS):
+                    await peer.event("ready")
             yield peer
             nursery.cancel_scope.cancel()
     finally:

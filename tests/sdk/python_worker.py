@@ -1,4 +1,4 @@
-"""A worker on the unmodified Python SDK, to be told by calls what to do.
+"""A worker on the unmodified Python SDK (0.22 or 0.25), to be told by calls what to do.
 
     python python_worker.py URL NAME
 
@@ -19,6 +19,7 @@ from typing import Any
 
 from iii import InitOptions, InvocationError, TriggerAction, register_worker
 from iii.helpers import create_channel_async
+from iii.trigger import TriggerConfig, TriggerHandler
 from iii_helpers.observability import ReconnectionConfig
 
 BLOCK = bytes(i * i % 251 for i in range(65_521))
@@ -81,6 +82,8 @@ async def call(data: Any) -> Any:
     request = {key: data[key] for key in ("function_id", "payload", "metadata", "timeout_ms") if key in data}
     if data.get("void"):
         request["action"] = TriggerAction.Void()
+    if "queue" in data:
+        request["action"] = TriggerAction.Enqueue(queue=data["queue"])
     try:
         return {"result": await worker.trigger_async({**request, "dispatch": "remote"})}
     except InvocationError as error:
@@ -178,8 +181,36 @@ async def unregister(data: Any) -> None:
     handles.pop(data["function_id"]).unregister()
 
 
+class Provider(TriggerHandler[Any]):
+    async def register_trigger(self, config: TriggerConfig[Any]) -> None:
+        say("offered", config=config.config, metadata=config.metadata, target=config.function_id)
+        if config.config.get("refuse"):
+            raise ValueError(config.config["refuse"])
+
+    async def unregister_trigger(self, config: TriggerConfig[Any]) -> None:
+        say("withdrawn")
+
+
+async def provide(data: Any) -> None:
+    worker.register_trigger_type({"id": data["type"], "description": "for the tests"}, Provider())
+
+
+async def withdraw(data: Any) -> None:
+    worker.unregister_trigger_type({"id": data["type"], "description": "for the tests"})
+
+
+async def bind(data: Any) -> None:
+    what = {key: data[key] for key in ("type", "function_id", "config", "metadata") if key in data}
+    bindings[data["name"]] = worker.register_trigger(what)
+
+
+async def unbind(data: Any) -> None:
+    bindings.pop(data["name"]).unregister()
+
+
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 handles: dict[str, Any] = {}
+bindings: dict[str, Any] = {}
 resumed = asyncio.Event()
 worker = register_worker(
     url,
@@ -192,6 +223,7 @@ worker = register_worker(
 functions = [
     echo, echo_metadata, fail, nothing, hang, note, resume, pid, call,
     write, read, create_and_write, create_and_read, register, unregister,
+    provide, withdraw, bind, unbind,
 ]  # fmt: skip
 for function in functions:
     handles[f"{name}::{function.__name__}"] = worker.register_function(f"{name}::{function.__name__}", function)

@@ -1,18 +1,15 @@
-"""Calls between our worker, the Python SDK and the Node SDK, each in a process of its own."""
+"""Calls between our worker and those of each SDK, each in a process of its own."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 import iii_trio
-from iii_trio.config import EngineConfig, Listener
 
 from .conftest import EACH_KIND, EACH_SDK, KINDS, PAIRS, STEP_SECONDS, Mesh
-from .processes import open_peer
 
 pytestmark = pytest.mark.sdk
 
@@ -29,6 +26,10 @@ PAYLOADS: list[Any] = [
     {},
     {"a": None, "ö": {"b": [1.25, False]}, "": ""},
 ]
+WHERE_IT_FAILED = {
+    "ours": "our_worker.py", "python": "python_worker.py", "old_python": "python_worker.py", "node": "node_worker.mjs",
+    "rust": "iii_sdk::",
+}  # fmt: skip
 
 
 def without_caller(value: Any) -> Any:
@@ -52,8 +53,7 @@ async def test_an_error_keeps_its_code_its_message_and_its_stacktrace(mesh: Mesh
         error = (await mesh.call(f"caller_{caller}::call", request))["error"]
         assert error["code"] == "invocation_failed", (caller, callee)
         assert "no such tide: grüße" in error["message"], (caller, callee)
-        script = "our_worker." if callee == "ours" else f"{callee}_worker."
-        assert script in error["stacktrace"], (caller, callee)
+        assert WHERE_IT_FAILED[callee] in error["stacktrace"], (caller, callee)
 
 
 async def test_metadata_travels_beside_the_payload(mesh: Mesh) -> None:
@@ -122,7 +122,12 @@ async def test_many_calls_at_once_each_get_their_own_answer(mesh: Mesh, callee: 
 async def test_a_message_of_megabytes_goes_both_ways(mesh: Mesh, callee: str) -> None:
     await mesh.start(callee=callee)
     payload = "grüße " * 500_000
-    assert await mesh.call("callee::echo", payload) == payload
+    if callee == "old_python":  # it would close its connection at more than 1 MiB: it is spared that
+        with pytest.raises(iii_trio.CallError, match="payload_too_large"):
+            await mesh.call("callee::echo", payload)
+        assert await mesh.call("callee::echo", "still there") == "still there"
+    else:
+        assert await mesh.call("callee::echo", payload) == payload
 
 
 @pytest.mark.parametrize("callee", EACH_KIND)
@@ -168,32 +173,6 @@ async def test_our_handler_is_cancelled_when_its_caller_is_killed(mesh: Mesh, ca
             await started.wait()
             await mesh.peers["caller"].kill()
             await cancelled.wait()
-
-
-async def test_workers_come_back_to_an_engine_that_was_restarted_with_all_their_functions(tmp_path: Path) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def serve_peer(kind: str, url: str, *, task_status: trio.TaskStatus[None]) -> None:
-            async with open_peer(kind, url, tmp_path, name=kind):
-                task_status.started()
-                await trio.sleep_forever()
-
-        async with iii_trio.open_engine(EngineConfig(listeners=(Listener(port=0),))) as first:
-            [url] = await first.listen()
-            for kind in KINDS:
-                await nursery.start(serve_peer, kind, url)
-            functions = first.statistics().functions
-
-        port = int(url.rpartition(":")[2])
-        async with iii_trio.open_engine(EngineConfig(listeners=(Listener(port=port),))) as second:
-            await second.listen()
-            with trio.fail_after(STEP_SECONDS):
-                while second.statistics().functions < functions:  # noqa: ASYNC110  (an engine has no event for it)
-                    await trio.sleep(0.01)
-                async with second.open_worker("app") as app:
-                    for kind in KINDS:
-                        assert await app.trigger(f"{kind}::echo", [kind]) == [kind]
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("kind", EACH_SDK)
