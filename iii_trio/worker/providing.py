@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("iii_trio.worker")
 
-WhyEnded: TypeAlias = Literal["withdrawn", "owner_gone", "replaced", "link_lost"]
+WhyEnded: TypeAlias = Literal["withdrawn", "owner_gone", "replaced", "link_lost", "provider_left"]
 
 _UNBIND_SECONDS: Final = 2.0  # that a cancelled provider has to let go of a binding
 
@@ -80,8 +80,9 @@ class BoundTrigger:
         self.withdrawn = trio.Event()
         """Set when nobody wants it any more, or the link to the engine was lost: it asks again on the next one."""
         self.finished = trio.Event()
-        self.why_ended: WhyEnded = "withdrawn"
-        """Once `withdrawn` is set: nobody wants it; or who asked for it is gone, or asked anew, or the link is lost."""
+        self.why_ended: WhyEnded = "provider_left"
+        """Nobody wants it any more (`withdrawn`); or who asked for it is gone, or has asked anew; or the link to the engine
+        is lost, or this worker leaves, and nobody has said that it is not wanted."""
 
     def __repr__(self) -> str:
         return f"<BoundTrigger {self.id}: {self.trigger_type} calls {self.function_id}>"

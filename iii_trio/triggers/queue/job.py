@@ -52,6 +52,7 @@ class Cue(Enum):
     GAVE_UP = auto()  # failed, or lost its worker, for the last time
     RETURNED = auto()  # given back unharmed: its worker, or the engine, is gone
     LOST_AGAIN = auto()  # its worker is gone, and not for the first time
+    PUT_OFF = auto()  # its worker takes nothing just now
     FUNCTION_MISSING = auto()
     FUNCTION_CAME = auto()
     DUE = auto()
@@ -69,6 +70,7 @@ JOB: Final[Table[Phase, Cue]] = {
         Cue.SUCCEEDED: Phase.FINISHING,
         Cue.FAILED: Phase.RESTING,
         Cue.LOST_AGAIN: Phase.RESTING,
+        Cue.PUT_OFF: Phase.RESTING,
         Cue.GAVE_UP: Phase.DYING,
         Cue.RETURNED: Phase.READY,
         Cue.FUNCTION_MISSING: Phase.ABSENT,
@@ -80,10 +82,6 @@ JOB: Final[Table[Phase, Cue]] = {
     Phase.DYING: {Cue.BURIED: Phase.DEAD},
     Phase.DEAD: {Cue.REDRIVEN: Phase.READY, Cue.DISCARDED: Phase.FINISHING},
 }
-
-UNFINISHED: Final = frozenset(
-    {Phase.STORING, Phase.READY, Phase.LEASED, Phase.RESTING, Phase.ABSENT, Phase.FINISHING, Phase.DYING}
-)
 
 
 class Record(msgspec.Struct):

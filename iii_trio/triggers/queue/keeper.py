@@ -59,7 +59,8 @@ class Keeper:
         self.ledger.load(loaded, self.moment)
         for one in loaded.subscribers:
             said = read_subscriber(one.config)
-            self.ledger.remember(LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings)
+            lane = self.ledger.remember(LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings)
+            lane.condition, lane.said = said.condition, one.config
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run what is to be run, when it is due, until cancelled: what runs then is cancelled, and stays a job."""

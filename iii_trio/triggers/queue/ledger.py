@@ -15,7 +15,7 @@ import msgspec
 
 from ...config_queue import QueueConfig, QueueSettings
 from ...lifecycle import Lifecycle
-from .job import JOB, UNFINISHED, Cue, Job, Moment, Phase, Record
+from .job import JOB, Cue, Job, Moment, Phase, Record
 from .lane import Lane, LaneKey
 from .store import Change, Loaded, Remove, Update
 
@@ -206,21 +206,19 @@ class Ledger:
             record.code, record.message = WORKER_LOST, message
             return self._die(job, moment, leased=True)
         if record.lost == 1:
-            self._end_lease(job, Cue.RETURNED)
-            job.lane.line_up(job)
-            self._wake(job.lane)
+            self.returned(job)
             return [self._update(job)]
         return self._rest(job, Cue.LOST_AGAIN, self._pause(settings, record.lost - 1), moment, leased=True)
 
     def returned(self, job: Job) -> None:
         """It was not tried, or not to its end, and that is nobody's fault."""
         self._end_lease(job, Cue.RETURNED)
-        job.lane.line_up(job)
+        self._line_up(job)
 
     def put_off(self, job: Job, moment: Moment) -> list[Change]:
         """Its worker does not take it just now: another time, and no attempt is used up."""
         pause = max(0.1, self._pause(job.lane.settings, 1))
-        return self._rest(job, Cue.LOST_AGAIN, pause, moment, leased=True)
+        return self._rest(job, Cue.PUT_OFF, pause, moment, leased=True)
 
     def erased(self, job: Job) -> None:
         """The store has forgotten a job that was done, or discarded."""
@@ -254,8 +252,7 @@ class Ledger:
         """Somebody may have it now."""
         for job in self._absent.pop(function, {}).values():
             job.lane.take(job, Cue.FUNCTION_CAME)
-            job.lane.line_up(job)
-            self._wake(job.lane)
+            self._line_up(job)
         for lane in self.lanes.values():
             if lane.key.subscriber == function:
                 self._wake(lane)
@@ -300,8 +297,7 @@ class Ledger:
             job = timer[2]
             if job.phase is Phase.RESTING:
                 job.lane.take(job, Cue.DUE)
-                job.lane.line_up(job)
-                self._wake(job.lane)
+                self._line_up(job)
             else:
                 self._unpark(job)
                 namespace, function_id = job.function
@@ -336,6 +332,11 @@ class Ledger:
         if not (lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.phases.values())):
             self.lanes.pop(lane.text, None)
             self._awake.pop(lane.text, None)
+
+    def _line_up(self, job: Job) -> None:
+        """A job may have become one that can start."""
+        job.lane.line_up(job)
+        self._wake(job.lane)
 
     def _wake(self, lane: Lane) -> None:
         if lane.may_start:
@@ -427,4 +428,4 @@ def depths(lanes: Iterable[Lane]) -> Depths:
     )
 
 
-__all__ = ["UNFINISHED", "WORKER_LOST", "Depths", "Ledger", "depths"]
+__all__ = ["WORKER_LOST", "Depths", "Ledger", "depths"]

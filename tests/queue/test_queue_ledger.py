@@ -1,0 +1,251 @@
+"""The ledger against a model that looks at every job: who may start is who starts, and nothing is lost."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from iii_trio import QueueConfig, QueueSettings
+from iii_trio.triggers.queue import Change, MemoryStore, Put
+from iii_trio.triggers.queue.job import Job, Moment, Phase
+from iii_trio.triggers.queue.lane import Lane, LaneKey
+from iii_trio.triggers.queue.ledger import Ledger
+
+PLAIN = QueueSettings(max_attempts=2, concurrency=2, backoff_seconds=4, missing_function_seconds=50, dead_letters=3)
+FIFO = QueueSettings(
+    max_attempts=3, concurrency=2, backoff_seconds=1, fifo=True, group_by="g", max_lost_deliveries=2, delay_seconds=3
+)
+CONFIG = QueueConfig(queues={"plain": PLAIN, "fifo": FIFO}, memory_bytes=40)
+TOPIC = LaneKey("topic", "orders", "default", "f0")
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """What may happen to a ledger. A job that is known to be kept is followed by its id until it is over."""
+
+    @initialize(seed=st.integers(0, 99))
+    def begin(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.store = MemoryStore()
+        self.now = 1000.0
+        self.ledger = Ledger(CONFIG, lambda: 1.0)
+        self.kept: dict[str, tuple[int, int]] = {}  # the attempts and lost workers of each that is not over
+        self.dead: set[str] = set()
+        self.jobs: dict[str, Job] = {}
+        self.leased: list[Job] = []
+        self.missing: set[tuple[str, str]] = set()
+        self.made = 0
+        self.topic = self.ledger.remember(TOPIC, PLAIN)
+        self.last_end: dict[tuple[str, str], int] = {}
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.now, int(self.now * 1000) + 7_000_000)
+
+    def write(self, changes: list[Change]) -> None:
+        self.store.write(changes)
+
+    # --- what happens
+
+    @rule(
+        where=st.sampled_from(["plain", "fifo", "topic"]),
+        group=st.sampled_from("ab"),
+        function=st.integers(0, 1),
+        kept=st.booleans() | st.just(True),
+    )
+    def arrive(self, where: str, group: str, function: int, kept: bool) -> None:
+        lane = self.topic if where == "topic" else self.ledger.queue(where)
+        assert lane is not None
+        self.made += 1
+        called = TOPIC.subscriber if where == "topic" else ("default", f"f{function}")
+        job = self.ledger.admit(
+            lane, f"job {self.made}", called, b"x" * 15, self.moment, group=group if where == "fifo" else None
+        )
+        assert not list(self.ledger.lease(self.moment)), "it is not stored yet"
+        if kept:
+            self.write([Put(job.record)])
+            self.ledger.stored(job, self.moment)
+            self.kept[job.record.id] = (0, 0)
+            self.jobs[job.record.id] = job
+        else:
+            self.ledger.refused(job)
+        self.turns()
+
+    @precondition(lambda self: self.leased)
+    @rule(data=st.data(), end=st.sampled_from(["succeeded", "failed", "lost", "returned", "missing", "put off"]))
+    def end_one(self, data: st.DataObject, end: str) -> None:
+        job = data.draw(st.sampled_from(self.leased), label="job")
+        self.leased.remove(job)
+        ident, lane = job.record.id, job.lane
+        attempts, lost = self.kept[ident]
+        match end:
+            case "succeeded":
+                changes = self.ledger.succeeded(job, self.moment)
+                self.turns()  # its end is not on disk yet: nobody of its group may start
+                self.write(changes)
+                self.ledger.erased(job)
+                del self.kept[ident]
+            case "failed" | "lost":
+                if end == "failed":
+                    changes = self.ledger.failed(job, "code", "text", self.moment)
+                    self.kept[ident] = (attempts + 1, lost)
+                else:
+                    changes = self.ledger.lost(job, "text", self.moment)
+                    self.kept[ident] = (attempts, lost + 1)
+                self.died(job, changes)
+            case "returned":
+                self.ledger.returned(job)
+            case "missing":
+                self.ledger.missing(job, self.moment)
+                self.missing.add(job.function)
+            case "put off":
+                self.write(self.ledger.put_off(job, self.moment))
+        assert (job.record.attempts, job.record.lost) == self.kept.get(ident, (attempts, lost)) or ident in self.dead
+        assert lane.settings.max_attempts > self.kept.get(ident, (0, 0))[0]
+        self.turns()
+
+    def died(self, job: Job, changes: list[Change]) -> None:
+        """Follow a failure: is it dead exactly when its attempts, or its workers, are used up?"""
+        ident, wanted = job.record.id, job.lane.settings
+        attempts, lost = self.kept[ident]
+        over = attempts >= wanted.max_attempts or lost >= wanted.max_lost_deliveries
+        assert over == (job.phase is Phase.DYING)
+        self.write(changes)
+        if over:
+            self.turns()  # its death is not on disk yet
+            del self.kept[ident]
+            self.dead.add(ident)
+            for unwanted in self.ledger.buried(job):
+                self.dead.remove(unwanted.record.id)
+                self.write(self.ledger.discard(unwanted))
+                self.ledger.erased(unwanted)
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        for job, changes in self.ledger.tick(self.moment):
+            attempts, lost = self.kept[job.record.id]
+            self.kept[job.record.id] = (attempts + 1, lost)  # its function was missing for too long
+            self.died(job, changes)
+        due = self.ledger.next_due()
+        assert due is None or due > self.now
+        self.missing = set(self.ledger.absent)
+        self.turns()
+
+    @rule(function=st.integers(0, 1))
+    def function_comes(self, function: int) -> None:
+        self.missing.discard(("default", f"f{function}"))
+        self.ledger.function_came(("default", f"f{function}"))
+        self.turns()
+
+    @rule(change=st.sampled_from([1, -1]))
+    def subscriber_comes_or_goes(self, change: int) -> None:
+        if self.topic.listeners + change >= 0:
+            self.ledger.listen(self.topic, change)
+            self.turns()
+
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data(), again=st.booleans())
+    def see_to_a_dead_letter(self, data: st.DataObject, again: bool) -> None:
+        job = self.jobs[data.draw(st.sampled_from(sorted(self.dead)), label="dead")]
+        self.dead.remove(job.record.id)
+        if again:
+            self.write(self.ledger.redrive(job))
+            self.kept[job.record.id] = (0, 0)
+        else:
+            self.write(self.ledger.discard(job))
+            self.ledger.erased(job)
+        self.turns()
+
+    @rule(gap=st.sampled_from([0.0, 2.0]))
+    def engine_starts_anew(self, gap: float) -> None:
+        """Killed, whatever ran: another ledger, of what is in the store."""
+        listeners = self.topic.listeners
+        self.now += gap
+        self.ledger = Ledger(CONFIG, lambda: 1.0)
+        self.ledger.load(self.store.load(), self.moment)
+        self.topic = self.ledger.remember(TOPIC, PLAIN)
+        self.topic.listeners = listeners
+        self.ledger.listen(self.topic, 0)
+        self.leased, self.missing = [], set()
+        everyone = [job for lane in self.ledger.lanes.values() for job in (*lane.jobs.values(), *lane.dead.values())]
+        self.jobs = {job.record.id: job for job in everyone}
+        assert {job.record.id for lane in self.ledger.lanes.values() for job in lane.dead.values()} == self.dead
+        self.turns()
+
+    @rule(fifo=st.booleans())
+    def configured_anew(self, fifo: bool) -> None:
+        """Orders are no longer kept, or are again; nothing else changes."""
+        queues = {
+            "plain": PLAIN,
+            "fifo": FIFO if fifo else QueueSettings(max_attempts=3, concurrency=2, backoff_seconds=1),
+        }
+        self.ledger.reconfigure(QueueConfig(queues=queues, memory_bytes=40))
+        self.turns()
+
+    # --- who may start
+
+    def turns(self) -> None:
+        """Exactly those start that may: found by looking at every job."""
+        self.missing |= set(self.ledger.absent)
+        expected = {job.record.id for lane in self.ledger.lanes.values() for job in self.startable(lane)}
+        started = list(self.ledger.lease(self.moment))
+        assert {job.record.id for job in started} == expected
+        self.leased += started
+
+    def startable(self, lane: Lane) -> list[Job]:
+        if not lane.open:
+            return []
+        waiting = sorted(lane.jobs.values())
+        free = lane.settings.concurrency - sum(job.phase is Phase.LEASED for job in waiting)
+        busy: set[str] = set()
+        found = []
+        if (
+            lane.settings.fifo
+        ):  # what runs, or is about to be over, comes first in its group, whatever was configured then
+            for job in waiting:
+                if job.phase in (Phase.LEASED, Phase.FINISHING, Phase.DYING):
+                    busy.add(job.record.group or "")
+        for job in waiting:
+            if lane.settings.fifo:
+                group = job.record.group or ""
+                if group in busy:
+                    continue
+                busy.add(group)
+            if job.phase is Phase.READY and job.function not in self.missing:
+                found.append(job)
+        return found[: max(0, free)]
+
+    # --- always
+
+    @invariant()
+    def nothing_is_lost_and_the_store_has_it(self) -> None:
+        there = {job.record.id for lane in self.ledger.lanes.values() for job in lane.jobs.values()}
+        assert there == set(self.kept)
+        records = {record.id: record for record in self.store.load().jobs}
+        assert set(records) == set(self.kept) | self.dead
+        for ident, (attempts, lost) in self.kept.items():
+            assert (records[ident].attempts, records[ident].lost) == (attempts, lost)
+        assert all(records[ident].died_at_ms is not None for ident in self.dead)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        for lane in self.ledger.lanes.values():
+            jobs = [*lane.jobs.values(), *lane.dead.values()]
+            for phase in Phase:
+                if phase not in (Phase.DONE, Phase.REFUSED):
+                    assert lane.phases[phase] == sum(job.phase is phase for job in jobs), phase
+            assert lane.running == lane.phases[Phase.LEASED]
+            assert len(lane.dead) <= lane.settings.dead_letters
+        assert self.ledger.unfinished == len(self.kept)
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        kept = [job for job in self.jobs.values() if job.record.data is not None and job.record.id in self.kept]
+        assert sum(job.size for job in kept) <= 40
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
