@@ -55,8 +55,10 @@ class Announcements:
         registry = self._hub.registry
         if not self._hub.triggers.asked_for(FUNCTIONS):
             self._told = self._due = None
+            registry.gone.clear()
         elif self._told is None:
             self._told, self._seen = registry.keys(), registry.changes
+            registry.gone.clear()
         elif self._seen != registry.changes:
             self._seen = registry.changes
             self._due = self._due if self._due is not None else now + SETTLING_SECONDS
@@ -70,9 +72,11 @@ class Announcements:
         if self._due is None or now < self._due:
             return []
         self._due = None
-        functions = self._hub.registry.keys()
-        if functions == self._told:
-            return []
+        registry = self._hub.registry
+        functions, gone = registry.keys(), set(registry.gone)
+        registry.gone.clear()
+        if functions == self._told and not gone & functions:
+            return []  # what has gone and come back is news: who was told that it is not there waits for it
         self._told = functions
         return self._fire(FUNCTIONS, {"event": "functions_changed", "functions": function_rows(self._hub)})
 

@@ -56,6 +56,8 @@ class Registry:
         self._names: dict[tuple[str, str], Session] = {}
         self.changes = 0
         """How often the set of (namespace, id) has changed."""
+        self.gone: set[tuple[str, str]] = set()
+        """What was removed since somebody last emptied this, whether or not it has come back."""
 
     def __iter__(self) -> Iterator[Function]:
         return iter(self._functions.values())
@@ -90,6 +92,7 @@ class Registry:
         if there is None or there.owner is not owner:
             return False
         del self._functions[key]
+        self.gone.add(key)
         self.changes += 1
         owner.functions.discard(key)
         owner.registration_bytes -= there.size
@@ -97,6 +100,7 @@ class Registry:
 
     def remove_all_of(self, owner: Session) -> None:
         """A session has ended: release its functions and its name."""
+        self.gone |= owner.functions
         for key in sorted(owner.functions):
             del self._functions[key]
         self.changes += len(owner.functions)

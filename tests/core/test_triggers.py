@@ -299,3 +299,22 @@ def test_a_line_of_a_worker_reaches_the_log_with_its_level_and_nothing_that_fool
     assert lines[-1].level == logging.WARNING
     assert lines[-1].text == f"worker 'boats' ({boats.id}): a[31mb"
     assert lines[-1].about == {"session": boats.id, "trace_id": "t1", "data": '{"x":""}'}
+
+
+def test_what_has_gone_and_come_back_is_news() -> None:
+    """Whoever was told meanwhile that a function is not there waits to hear of it."""
+    talk = Conversation()
+    harbour = talk.join("harbour")
+    harbour.offer("tide::next")
+    watch = watcher(talk, FUNCTIONS)
+    talk.wait(10)
+    harbour.say({"type": "unregisterfunction", "id": "tide::next"})
+    harbour.offer("tide::next")
+    talk.wait(10)
+    assert len(watch.hears()) == 1
+    talk.wait(10)
+    assert watch.hears() == []
+    harbour.leave()
+    talk.join("harbour").offer("tide::next")
+    talk.wait(10)
+    assert len(watch.hears()) == 1

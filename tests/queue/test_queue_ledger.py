@@ -147,15 +147,20 @@ class LedgerMachine(RuleBasedStateMachine):
             self.turns()
 
     @precondition(lambda self: self.dead)
-    @rule(data=st.data(), again=st.booleans())
-    def see_to_a_dead_letter(self, data: st.DataObject, again: bool) -> None:
+    @rule(data=st.data(), again=st.booleans(), stored=st.booleans() | st.just(True))
+    def see_to_a_dead_letter(self, data: st.DataObject, again: bool, stored: bool) -> None:
         job = self.jobs[data.draw(st.sampled_from(sorted(self.dead)), label="dead")]
+        changes = self.ledger.redrive(job) if again else self.ledger.discard(job)
+        self.turns()  # nothing of it is on disk yet
+        if not stored:
+            self.ledger.still_dead(job)
+            return
+        self.write(changes)
         self.dead.remove(job.record.id)
         if again:
-            self.write(self.ledger.redrive(job))
+            self.ledger.revived(job)
             self.kept[job.record.id] = (0, 0)
         else:
-            self.write(self.ledger.discard(job))
             self.ledger.erased(job)
         self.turns()
 

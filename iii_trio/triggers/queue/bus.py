@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
@@ -14,7 +15,7 @@ from ...errors import CallError
 from ...wire import ErrorCode
 from ...worker import Worker, current_call
 from .baggage import for_job
-from .job import Job
+from .job import Job, Phase
 from .keeper import FUNCTIONS_CHANGED, Keeper
 from .lane import Lane
 from .ledger import depths
@@ -148,32 +149,38 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
         lanes = _lanes(keeper, which, "topic_required")
         dead = sorted(_dead(lanes), key=lambda job: -(job.record.died_at_ms or 0))
         shown = dead[max(0, which.offset) :][: max(0, which.limit)]
-        return [await _dead_letter(keeper, job) for job in shown]
+        with _failing_as("dlq_messages_failed"):
+            rows = [await _dead_letter(keeper, job) for job in shown]
+        return [row for row in rows if row is not None]
 
     # --- what people do about dead letters
 
     @worker.function("iii::queue::redrive", description="give all dead letters of a queue or topic another try")
     async def redrive(which: Which) -> dict[str, Any]:
         dead = sorted(_dead(_lanes(keeper, which, "queue_not_set")), key=lambda job: job.record.died_at_ms or 0)
-        await keeper.redrive(dead)
+        with _failing_as("redrive_failed"):
+            await keeper.redrive(dead)
         return {"queue": which.name, "redriven": len(dead)}
 
     @worker.function("iii::queue::redrive_message", description="give one dead letter another try")
     async def redrive_message(which: Which) -> dict[str, Any]:
         dead = _the_one(keeper, which)
-        await keeper.redrive(dead)
+        with _failing_as("redrive_message_failed"):
+            await keeper.redrive(dead)
         return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
 
     @worker.function("iii::queue::discard_message", description="throw one dead letter away")
     async def discard_message(which: Which) -> dict[str, Any]:
         dead = _the_one(keeper, which)
-        await keeper.discard(dead)
+        with _failing_as("discard_message_failed"):
+            await keeper.discard(dead)
         return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
 
     @worker.function("engine::queue::discard", description="throw all dead letters of a queue or topic away")
     async def discard(which: Which) -> dict[str, Any]:
         dead = _dead(_lanes(keeper, which, "queue_not_set"))
-        await keeper.discard(dead)
+        with _failing_as("discard_failed"):
+            await keeper.discard(dead)
         return {"queue": which.name, "discarded": len(dead)}
 
     # --- for ourselves
@@ -205,7 +212,16 @@ def _lanes(keeper: Keeper, which: Which, code: str) -> list[Lane]:
 
 
 def _dead(lanes: list[Lane]) -> list[Job]:
-    return [job for lane in lanes for job in lane.dead.values()]
+    return [job for lane in lanes for job in lane.dead_letters()]
+
+
+@contextmanager
+def _failing_as(code: str) -> Iterator[None]:
+    """What the store cannot do fails the call by the code that it has for that."""
+    try:
+        yield
+    except CallError as error:
+        raise CallError(code, error.message) from None
 
 
 def _the_one(keeper: Keeper, which: Which) -> list[Job]:
@@ -227,11 +243,18 @@ def _waits_for(lanes: list[Lane]) -> list[str]:
     return sorted(missing)
 
 
-async def _dead_letter(keeper: Keeper, job: Job) -> dict[str, Any]:
+async def _dead_letter(keeper: Keeper, job: Job) -> dict[str, Any] | None:
+    """None if it is none any more."""
     record = job.record
+    try:
+        data = await keeper.data_of(job)
+    except CallError:
+        if job.phase is not Phase.DEAD:
+            return None
+        raise
     return {
         "id": record.id,
-        "payload": Raw(await keeper.data_of(job)),
+        "payload": Raw(data),
         "error": f"{record.code}: {record.message}",
         "code": record.code,
         "message": record.message,

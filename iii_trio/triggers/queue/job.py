@@ -2,10 +2,10 @@
 
                 STORED          LEASED            SUCCEEDED             ERASED
     STORING ───────────► READY ─────────► LEASED ───────────► FINISHING ────────► DONE
-                          ▲ ▲               │ │ FAILED           ▲
-                      DUE │ │ RETURNED      │ ▼                  │ DISCARDED
-                          │ └───────────────┘ RESTING            │
-                          └───────────────────┘        DYING ─► DEAD
+                          ▲ ▲               │ │ FAILED                              ▲
+                      DUE │ │ RETURNED      │ ▼                           DISCARDED │
+                          │ └───────────────┘ RESTING                    DISCARDING │
+                          └───────────────────┘        DYING ─► DEAD ──► REVIVING ──► READY
 
 A lease is not on disk: there a job is waiting until it is done or dead. So whatever ends the engine, its jobs are ready
 again when it is back, and it costs them nothing (Q2).
@@ -38,12 +38,14 @@ class Phase(Enum):
     DONE = auto()
     DYING = auto()  # a dead letter, as soon as the disk says so
     DEAD = auto()  # a dead letter
+    REVIVING = auto()  # a job again, as soon as the disk says so
+    DISCARDING = auto()  # thrown away, as soon as the disk says so
 
 
 class Cue(Enum):
     """What happened to a job."""
 
-    STORED = auto()
+    STORED = auto()  # the disk has it, or has it as a job again
     DELAYED = auto()  # stored, and to rest first
     NOT_STORED = auto()
     LEASED = auto()
@@ -80,7 +82,9 @@ JOB: Final[Table[Phase, Cue]] = {
     Phase.FINISHING: {Cue.ERASED: Phase.DONE},
     Phase.DONE: {},
     Phase.DYING: {Cue.BURIED: Phase.DEAD},
-    Phase.DEAD: {Cue.REDRIVEN: Phase.READY, Cue.DISCARDED: Phase.FINISHING},
+    Phase.DEAD: {Cue.REDRIVEN: Phase.REVIVING, Cue.DISCARDED: Phase.DISCARDING},
+    Phase.REVIVING: {Cue.STORED: Phase.READY, Cue.NOT_STORED: Phase.DEAD},
+    Phase.DISCARDING: {Cue.ERASED: Phase.DONE, Cue.NOT_STORED: Phase.DEAD},
 }
 
 
@@ -127,6 +131,8 @@ class Job:
     life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(JOB, Phase.STORING))
     due: float = 0.0
     """While it rests, or misses its function: until when."""
+    revived: Record | None = None
+    """While it is about to be a job again: as what."""
 
     def __lt__(self, other: Job) -> bool:
         return self.record.position < other.record.position

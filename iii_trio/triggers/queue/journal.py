@@ -63,6 +63,8 @@ class Journal:
         """The data of a job. Raises StorageError. If cancelled: nothing changes."""
         async with self._turn:
             found = await self._run(lambda: self._store.fetch([key]))
+        if key not in found:
+            raise StorageError(f"the job's data is not in {self._store.place} any more")
         return found[key]
 
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -48,6 +48,7 @@ class Keeper:
         self._tasks: trio.Nursery | None = None
         self._nap = trio.CancelScope()
         self._watching = False
+        self._arrivals = 0
 
     @property
     def moment(self) -> Moment:
@@ -96,14 +97,20 @@ class Keeper:
         await self._written([Put(job.record) for job in jobs], kept, refused)
 
     async def redrive(self, jobs: Sequence[Job]) -> None:
-        """Dead letters are jobs again (Q8). If cancelled: all the same."""
+        """Dead letters are jobs again (Q8). Raises CallError `storage_failed`: none of them is. If cancelled: they are."""
+
+        def kept() -> None:
+            for job in jobs:
+                self.ledger.revived(job)
+            self.begin()
+
         changes = [change for job in jobs for change in self.ledger.redrive(job)]
-        await self._written(changes)
-        self.begin()
+        await self._written(changes, kept, lambda: self._still_dead(jobs))
 
     async def discard(self, jobs: Sequence[Job]) -> None:
-        """Dead letters are thrown away (Q8). If cancelled: all the same."""
-        await self._written([change for job in jobs for change in self.ledger.discard(job)], lambda: self._erased(jobs))
+        """Dead letters are thrown away (Q8). Raises CallError `storage_failed`: none of them is. If cancelled: they are."""
+        changes = [change for job in jobs for change in self.ledger.discard(job)]
+        await self._written(changes, lambda: self._erased(jobs), lambda: self._still_dead(jobs))
 
     async def data_of(self, job: Job) -> bytes:
         """Its payload, as JSON. Raises CallError `storage_failed`. If cancelled: nothing changes."""
@@ -114,27 +121,40 @@ class Keeper:
 
     # --- subscribers
 
-    async def subscribe(self, namespace: str, function_id: str, said: SubscriberConfig, config: bytes) -> Lane:
+    def subscribe(self, key: LaneKey, said: SubscriberConfig) -> Lane:
         """A subscriber is here: what is published from now on, and what has waited for it, is for it (Q7).
 
-        Raises CallError `storage_failed`. If cancelled: it may be remembered.
+        It has to be `remembered`, and is to `unsubscribe` once.
         """
-        key = LaneKey("topic", said.topic, namespace, function_id)
-        there = self.ledger.lanes.get(key.text)
-        if there is None or not there.known or there.said != config:
-            await self._written([Remember(said.topic, namespace, function_id, config)])
         lane = self.ledger.remember(key, said.settings)
-        lane.condition, lane.said = said.condition, config
+        lane.condition = said.condition
         self.ledger.listen(lane, 1)
         self.begin()
         return lane
 
+    async def remembered(self, lane: Lane, config: bytes) -> None:
+        """Wait until the store knows of a subscriber. Raises CallError `storage_failed`. If cancelled: it will know."""
+        if lane.said == config:
+            return
+
+        def kept() -> None:
+            if lane.known:
+                lane.said = config
+
+        await self._written([Remember(lane.key.name, *lane.key.subscriber, config)], kept)
+
     def unsubscribe(self, lane: Lane, *, for_good: bool) -> None:
         """A subscriber is gone; if `for_good`, it does not want what is published from now on (Q7)."""
         self.ledger.listen(lane, -1)
-        if for_good and not lane.listeners:
+        if for_good:
+            self.forget(lane)
+
+    def forget(self, lane: Lane) -> None:
+        """Unless somebody listens: nobody wants what is published from now on."""
+        if lane.known and not lane.listeners:
+            lane.said = None
             self.ledger.forget(lane)
-            self._journal.write([Forget(lane.key.name, lane.key.namespace, lane.key.function_id)])
+            self._journal.write([Forget(lane.key.name, *lane.key.subscriber)])
 
     # --- turns
 
@@ -152,7 +172,10 @@ class Keeper:
             LOGGER.error("job %s of %s cannot be read: %s", job.record.id, job.lane.key.name, error.message)
             went = Went(How.PUT_OFF)
         else:
+            arrivals = self._arrivals
             went = await run(self._worker, job, data)
+            if went.how is How.MISSING and arrivals != self._arrivals:
+                went = Went(How.RETURNED)  # functions have come meanwhile, and its own may be one of them
         self._ran(job, went)
         self.begin()
 
@@ -180,6 +203,10 @@ class Keeper:
         """A job has failed: it is ready again, or rests, or is dead."""
         dead = job.record.died_at_ms is not None
         self._journal.write(changes, (lambda: self._buried(job)) if dead else None)
+
+    def _still_dead(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.ledger.still_dead(job)
 
     def _erased(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -214,6 +241,7 @@ class Keeper:
 
     def functions_came(self, functions: Sequence[tuple[str, str]]) -> None:
         """Somebody may have these now: namespaces and ids."""
+        self._arrivals += 1
         for function in functions:
             self.ledger.function_came(function)
         self.begin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Final, Literal, final
 
 import attrs
@@ -74,11 +75,11 @@ class Lane:
         self.condition: str | None = None
         """The function that is asked whether a job is wanted."""
         self.said: bytes | None = None
-        """The config of its subscriber's binding, as JSON."""
+        """The config of its subscriber's binding, as JSON, as the store knows it; None if it does not."""
         self.jobs: dict[int, Job] = {}
         """All that are not over, by their keys, the oldest first."""
         self.dead: dict[int, Job] = {}
-        """The dead letters, by their keys, the oldest death first."""
+        """The dead letters, and what is about to be none any more, by their keys, the oldest death first."""
         self.phases: Counter[Phase] = Counter()
         self.running = 0
         self.done = Rate()
@@ -152,6 +153,10 @@ class Lane:
     def _first(self, job: Job) -> bool:
         group = self._group_of(job)
         return group is None or self._groups[group][0] is job
+
+    def dead_letters(self) -> Iterator[Job]:
+        """The oldest death first."""
+        return (job for job in self.dead.values() if job.phase is Phase.DEAD)
 
     def absent(self) -> list[Job]:
         """The jobs that wait for a worker that has their function."""

@@ -46,9 +46,10 @@ class Ledger:
     def reconfigure(self, config: QueueConfig) -> None:
         """These queues from now on. What is in one that is gone is still done, under its last settings."""
         self.config = config
-        for lane in self.lanes.values():
+        for lane in list(self.lanes.values()):
             if lane.key.kind == "queue":
                 lane.known = lane.key.name in config.queues
+                self._drop_if_empty(lane)
         for name, settings in config.queues.items():
             lane = self.lane(LaneKey("queue", name), settings)
             lane.change(settings)
@@ -232,7 +233,8 @@ class Ledger:
         self._leave(job)
         self._let_go_of_data(job)
         lane.dead[job.record.key] = job
-        return list(itertools.islice(lane.dead.values(), max(0, len(lane.dead) - lane.settings.dead_letters)))
+        too_many = lane.phases[Phase.DEAD] - lane.settings.dead_letters
+        return list(itertools.islice(lane.dead_letters(), max(0, too_many)))
 
     # --- functions that nobody has
 
@@ -260,24 +262,33 @@ class Ledger:
     # --- dead letters
 
     def redrive(self, job: Job) -> list[Change]:
-        """A dead letter is a job again, with all its attempts, behind all that waits."""
-        record = job.record
+        """A dead letter is to be a job again. Say `revived` when the store knows, or `still_dead` if it cannot."""
         position, self._next = self._next, self._next + 1
-        job.record = msgspec.structs.replace(
-            record, position=position, attempts=0, lost=0, due_ms=None, died_at_ms=None, code=None, message=None
+        job.revived = msgspec.structs.replace(
+            job.record, position=position, attempts=0, lost=0, due_ms=None, died_at_ms=None, code=None, message=None
         )
-        del job.lane.dead[record.key]
-        self.unfinished += 1
         job.lane.take(job, Cue.REDRIVEN)
+        return [Update(job.revived)]
+
+    def revived(self, job: Job) -> None:
+        """A dead letter is a job again, with all its attempts, behind all that waits."""
+        assert job.revived is not None
+        del job.lane.dead[job.record.key]
+        job.record, job.revived = job.revived, None
+        self.unfinished += 1
+        job.lane.take(job, Cue.STORED)
         job.lane.join(job)
         self._wake(job.lane)
-        return [self._update(job)]
 
     def discard(self, job: Job) -> list[Change]:
-        """A dead letter is not wanted. Say `erased` when the store has forgotten it."""
-        del job.lane.dead[job.record.key]
+        """A dead letter is not wanted. Say `erased` when the store has forgotten it, or `still_dead` if it cannot."""
         job.lane.take(job, Cue.DISCARDED)
         return [Remove(job.record.key)]
+
+    def still_dead(self, job: Job) -> None:
+        """The store does not take what was to become of a dead letter."""
+        job.revived = None
+        job.lane.take(job, Cue.NOT_STORED)
 
     # --- time
 
@@ -318,6 +329,8 @@ class Ledger:
     def _over(self, job: Job) -> None:
         if job.record.died_at_ms is None:
             self._leave(job)
+        else:
+            job.lane.dead.pop(job.record.key, None)
         self._let_go_of_data(job)
         self._drop_if_empty(job.lane)
 
@@ -424,7 +437,7 @@ def depths(lanes: Iterable[Lane]) -> Depths:
         depth=sum(len(lane.jobs) for lane in lanes),
         running=sum(lane.running for lane in lanes),
         resting=sum(lane.phases[Phase.RESTING] for lane in lanes),
-        dead=sum(len(lane.dead) for lane in lanes),
+        dead=sum(lane.phases[Phase.DEAD] for lane in lanes),
     )
 
 

@@ -35,8 +35,9 @@ class MemoryStore:
                 case Put():
                     self._jobs[change.record.key] = msgspec.structs.replace(change.record)
                 case Update():
-                    data = self._jobs[change.record.key].data
-                    self._jobs[change.record.key] = msgspec.structs.replace(change.record, data=data)
+                    there = self._jobs.get(change.record.key)
+                    if there is not None:
+                        self._jobs[there.key] = msgspec.structs.replace(change.record, data=there.data)
                 case Remove():
                     self._jobs.pop(change.key, None)
                 case Remember():

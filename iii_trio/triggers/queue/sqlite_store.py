@@ -74,7 +74,7 @@ class SqliteStore:
         with self._telling("read"):
             rows = self.connection.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY position")
             subscribers = self.connection.execute("SELECT topic, namespace, function_id, config FROM subscribers")
-            return Loaded((Record(*row) for row in rows), [Remember(*row) for row in subscribers.fetchall()])
+            return Loaded(self._records(rows), [Remember(*row) for row in subscribers.fetchall()])
 
     def write(self, changes: Sequence[Change]) -> None:
         """As `Store.write`: one transaction."""
@@ -129,6 +129,11 @@ class SqliteStore:
         self.connection.close()
 
     # --- inside
+
+    def _records(self, rows: sqlite3.Cursor) -> Iterator[Record]:
+        with self._telling("read"):
+            for row in rows:
+                yield Record(*row)
 
     def _open(self, synchronous: str) -> None:
         execute = self.connection.execute

@@ -8,7 +8,7 @@ from typing import Final, final
 from ...wire import to_json
 from ...worker import BoundTrigger
 from .keeper import Keeper
-from .lane import Lane
+from .lane import Lane, LaneKey
 from .wording import read_subscriber
 
 LOGGER: Final = logging.getLogger("iii_trio.queue")
@@ -22,18 +22,33 @@ class Subscribing:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._lanes: dict[str, Lane] = {}
+        self._replaced: dict[str, Lane] = {}
 
     async def register_trigger(self, bound: BoundTrigger) -> None:
         """A binding: from now on, and for as long as nobody withdraws it, the topic's messages are kept for it."""
         config = to_json(bound.config)
         said = read_subscriber(config)
-        if not said.topic:
+        lane = None
+        if said.topic:
+            lane = self._keeper.subscribe(LaneKey("topic", said.topic, bound.namespace, bound.function_id), said)
+            self._lanes[bound.id] = lane
+        else:
             LOGGER.warning("the subscription %s of %s names no topic: it never fires", bound.id, bound.function_id)
-            return
-        self._lanes[bound.id] = await self._keeper.subscribe(bound.namespace, bound.function_id, said, config)
+        before = self._replaced.pop(bound.id, None)
+        if before is not None and before is not lane:
+            self._keeper.forget(before)  # it wants something else now
+        if lane is not None:
+            try:
+                await self._keeper.remembered(lane, config)
+            except BaseException:
+                self.unregister_trigger(bound)
+                raise
 
     def unregister_trigger(self, bound: BoundTrigger) -> None:
         """It is withdrawn; or who asked for it has gone, and it is remembered."""
         lane = self._lanes.pop(bound.id, None)
-        if lane is not None:
-            self._keeper.unsubscribe(lane, for_good=bound.why_ended == "withdrawn")
+        if lane is None:
+            return
+        if bound.why_ended == "replaced":
+            self._replaced[bound.id] = lane
+        self._keeper.unsubscribe(lane, for_good=bound.why_ended == "withdrawn" or lane.said is None)
