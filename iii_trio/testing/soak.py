@@ -102,16 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     real.add_argument("--minutes", type=float, default=60.0, help="how long (default: %(default)g)")
     real.add_argument("--round", type=float, default=3.0, help="minutes until all workers go (default: %(default)g)")
     real.add_argument("--load", type=float, default=0.33, help="cores that it may use in all (default: %(default)g)")
+    real.add_argument("--workers", type=int, default=6, help="how many at a time (default: %(default)s)")
     real.add_argument("--seed", type=int, default=0, help="what the mischief is drawn from (default: %(default)s)")
     real.add_argument(
         "--out", type=Path, default=Path("soak"), help="where logs, samples and plot go (default: ./soak)"
     )
     options = parser.parse_args(arguments)
     if options.real:
+        from .real_soak import Soak
         from .real_soak.command import run_real_soak
-        from .real_soak.run import Soak
 
-        asked = Soak(60 * options.minutes, 60 * options.round, seed=options.seed, load=options.load)
+        asked = Soak(
+            60 * options.minutes, 60 * options.round, seed=options.seed, workers=options.workers, load=options.load
+        )
         return run_real_soak(asked, options.out)
     if options.replay is not None:
         replay(options.replay)

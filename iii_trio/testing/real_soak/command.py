@@ -8,7 +8,8 @@ from pathlib import Path
 
 import trio
 
-from .run import Soak, play_soak, write_down
+from .played import Soak, write_down
+from .run import play_soak
 
 
 def run_real_soak(soak: Soak, folder: Path) -> int:

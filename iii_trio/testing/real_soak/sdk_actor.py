@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from .actor import PREFIX, say
+from .ends import PREFIX, say
 from .plans import Plan, Receipt
 
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
@@ -88,11 +88,12 @@ async def _kill(process: trio.Process) -> None:
     await process.wait()
 
 
-async def start_engine(nursery: trio.Nursery, log: Path) -> tuple[Running, int]:
-    """The engine, as users run it; and its port."""
-    script = shutil.which("iii-trio", path=str(Path(sys.executable).parent))
-    command = [script] if script is not None else [sys.executable, "-m", "iii_trio"]
-    engine = await start(nursery, [*command, "serve", "--host", "127.0.0.1", "--port", "0"], log)
+async def start_engine(nursery: trio.Nursery, log: Path, command: Sequence[str] | None) -> tuple[Running, int]:
+    """An engine, by default as users run it; and its port."""
+    if command is None:
+        script = shutil.which("iii-trio", path=str(Path(sys.executable).parent))
+        command = [*([script] if script is not None else [sys.executable, "-m", "iii_trio"]), "serve", "--port", "0"]
+    engine = await start(nursery, [*command], log)
     assert engine.process.stdout is not None
     line = b""
     while not line.endswith(b"\n"):
@@ -139,7 +140,7 @@ class Player:
         assert self.running.process.stdin is not None
         await self.running.process.stdin.aclose()
 
-    async def listen(self, hear: Callable[[Player, dict[str, Any]], None]) -> int:
+    async def listen(self, hear: Callable[[dict[str, Any]], None]) -> int:
         """Hear all that it says, until it has ended; its exit code."""
         assert self.running.process.stdout is not None
         unfinished = b""
@@ -152,7 +153,7 @@ class Player:
                         self.ready.set()
                     case "settled":
                         self.settled.set()
-                hear(self, said)
+                hear(said)
         code = await self.running.process.wait()
         for event in (self.ready, self.settled, self.running.gone):  # nobody waits for it any longer
             event.set()

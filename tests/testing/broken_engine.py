@@ -1,0 +1,63 @@
+"""`broken_engine.py DEFECT`: an engine as `iii-trio serve` runs it, with one defect."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from typing import Any
+
+import trio
+
+from iii_trio.cli import main
+from iii_trio.core.channel import Cue
+from iii_trio.core.session import Session
+from iii_trio.engine.engine import Shell
+from iii_trio.transport.frames import Run
+from iii_trio.transport.pipe import Pipe
+
+
+def an_abort_looks_complete() -> None:
+    real = Shell.cue
+
+    def cue(shell: Shell, channel_id: str, cue: Cue, *about: Any) -> None:
+        real(shell, channel_id, Cue.WRITER_CLOSED if cue is Cue.WRITER_ABORTED else cue, *about)
+
+    Shell.cue = cue  # type: ignore[method-assign]
+
+
+def runs_are_lost() -> None:
+    real, numbers = Pipe.push, itertools.count()
+
+    def push(pipe: Pipe, run: Run) -> Run | None:
+        return None if next(numbers) % 5 == 4 else real(pipe, run)
+
+    Pipe.push = push  # type: ignore[method-assign]
+
+
+def tasks_stay() -> None:
+    real = Shell.disconnected
+
+    def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep_forever)
+        real(shell, session, reason, **how)
+
+    Shell.disconnected = disconnected  # type: ignore[method-assign]
+
+
+def it_complains() -> None:
+    real = Shell.disconnected
+
+    def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
+        shell.tell(30, "that should not have been")
+        real(shell, session, reason, **how)
+
+    Shell.disconnected = disconnected  # type: ignore[method-assign]
+
+
+def it_dies() -> None:
+    Shell.disconnected = lambda *_, **__: os._exit(3)  # type: ignore[method-assign]
+
+
+globals()[sys.argv[1]]()
+sys.exit(main(["serve", "--port", "0"]))
