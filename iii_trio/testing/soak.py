@@ -87,7 +87,10 @@ async def _soak(seeds: Sequence[int]) -> Tally:
 def replay(seed: int) -> None:
     """Play the history of one seed alone, with its transcript. Raises as it did in the long run."""
     logging.disable(logging.CRITICAL)
-    print(simulate_conversation(draw_conversation(Random(seed)), seed, most_steps=_MOST_STEPS))
+    try:
+        print(simulate_conversation(draw_conversation(Random(seed)), seed, most_steps=_MOST_STEPS))
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
