@@ -196,14 +196,16 @@ class Hub:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do, at the latest; None if never."""
-        dues = (
-            self.channels.next_due(),
+        earliest = self.channels.next_due()
+        for due in (
             self.absences.next_due(),
             self._grace_due(),
             self.triggers.next_due(),
             self.announcements.next_due(),
-        )
-        return min((due for due in dues if due is not None), default=None)
+        ):
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        return earliest
 
     def reconfigure(self, config: EngineConfig) -> None:
         """What is decided from now on follows this configuration; what is decided already stays."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+from typing import Final
 
+import attrs
 import trio
 
 from ..core.channels import Refused
 from ..core.session import Session
 from ..errors import MessageError
-from ..transport.beneath import end_writing
-from ..transport.http1 import BadRequest, Head, answer, read_head
+from ..transport.beneath import end_writing, read_at_once
+from ..transport.http1 import BadRequest, Head, answer, parse_head, read_head
 from ..transport.socket import Socket, drop
 from ..wire import PREFIX, Direction, read_attach_target, to_json
 from .door import Door
@@ -19,6 +21,16 @@ from .engine import Shell
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
 from .telemetry import serve_telemetry
+
+_HEALTH: Final = "/healthz"
+
+
+@attrs.frozen
+class _CameIn:
+    """A request for an upgrade that may come in, by this token if one is needed."""
+
+    head: Head
+    token: str | None
 
 
 async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
@@ -45,30 +57,10 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
     shell.connections += 1
     door.crowd.connections += 1
     try:
-        head: Head | None = None
-        token = None
-        limits = shell.config.limits
-        with trio.move_on_after(door.handshake_seconds(limits)) as patience, shell.stopped_by_close(patience.cancel):
-            try:
-                if shell.connections > limits.connections:
-                    raise BadRequest(503, f"the engine has as many connections as it may ({limits.connections})")
-                door.check_connections()
-                head = await read_head(stream, limits.head_bytes)
-                if head is None or not await _routed(shell, stream, head):
-                    return
-                token = door.check(head)
-                _check_room(shell, head, door)
-            except BadRequest as problem:
-                level = logging.INFO if problem.status in (401, 503) else logging.DEBUG
-                text = f"a connection was refused: {problem}"
-                shell.tell(level, text, peer=peer or "", status=str(problem.status))
-                await _answer(stream, problem.status, problem.text, problem.headers)
-                return
-        if patience.cancelled_caught:
-            why = "the engine was closed" if shell.closed else "it took too long"
-            shell.tell(logging.DEBUG, f"a connection was dropped before its upgrade: {why}", peer=peer or "")
-        elif head is not None:
-            await _serve_upgrade(shell, stream, head, peer, door, token)
+        begun = read_at_once(stream, shell.buffer)
+        came_in = _come_in_at_once(shell, begun, door) or await _come_in(shell, stream, begun, peer, door)
+        if came_in is not None:
+            await _serve_upgrade(shell, stream, came_in, peer, door)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the peer went away while we were at its head
     finally:
@@ -77,19 +69,62 @@ async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, 
         await drop(stream)  # noqa: ASYNC102 - it never waits
 
 
-async def _routed(shell: Shell, stream: trio.abc.Stream, head: Head) -> bool:
-    """Answer what is no upgrade; say whether this is a valid one. Raises BadRequest."""
-    if head.path == "/healthz":
-        if head.method not in ("GET", "HEAD"):
-            raise BadRequest(405, "only GET is served here", (("Allow", "GET, HEAD"),))
-        status = 503 if shell.hub.draining else 200
-        body = to_json({"status": "draining" if shell.hub.draining else "ready"})
-        await _write(stream, answer(status, b"" if head.method == "HEAD" else body, kind="application/json"))
-        return False
+def _come_in_at_once(shell: Shell, begun: bytes, door: Door) -> _CameIn | None:
+    """Whoever has said all by now, and may come in, needs no deadline and no turn of the loop. None: look again."""
+    try:
+        _check_connections(shell, door)
+        head = parse_head(begun, shell.config.limits.head_bytes)
+        return None if head is None or head.path == _HEALTH else _let_in(shell, head, door)
+    except BadRequest:
+        return None
+
+
+async def _come_in(shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: str | None, door: Door) -> _CameIn | None:
+    """Read the head, and answer whoever may not come in or wants something else than an upgrade: then None."""
+    limits = shell.config.limits
+    with trio.move_on_after(door.handshake_seconds(limits)) as patience, shell.stopped_by_close(patience.cancel):
+        try:
+            _check_connections(shell, door)
+            head = await read_head(stream, limits.head_bytes, begun)
+            if head is not None and head.path == _HEALTH:
+                await _tell_health(shell, stream, head)
+            elif head is not None:
+                return _let_in(shell, head, door)
+        except BadRequest as problem:
+            level = logging.INFO if problem.status in (401, 503) else logging.DEBUG
+            text = f"a connection was refused: {problem}"
+            shell.tell(level, text, peer=peer or "", status=str(problem.status))
+            await _answer(stream, problem.status, problem.text, problem.headers)
+        return None
+    why = "the engine was closed" if shell.closed else "it took too long"
+    shell.tell(logging.DEBUG, f"a connection was dropped before its upgrade: {why}", peer=peer or "")
+    return None
+
+
+async def _tell_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
+    if head.method not in ("GET", "HEAD"):
+        raise BadRequest(405, "only GET is served here", (("Allow", "GET, HEAD"),))
+    status = 503 if shell.hub.draining else 200
+    body = to_json({"status": "draining" if shell.hub.draining else "ready"})
+    await _write(stream, answer(status, b"" if head.method == "HEAD" else body, kind="application/json"))
+
+
+def _let_in(shell: Shell, head: Head, door: Door) -> _CameIn:
+    """Let in whoever may come in. Raises BadRequest."""
     if head.path not in ("/", "/otel") and not head.path.startswith(PREFIX):
         raise BadRequest(404, "nothing is served here: workers connect at /, channel ends below /ws/channels/")
     head.check_upgrade()
-    return True
+    token = door.check(head)
+    _check_room(shell, head, door)
+    return _CameIn(head, token)
+
+
+def _check_connections(shell: Shell, door: Door) -> None:
+    """Raise BadRequest if there are too many."""
+    most = shell.config.limits.connections
+    if shell.connections > most:
+        raise BadRequest(503, f"the engine has as many connections as it may ({most})")
+    door.check_connections()
 
 
 def _check_room(shell: Shell, head: Head, door: Door) -> None:
@@ -103,11 +138,10 @@ def _check_room(shell: Shell, head: Head, door: Door) -> None:
         door.check_sessions()
 
 
-async def _serve_upgrade(
-    shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door, token: str | None
-) -> None:
+async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, came_in: _CameIn, peer: str | None, door: Door) -> None:
+    head = came_in.head
     if head.path == "/":
-        await serve_session(shell, stream, head, peer, door, token)
+        await serve_session(shell, stream, head, peer, door, came_in.token)
         return
     if head.path == "/otel":
         await serve_telemetry(shell, stream, head, peer, door)

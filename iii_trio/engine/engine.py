@@ -307,7 +307,9 @@ class Shell:
 
     def _mind_the_time(self) -> None:
         due = self.hub.next_due()
-        self._nap.deadline = math.inf if due is None else due
+        deadline = math.inf if due is None else due
+        if deadline != self._nap.deadline:  # setting one costs, also the same
+            self._nap.deadline = deadline
 
     def tell(self, level: int, text: str, **about: str) -> None:
         """A line in the engine's log."""

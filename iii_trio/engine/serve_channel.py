@@ -145,22 +145,31 @@ class _ReaderSocket:
         self._recut = recut
         self._scanner = RunScanner(door.message_bytes(shell.config.limits))
         self._finished: End | None = None
+        self._draining = False
 
     def opened(self, websocket: WebSocket) -> None:
         if self._finished is not None:
             self._say(self._finished)
-        websocket.start_soon(self._drain)
+        if self._recut is None:
+            self._flow.pipe.flow_directly(websocket.outbox.offer)
+        self._flow.pipe.when_waiting(self._look)
+        self._look()
+
+    def _look(self) -> None:
+        """Have written what waits in the pipe, by a task that lives no longer than it takes; or say the clean end."""
+        pipe, websocket = self._flow.pipe, self.websocket
+        if self._draining or pipe.broken is not None or not websocket.talking:
+            return
+        if not pipe.empty:
+            self._draining = True
+            websocket.start_soon(self._drain)
+        elif pipe.sealed:
+            # No deadline: a slow reader has what the kernel took of us still to read, and no timer decides an outcome.
+            websocket.close(Close.NORMAL, patience=math.inf)
 
     async def _drain(self) -> None:
-        """Write what is in the pipe until its end, and say what kind of end it was."""
         pipe, websocket, outbox = self._flow.pipe, self.websocket, self.websocket.outbox
-        if self._recut is None:
-            pipe.flow_directly(outbox.offer)
-        while True:
-            try:
-                chunk = await pipe.take()
-            except trio.EndOfChannel:
-                break
+        while (chunk := pipe.take_now()) is not None:
             rest: Run | None = as_run(chunk)
             if self._recut is not None and rest is not None:
                 try:
@@ -176,9 +185,8 @@ class _ReaderSocket:
             if not outbox.empty:
                 await outbox.wait_empty()
             pipe.done(chunk)
-        if pipe.broken is None:
-            # No deadline: a slow reader has what the kernel took of us still to read, and no timer decides an outcome.
-            websocket.close(Close.NORMAL, patience=math.inf)
+        self._draining = False
+        self._look()
 
     @property
     def tail(self) -> bytes:

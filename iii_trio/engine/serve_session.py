@@ -16,6 +16,7 @@ from .door import Door
 from .engine import Shell
 
 _PING: Final = b"\x89\x00"
+_LARGE: Final = 4096  # bytes; a copy costs less than a second piece to write
 _LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})
 """How a worker closes that means to go; one that closes otherwise (a keepalive that failed) may be back."""
 
@@ -113,8 +114,12 @@ class _SocketLine:
         outbox = websocket.outbox
         if outbox.waiting_bytes and outbox.waiting_bytes + len(message) > bound:
             return False
-        outbox.put(frame_head(TEXT, len(message)))
-        outbox.put(message)
+        head = frame_head(TEXT, len(message))
+        if len(message) < _LARGE:
+            outbox.put(head + message)
+        else:
+            outbox.put(head)
+            outbox.put(message)
         return True
 
     def flush(self) -> None:

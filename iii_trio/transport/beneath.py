@@ -58,6 +58,15 @@ class ReadBuffer:
         return self._view[start : _SLACK + n]
 
 
+def read_at_once(stream: trio.abc.Stream, buffer: ReadBuffer) -> bytes:
+    """What is there to be read now; nothing if nothing is, or if this stream cannot tell without waiting.
+
+    Raises trio.BrokenResourceError, trio.ClosedResourceError.
+    """
+    now = reads_now(stream)
+    return bytes(buffer.free[: now.read_now(buffer.free) or 0]) if now is not None else b""
+
+
 @final
 class Beneath(trio.abc.Stream):
     """What trio-websocket takes for its stream: the handshake, then control frames, one at a time."""
@@ -85,9 +94,15 @@ class Beneath(trio.abc.Stream):
         """The occupant is there: frames may be read."""
         self._begun.set()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the handshake is done, and frames are read."""
+        return self._begun.is_set()
+
     async def wait_stopped(self) -> None:
         """Wait until the library reads no more: then it has answered what it was given."""
-        await self._stopped.wait()
+        if not self._stopped.is_set():
+            await self._stopped.wait()
 
     async def linger(self) -> None:
         """End our side, and read until the peer ends its own: closing with unread input would send a reset."""
@@ -96,8 +111,7 @@ class Beneath(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
         if not self._at_end:
-            if not self._stopped.is_set():
-                await self._stopped.wait()
+            await self.wait_stopped()
             if not self._at_end:
                 await self._throw_away()
 
@@ -114,8 +128,9 @@ class Beneath(trio.abc.Stream):
         if self._awaits_answer:
             self._awaits_answer = False
             return await self._receive_answer()
-        await self._begun.wait()
-        websocket = self._websocket
+        if not self._begun.is_set():
+            await self._begun.wait()
+        websocket, occupant = self._websocket, self._websocket.occupant
         turns = taken = 0
         while True:
             while self._controls:
@@ -128,53 +143,46 @@ class Beneath(trio.abc.Stream):
             if self._deaf:
                 await self._throw_away()
                 return self._stop()
-            await websocket.occupant.settle()
+            await occupant.settle()
             if turns >= _TURNS or taken >= READ_BYTES:
                 turns = taken = 0
                 await trio.lowlevel.checkpoint()
             try:
-                n = await self._read()
-                turns += 1
-                taken += n
-                if not n:
-                    websocket.lost("the connection ended without a Close", by_fin=True)
-                    return self._stop(at_end=True)
-                if websocket.discarding and self._too_late(n):
-                    websocket.lost("it went on sending, long after it was told the end")
-                    return self._stop(at_end=True)
+                data = await self._read()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 websocket.lost(str(error))
                 return self._stop(at_end=True)
+            if data is None:
+                websocket.lost("the connection ended without a Close", by_fin=True)
+                return self._stop(at_end=True)
+            turns += 1
+            taken += len(data)
+            controls, how = occupant.scan(data)
+            if controls:
+                self._controls.extend(split_controls(controls))
+            if how is not None:
+                self._deaf = isinstance(how, FrameError)
+                websocket.peer_ended(how)
+            if websocket.discarding and self._too_late(len(data)):
+                websocket.lost("it went on sending, long after it was told the end")
+                return self._stop(at_end=True)
 
-    async def _read(self) -> int:
-        """Read once and scan it; how many bytes were looked at, 0 at the end of the stream."""
-        websocket, now = self._websocket, self._now
-        occupant = websocket.occupant
+    async def _read(self) -> memoryview | None:
+        """What comes next, behind the scanner's `tail`: good until somebody reads again. None at the end of the stream."""
+        now, tail = self._now, self._websocket.occupant.tail
         if self._rest:
-            data = memoryview(self._rest)
-            self._rest = b""
-        elif now is not None:
-            buffer = websocket.buffer
-            if self._drained:
-                await now.wait_readable()
-            while (n := now.read_now(buffer.free)) is None:
-                await now.wait_readable()
-            self._drained = n < READ_BYTES
-            if not n:
-                return 0
-            data = buffer.filled(occupant.tail, n)
-        else:
+            data, self._rest = self._rest, b""
+            return memoryview(data)
+        if now is None:
             received = await self._stream.receive_some(READ_BYTES)
-            if not received:
-                return 0
-            data = memoryview(occupant.tail + received)
-        controls, how = occupant.scan(data)
-        if controls:
-            self._controls.extend(split_controls(controls))
-        if how is not None:
-            self._deaf = isinstance(how, FrameError)
-            websocket.peer_ended(how)
-        return len(data)
+            return memoryview(tail + received) if received else None
+        buffer = self._websocket.buffer
+        if self._drained:
+            await now.wait_readable()
+        while (n := now.read_now(buffer.free)) is None:
+            await now.wait_readable()
+        self._drained = n < READ_BYTES
+        return buffer.filled(tail, n) if n else None
 
     async def _receive_answer(self) -> bytes:
         """A client's: the answer to its upgrade."""
@@ -223,7 +231,7 @@ class Beneath(trio.abc.Stream):
         websocket, outbox = self._websocket, self._websocket.outbox
         if outbox.over:
             raise trio.BrokenResourceError("the connection is over")
-        if self._begun.is_set():
+        if self.begun:
             opcode = data[0] & 15
             if opcode == 10 and not self._may_pong(len(data)):
                 return
@@ -250,7 +258,7 @@ class Beneath(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """The library believes that it owns the stream, and is done with it; we are not."""
-        if not self._begun.is_set():
+        if not self.begun:
             self.given_up()
         self._stopped.set()
         self._websocket.leave()

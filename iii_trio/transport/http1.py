@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import Final
 
 import attrs
@@ -17,6 +18,9 @@ from ..errors import PeerError
 
 _READ: Final = 16 * 1024
 _MAX_BODY: Final = 64 * 1024
+_FIELD: Final = rb"[A-Za-z0-9-]++: [!-~](?:[ -~]*[!-~])?"
+_PLAIN: Final = re.compile(rb"GET (/[!-~]*+) HTTP/1\.1\r\n(%b(?:\r\n%b)*+)\r\n\r\n" % (_FIELD, _FIELD))
+_ABOUT_A_BODY: Final = frozenset({"content-length", "transfer-encoding", "expect"})
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
 
 
@@ -71,24 +75,47 @@ class Head:
         )
 
 
-async def read_head(stream: trio.abc.ReceiveStream, limit: int) -> Head | None:
-    """Read a request's head; None if the stream ends before anything came.
+async def read_head(stream: trio.abc.ReceiveStream, limit: int, begun: bytes = b"") -> Head | None:
+    """Read a request's head, which begins with `begun`; None if the stream ends before anything came.
 
     Raises BadRequest for what is no HTTP/1.1 or longer than `limit` bytes, trio.BrokenResourceError. Has no deadline.
     """
-    data = bytearray()
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        if len(data) > limit:
-            raise BadRequest(431, f"the head of the request is longer than {limit} bytes")
+    data = bytearray(begun)
+    while (head := parse_head(data, limit)) is None:
         more = await stream.receive_some(_READ)
         if not more:
             if data:
                 raise BadRequest(400, "the request ended within its head")
             return None
         data += more
-    raw = bytes(data[: end + 4])
-    if len(raw) > limit:
+    return head
+
+
+def parse_head(data: bytes | bytearray, limit: int) -> Head | None:
+    """The head with which `data` begins, or None if it is not whole. Raises BadRequest as `read_head` does."""
+    end = data.find(b"\r\n\r\n") + 4
+    if len(data) > limit if end < 4 else end > limit:
         raise BadRequest(431, f"the head of the request is longer than {limit} bytes")
+    if end < 4:
+        return None
+    raw, rest = bytes(data[:end]), bytes(data[end:])
+    return _plain_head(raw, rest) or _any_head(raw, rest, limit)
+
+
+def _plain_head(raw: bytes, rest: bytes) -> Head | None:
+    """A head as nearly all are, in a fifth of the time; None for one in which there is anything to decide."""
+    found = _PLAIN.fullmatch(raw)
+    if found is None:
+        return None
+    lines = found[2].decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in [line.partition(": ") for line in lines]}
+    if len(headers) < len(lines) or "host" not in headers or not _ABOUT_A_BODY.isdisjoint(headers):
+        return None
+    path, _, query = found[1].decode().partition("?")
+    return Head(rest, "GET", path, query, headers)
+
+
+def _any_head(raw: bytes, rest: bytes, limit: int) -> Head:
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limit + 1)
     try:
         parser.receive_data(raw)
@@ -101,7 +128,7 @@ async def read_head(stream: trio.abc.ReceiveStream, limit: int) -> Head | None:
         raise BadRequest(505, "only HTTP/1.1 is spoken")
     path, _, query = request.target.decode("latin-1").partition("?")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
-    return Head(bytes(data[end + 4 :]), request.method.decode("latin-1"), path, query, headers)
+    return Head(rest, request.method.decode("latin-1"), path, query, headers)
 
 
 def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), *, kind: str = "text/plain") -> bytes:

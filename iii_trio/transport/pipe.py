@@ -49,6 +49,7 @@ class Pipe:
         self._room = trio.lowlevel.ParkingLot()
         self._chunks = 0  # in the pipe or taken and not yet done with
         self._direct: Callable[[Run], Run | None] | None = None
+        self._tell: Callable[[], object] | None = None
         self.items_waiting = 0
         self.bytes_waiting = 0
         self.items_peak = 0
@@ -111,6 +112,8 @@ class Pipe:
         """Nothing comes any more: behind what waits there is the clean end."""
         self.sealed = True
         self._into.close()
+        if self._tell is not None:
+            self._tell()
 
     async def wait_room(self) -> None:
         """Wait while the pipe is full and whole. If cancelled: nothing happened."""
@@ -122,6 +125,17 @@ class Pipe:
     def flow_directly(self, write: Callable[[Run], Run | None]) -> None:
         """From now on, what finds the pipe empty is given to `write` at once; it gives back what it did not take."""
         self._direct = write
+
+    def when_waiting(self, tell: Callable[[], object]) -> None:
+        """From now on, call `tell` when something waits in here, or the clean end does: a reader without a task."""
+        self._tell = tell
+
+    def take_now(self) -> Chunk | None:
+        """As `take`, for what waits already; None if nothing does."""
+        try:
+            return self._out_of.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return None
 
     async def take(self) -> Chunk:
         """The next chunk; `done` with it gives its room back.
@@ -144,6 +158,11 @@ class Pipe:
         self._room.unpark_all()
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._chunks
+
+    @property
     def drained(self) -> bool:
         """Whether the clean end is all that is left."""
         return self.sealed and not self._chunks
@@ -155,13 +174,10 @@ class Pipe:
         if self.broken is not None:
             return
         self.broken = end
-        self._direct = None
+        self._direct = self._tell = None
         self._into.close()
-        while True:
-            try:
-                self._out_of.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
+        while self.take_now() is not None:
+            pass
         self._chunks = self.items_waiting = self.bytes_waiting = 0
         self._room.unpark_all()
 
@@ -173,3 +189,5 @@ class Pipe:
         self.items_peak = max(self.items_peak, self.items_waiting)
         self.bytes_peak = max(self.bytes_peak, self.bytes_waiting)
         self._into.send_nowait(chunk)
+        if self._tell is not None:
+            self._tell()

@@ -97,7 +97,8 @@ class Socket(trio.abc.HalfCloseableStream):
 
     def read_now(self, into: memoryview) -> int | None:
         """As `ReadsNow` says. Raises trio.BrokenResourceError, trio.ClosedResourceError."""
-        self._check()
+        if self._broken is not None:
+            self._check()
         try:
             return self._sock.recv_into(into)
         except (BlockingIOError, InterruptedError):
@@ -107,7 +108,8 @@ class Socket(trio.abc.HalfCloseableStream):
 
     def write_now(self, parts: Sequence[Buffer]) -> int:
         """As `WritesNow` says. Raises trio.BrokenResourceError, trio.ClosedResourceError."""
-        self._check()
+        if self._broken is not None:
+            self._check()
         try:
             if len(parts) == 1:
                 return self._sock.send(parts[0])

@@ -221,56 +221,65 @@ class WebSocket:
     async def _live(
         self,
         beneath: Beneath,
-        shake: Callable[..., object],
+        shake: Callable[[trio.Nursery, Beneath], Awaitable[WebSocketConnection | None]],
         opened: Callable[[], None] = lambda: None,
     ) -> str | None:
         """The whole life; gives back why the handshake failed, if it did."""
+        # One scope for all deadlines, the nursery's own: another one for each costs more than what happens in it.
         failure: str | None = None
+        deadline = trio.current_time() + self._handshake_seconds
         try:
             async with trio.open_nursery() as nursery:
+                patience = nursery.cancel_scope
+                patience.deadline = deadline
+                beneath.given_up = patience.cancel
                 self.start_soon = nursery.start_soon
                 self.outbox = Outbox(self.stream, nursery.start_soon, self.lost, self._stalled_seconds)
-                connection: WebSocketConnection | None = None
-                with trio.move_on_after(self._handshake_seconds) as shaking:
-                    beneath.given_up = shaking.cancel
-                    connection = await shake(nursery, beneath)  # type: ignore[misc]
-                if connection is None or self.life.phase is not Phase.SHAKING:
-                    in_time = trio.current_time() < shaking.deadline
-                    failure = beneath.problem or "the connection ended" if in_time else "it took too long"
-                    self.lost(f"no handshake: {failure}")
-                else:
-                    self.life.take(Cue.SHAKEN)
-                    self.occupant.opened(self)
-                    beneath.begin()
-                    opened()
-                    await self._attention.wait()
-                    await self._part(connection, beneath)
-                nursery.cancel_scope.cancel()
+                try:
+                    connection = await shake(nursery, beneath)
+                    if connection is not None and self.life.phase is Phase.SHAKING:
+                        patience.deadline = math.inf
+                        self.life.take(Cue.SHAKEN)
+                        self.occupant.opened(self)
+                        beneath.begin()
+                        opened()
+                        await self._attention.wait()
+                        patience.deadline = trio.current_time() + self._seconds_to_part
+                        await self._part(connection, beneath)
+                finally:  # in here: nobody may start a task in a nursery that has closed
+                    if not beneath.begun:
+                        in_time = trio.current_time() < deadline
+                        failure = beneath.problem or "the connection ended" if in_time else "it took too long"
+                    self.lost(f"no handshake: {failure}" if failure else "the connection was dropped")
+                    self.outbox.abandon()
+                    if nursery.child_tasks:
+                        patience.cancel()
         finally:
-            self.lost("the connection was dropped")
-            self.outbox.abandon()
             await drop(self.stream)  # noqa: ASYNC102 - it never waits
         return failure
 
+    @property
+    def _seconds_to_part(self) -> float:
+        return self._goodbye_seconds if self._goodbye is None else self._goodbye.seconds
+
     async def _part(self, connection: WebSocketConnection, beneath: Beneath) -> None:
-        """Say what is to be said, and let the peer have it before the stream goes."""
+        """Say what is to be said, and let the peer have it before the stream goes. Has no deadline of its own."""
         goodbye = self._goodbye
-        with trio.move_on_after(self._goodbye_seconds if goodbye is None else goodbye.seconds):
-            if goodbye is None:
-                pass
-            elif goodbye.code is None:
-                self.outbox.put(goodbye.farewell)
-            elif self.life.phase is Phase.CLOSING:
-                await connection.aclose(goodbye.code, goodbye.reason or None)
-            if self.life.phase is Phase.CUT or self.outbox.over:
-                return
-            if self.life.phase is Phase.CLOSED:
-                await beneath.wait_stopped()  # the library may be about to answer the peer's Close
-            await self.outbox.wait_empty()
-            if self.life.phase is Phase.CLOSED and isinstance(self.stream, Socket) and self.stream.nothing_unread():
-                return
-            self.outbox.abandon()  # nothing may follow our FIN, not even the library's answer to a late Close
-            await beneath.linger()
+        if goodbye is None:
+            pass
+        elif goodbye.code is None:
+            self.outbox.put(goodbye.farewell)
+        elif self.life.phase is Phase.CLOSING:
+            await connection.aclose(goodbye.code, goodbye.reason or None)
+        if self.life.phase is Phase.CUT or self.outbox.over:
+            return
+        if self.life.phase is Phase.CLOSED:
+            await beneath.wait_stopped()  # the library may be about to answer the peer's Close
+        await self.outbox.wait_empty()
+        if self.life.phase is Phase.CLOSED and isinstance(self.stream, Socket) and self.stream.nothing_unread():
+            return
+        self.outbox.abandon()  # nothing may follow our FIN, not even the library's answer to a late Close
+        await beneath.linger()
 
     def _say(self, goodbye: _Goodbye) -> None:
         if self._goodbye is None and self.life.accepts(Cue.WE_CLOSED):

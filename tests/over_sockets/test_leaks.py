@@ -69,7 +69,7 @@ async def use_and_end(address: Address, way: str) -> None:
     """One session makes one channel, which is used a little, and ends in this way."""
     async with trio.open_nursery() as nursery:
         worker = await Worker.connect(nursery, address)
-        options = {"expires_after_ms": 300} if way in ("sealed and unread", "nobody comes") else {}
+        options = {"expires_after_ms": 1000} if way in ("sealed and unread", "nobody comes") else {}
         writer_ref, reader_ref = await worker.new_channel(**options)
         ends: list[trio.CancelScope] = []
 

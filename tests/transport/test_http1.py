@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii_trio.errors import PeerError
+from iii_trio.transport import http1
 from iii_trio.transport.http1 import BadRequest, Head, answer, plain_acceptance, read_head, read_refusal
 
 HEAD = (
@@ -135,3 +136,26 @@ def test_an_acceptance_is_the_one_of_the_rfc() -> None:
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in plain_acceptance(HEAD, said)
     with pytest.raises(PeerError, match="does not fit"):
         plain_acceptance(HEAD, said.replace(b"s3p", b"s4p"))
+
+
+NAMES = st.sampled_from(["Host", "host", "Upgrade", "X-A", "X-a", "Content-Length", "Expect", "X_b", "Connection"])
+VALUES = st.text('a1 ,;=\t"\x7f\xe9:', max_size=5) | st.sampled_from(["websocket", "x", "0"])
+
+
+@given(
+    st.sampled_from(["/", "/ws/channels/c?key=k", "*", "/a b", "/\xe9"]),
+    st.lists(st.tuples(NAMES, st.sampled_from([": ", ":", ":  ", " : "]), VALUES), max_size=4),
+    st.sampled_from(["\r\n", "\n"]),
+)
+def test_the_quick_way_to_read_a_head_is_h11s(target: str, fields: list[tuple[str, str, str]], eol: str) -> None:
+    head = f"GET {target} HTTP/1.1" + "".join(eol + "".join(field) for field in fields) + "\r\n\r\n"
+    raw = head.encode("latin-1")
+    quick = http1._plain_head(raw, b"rest")
+    if quick is not None:
+        assert quick == http1._any_head(raw, b"rest", 16_384)
+
+
+def test_usual_heads_are_read_in_the_quick_way() -> None:
+    usual = HEAD.replace(b"X-Odd: \xff\r\n", b"User-Agent: Python/3.11 websockets/15.0\r\n")
+    assert http1._plain_head(usual, b"") is not None
+    assert http1._plain_head(HEAD, b"") is None

@@ -258,3 +258,35 @@ def test_a_chunk_is_a_run_of_frames_or_becomes_one() -> None:
     assert as_run(run) is run
     assert [(opcode, fin, bytes(data)) for opcode, fin, data in frames_of(as_run("hé"))] == [(1, True, "hé".encode())]
     assert [(opcode, fin, bytes(data)) for opcode, fin, data in frames_of(as_run(b""))] == [(2, True, b"")]
+
+
+async def test_a_reader_without_a_task_is_told_of_all_that_waits_and_of_the_end() -> None:
+    pipe = Pipe(10, 1000)
+    told: list[tuple[bool, bool]] = []
+    pipe.flow_directly(lambda run: None)
+    pipe.when_waiting(lambda: told.append((pipe.empty, pipe.drained)))
+    assert pipe.push(run_of(b"past it")) is None and not told
+    pipe.flow_directly(lambda run: run)
+    pipe.push(run_of(b"waits"))
+    pipe.push_item(b"too")
+    pipe.seal()
+    assert told == [(False, False), (False, False), (False, False)]
+    chunks = [chunk for chunk in iter(pipe.take_now, None) if not pipe.done(chunk)]  # type: ignore[func-returns-value]
+    assert items_in(chunks) == [b"waits", b"too"] and pipe.drained and pipe.take_now() is None
+
+
+async def test_a_reader_without_a_task_is_told_of_the_end_of_an_empty_pipe() -> None:
+    pipe = Pipe(10, 1000)
+    told: list[bool] = []
+    pipe.when_waiting(lambda: told.append(pipe.drained))
+    pipe.seal()
+    assert told == [True]
+
+
+async def test_once_broken_off_a_pipe_tells_nothing() -> None:
+    pipe = Pipe(10, 1000)
+    told: list[str] = []
+    pipe.when_waiting(lambda: told.append("something waits"))
+    pipe.break_off(CUT)
+    pipe.seal()
+    assert not told

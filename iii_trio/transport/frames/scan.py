@@ -109,6 +109,8 @@ class _Scanner(ABC):
             while at < size and self.error is None and self.closed is None:
                 if self._kind == CONTINUATION:
                     at = self._take_plain(data, at)
+                    if at == size:
+                        break
                 before = at
                 at = self._take_payload(data, at) if self._left else self._take_any(data, at)
                 if at == before:
@@ -122,10 +124,13 @@ class _Scanner(ABC):
 
     def _take_plain(self, data: memoryview, at: int) -> int:
         """Between two messages: take whole ones as long as each comes in one frame; give back where others begin."""
+        size = len(data)
         while True:
-            beyond = self._take_larger(data, self._take_small(data, at))
-            if beyond == at:
-                return at
+            beyond = self._take_small(data, at)
+            if size - beyond > 126:
+                beyond = self._take_larger(data, beyond)
+            if beyond in (at, size):
+                return beyond
             at = beyond
 
     def _take_larger(self, data: memoryview, at: int) -> int:
