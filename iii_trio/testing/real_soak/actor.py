@@ -25,6 +25,8 @@ from .plans import ENDINGS, Plan
 
 _MOST_SECONDS: Final = 60.0
 """What one deed may take before it counts as hanging: far longer than anybody is stopped."""
+_EXPIRES_SECONDS: Final = 12.0
+"""How long a finished stream outlives its owner where no reader came (clause C4.5): longer than anybody is stopped."""
 _FIRINGS: Final = 3
 _DEEDS: Final = {"stream": 5, "echo": 3, "give_up": 1, "be_triggered": 1, "come_and_go": 1}
 
@@ -190,11 +192,17 @@ class Actor:
         say("planned", plan=plan.to_json())
         outcome = None
         try:
-            async with self._worker.create_channel(plan.buffer_size) as channel, trio.open_nursery() as nursery:
+            made = self._worker.create_channel(plan.buffer_size, expires_after_seconds=_EXPIRES_SECONDS)
+            async with made as channel, trio.open_nursery() as nursery:
                 ends = {"reader": channel.reader_ref, "writer": channel.writer_ref}
-                for side, name, verb in (("reader", reader, "read"), ("writer", writer, "write")):
+
+                async def hand_over(side: str, name: str, verb: str) -> None:
                     payload = {side: ends[side], "plan": plan.to_json()}
-                    nursery.start_soon(self._call, "call with an end", name, verb, payload)
+                    if await self._call("call with an end", name, verb, payload) is None:
+                        nursery.cancel_scope.cancel()  # nobody is at that end: the other has nothing to wait for
+
+                nursery.start_soon(hand_over, "reader", reader, "read")
+                nursery.start_soon(hand_over, "writer", writer, "write")
                 try:
                     outcome = (await channel.wait_outcome()).outcome
                 except iii_trio.ConnectionFailed:

@@ -22,10 +22,16 @@ from .stage import Running, cpu_of_the_ended, start_engine
 
 
 async def play_soak(
-    soak: Soak, folder: Path, tell: Callable[[str], None] = print, *, engine: Sequence[str] | None = None
+    soak: Soak,
+    folder: Path,
+    tell: Callable[[str], None] = print,
+    *,
+    on_round: Callable[[Played], None] = lambda played: None,
+    engine: Sequence[str] | None = None,
 ) -> Played:
     """Play it, with the logs of all processes below `folder`; `tell` hears of the rounds and of broken promises at once.
 
+    `on_round` is given what came of it so far, after each round: what is known if it is stopped before its end.
     `engine` is the command that runs one, and says its address in its first line (default: `iii-trio serve`).
     If cancelled: all processes are killed.
     """
@@ -35,7 +41,7 @@ async def play_soak(
         url, ledger = f"ws://127.0.0.1:{port}", Ledger()
         async with iii_trio.open_worker(url, name="soak-control") as control:
             play = _Play(soak, tell, ledger, running, control, Crowd(soak, folder, nursery, port, ledger))
-            await play.run()
+            await play.run(on_round)
         await play.end()
         nursery.cancel_scope.cancel()
     return play.played()
@@ -68,7 +74,7 @@ class _Play:
         self._samples: list[Sample] = []
         self._baseline: Sample | None = None
         self._began = time.monotonic()
-        self._cpu = (self._began, engine.cpu_seconds(), cpu_of_the_ended() + engine.cpu_seconds())
+        self._cpu = (self._began, engine.cpu_seconds(), self._cpu_of_everybody())
         self._use = (0.0, 0.0)
         self._cpu_before: Final = self._cpu[2]
 
@@ -78,7 +84,7 @@ class _Play:
 
     # --- the play
 
-    async def run(self) -> None:
+    async def run(self, on_round: Callable[[Played], None]) -> None:
         """Round after round, and a look at what is left after each."""
         await trio.sleep(1)
         self._baseline = await self._look(quiet=True)
@@ -90,6 +96,7 @@ class _Play:
                 await self._round(
                     self._soak.seconds * (number + 1) / rounds - self._soak.longest_stream, self._baseline
                 )
+                on_round(self.played())
             nursery.cancel_scope.cancel()
 
     async def _round(self, until: float, baseline: Sample) -> None:
@@ -138,7 +145,7 @@ class _Play:
             raise
         files, sockets = self._engine.files()
         now, engine = time.monotonic(), self._engine.cpu_seconds()
-        everybody = cpu_of_the_ended() + engine + self._crowd.cpu_seconds()
+        everybody = self._cpu_of_everybody()
         if not quiet:
             took = max(now - self._cpu[0], 1e-3)
             self._use = ((engine - self._cpu[1]) / took, max(0.0, everybody - self._cpu[2]) / took)
@@ -148,6 +155,9 @@ class _Play:
             at=round(now - self._began, 2), quiet=quiet, memory=self._engine.memory(), files=files, sockets=sockets,
             cpu=round(cpu, 4), load=round(load, 4), workers=len(self._crowd), **held,
         )  # fmt: skip
+
+    def _cpu_of_everybody(self) -> float:
+        return cpu_of_the_ended() + self._engine.cpu_seconds() + self._crowd.cpu_seconds()
 
     async def _look_until_empty(self, baseline: Sample) -> None:
         """All workers have gone: the engine is to be as it was in the beginning, soon."""
@@ -184,6 +194,6 @@ class _Play:
         return Played(
             soak=soak, seconds=self._now, baseline=self._baseline, samples=tuple(self._samples), verdict=verdict,
             counts=self._ledger.counts, stream_bytes=self._ledger.bytes,
-            cores=(cpu_of_the_ended() - self._cpu_before) / self._now, log_lines=self._log_lines,
+            cores=(self._cpu_of_everybody() - self._cpu_before) / self._now, log_lines=self._log_lines,
             problems=(*self._ledger.wrong, *verdict.problems),
         )  # fmt: skip
