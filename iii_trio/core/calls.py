@@ -140,12 +140,23 @@ def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) ->
     return effects
 
 
-def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
-    """The calls' part of clause C4.5: those it was answering fail, its own are dropped and their handlers cancelled."""
+def callee_left(session: Session, reason: str) -> Effects:
+    """Whoever waits for an answer of this session is told that none comes."""
     effects: Effects = []
     for call in list(session.answering.values()):
         call.leave(Cue.CALLEE_LEFT)
-        effects += fail(call, ErrorCode.INVOCATION_STOPPED, "Invocation stopped")
+        effects += _stopped(call, f"{session.label} is gone: {reason}")
+    return effects
+
+
+def sent_away(session: Session, reason: str) -> Effects:
+    """A session is about to be hung up on: its own calls are answered before, as SDKs wait on when a link is lost."""
+    return [effect for call in session.made.values() for effect in _stopped(call, reason)]
+
+
+def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
+    """The calls' part of clause C4.5: those it was answering fail, its own are dropped and their handlers cancelled."""
+    effects = callee_left(session, reason)
     for call in list(session.made.values()):
         call.leave(Cue.CALLER_LEFT)
         effects += _cancel_handler(call, f"the caller, {session.label}, is gone: {reason}")
@@ -169,6 +180,12 @@ def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
         return [Tell(logging.WARNING, f"{binding.trigger_type}: {too_large(target.owner, len(text))}", about)]
     call.enter()
     return [Deliver(target.owner.id, text, call.id)]
+
+
+def _stopped(call: Call, why: str) -> Effects:
+    """Tell a call's caller that it was stopped; SDKs know the bare text, ours are told the cause, too."""
+    told = call.caller is not None and FEATURE in call.caller.features
+    return fail(call, ErrorCode.INVOCATION_STOPPED, f"Invocation stopped: {why}" if told else "Invocation stopped")
 
 
 def fail(call: Call, code: str, message: str) -> Effects:

@@ -26,10 +26,10 @@ class Deliver(msgspec.Struct, frozen=True):
 
 
 class HangUp(msgspec.Struct, frozen=True):
-    """End a session's link: with this close code, or (None) by dropping it."""
+    """End a session's link with this close code."""
 
     session: str
-    code: int | None
+    code: int
     reason: str
 
 

@@ -16,6 +16,7 @@ from ..errors import CallError
 from ..wire import (
     FEATURE,
     CancelInvocation,
+    Close,
     ErrorCode,
     InvocationResult,
     InvokeFunction,
@@ -216,12 +217,23 @@ class Hub:
         """From now on, no new calls (but of the engine itself) and no new channels."""
         self.draining = True
 
+    def send_away(
+        self, session: Session, code: int, reason: str, now: float, *, may_come_back: bool = False
+    ) -> Effects:
+        """The engine ends a session: its calls are answered, its link is closed with the reason, and it is gone."""
+        if session.life.over:
+            return []
+        told = [*calls.sent_away(session, reason), HangUp(session.id, code, reason)]
+        return told + self.disconnected(session, reason, now, may_come_back=may_come_back)
+
     def close(self, reason: str, now: float) -> Effects:
-        """The engine shuts down: every channel ends, every link is dropped (SDKs then try again elsewhere)."""
+        """The engine shuts down: calls and channels end, then every link (SDKs try again elsewhere upon this code)."""
         effects = self.channels.close_all(reason, now)
-        for session in list(self.sessions.values()):
-            effects.append(HangUp(session.id, 1012, reason))
-            effects += self.disconnected(session, reason, now)
+        sessions = list(self.sessions.values())
+        for session in sessions:  # all are told before the first is hung up on
+            effects += calls.callee_left(session, reason)
+        for session in sessions:
+            effects += self.send_away(session, Close.RESTARTING, reason, now)
         return effects
 
     # --- for the handlers

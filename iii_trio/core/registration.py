@@ -25,7 +25,7 @@ from ..wire import (
     encode,
 )
 from .calls import bad_input
-from .effects import Effects, HangUp, Send, Tell
+from .effects import Effects, Send, Tell
 from .quota import detach, held_back_too_much, no_room, size_of
 from .registry import Asked, Function
 from .session import Cue, Phase, Session, WorkerInfo, sanitised
@@ -152,7 +152,7 @@ def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effec
     effects: Effects = []
     if old is not None and old is not session and same(token, old.reattach_token):
         reason = f"it came back as {session.id}"
-        effects += [HangUp(old.id, None, reason), *hub.disconnected(old, reason, now, may_come_back=True)]
+        effects += hub.send_away(old, Close.EVICTED, reason, now, may_come_back=True)
     back = hub.absences.end(message.previous_worker_id, token, session)
     if back is not None:
         lost, news = back
@@ -174,7 +174,7 @@ def hold_back(hub: Hub, session: Session, message: Message, now: float) -> Effec
         session.held_back.append(message)
         session.registration_bytes += size
         return []
-    return [HangUp(session.id, Close.AGAINST_THE_RULES, full), *hub.disconnected(session, full, now)]
+    return hub.send_away(session, Close.AGAINST_THE_RULES, full, now)
 
 
 def _release_held_back(hub: Hub, session: Session, now: float) -> None:
@@ -190,7 +190,7 @@ def _reject_worker(hub: Hub, session: Session, namespace: str, name: str, holder
     text = f"worker {session.id} was refused: {holder.label} has the name '{name}' in namespace '{namespace}'"
     reason = "another worker has this name"
     hub.also([Send(session.id, encode(rejection)), Tell(logging.WARNING, text, {"session": session.id})])
-    hub.last([HangUp(session.id, Close.NORMAL, reason), *hub.disconnected(session, reason, now)])
+    hub.last(hub.send_away(session, Close.NORMAL, reason, now))
 
 
 _OVER_HTTP: Final = "it is to be invoked over HTTP, for which this engine has no module; calls of it are refused"

@@ -33,6 +33,7 @@ from .report import Reporter
 from .spans import ChannelSpan, span_of
 
 _WITHDRAWN: Final = "its token was withdrawn"
+_TAKES_NOTHING: Final = "it does not take what is sent to it"
 
 
 @functools.cache
@@ -55,8 +56,8 @@ class Line(Protocol):
     def flush(self) -> None:
         """Send what can be sent at once."""
 
-    def hang_up(self, code: int | None, reason: str) -> None:
-        """End the link, behind what was put before (or, without a code, at once)."""
+    def hang_up(self, code: int, reason: str) -> None:
+        """End the link with a Close, behind what was put before; one that does not take it is dropped soon."""
 
 
 class Shell:
@@ -142,8 +143,14 @@ class Shell:
                 if session is not None:
                     session.most_channels = new.limits.channels_per_session
                 if not new.knows(line.token):
-                    self.tell(logging.INFO, f"worker {session_id} is sent away: {_WITHDRAWN}", session=session_id)
-                    line.hang_up(Close.RESTARTING, _WITHDRAWN)
+                    self.send_away(session_id, Close.RESTARTING, _WITHDRAWN)
+
+    def send_away(self, session_id: str, code: int, reason: str, *, may_come_back: bool = False) -> None:
+        """End a session, which is told why."""
+        session = self.hub.sessions.get(session_id)
+        if session is not None:
+            now = trio.current_time()
+            self.act(self.hub.send_away(session, code, reason, now, may_come_back=may_come_back))
 
     # --- channels
 
@@ -241,9 +248,9 @@ class Shell:
         session = self.hub.sessions.get(session_id)
         line = self.lines.pop(session_id, None)
         if line is not None:
-            line.hang_up(None, "it does not take what is sent to it")
+            line.hang_up(Close.EVICTED, _TAKES_NOTHING)
         if session is not None:
-            self._perform(self.hub.disconnected(session, "it does not take what is sent to it", trio.current_time()))
+            self._perform(self.hub.disconnected(session, _TAKES_NOTHING, trio.current_time()))
 
     def _flush(self) -> None:
         unflushed, self._unflushed = self._unflushed, {}

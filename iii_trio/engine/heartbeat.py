@@ -26,8 +26,8 @@ class Beating(Protocol):
     def ping(self) -> None:
         """Ask for a sign of life, without waiting."""
 
-    def hang_up(self, code: int | None, reason: str) -> None:
-        """End the link."""
+    def give_up(self, reason: str) -> None:
+        """End it, and say why."""
 
 
 @final
@@ -73,6 +73,4 @@ class Heartbeat:
                 line.ping()
             else:
                 self.forget(line)
-                line.hang_up(
-                    None, f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping"
-                )
+                line.give_up(f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping")

@@ -52,8 +52,6 @@ class _SocketLine:
         self._scanner = MessageScanner(door.message_bytes(shell.config.limits), masked=True, check_text=False)
         self._websocket: WebSocket | None = None
         self._session: Session | None = None
-        self._hung_up: str | None = None
-        self._sent_away = False
         self._may_come_back = False
         self._over: str | None = None
         self._heard = True
@@ -98,9 +96,9 @@ class _SocketLine:
                 reason = f"it broke the protocol: {how.reason}"
             case Lost():
                 reason = how.cause
-        self._over = self._hung_up or reason
+        self._over = reason
         left = isinstance(how, CloseFrame) and how.code in _LEFT
-        self._may_come_back = not (left or isinstance(how, FrameError) or self._sent_away)
+        self._may_come_back = not (left or isinstance(how, FrameError))
         self._shell.heartbeat.forget(self)
         if self._session is not None:
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
@@ -126,14 +124,8 @@ class _SocketLine:
         if self._websocket is not None:
             self._websocket.outbox.flush()
 
-    def hang_up(self, code: int | None, reason: str) -> None:
-        self._hung_up = reason
-        self._sent_away = code is not None
-        if self._websocket is None:
-            return
-        if code is None:
-            self._websocket.lost(reason)
-        else:
+    def hang_up(self, code: int, reason: str) -> None:
+        if self._websocket is not None:
             self._websocket.close(code, reason)
 
     # --- as one whose heart beats
@@ -145,6 +137,10 @@ class _SocketLine:
             self._written = outbox.written_bytes
         heard, self._heard = self._heard, False
         return heard
+
+    def give_up(self, reason: str) -> None:
+        if self._session is not None:
+            self._shell.send_away(self._session.id, Close.EVICTED, reason, may_come_back=True)
 
     def ping(self) -> None:
         if self._websocket is not None and self._websocket.talking and self._websocket.outbox.empty:

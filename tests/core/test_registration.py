@@ -188,7 +188,7 @@ def test_C4_5_a_worker_that_comes_back_ends_its_old_connection_first() -> None:
     channel = old.ask("engine::channels::create")["reader"]["channel_id"]
     new = talk.connect()
     new.say({"type": "reattach", "previous_worker_id": old.id, "reattach_token": old.session.reattach_token})
-    assert talk.hung_up[old.id].code is None
+    assert talk.hung_up[old.id].code == 4010 and new.id in talk.hung_up[old.id].reason
     assert talk.hub.channels.get(channel) is None
     new.register("harbour")
     new.offer("tide::next")

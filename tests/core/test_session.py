@@ -66,7 +66,8 @@ def test_C4_5_a_session_ends_in_one_step_and_in_its_order() -> None:
         ("Tell", ""),
     ]
     answer, cancelled = ours.hears()
-    assert answer["error"] == {"code": "invocation_stopped", "message": "Invocation stopped"}
+    why = f"worker 'harbour' ({harbour.id}) is gone: the cable was cut"
+    assert answer["error"] == {"code": "invocation_stopped", "message": f"Invocation stopped: {why}"}
     assert cancelled["invocation_id"] == call_id(2) and "the cable was cut" in cancelled["reason"]
     assert harbour.hears() == []
 

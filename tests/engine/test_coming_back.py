@@ -141,7 +141,8 @@ async def test_C4_6_a_worker_may_be_back_before_its_old_link_is_found_lost(
             new = await come_back(again, hello)
             assert owners(engine) == [new["worker_id"]]
             assert engine.statistics().sessions == 1
-            assert await bare.frame() is None
+            opcode, why = await bare.frame() or (0, b"")
+            assert (opcode, why) == (8, b"\x0f\xaait came back as " + new["worker_id"].encode())
 
 
 @within(HOUR)
