@@ -138,11 +138,7 @@ class _Play:
             await self._crowd.pace(sample.load)
 
     async def _look(self, *, quiet: bool) -> Sample:
-        try:
-            held = await self._control.trigger("engine::statistics", {})
-        except (iii_trio.CallError, iii_trio.ConnectionFailed):
-            await trio.sleep(self._soak.empty_seconds)  # if it is the engine's end, that is told meanwhile
-            raise
+        held = await self._ask_engine()
         files, sockets = self._engine.files()
         now, engine = time.monotonic(), self._engine.cpu_seconds()
         everybody = self._cpu_of_everybody()
@@ -155,6 +151,16 @@ class _Play:
             at=round(now - self._began, 2), quiet=quiet, memory=self._engine.memory(), files=files, sockets=sockets,
             cpu=round(cpu, 4), load=round(load, 4), workers=len(self._crowd), **held,
         )  # fmt: skip
+
+    async def _ask_engine(self) -> dict[str, int]:
+        try:
+            held: dict[str, int] = await self._control.trigger("engine::statistics", {})
+        except (iii_trio.CallError, iii_trio.ConnectionFailed) as error:
+            problem = error
+        else:
+            return held
+        await trio.sleep(self._soak.empty_seconds)  # if it is the engine's end, that is told meanwhile
+        raise problem
 
     def _cpu_of_everybody(self) -> float:
         return cpu_of_the_ended() + self._engine.cpu_seconds() + self._crowd.cpu_seconds()
