@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MisuseError,
         PeerError,
         Rejected,
+        StorageError,
     )
     from .wire import Outcome, Ref, find_refs
     from .worker import (
@@ -75,6 +76,7 @@ __all__ = [
     "Receipt",
     "Ref",
     "Rejected",
+    "StorageError",
     "TriggerType",
     "Worker",
     "current_call",
@@ -92,7 +94,7 @@ _LOADED_FROM = {
     "embed": ("Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"),
     "errors": (
         "AttachRefused", "CallError", "ChannelBroken", "ConfigError", "ConnectionFailed", "IIIError", "MisuseError",
-        "PeerError", "Rejected",
+        "PeerError", "Rejected", "StorageError",
     ),
     "wire": ("Outcome", "Ref", "find_refs"),
     "worker": (

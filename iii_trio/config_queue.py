@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from attrs import validators
 
 DEFAULT_QUEUE = "default"
 """The queue that is always there."""
+MEMORY = "memory"
+"""Said in the place of a directory: jobs are kept for as long as the engine runs."""
 
 _positive: Any = validators.gt(0)
 _at_least_zero: Any = validators.ge(0)
@@ -51,6 +54,11 @@ class QueueSettings:
     def __attrs_post_init__(self) -> None:
         if self.group_by is not None and not self.fifo:
             raise ValueError("'group_by' says how a fifo queue is grouped: set 'fifo' too, or leave it out")
+
+
+def directory_of(place: str | None) -> str | None:
+    """The directory that a command line or a file names; None for `memory`, or where nothing is said."""
+    return None if place is None or place == MEMORY else os.path.expanduser(place)
 
 
 def _frozen(queues: Mapping[str, QueueSettings]) -> Mapping[str, QueueSettings]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import trio
 
 from .config import EngineConfig
+from .config_queue import MEMORY
 from .engine.engine import Shell
 from .engine.in_process import InProcess
 from .triggers.queue import Queue, Store, open_queue
 from .triggers.queue.journal import RunBlocking
+
+LOGGER: Final = logging.getLogger("iii_trio.queue")
 
 
 @final
@@ -31,6 +35,7 @@ class Modules:
         self.queue: Queue | None = None
         """The queue, while it runs."""
         self._shell = shell
+        self._queue_config = shell.config.queue
         self._new_id = new_id
         self._queue_store = queue_store
         self._run_blocking = run_blocking
@@ -43,7 +48,7 @@ class Modules:
 
         Raises StorageError for a queue that cannot keep its jobs. If cancelled: they end.
         """
-        config = self._shell.config.queue
+        config = self._queue_config
         try:
             with self._running:
                 if config is None:
@@ -69,6 +74,17 @@ class Modules:
         await self._over.wait()
 
     def reconfigure(self, config: EngineConfig) -> None:
-        """These settings from now on."""
-        if self.queue is not None and config.queue is not None:
-            self.queue.reconfigure(config.queue)
+        """These settings from now on; but for a queue that comes, goes or moves: it waits for a restart, says the log."""
+        was, now = self._queue_config, config.queue
+        if was is None or now is None:
+            if was is not now:
+                LOGGER.warning("the queue stays %s until the engine is started again", "off" if was is None else "on")
+            return
+        for what in ("directory", "synchronous"):
+            before, after = getattr(was, what) or MEMORY, getattr(now, what) or MEMORY
+            if before != after:
+                LOGGER.warning(
+                    "the queue's %s stays %s until the engine is started again, and is %s then", what, before, after
+                )
+        if self.queue is not None:
+            self.queue.reconfigure(now)

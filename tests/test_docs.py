@@ -42,7 +42,7 @@ def test_the_public_names_are_these() -> None:
         "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended",
         "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits",
         "MisuseError", "Outcome", "Patience", "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref",
-        "Rejected", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
+        "Rejected", "StorageError", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
         "open_worker", "serve_engine",
     }  # fmt: skip
 

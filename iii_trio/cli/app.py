@@ -14,9 +14,12 @@ from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from .conformance import conformance
+from .dead_letters import dead_letters, discard, redrive
 from .demo import demo
+from .enqueue import enqueue
 from .exits import EXIT_HELP, Exit, Failure, explain
 from .files import STANDARD_STREAM
+from .queues import queues
 from .running import until_signalled
 from .serve import serve
 from .tables import channels, functions, triggers, workers
@@ -33,7 +36,10 @@ app = App(
     help_epilogue=EXIT_HELP,
 )
 app.default(serve)
-COMMANDS = (serve, demo, trigger, send, receive, functions, workers, channels, triggers, conformance)
+COMMANDS = (
+    serve, demo, trigger, send, receive, functions, workers, channels, triggers, enqueue, queues, dead_letters, redrive,
+    discard, conformance,
+)  # fmt: skip
 for command in COMMANDS:
     app.command(command)
 
@@ -71,7 +77,7 @@ def _fail(failure: Failure) -> int:
 
 
 def _wrong_usage(tokens: Sequence[str], error: CycloptsError) -> str:
-    names = [command.__name__ for command in COMMANDS]
+    names = [command.__name__.replace("_", "-") for command in COMMANDS]
     first = tokens[0]
     if first not in names and not first.startswith("-"):
         near = difflib.get_close_matches(first, names, 1)

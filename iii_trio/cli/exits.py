@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ..errors import AttachRefused, CallError, ChannelBroken, ConfigError, ConnectionFailed, IIIError, MisuseError
+from ..errors import (
+    AttachRefused,
+    CallError,
+    ChannelBroken,
+    ConfigError,
+    ConnectionFailed,
+    IIIError,
+    MisuseError,
+    StorageError,
+)
 
 
 class Exit(IntEnum):
@@ -21,6 +30,8 @@ class Exit(IntEnum):
     """The channel ended before its clean end."""
     UNREACHABLE = 69
     """No engine there, or it refused us."""
+    STORAGE = 73
+    """Jobs cannot be kept where they are to be."""
     ADDRESS_IN_USE = 98
     """Somebody else listens there."""
     TIMED_OUT = 124
@@ -33,7 +44,8 @@ class Exit(IntEnum):
 
 EXIT_HELP = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the call was answered with an error, "
-    "4 the stream was cut, 69 no engine there, 98 address in use, 124 timed out, 130 and 143 interrupted."
+    "4 the stream was cut, 69 no engine there, 73 jobs cannot be kept there, 98 address in use, 124 timed out, "
+    "130 and 143 interrupted."
 )
 
 
@@ -62,6 +74,8 @@ def explain(error: Exception) -> Failure | None:
             return Failure(Exit.STREAM_CUT, f"the stream was cut: {error}")
         case ConnectionFailed():
             return Failure(Exit.UNREACHABLE, str(error))
+        case StorageError():
+            return Failure(Exit.STORAGE, str(error))
         case OSError():
             return Failure(Exit.FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         case IIIError():

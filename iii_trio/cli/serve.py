@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 import attrs
@@ -15,7 +17,8 @@ from cyclopts import Parameter
 import iii_trio
 
 from ..config import EngineConfig, Listener
-from ..errors import ConfigError, ConnectionFailed
+from ..errors import ConfigError, ConnectionFailed, StorageError
+from .data import in_words, with_data
 from .exits import Exit, Failure, UsageError
 from .logs import Level, configure_logging
 from .running import SIGNALS
@@ -31,6 +34,13 @@ async def serve(
     config: Annotated[str | None, Parameter(name=["--config", "-c"], help="iii's YAML configuration file.")] = None,
     host: Annotated[str | None, Parameter(help="The address to listen at; 127.0.0.1 if nothing else is said.")] = None,
     port: Annotated[int | None, Parameter(help="The port; 49134 if nothing else is said. 0: a free one.")] = None,
+    data: Annotated[
+        str | None,
+        Parameter(
+            help="The directory that jobs are kept in, or `memory`. If nothing else is said: iii-trio/PORT in "
+            "$XDG_STATE_HOME (~/.local/state), and memory for port 0."
+        ),
+    ] = None,
     grace: Annotated[float, Parameter(help="Seconds that a drain leaves to what still runs.")] = 10.0,
     log_level: Annotated[Level, Parameter(help="The least that is logged, on stderr.")] = "info",
 ) -> Exit:
@@ -42,28 +52,32 @@ async def serve(
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
     configure_logging(log_level)
-    settings = await trio.to_thread.run_sync(load_settings, config, host, port)
+    load = partial(load_settings, config, host, port, data)
+    settings = await trio.to_thread.run_sync(load)
+    sockets = handed_over()
     with trio.open_signal_receiver(*SIGNALS, *RELOAD) as signals:
-        async with iii_trio.open_engine(settings) as engine:
+        async with _open(settings, sockets) as engine:
             try:
-                sockets = handed_over()
                 addresses = await (engine.listen_at(sockets) if sockets else engine.listen())
             except ConnectionFailed as error:
                 raise _cannot_listen(error) from None
             allow_open_files(settings.limits.connections)
-            print(f"iii-trio {version()} ready on {', '.join(map(str, addresses))} (Ctrl-C drains)", flush=True)
+            where = f"{', '.join(map(str, addresses))} ({in_words(settings)}; Ctrl-C drains)"
+            print(f"iii-trio {version()} ready on {where}", flush=True)
             notify("READY=1")
             async for number in signals:
                 if number not in RELOAD:
                     break
-                await _reload(engine, config, host, port)
+                await _reload(engine, load)
             notify("STOPPING=1")
             logger.info("draining for at most %g s; once more stops at once", grace)
             return await _drain(engine, signals, grace)
 
 
-def load_settings(config: str | None, host: str | None = None, port: int | None = None) -> EngineConfig:
-    """The settings that a file (None: the built-in default) and `--host` and `--port` say.
+def load_settings(
+    config: str | None, host: str | None = None, port: int | None = None, data: str | None = None
+) -> EngineConfig:
+    """The settings that a file (None: the built-in default) and `--host`, `--port` and `--data` say.
 
     Logs what in the file has no effect. Blocks. Raises ConfigError and UsageError.
     """
@@ -71,13 +85,20 @@ def load_settings(config: str | None, host: str | None = None, port: int | None 
 
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}; give a number from 0 (the system chooses) to 65535")
+    if data is not None and not data.strip():
+        raise UsageError("--data is empty; name a directory, or say --data memory")
     if config is None:
         settings = config_file.default_config()
     else:
         found = config_file.read_config(config)
         settings = found.config
+        data = data or found.jobs_in
         for warning in found.warnings:
             logger.warning("%s", warning)
+    return with_data(_with_listener(settings, config, host, port), data)
+
+
+def _with_listener(settings: EngineConfig, config: str | None, host: str | None, port: int | None) -> EngineConfig:
     if host is None and port is None:
         return settings
     if len(settings.listeners) > 1:
@@ -90,11 +111,27 @@ def load_settings(config: str | None, host: str | None = None, port: int | None 
     return attrs.evolve(settings, listeners=(listener,))
 
 
-async def _reload(engine: iii_trio.Engine, config: str | None, host: str | None, port: int | None) -> None:
+@asynccontextmanager
+async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii_trio.Engine]:
+    """The engine. Where its jobs are in the hands of one that listens at its place, the place is what is said."""
+    try:
+        async with iii_trio.open_engine(settings) as engine:
+            yield engine
+    except StorageError:
+        if not sockets:
+            async with iii_trio.open_engine(attrs.evolve(settings, queue=None)) as engine:
+                try:
+                    await engine.listen()
+                except ConnectionFailed as error:
+                    raise _cannot_listen(error) from None
+        raise
+
+
+async def _reload(engine: iii_trio.Engine, load: Callable[[], EngineConfig]) -> None:
     """Read the configuration again. What cannot be used is logged, and changes nothing."""
     notify_reloading()
     try:
-        settings = await trio.to_thread.run_sync(load_settings, config, host, port)
+        settings = await trio.to_thread.run_sync(load)
         addresses = await engine.reload(settings)
     except (ConfigError, ConnectionFailed, UsageError) as error:
         logger.error("the configuration stays as it was: %s", error)

@@ -11,7 +11,7 @@ import attrs
 import trio
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -47,6 +47,8 @@ class View:
     said: Any
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    note: str = ""
+    """What stands below it."""
 
 
 async def functions(
@@ -58,7 +60,7 @@ async def functions(
     """
 
     async def look(worker: iii_trio.Worker) -> View:
-        said = await _ask(worker, "engine::functions::list", {"include_internal": all_})
+        said = await ask(worker, "engine::functions::list", {"include_internal": all_})
         rows = [
             (row["function_id"], row["namespace"], row.get("worker_name") or "", row.get("description") or "")
             for row in said["functions"]
@@ -66,14 +68,14 @@ async def functions(
         ]
         return View(said, ("function", "namespace", "worker", "description"), rows)
 
-    return await _show(look, "functions", address, json, watch, every)
+    return await show(look, "functions", address, json, watch, every)
 
 
 async def workers(*, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None) -> Exit:
     """List the workers that are connected."""
 
     async def look(worker: iii_trio.Worker) -> View:
-        said = await _ask(worker, "engine::workers::list", {})
+        said = await ask(worker, "engine::workers::list", {})
         said["workers"] = [row for row in said["workers"] if row["name"] != worker.name]  # this very command
         rows = [
             (
@@ -89,7 +91,7 @@ async def workers(*, json: AsJson = False, watch: Watch = False, every: Every = 
         ]
         return View(said, ("worker", "id", "namespace", "runtime", "functions", "calls", "at"), rows)
 
-    return await _show(look, "workers", address, json, watch, every)
+    return await show(look, "workers", address, json, watch, every)
 
 
 async def triggers(
@@ -99,8 +101,8 @@ async def triggers(
 
     async def look(worker: iii_trio.Worker) -> View:
         wanted = {"include_internal": all_}
-        said = await _ask(worker, "engine::triggers::list", wanted)
-        said |= await _ask(worker, "engine::registered-triggers::list", wanted)
+        said = await ask(worker, "engine::triggers::list", wanted)
+        said |= await ask(worker, "engine::registered-triggers::list", wanted)
         types, bound = said["triggers"], said["registered_triggers"]
         rows = [
             (row["trigger_type"], row["function_id"], row.get("worker_name") or "", row["id"], _brief(row))
@@ -111,7 +113,7 @@ async def triggers(
         rows += [(each["id"], "", each.get("worker_name") or "", "", each.get("description") or "") for each in unused]
         return View(said, ("type", "function", "worker", "binding", ""), sorted(rows))
 
-    return await _show(look, "triggers", address, json, watch, every)
+    return await show(look, "triggers", address, json, watch, every)
 
 
 async def channels(
@@ -132,8 +134,8 @@ async def channels(
 
     async def look(worker: iii_trio.Worker) -> View:
         if ended:
-            return _ended(await _ask(worker, "engine::channels::ended", {}))
-        said = await _ask(worker, "engine::channels::list", {})
+            return _ended(await ask(worker, "engine::channels::ended", {}))
+        said = await ask(worker, "engine::channels::list", {})
         now = trio.current_time()
         rows = []
         for row in said["channels"]:
@@ -151,7 +153,7 @@ async def channels(
         headings = ("channel", "phase", "owner", "writer", "reader", "passed", "rate", "in the pipe", "age", "idle", "")
         return View(said, headings, rows)
 
-    return await _show(look, "channels", address, json, watch, every)
+    return await show(look, "channels", address, json, watch, every)
 
 
 def _ended(said: Any) -> View:
@@ -190,11 +192,12 @@ def _brief(row: Row) -> str:
     return json_module.dumps(summary, ensure_ascii=False)
 
 
-async def _ask(worker: iii_trio.Worker, function: str, payload: Row) -> Any:
+async def ask(worker: iii_trio.Worker, function: str, payload: Row) -> Any:
+    """What one of the engine's own functions says. Raises CallError, ConnectionFailed, and Failure for no answer."""
     return await call(worker, function, payload, namespace=None, timeout=_ANSWER_SECONDS)
 
 
-async def _show(
+async def show(
     look: Callable[[iii_trio.Worker], Awaitable[View]],
     command: str,
     address: str | None,
@@ -210,23 +213,21 @@ async def _show(
         if watch and not json and console.is_terminal:
             with Live(console=console, auto_refresh=False, screen=True) as live:
                 while True:
-                    live.update(_table(await look(worker)), refresh=True)
+                    live.update(_shown(await look(worker)), refresh=True)
                     await trio.sleep(every)
         while True:
             view = await look(worker)
             if json:
                 print(json_module.dumps(view.said, ensure_ascii=False), flush=True)
-            elif view.rows:
-                console.print(_table(view))
             else:
-                console.print("none")
+                console.print(_shown(view))
             if not watch:
                 return Exit.DONE
             await trio.sleep(every)
 
 
-def _table(view: View) -> Table:
+def _shown(view: View) -> Group:
     table = Table(*view.headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in view.rows:
         table.add_row(*map(Text, row))
-    return table
+    return Group(table if view.rows else "none", *([Text(view.note)] if view.note else ()))

@@ -13,7 +13,7 @@ from cli_processes import SECONDS, Site, read_line, read_rest, run, start
 
 import iii_trio
 
-READY = re.compile(r"^iii-trio \S+ ready on (ws://127\.0\.0\.1:\d+) \(Ctrl-C drains\)$")
+READY = re.compile(r"^iii-trio \S+ ready on (ws://127\.0\.0\.1:\d+) \(jobs in memory; Ctrl-C drains\)$")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

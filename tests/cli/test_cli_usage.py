@@ -14,7 +14,7 @@ WRONG = {
     "triger": "unknown command `triger`; did you mean `trigger`?",
     "zebra": (
         "unknown command `zebra`; there are serve, demo, trigger, send, receive, "
-        "functions, workers, channels, triggers, conformance"
+        "functions, workers, channels, triggers, enqueue, queues, dead-letters, redrive, discard, conformance"
     ),
     "--prot 1": "unknown option: --prot. Did you mean --port? (`iii-trio --help` shows what there is)",
     "serve x": "unexpected argument `x` (`iii-trio serve --help` shows what there is)",
@@ -42,6 +42,11 @@ WRONG = {
         "/does/not/exist cannot be written: there is no directory /does/not; make it first"
     ),
     "serve --port 65536": "--port is 65536; give a number from 0 (the system chooses) to 65535",
+    "serve --data=": "--data is empty; name a directory, or say --data memory",
+    "dead-leters": "unknown command `dead-leters`; did you mean `dead-letters`?",
+    "dead-letters mail --limit 0": "--limit is 0; give at least 1",
+    "discard mail": "name one dead letter, or say --all",
+    "discard mail x --all": "name one dead letter, or say --all; not both",
     "serve --grace -1": "--grace is -1; give a number of seconds, at least 0",
     "serve --config /does/not/exist": (
         "/does/not/exist: cannot be read (No such file or directory); name another file with --config"

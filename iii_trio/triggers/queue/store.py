@@ -12,12 +12,8 @@ from typing import Protocol, TypeAlias
 import attrs
 import msgspec
 
-from ...errors import IIIError
+from ...errors import StorageError
 from .job import Record
-
-
-class StorageError(IIIError):
-    """A store could not do what it was asked to; the text names the place, the cause, and the mend."""
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -85,3 +81,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+
+
+__all__ = ["Change", "Forget", "Loaded", "Put", "Remember", "Remove", "StorageError", "Store", "Update"]

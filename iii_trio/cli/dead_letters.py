@@ -1,0 +1,117 @@
+"""`iii-trio dead-letters`, `redrive` and `discard`: the jobs that failed for good, and what becomes of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from cyclopts import Parameter
+
+import iii_trio
+
+from .calling import connect
+from .exits import Exit, Failure, UsageError
+from .options import Address, engine_address
+from .progress import size
+from .queues import Queue, check_queue, duration
+from .tables import AsJson, Row, View, ask, show
+
+
+async def dead_letters(
+    queue: Queue,
+    /,
+    *,
+    limit: Annotated[int, Parameter(help="How many are shown, the newest first.")] = 50,
+    json: AsJson = False,
+    address: Address = None,
+) -> Exit:
+    """List the dead letters of a queue or topic: jobs that failed for the last time, and why.
+
+    For example: iii-trio dead-letters mail
+    """
+    if limit < 1:
+        raise UsageError(f"--limit is {limit}; give at least 1")
+
+    async def look(worker: iii_trio.Worker) -> View:
+        await check_queue(worker, queue)
+        said = await ask(worker, "engine::queue::dlq_messages", {"queue": queue, "limit": limit})
+        there = (await ask(worker, "engine::queue::topic_stats", {"queue": queue}))["dlq_depth"]
+        note = f"{len(said)} of {there} are shown; --limit shows more" if there > len(said) else ""
+        return View(said, ("id", "function", "error", "calls", "died", "size"), [_row(row) for row in said], note)
+
+    return await show(look, "dead-letters", address, json, watch=False, every=1.0)
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    function = row["function_id"] if row["namespace"] == "default" else f"{row['function_id']} in {row['namespace']}"
+    lost = f", {row['lost']} lost" if row["lost"] else ""
+    return (
+        row["id"],
+        function,
+        " ".join(row["error"].split()),
+        f"{row['retries']} failed{lost}",
+        f"{duration(max(0.0, time.time() - row['failed_at']))} ago",
+        size(row["size_bytes"]),
+    )
+
+
+One = Annotated[str | None, Parameter(name="ID", help="Of one dead letter; all of them if not said.")]
+
+
+async def redrive(queue: Queue, id_: One = None, /, *, address: Address = None) -> Exit:
+    """Make dead letters jobs again, with all their attempts, behind what waits.
+
+    For example: iii-trio redrive mail
+    """
+    async with connect(engine_address(address), "redrive") as worker:
+        await check_queue(worker, queue)
+        if id_ is None:
+            count = (await ask(worker, "iii::queue::redrive", {"queue": queue}))["redriven"]
+        else:
+            said = await ask(worker, "iii::queue::redrive_message", {"queue": queue, "message_id": id_})
+            count = _checked(said["redriven"], queue, id_)
+    _tell(queue, count, "is a job again", "are jobs again")
+    return Exit.DONE
+
+
+async def discard(
+    queue: Queue,
+    id_: Annotated[str | None, Parameter(name="ID", help="Of one dead letter.")] = None,
+    /,
+    *,
+    all_: Annotated[bool, Parameter(name="--all", negative="", help="All of them.")] = False,
+    address: Address = None,
+) -> Exit:
+    """Throw dead letters away: one, or with --all every one of the queue.
+
+    For example: iii-trio discard mail --all
+    """
+    if (id_ is None) is not all_:
+        raise UsageError("name one dead letter, or say --all" + ("; not both" if all_ else ""))
+    async with connect(engine_address(address), "discard") as worker:
+        await check_queue(worker, queue)
+        if id_ is None:
+            count = (await ask(worker, "engine::queue::discard", {"queue": queue}))["discarded"]
+        else:
+            said = await ask(worker, "iii::queue::discard_message", {"queue": queue, "message_id": id_})
+            count = _checked(said["redriven"], queue, id_)
+    _tell(queue, count, "is gone", "are gone")
+    return Exit.DONE
+
+
+def _checked(count: int, queue: str, id_: str) -> int:
+    if not count:
+        raise Failure(
+            Exit.FAILED, f"{queue} has no dead letter {id_}; `iii-trio dead-letters {queue}` shows what it has"
+        )
+    return count
+
+
+def _tell(queue: str, count: int, of_one: str, of_several: str) -> None:
+    match count:
+        case 0:
+            print(f"{queue} has no dead letters")
+        case 1:
+            print(f"1 dead letter of {queue} {of_one}")
+        case _:
+            print(f"{count} dead letters of {queue} {of_several}")

@@ -1,0 +1,45 @@
+"""`iii-trio enqueue`: one job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+import iii_trio
+
+from .calling import connect
+from .exits import Exit, Failure
+from .options import Address, Function, Json, Namespace, Pairs, check_timeout, engine_address
+from .payload import make_payload
+from .queues import check_queue
+
+
+async def enqueue(
+    queue: Annotated[str, Parameter(help="The queue's name; `default` is always there.")],
+    function: Function,
+    /,
+    *pairs: Pairs,
+    json: Json = None,
+    timeout: Annotated[float, Parameter(help="Seconds to wait for the receipt.")] = 30.0,
+    namespace: Namespace = None,
+    address: Address = None,
+) -> Exit:
+    """Have a function called later, by a queue, and print the job's receipt: its id.
+
+    The function need not be there yet. For example: iii-trio enqueue mail mail::send to=ada@example.org
+    """
+    check_timeout(timeout)
+    payload = make_payload(json, pairs)
+    async with connect(engine_address(address), "enqueue") as worker:
+        await check_queue(worker, queue)
+        try:
+            with trio.fail_after(timeout):
+                action = iii_trio.enqueue(queue)
+                receipt = await worker.trigger(function, payload, namespace=namespace, action=action)
+        except trio.TooSlowError:
+            sentence = f"no receipt within {timeout:g} s: the job may be kept all the same; see --timeout"
+            raise Failure(Exit.TIMED_OUT, sentence) from None
+    print(receipt.id, flush=True)
+    return Exit.DONE
