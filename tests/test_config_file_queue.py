@@ -168,7 +168,8 @@ def test_our_words_win_over_the_wires() -> None:
         "more": QueueSettings(),
     }
     group = "config: { queue_configs: { mail: { message_group_field: a } } }\n    "
-    assert queues(group + "iii-trio: { queues: { mail: { fifo: true } } }") == {"mail": QueueSettings(fifo=True, group_by="a")}
+    found = queues(group + "iii-trio: { queues: { mail: { fifo: true } } }")
+    assert found == {"mail": QueueSettings(fifo=True, group_by="a")}
 
 
 def test_the_whole_queue_can_be_bounded_or_be_none() -> None:

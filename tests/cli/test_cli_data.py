@@ -82,7 +82,7 @@ def unix_config(tmp_path: Path) -> Path:
     return config
 
 
-async def test_jobs_are_there_again_after_a_kill_without_anything_being_said(tmp_path: Path, state: Path) -> None:
+async def test_Q2_jobs_are_there_again_after_a_kill_without_anything_being_said(tmp_path: Path, state: Path) -> None:
     config = str(unix_config(tmp_path))
     async with serving("--config", config) as (process, address, place):
         assert Path(place).parent == state / "iii-trio"

@@ -71,7 +71,7 @@ async def test_a_job_is_enqueued_and_its_receipt_is_its_id(site: Site) -> None:
     assert letter["payload"] == {"to": "x"}
 
 
-async def test_dead_letters_are_listed_with_their_errors_and_tried_again_or_thrown_away(site: Site) -> None:
+async def test_Q8_dead_letters_are_listed_with_their_errors_and_tried_again_or_thrown_away(site: Site) -> None:
     assert (await site.run("dead-letters", "mail")).out == "none\n"
     ids = [(await site.run("enqueue", "mail", "mail::send", f"to={to}")).out.strip() for to in ("a", "b", "c")]
     await dead(site, "mail", 3)
