@@ -117,14 +117,16 @@ async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii
     try:
         async with iii_trio.open_engine(settings) as engine:
             yield engine
-    except StorageError:
-        if not sockets:
-            async with iii_trio.open_engine(attrs.evolve(settings, queue=None)) as engine:
-                try:
-                    await engine.listen()
-                except ConnectionFailed as error:
-                    raise _cannot_listen(error) from None
-        raise
+        return
+    except StorageError as error:
+        problem = error
+    if not sockets:
+        async with iii_trio.open_engine(attrs.evolve(settings, queue=None)) as engine:
+            try:
+                await engine.listen()
+            except ConnectionFailed as in_use:
+                raise _cannot_listen(in_use) from None
+    raise problem
 
 
 async def _reload(engine: iii_trio.Engine, load: Callable[[], EngineConfig]) -> None:
