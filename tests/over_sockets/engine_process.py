@@ -1,4 +1,7 @@
-"""An engine in a process of its own: says its port on stdout, logs to stderr, ends with its stdin."""
+"""An engine in a process of its own: says its port on stdout, logs to stderr, ends with its stdin.
+
+python engine_process.py [SILENT_WORKER_SECONDS]
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import sys
 
 import trio
 
-from iii_trio import EngineConfig, Listener, open_engine
+from iii_trio import EngineConfig, Listener, Patience, open_engine
 
 
 async def main() -> None:
-    async with open_engine(EngineConfig()) as engine:
+    patience = Patience(silent_worker_seconds=float(sys.argv[1])) if sys.argv[1:] else Patience()
+    async with open_engine(EngineConfig(patience=patience)) as engine:
         (url,) = await engine.listen(Listener(port=0))
         print(url, flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)

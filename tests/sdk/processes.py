@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,19 @@ class Peer:
 
 @asynccontextmanager
 async def open_peer(
-    kind: str, url: str, home: Path, *, name: str, telemetry: bool = False, wait: bool = True
+    kind: str,
+    url: str,
+    home: Path,
+    *,
+    name: str,
+    telemetry: bool = False,
+    wait: bool = True,
+    more: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Peer]:
     """A worker of this kind, connected to the engine at `url` and called by it; gone when the block is left.
 
     `home` is its home directory (SDKs write there) and keeps its stderr. `telemetry`: whether the SDK's own, on by
-    default, is left on. `wait`: whether to wait until it is called.
+    default, is left on. `wait`: whether to wait until it is called. `more`: environment variables.
     """
     stderr = home / f"{name}.stderr"
     environment = {
@@ -77,6 +84,7 @@ async def open_peer(
         "PYTHONPATH": str(Path(iii_trio.__file__).parent.parent),
         "III_URL": url,  # where some SDKs send their telemetry, whatever else they are told
         "SDK_TESTS_TELEMETRY": "default" if telemetry else "off",
+        **(more or {}),
     }
     with stderr.open("ab") as log:
         process = await trio.lowlevel.open_process(
