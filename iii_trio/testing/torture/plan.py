@@ -1,0 +1,66 @@
+"""What a round tries: who is killed, when, and what is wanted meanwhile. Drawn from a seed."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+Deed: TypeAlias = Literal["kill engine", "drain engine", "close engine", "kill a", "kill b"]
+Conduct: TypeAlias = Literal["well", "flaky", "doomed"]
+
+WORKERS: Final = ("a", "b")
+MAX_ATTEMPTS: Final = 3
+ENDS_OF_THE_ENGINE: Final = frozenset({"kill engine", "drain engine", "close engine"})
+
+
+@attrs.frozen
+class Stream:
+    """One who wants work done: one after the other, each with a number."""
+
+    kind: Literal["plain", "fifo", "topic"]
+    group: str
+
+
+STREAMS: Final = (
+    *(Stream("plain", f"p{i}") for i in range(4)),
+    *(Stream("fifo", f"f{i}") for i in range(4)),
+    *(Stream("topic", f"t{i}") for i in range(3)),
+)
+
+
+@attrs.frozen
+class Plan:
+    """A round."""
+
+    seed: int
+    deeds: tuple[tuple[float, Deed], ...]
+    """What is done, and how many seconds after the one before."""
+    after_seconds: float
+    """How long there is more work after the last of them."""
+
+    @classmethod
+    def draw(cls, seed: int) -> Plan:
+        rng = Random(seed)
+        deeds: list[Deed] = [
+            rng.choices(("kill engine", "drain engine", "close engine"), (8, 1, 1))[0] for _ in range(rng.randint(1, 2))
+        ]
+        if rng.random() < 2 / 3:  # the others show that an engine's end costs nothing
+            deeds += [rng.choice(("kill a", "kill b")) for _ in range(rng.randint(1, 3))]
+        rng.shuffle(deeds)
+        return cls(seed, tuple((_pause(rng), deed) for deed in deeds), rng.uniform(0.0, 0.2))
+
+    @property
+    def lost_allowed(self) -> int:
+        """How many workers a job may lose: where none is killed, a single one that is counted kills the job."""
+        return 1000 if any(deed not in ENDS_OF_THE_ENGINE for _, deed in self.deeds) else 1
+
+
+def _pause(rng: Random) -> float:
+    return rng.choice((rng.uniform(0.0, 0.05), rng.uniform(0.05, 0.5), rng.uniform(0.3, 1.5)))
+
+
+def conduct_of(rng: Random) -> Conduct:
+    """How the handler of a job is to behave: as it should; fail its first attempt; fail them all."""
+    return rng.choices(("well", "flaky", "doomed"), (90, 8, 2))[0]
