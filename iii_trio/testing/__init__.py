@@ -3,6 +3,7 @@
 from .cancelling import cancel_everywhere
 from .contracts import check_channel, check_reading_end, check_writing_end
 from .conversations import Conversation, Ending, Fault, Mishap, Stream, draw_conversation
+from .job_stores import check_job_store
 from .lifecycles import check_lifecycle, draw_lifecycle, phases_that_reach
 from .network import Network
 from .promises import check_promises, play_conversation, simulate_conversation
@@ -25,6 +26,7 @@ __all__ = [
     "World",
     "cancel_everywhere",
     "check_channel",
+    "check_job_store",
     "check_lifecycle",
     "check_promises",
     "check_reading_end",

@@ -45,6 +45,7 @@ class Journal:
         self._waiting: list[_Entry] = []
         self._news = trio.lowlevel.ParkingLot()
         self._turn = trio.Lock()
+        self._trouble = ""
         self.commits = 0
         """How often the store was written to."""
 
@@ -90,13 +91,19 @@ class Journal:
             with trio.CancelScope(shield=True):  # a commit that is begun is seen to its end, and answered for
                 async with self._turn:
                     await self._run(lambda: self._store.write(changes))
-        except StorageError as error:
-            LOGGER.error("%s", error)
+        except Exception as problem:  # a store's bug must not end its engine
+            error = problem if isinstance(problem, StorageError) else StorageError(f"the store failed: {problem!r}")
+            if str(error) != self._trouble:  # once, however often it is tried again
+                LOGGER.error("%s", error, exc_info=None if error is problem else problem)
+            self._trouble = str(error)
             self._waiting = [entry for entry in entries if entry.refused is None] + self._waiting
             for entry in entries:
                 if entry.refused is not None:
                     entry.refused(error)
             return False
+        if self._trouble:
+            LOGGER.warning("the jobs in %s can be written to again", self._store.place)
+        self._trouble = ""
         self.commits += 1
         for entry in entries:
             if entry.kept is not None:

@@ -138,6 +138,7 @@ class SqliteStore:
     def _open(self, synchronous: str) -> None:
         execute = self.connection.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")  # until it is closed, or its process is killed
+        version_of(self.connection, MIGRATIONS, str(self.path))  # before anything of it is changed
         execute("PRAGMA journal_mode = WAL")
         execute(f"PRAGMA synchronous = {synchronous}")
         execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
@@ -158,10 +159,12 @@ class SqliteStore:
                 ) from None
             mend = _MENDS.get("_".join(code.split("_")[:2]), _ELSEWHERE)
             raise StorageError(f"the jobs in {self.path} cannot be {what}: {error}; {mend}") from None
+        except (UnicodeError, OverflowError) as error:  # a value that SQLite has no place for
+            raise StorageError(f"the jobs in {self.path} cannot be {what}: {error}") from None
 
 
-def migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: str) -> None:
-    """Bring a file to the newest version of the schema, all or nothing. Raises StorageError for one that is newer."""
+def version_of(connection: sqlite3.Connection, migrations: Sequence[str], path: str) -> int:
+    """The version of a file's schema, 0 if it is empty. Raises StorageError for one that is newer, or not ours."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -172,6 +175,12 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: str
             f"the jobs in {path} are of version {version}, written by a newer iii-trio than this one, which knows "
             f"{len(migrations)}; use the newer one, or {_ELSEWHERE}"
         )
+    return int(version)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: str) -> None:
+    """Bring a file to the newest version of the schema, each step whole or not at all. Raises as `version_of`."""
+    version = version_of(connection, migrations, path)
     for number, script in enumerate(migrations[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

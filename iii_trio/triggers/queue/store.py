@@ -71,7 +71,7 @@ class Store(Protocol):
         """Where it keeps them, for people: `memory`, or a path."""
 
     def load(self) -> Loaded:
-        """What was kept when the store was used last. Called once, first of all. Raises StorageError."""
+        """What was kept when the store was used last. Called first of all. Raises StorageError, also while it is read."""
 
     def write(self, changes: Sequence[Change]) -> None:
         """Keep these, all or none; returning means that they are kept. Raises StorageError; none is kept then."""

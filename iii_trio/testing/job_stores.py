@@ -1,0 +1,231 @@
+"""What every store of jobs has to do, checked on any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from ..triggers.queue import Change, Forget, Put, Remember, Remove, StorageError, Store, Update
+from ..triggers.queue.job import Record
+
+
+def check_job_store(make_store: Callable[[], Store], *, lasting: bool = True) -> None:
+    """Hold a store against the four verbs of `Store`. Raises AssertionError, naming what is not as it should be.
+
+    `make_store` opens a store: empty at first, and at each later call, once the one before is closed, with what was kept;
+    `lasting=False` for a store whose jobs end with it, which is an empty one each time. Blocks.
+    """
+    for check in _CHECKS:
+        store = make_store()
+        try:
+            _empty(store)
+            store = check(store, _reopening(make_store, lasting))
+            _clear(store)
+        finally:
+            store.close()
+
+
+Reopen = Callable[[Store], Store]
+
+
+def _reopening(make_store: Callable[[], Store], lasting: bool) -> Reopen:
+    def reopen(store: Store) -> Store:
+        if not lasting:
+            return store
+        store.close()
+        return make_store()
+
+    return reopen
+
+
+def record(key: int, **about: object) -> Record:
+    """A job's record, as a ledger might put it."""
+    given: dict[str, object] = {
+        "key": key,
+        "position": key,
+        "id": f"receipt-{key}",
+        "lane": '["queue","mail"]',
+        "function_id": "mail::send",
+        "namespace": "default",
+        "data": b'{"n":%d}' % key,
+        "created_at_ms": 1_700_000_000_000 + key,
+    }
+    return Record(**(given | about))  # type: ignore[arg-type]
+
+
+# --- the checks: each is given an empty store, and gives back the one that is open then
+
+
+def _what_is_put_is_there_whole(store: Store, reopen: Reopen) -> Store:
+    full = record(
+        7,
+        id="",
+        lane='["topic","öre, \\"x\\"","","é::\\u0000"]',
+        namespace="ß\n",
+        function_id="a\0b",
+        data=b"null",
+        group='"g"',
+        traceparent="00-1-2-03",
+        baggage="a=b",
+        metadata=b'{"m":1}',
+        attempts=2,
+        lost=1,
+        due_ms=2**53,
+        died_at_ms=1_700_000_000_500,
+        code="code",
+        message="it is 🙂",
+    )
+    bare = record(9)
+    store.write([Put(full), Put(bare)])
+    _same(store.load().jobs, [full, bare], "what is put is there, all of it")
+    store = reopen(store)
+    _same(store.load().jobs, [full, bare], "what is put is there when it is opened again")
+    return store
+
+
+def _jobs_are_in_the_order_of_their_positions(store: Store, reopen: Reopen) -> Store:
+    order = [(3, 30), (1, 10), (2, 20), (4, 5)]
+    for key, position in order:
+        store.write([Put(record(key, position=position))])
+    store.write([Update(record(1, position=40, data=None))])
+    store = reopen(store)
+    _equal([job.key for job in store.load().jobs], [4, 2, 3, 1], "the order of the jobs, by their positions")
+    return store
+
+
+def _an_update_moves_a_job_and_leaves_its_data(store: Store, reopen: Reopen) -> Store:
+    store.write([Put(record(1, group="g", metadata=b"{}")), Put(record(2))])
+    rest = {"group": "g", "metadata": b"{}"}
+    moved = {"position": 8, "attempts": 3, "lost": 2, "due_ms": 99, "died_at_ms": 98, "code": "c", "message": "m"}
+    store.write([Update(record(1, data=None, **rest, **moved))])
+    expected = [record(2), record(1, **rest, **moved)]
+    _same(store.load().jobs, expected, "an update changes where a job stands, and nothing of its data")
+    store = reopen(store)
+    _same(store.load().jobs, expected, "an update is there when it is opened again")
+    back = {"position": 9, "attempts": 0, "lost": 0, "due_ms": None, "died_at_ms": None, "code": None, "message": None}
+    store.write([Update(record(1, data=None, **rest, **back))])
+    _same(store.load().jobs, [record(2), record(1, **rest, position=9)], "an update can take back")
+    return store
+
+
+def _what_is_removed_is_gone_for_good(store: Store, reopen: Reopen) -> Store:
+    store.write([Put(record(key)) for key in (1, 2, 3)])
+    store.write([Remove(2)])
+    _same(store.load().jobs, [record(1), record(3)], "what is removed is gone")
+    store.write([Put(record(4)), Remove(4), Remove(1)])
+    store = reopen(store)
+    _same(store.load().jobs, [record(3)], "what was removed is gone when it is opened again")
+    return store
+
+
+def _changes_are_made_in_their_order(store: Store, reopen: Reopen) -> Store:
+    store.write(
+        [
+            Put(record(1)),
+            Update(record(1, attempts=1, data=None)),
+            Update(record(1, attempts=2, data=None)),
+            Put(record(2)),
+            Remove(2),
+            Remember("t", "n", "f", b"{}"),
+            Forget("t", "n", "f"),
+            Remember("t", "n", "f", b'{"again":1}'),
+        ]
+    )
+    store = reopen(store)
+    _same(store.load().jobs, [record(1, attempts=2)], "the last of several updates holds")
+    _equal(list(store.load().subscribers), [Remember("t", "n", "f", b'{"again":1}')], "the last word on a subscriber")
+    return store
+
+
+def _unknown_keys_harm_nothing(store: Store, reopen: Reopen) -> Store:
+    store.write([Put(record(1))])
+    store.write([Update(record(5, attempts=9, data=None)), Remove(6), Forget("no", "such", "one"), Put(record(2))])
+    store = reopen(store)
+    _same(store.load().jobs, [record(1), record(2)], "changes of what is not there change nothing")
+    _equal(store.fetch([1, 5]), {1: b'{"n":1}'}, "the data of what is not there is left out")
+    return store
+
+
+def _data_is_fetched_by_key(store: Store, reopen: Reopen) -> Store:
+    big = bytes(range(256)) * 20_000
+    store.write([Put(record(1)), Put(record(2, data=b"")), Put(record(3, data=big))])
+    _equal(store.fetch([3, 1, 2]), {1: b'{"n":1}', 2: b"", 3: big}, "the data of three jobs")
+    _equal(store.fetch([]), {}, "the data of none")
+    store.write([Update(record(3, attempts=1, data=None))])
+    store = reopen(store)
+    _equal(store.fetch([3]), {3: big}, "the data of a job that has moved")
+    return store
+
+
+def _subscribers_are_remembered_by_all_three_names(store: Store, reopen: Reopen) -> Store:
+    one, other = Remember("t", "n", "f", b'{"a":1}'), Remember("t", "n2", "f", b"{}")
+    store.write([one, other, Remember("t2", "n", "f", b"{}"), Remember("t", "n", "f2", b"{}")])
+    store.write([Remember("t", "n", "f", b'{"a":2}'), Forget("t2", "n", "f"), Forget("t", "n", "f2")])
+    store = reopen(store)
+    found = sorted(store.load().subscribers, key=lambda one: one.namespace)
+    _equal(found, [Remember("t", "n", "f", b'{"a":2}'), other], "the subscribers")
+    return store
+
+
+def _a_write_is_whole_or_not_at_all(store: Store, reopen: Reopen) -> Store:
+    """The last change of these cannot be kept: its text is none. Whatever a store says to that, the first is not kept."""
+    store.write([Put(record(1))])
+    broken = record(3)
+    broken.id = "\ud800"
+    try:
+        store.write([Put(record(2)), Remove(1), Remember("t", "n", "f", b"{}"), Put(broken)])
+    except StorageError:
+        _same(store.load().jobs, [record(1)], "nothing of a write that failed is there")
+        _equal(list(store.load().subscribers), [], "nothing of a write that failed is there")
+        store.write([Put(record(4))])
+        store = reopen(store)
+        _same(store.load().jobs, [record(1), record(4)], "nothing of a write that failed is there, and others go on")
+    return store
+
+
+def _many_changes_at_once(store: Store, reopen: Reopen) -> Store:
+    jobs = [record(key) for key in range(1, 5001)]
+    store.write([Put(job) for job in jobs])
+    store.write([Remove(job.key) for job in jobs[::2]])
+    store = reopen(store)
+    _same(store.load().jobs, jobs[1::2], "2,500 of 5,000 jobs")
+    _equal(len(store.fetch([job.key for job in jobs])), 2500, "how many have data")
+    return store
+
+
+_CHECKS: tuple[Callable[[Store, Reopen], Store], ...] = (
+    _what_is_put_is_there_whole,
+    _jobs_are_in_the_order_of_their_positions,
+    _an_update_moves_a_job_and_leaves_its_data,
+    _what_is_removed_is_gone_for_good,
+    _changes_are_made_in_their_order,
+    _unknown_keys_harm_nothing,
+    _data_is_fetched_by_key,
+    _subscribers_are_remembered_by_all_three_names,
+    _a_write_is_whole_or_not_at_all,
+    _many_changes_at_once,
+)
+
+
+def _empty(store: Store) -> None:
+    loaded = store.load()
+    _equal((list(loaded.jobs), list(loaded.subscribers)), ([], []), "a new store is empty")
+    if not store.place:
+        raise AssertionError("`place` is empty: it is to tell people where the jobs are")
+
+
+def _clear(store: Store) -> None:
+    loaded = store.load()
+    changes: list[Change] = [Remove(job.key) for job in loaded.jobs]
+    changes += [Forget(one.topic, one.namespace, one.function_id) for one in loaded.subscribers]
+    store.write(changes)
+
+
+def _same(found: Iterable[Record], expected: list[Record], what: str) -> None:
+    _equal([msgspec.structs.asdict(job) for job in found], [msgspec.structs.asdict(job) for job in expected], what)
+
+
+def _equal(found: object, expected: object, what: str) -> None:
+    if found != expected:
+        raise AssertionError(f"{what}: {str(expected)[:500]} was expected, and {str(found)[:500]} found")
