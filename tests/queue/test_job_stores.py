@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ async def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: 
         f"{file} is a database of another program; name another directory (iii-trio: --data DIR)"
     )
     assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["queue.db"]
+    assert os.listdir(tmp_path) == ["queue.db"]
 
 
 async def test_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Path) -> None:

@@ -56,8 +56,17 @@ class SqliteStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"jobs cannot be kept in {directory}: {error.strerror}; {_ELSEWHERE}") from None
+        for needed in (
+            self.path.parent,
+            self.path,
+        ):  # SQLite would say that of an I/O error, or not before the first job
+            if needed.exists() and not os.access(needed, os.W_OK):
+                raise StorageError(
+                    f"jobs cannot be kept in {directory}: {needed} may not be written; {_MENDS[_READONLY]}"
+                )
         # Whoever runs this module calls from one thread at a time, but not always from the same.
-        self.connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
+        with self._telling("opened"):
+            self.connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
             with self._telling("opened"):
                 self._open(synchronous)
@@ -194,10 +203,11 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str], path: str
             raise
 
 
+_READONLY: Final = "SQLITE_READONLY"
 _ELSEWHERE: Final = "name another directory (iii-trio: --data DIR)"
 _MENDS: Final = {
     "SQLITE_FULL": "make room on its disk",
-    "SQLITE_READONLY": f"make it writable, or {_ELSEWHERE}",
+    _READONLY: f"make it writable, or {_ELSEWHERE}",
     "SQLITE_CANTOPEN": f"make its directory writable, or {_ELSEWHERE}",
     "SQLITE_IOERR": "see to its disk",
     "SQLITE_NOTADB": f"move the file away, or {_ELSEWHERE}",
