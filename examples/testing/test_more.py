@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -17,6 +18,7 @@ from iii_trio.testing import (
     World,
     cancel_everywhere,
     check_channel,
+    check_job_store,
     check_lifecycle,
     simulate,
     simulate_conversation,
@@ -24,6 +26,7 @@ from iii_trio.testing import (
 from iii_trio.testing.channel_machine import ChannelMachine
 from iii_trio.testing.conformance import CHECKS, Verdict, run_check
 from iii_trio.testing.strategies import conversations
+from iii_trio.triggers.queue.sqlite_store import SqliteStore
 
 LINES = ["one", "two", "three"]
 
@@ -100,6 +103,13 @@ def test_the_lifecycle_has_no_dead_end() -> None:
     from iii_trio.core.channel import CHANNEL, Phase
 
     check_lifecycle(CHANNEL, start=Phase.ALLOCATED, end_well=Phase.COMPLETED)
+
+
+# --- stores of jobs
+
+
+def test_my_store_keeps_jobs(tmp_path: Path) -> None:
+    check_job_store(lambda: SqliteStore(tmp_path))
 
 
 # --- the machine
