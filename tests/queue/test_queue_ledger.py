@@ -76,7 +76,18 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leased)
     @rule(data=st.data(), end=st.sampled_from(["succeeded", "failed", "lost", "returned", "missing", "put off"]))
     def end_one(self, data: st.DataObject, end: str) -> None:
-        job = data.draw(st.sampled_from(self.leased), label="job")
+        self.end(data.draw(st.sampled_from(self.leased), label="job"), end)
+
+    @precondition(lambda self: self.leased)
+    @rule(end=st.sampled_from(["failed", "lost"]), seconds=st.sampled_from([1.0, 8.0]))
+    def all_fail_and_time_passes(self, end: str, seconds: float) -> None:
+        """Often enough for jobs to use up what they have."""
+        for job in list(self.leased):
+            if job in self.leased:
+                self.end(job, end)
+        self.time_passes(seconds)
+
+    def end(self, job: Job, end: str) -> None:
         self.leased.remove(job)
         ident, lane = job.record.id, job.lane
         attempts, lost = self.kept[ident]
@@ -94,7 +105,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 else:
                     changes = self.ledger.lost(job, "text", self.moment)
                     self.kept[ident] = (attempts, lost + 1)
-                self.died(job, changes)
+                self.see_whether_it_died(job, end, changes)
             case "returned":
                 self.ledger.returned(job)
             case "missing":
@@ -106,11 +117,11 @@ class LedgerMachine(RuleBasedStateMachine):
         assert lane.settings.max_attempts > self.kept.get(ident, (0, 0))[0]
         self.turns()
 
-    def died(self, job: Job, changes: list[Change]) -> None:
-        """Follow a failure: is it dead exactly when its attempts, or its workers, are used up?"""
+    def see_whether_it_died(self, job: Job, end: str, changes: list[Change]) -> None:
+        """It is dead exactly when its attempts, or its workers, are used up."""
         ident, wanted = job.record.id, job.lane.settings
         attempts, lost = self.kept[ident]
-        over = attempts >= wanted.max_attempts or lost >= wanted.max_lost_deliveries
+        over = attempts >= wanted.max_attempts if end == "failed" else lost >= wanted.max_lost_deliveries
         assert over == (job.phase is Phase.DYING)
         self.write(changes)
         if over:
@@ -128,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for job, changes in self.ledger.tick(self.moment):
             attempts, lost = self.kept[job.record.id]
             self.kept[job.record.id] = (attempts + 1, lost)  # its function was missing for too long
-            self.died(job, changes)
+            self.see_whether_it_died(job, "failed", changes)
         due = self.ledger.next_due()
         assert due is None or due > self.now
         self.missing = set(self.ledger.absent)
@@ -248,8 +259,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        kept = [job for job in self.jobs.values() if job.record.data is not None and job.record.id in self.kept]
-        assert sum(job.size for job in kept) <= 40
+        jobs = [job for lane in self.ledger.lanes.values() for job in (*lane.jobs.values(), *lane.dead.values())]
+        assert self.ledger.kept_bytes == sum(job.size for job in jobs if job.record.data is not None) <= 40
 
 
 TestLedger = LedgerMachine.TestCase

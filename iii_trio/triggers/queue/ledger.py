@@ -34,7 +34,8 @@ class Ledger:
         self.unfinished = 0
         self._jitter = jitter
         self._next = 1
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        """How much of the jobs' data is in memory."""
         self._timers: list[tuple[float, int, Job]] = []  # a heap; entries that no longer hold are passed over
         self._ticket = itertools.count()
         self._awake: dict[str, Lane] = {}
@@ -323,7 +324,7 @@ class Ledger:
         job = Job(record, lane, size)
         lane.phases[Phase.STORING] += 1
         self.unfinished += 1
-        self._kept_bytes += size
+        self.kept_bytes += size
         return job
 
     def _over(self, job: Job) -> None:
@@ -397,9 +398,9 @@ class Ledger:
 
     def _let_go_of_data(self, job: Job, *, unless_room: bool = False) -> None:
         """Its data is on disk: keep it in memory only where there is room."""
-        if job.record.data is None or (unless_room and self._kept_bytes <= self.config.memory_bytes):
+        if job.record.data is None or (unless_room and self.kept_bytes <= self.config.memory_bytes):
             return
-        self._kept_bytes -= job.size
+        self.kept_bytes -= job.size
         job.record.data = None
 
     def _pause(self, settings: QueueSettings, failures: int) -> float:
