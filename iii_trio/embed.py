@@ -188,6 +188,7 @@ class Engine:
         shell = self._shell
         shell.drain()
         with trio.move_on_after(grace_seconds):
+            await self._modules.drain()
             await shell.wait_idle()
         done = shell.idle
         await self._modules.stop()  # jobs that still run are given back, not lost with their workers

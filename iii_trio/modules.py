@@ -68,6 +68,11 @@ class Modules:
             self.queue = None
             self._over.set()
 
+    async def drain(self) -> None:
+        """Wait until they have done what they have begun. If cancelled: they begin nothing more all the same."""
+        if self.queue is not None:
+            await self.queue.drain()
+
     async def stop(self) -> None:
         """End them. If cancelled: they end all the same."""
         self._running.cancel(reason="the engine closes")

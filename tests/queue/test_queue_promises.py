@@ -104,11 +104,14 @@ async def test_Q1_callers_that_wait_together_share_a_commit(autojump_clock: Cloc
     gate.open.set()
     async with queueing(run_blocking=gate) as engine, engine.open_worker("w") as worker, trio.open_nursery() as nursery:
         await settled()
-        gate.waiting = 0
+        gate.open, gate.waiting = trio.Event(), 0
         for n in range(100):
             nursery.start_soon(lambda n=n: worker.trigger("nobody", {"n": n}, action=enqueue()))
         await settled()
-        assert gate.waiting <= 3
+        gate.open.set()
+        await settled()
+        assert (await rows(worker))["default"]["depth"] == 100
+        assert gate.waiting == 2, "the first one's, and that of all others"
 
 
 async def test_Q1_jobs_beyond_the_bound_are_refused(autojump_clock: Clock) -> None:
@@ -123,25 +126,33 @@ async def test_Q1_jobs_beyond_the_bound_are_refused(autojump_clock: Clock) -> No
 
 
 @pytest.mark.parametrize("drained", [False, True])
-async def test_Q2_a_job_that_runs_when_the_engine_ends_runs_again_as_if_for_the_first_time(
+async def test_Q2_a_job_that_runs_when_the_engine_ends_is_run_anew_and_it_costs_nothing(
     autojump_clock: Clock, drained: bool
 ) -> None:
     store = MemoryStore()
     seen = Seen()
-    for _ in range(5):  # more often than max_attempts and max_lost_deliveries would allow
-        async with queueing(store) as engine, engine.open_worker("w") as worker:
+
+    async def work(engine: iii_trio.Engine) -> None:
+        async with engine.open_worker("w") as worker:
 
             @worker.function("f")
             async def f(metadata: dict[str, Any]) -> None:
                 seen.add(metadata["job"]["attempt"])
                 await trio.sleep_forever()
 
-            if not seen:
-                await worker.trigger("f", {}, action=enqueue())
-            await worker.wait_registered()
-            await trio.sleep(1)
-            if drained:
-                assert not await engine.drain(2)
+            await trio.sleep_forever()
+
+    for _ in range(5):  # more often than max_attempts and max_lost_deliveries would allow
+        async with trio.open_nursery() as nursery:
+            async with queueing(store) as engine:
+                nursery.start_soon(work, engine)
+                if not seen:
+                    async with engine.open_worker("p") as producer:
+                        await producer.trigger("f", {}, action=enqueue())
+                await trio.sleep(1)
+                if drained:
+                    assert not await engine.drain(2)
+            nursery.cancel_scope.cancel()
     assert seen.what == [1] * 5
     async with queueing(store) as engine, engine.open_worker("w") as worker:
         done = trio.Event()
@@ -179,7 +190,7 @@ async def test_Q2_a_drain_lets_jobs_finish_and_begins_no_others(autojump_clock: 
 # --- Q3: a worker that is lost
 
 
-async def test_Q3_a_lost_worker_costs_no_attempt_but_is_counted_and_at_last_the_job_is_a_dead_letter(
+async def test_Q3_a_lost_worker_costs_no_attempt_and_the_third_one_makes_a_dead_letter(
     autojump_clock: Clock,
 ) -> None:
     lost = QueueSettings(max_attempts=1, backoff_seconds=7)
@@ -225,7 +236,7 @@ async def test_Q3_an_error_that_only_looks_like_a_lost_worker_costs_an_attempt(a
 # --- Q4: attempts that take long
 
 
-async def test_Q4_a_job_whose_worker_lives_is_not_given_to_anybody_again_however_long_it_takes(
+async def test_Q4_a_job_whose_worker_lives_is_not_given_away_however_long_it_takes(
     autojump_clock: Clock,
 ) -> None:
     async with queueing() as engine, engine.open_worker("w") as worker:
@@ -243,7 +254,7 @@ async def test_Q4_a_job_whose_worker_lives_is_not_given_to_anybody_again_however
         assert (await rows(worker))["default"]["depth"] == 0
 
 
-async def test_Q4_past_the_visibility_timeout_an_attempt_has_failed_and_its_handler_is_cancelled(
+async def test_Q4_past_its_timeout_an_attempt_has_failed_and_its_handler_is_cancelled(
     autojump_clock: Clock,
 ) -> None:
     bounded = QueueSettings(max_attempts=2, visibility_timeout_seconds=10, backoff_seconds=5)
@@ -317,16 +328,18 @@ async def test_Q5_the_next_of_a_group_starts_once_the_end_of_the_one_before_is_k
     fifo = QueueSettings(fifo=True, group_by="g")
     async with queueing(run_blocking=gate, ledger=fifo) as engine, engine.open_worker("w") as worker:
         seen = Seen()
+        both_are_kept = trio.Event()
 
         @worker.function("f")
         async def f(n: int) -> None:
             seen.add(n)
-            if n == 1:
-                gate.open = trio.Event()
+            await both_are_kept.wait()
 
-        async with trio.open_nursery() as nursery:
-            for n in (1, 2):
-                nursery.start_soon(lambda n=n: worker.trigger("f", {"g": 1, "n": n}, action=enqueue("ledger")))
+        for n in (1, 2):
+            await worker.trigger("f", {"g": 1, "n": n}, action=enqueue("ledger"))
+        await settled()
+        gate.open = trio.Event()
+        both_are_kept.set()
         await settled()
         assert seen.what == [1]
         gate.open.set()
@@ -355,7 +368,7 @@ async def test_Q5_data_that_does_not_name_its_group_is_refused(autojump_clock: C
 # --- Q6: attempts
 
 
-async def test_Q6_failures_are_tried_again_after_growing_pauses_with_a_ceiling_and_then_it_is_a_dead_letter(
+async def test_Q6_failures_are_tried_again_after_growing_pauses_up_to_a_ceiling(
     autojump_clock: Clock,
 ) -> None:
     mail = QueueSettings(max_attempts=6, backoff_seconds=1, max_backoff_seconds=5)
@@ -409,7 +422,7 @@ async def test_Q6_a_delayed_job_waits_for_its_time(autojump_clock: Clock) -> Non
 # --- Q7: topics
 
 
-async def test_Q7_what_is_published_while_a_subscriber_is_away_waits_for_it_also_over_a_restart(
+async def test_Q7_what_is_published_while_a_subscriber_is_away_waits_over_restarts(
     autojump_clock: Clock,
 ) -> None:
     store = MemoryStore()
@@ -439,7 +452,7 @@ async def test_Q7_what_is_published_while_a_subscriber_is_away_waits_for_it_also
         async with engine.open_worker("s") as worker:
             subscribe(worker)
             await trio.sleep(1)
-            assert seen.what == [1, 2, 3]
+            assert sorted(seen.what) == [1, 2, 3]
 
 
 async def test_Q7_each_subscriber_has_its_own_copy_and_who_unsubscribes_gets_no_more(autojump_clock: Clock) -> None:
@@ -490,7 +503,7 @@ async def test_Q7_a_job_waits_for_a_function_that_nobody_has_and_starts_when_it_
             seen.add(n)
 
         await trio.sleep(1)
-        assert seen.what == ["there", "comes", *range(20)]
+        assert seen.what[:2] == ["there", "comes"] and sorted(seen.what[2:]) == list(range(20))
         assert seen.times[-1] - seen.times[1] < 0.2
 
 

@@ -47,6 +47,7 @@ class Keeper:
         self._wall_clock = wall_clock
         self._tasks: trio.Nursery | None = None
         self._nap = trio.CancelScope()
+        self._ended = trio.lowlevel.ParkingLot()
         self._watching = False
         self._arrivals = 0
 
@@ -75,6 +76,12 @@ class Keeper:
                 for job, changes in self.ledger.tick(self.moment):
                     self._moved(job, changes)
                 self.begin()
+
+    async def drain(self) -> None:
+        """Begin nothing more, and wait until what runs has ended. If cancelled: nothing more begins all the same."""
+        self.ledger.paused = True
+        while self.ledger.running:
+            await self._ended.park()
 
     # --- arrivals
 
@@ -177,6 +184,8 @@ class Keeper:
             if went.how is How.MISSING and arrivals != self._arrivals:
                 went = Went(How.RETURNED)  # functions have come meanwhile, and its own may be one of them
         self._ran(job, went)
+        if self.ledger.paused:
+            self._ended.unpark_all()
         self.begin()
 
     def _ran(self, job: Job, went: Went) -> None:

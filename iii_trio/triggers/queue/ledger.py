@@ -42,6 +42,11 @@ class Ledger:
         self._absent: dict[tuple[str, str], dict[int, Job]] = {}
         self.reconfigure(config)
 
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+        return sum(lane.running for lane in self.lanes.values())
+
     # --- lanes
 
     def reconfigure(self, config: QueueConfig) -> None:

@@ -117,6 +117,10 @@ class Queue:
         """Where the jobs are kept: `memory`, or a file."""
         return self._keeper.place
 
+    async def drain(self) -> None:
+        """Begin no more jobs, and wait until those that run have ended. If cancelled: it begins no more all the same."""
+        await self._keeper.drain()
+
     def reconfigure(self, config: QueueConfig) -> None:
         """These queues and bounds from now on. Where jobs are kept does not change: that needs a restart."""
         self._keeper.ledger.reconfigure(config)
