@@ -147,7 +147,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
     )
     async def dlq_messages(which: Which) -> list[dict[str, Any]]:
         lanes = _lanes(keeper, which, "topic_required")
-        dead = sorted(_dead(lanes), key=lambda job: -(job.record.died_at_ms or 0))
+        dead = _dead(lanes)[::-1]
         shown = dead[max(0, which.offset) :][: max(0, which.limit)]
         with _failing_as("dlq_messages_failed"):
             rows = [await _dead_letter(keeper, job) for job in shown]
@@ -157,7 +157,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
 
     @worker.function("iii::queue::redrive", description="give all dead letters of a queue or topic another try")
     async def redrive(which: Which) -> dict[str, Any]:
-        dead = sorted(_dead(_lanes(keeper, which, "queue_not_set")), key=lambda job: job.record.died_at_ms or 0)
+        dead = _dead(_lanes(keeper, which, "queue_not_set"))
         with _failing_as("redrive_failed"):
             await keeper.redrive(dead)
         return {"queue": which.name, "redriven": len(dead)}
@@ -212,7 +212,9 @@ def _lanes(keeper: Keeper, which: Which, code: str) -> list[Lane]:
 
 
 def _dead(lanes: list[Lane]) -> list[Job]:
-    return [job for lane in lanes for job in lane.dead_letters()]
+    """Their dead letters, the oldest death first."""
+    dead = [job for lane in lanes for job in lane.dead_letters()]
+    return sorted(dead, key=lambda job: job.record.died_at_ms or 0)
 
 
 @contextmanager

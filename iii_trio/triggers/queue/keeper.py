@@ -58,11 +58,11 @@ class Keeper:
 
     def load(self, loaded: Loaded) -> None:
         """What the store has kept."""
-        self.ledger.load(loaded, self.moment)
         for one in loaded.subscribers:
             said = read_subscriber(one.config)
             lane = self.ledger.remember(LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings)
             lane.condition, lane.said = said.condition, one.config
+        self.ledger.load(loaded, self.moment)
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run what is to be run, when it is due, until cancelled: what runs then is cancelled, and stays a job."""

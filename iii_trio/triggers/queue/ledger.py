@@ -98,13 +98,12 @@ class Ledger:
     # --- arrivals
 
     def load(self, loaded: Loaded, moment: Moment) -> None:
-        """What was kept, at the start."""
+        """What was kept, at the start. Subscribers are to be remembered before."""
         for record in loaded.jobs:
-            lane = self.lane(LaneKey.parse(record.lane))
-            if lane.key.kind == "queue":
-                lane.known = lane.key.name in self.config.queues
-            elif not lane.jobs and not lane.dead:
-                lane.known = False  # until its subscription is found
+            lane = self.lanes.get(record.lane)
+            if lane is None:
+                lane = self.lane(LaneKey.parse(record.lane))
+                lane.known = False  # nobody says any more how it is to be run, but what is in it is still to be done
             job = self._enter(record, lane)
             self._next = max(self._next, record.key + 1, record.position + 1)
             if record.died_at_ms is not None:
@@ -115,6 +114,7 @@ class Ledger:
                 self._let_go_of_data(job)
                 lane.dead[record.key] = job
             else:
+                job.due = moment.now + self._rest_left(job, moment)
                 self.stored(job, moment)
         for lane in self.lanes.values():
             lane.dead = dict(sorted(lane.dead.items(), key=lambda item: item[1].record.died_at_ms or 0))
@@ -150,17 +150,16 @@ class Ledger:
             metadata=metadata,
             due_ms=moment.wall_at(moment.now + delay) if delay else None,
         )
-        return self._enter(record, lane)
+        job = self._enter(record, lane)
+        job.due = moment.now + delay
+        return job
 
     def stored(self, job: Job, moment: Moment) -> None:
         """It is kept: it waits for its turn."""
         self._let_go_of_data(job, unless_room=True)
-        record = job.record
-        if record.due_ms is not None and record.due_ms > moment.wall_ms:
-            longest = max(job.lane.settings.delay_seconds, self._longest_pause(job.lane.settings))
-            rest = min((record.due_ms - moment.wall_ms) / 1000, longest)  # whatever the calendar's clock has done since
+        if job.due > moment.now:
             job.lane.take(job, Cue.DELAYED)
-            self._set_timer(job, moment.now + rest)
+            self._set_timer(job, job.due)
         else:
             job.lane.take(job, Cue.STORED)
         job.lane.join(job)
@@ -415,6 +414,13 @@ class Ledger:
     @staticmethod
     def _longest_pause(settings: QueueSettings) -> float:
         return max(settings.max_backoff_seconds, settings.backoff_seconds)
+
+    def _rest_left(self, job: Job, moment: Moment) -> float:
+        """How long a job of an earlier engine still rests: no longer than it could, whatever the calendar says now."""
+        if job.record.due_ms is None:
+            return 0.0
+        longest = max(job.lane.settings.delay_seconds, self._longest_pause(job.lane.settings))
+        return min((job.record.due_ms - moment.wall_ms) / 1000, longest)
 
     def _set_timer(self, job: Job, due: float) -> None:
         job.due = due
