@@ -26,6 +26,9 @@ class Limits:
     """What may wait for a slow worker before calls to it are refused. One message of any size may always wait."""
     outbox_reserve_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_at_least_zero)
     """What results and control messages may take beyond that, before the session is cut off."""
+    calls_per_session: int = attrs.field(default=65_536, validator=_positive)
+    """How many of its calls a worker may have waiting, and how many it may have been given and not answered. Beyond it the
+    oldest one is given up: it is most likely one whose caller has lost patience, of which no SDK tells."""
     functions_per_session: int = attrs.field(default=16_384, validator=_positive)
     trigger_types_per_session: int = attrs.field(default=1_024, validator=_positive)
     bindings_per_session: int = attrs.field(default=16_384, validator=_positive)

@@ -178,8 +178,10 @@ def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
     text = encode(message)
     if len(text) > _SMALL_MESSAGE and not target.owner.takes_large_messages:
         return [Tell(logging.WARNING, f"{binding.trigger_type}: {too_large(target.owner, len(text))}", about)]
+    most = hub.config.limits.calls_per_session
+    given_up = _make_room(call, most) if len(target.owner.answering) >= most else []
     call.enter()
-    return [Deliver(target.owner.id, text, call.id)]
+    return [*given_up, Deliver(target.owner.id, text, call.id)]
 
 
 def _stopped(call: Call, why: str) -> Effects:
@@ -305,8 +307,28 @@ def _deliver(
     )
     if len(text) > _SMALL_MESSAGE and not callee.takes_large_messages:
         raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(callee, len(text)))
+    most = hub.config.limits.calls_per_session
+    given_up = _make_room(call, most) if len(callee.answering) >= most or len(session.made) >= most else []
     call.enter()  # before it is sent: its answer may be there at once
-    return [Deliver(callee.id, text, call.id)]
+    return [*given_up, Deliver(callee.id, text, call.id)]
+
+
+def _make_room(call: Call, most: int) -> Effects:
+    """Give up the oldest calls that wait, of this one's caller or at its callee, where there are as many as there may be."""
+    effects: Effects = []
+    for calls, whose in (
+        (call.caller.made if call.caller is not None else {}, "its caller has"),
+        (call.callee.answering, f"{call.callee.label} has been given"),
+    ):
+        while len(calls) >= most:
+            oldest = next(iter(calls.values()))
+            why = f"given up: {whose} {most} newer calls that are not answered (limits.calls_per_session)"
+            oldest.leave(Cue.GIVEN_UP)
+            about = {"session": oldest.callee.id, "function": oldest.function_id, "invocation": oldest.id}
+            text = f"the call {oldest.id} of {oldest.function_id} was {why}"
+            effects += [*_stopped(oldest, why), *_cancel_handler(oldest, why)]
+            effects.append(Tell(logging.WARNING, text, about, at_will=True))
+    return effects
 
 
 def _enqueue(hub: Hub, session: Session, call: InvokeFunction, action: Action, invocation_id: str | None) -> Effects:

@@ -21,7 +21,7 @@ class Phase(Enum):
     WAITING = auto()
     ANSWERED = auto()
     UNDELIVERED = auto()  # the callee's outbox was full
-    STOPPED = auto()  # the callee left
+    STOPPED = auto()  # the callee left, or has too many newer calls that it does not answer
     ABANDONED = auto()  # the caller left, or cancelled
 
 
@@ -33,6 +33,7 @@ class Cue(Enum):
     CALLEE_LEFT = auto()
     CALLER_LEFT = auto()
     CALLER_CANCELLED = auto()
+    GIVEN_UP = auto()
 
 
 INVOCATION: Final[Table[Phase, Cue]] = {
@@ -42,6 +43,7 @@ INVOCATION: Final[Table[Phase, Cue]] = {
         Cue.CALLEE_LEFT: Phase.STOPPED,
         Cue.CALLER_LEFT: Phase.ABANDONED,
         Cue.CALLER_CANCELLED: Phase.ABANDONED,
+        Cue.GIVEN_UP: Phase.STOPPED,
     },
     Phase.ANSWERED: {},
     Phase.UNDELIVERED: {},

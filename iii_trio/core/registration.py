@@ -134,7 +134,7 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
         )
     )
     if over_http:
-        text = f"{session.label} registered {message.id}: {_OVER_HTTP}"
+        text = f"{session.label} registered {message.id}, calls of which are refused: {_OVER_HTTP}"
         return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id}, at_will=True)]
     return []
 
@@ -193,7 +193,7 @@ def _reject_worker(hub: Hub, session: Session, namespace: str, name: str, holder
     hub.last(hub.send_away(session, Close.NORMAL, reason, now))
 
 
-_OVER_HTTP: Final = "it is to be invoked over HTTP, for which this engine has no module; calls of it are refused"
+_OVER_HTTP: Final = "it is to be invoked over HTTP, for which this engine has no module"
 
 
 def _refuse_over_http(hub: Hub, asked: Asked) -> object:

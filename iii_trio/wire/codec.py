@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import attrs
@@ -50,5 +51,18 @@ def decode(text: bytes | bytearray | memoryview) -> Message | Undecodable:
 
 def _undecodable(text: bytes, error: Exception) -> Undecodable:
     seen = top_level_strings(text)
-    problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    problem = "nested too deeply" if isinstance(error, RecursionError) else str(error) + _why_not(text)
     return Undecodable(problem, seen.get("type", ""), seen.get("invocation_id"), seen.get("function_id", ""))
+
+
+_NO_NUMBER: Final = re.compile(rb"[:\[,]\s*+-?(NaN|Infinity)\b")
+_LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
+
+
+def _why_not(text: bytes) -> str:
+    """What Python's own JSON allows and JSON does not, if that is in it."""
+    if (found := _NO_NUMBER.search(text)) is not None:
+        return f"; {found[1].decode()} is not JSON: send null, or a text, in its place"
+    if (found := _LONE_SURROGATE.search(text)) is not None:
+        return f"; {found[0].decode(errors='replace')} is half a character (a lone surrogate), which is no Unicode"
+    return ""

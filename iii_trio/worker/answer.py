@@ -42,15 +42,19 @@ async def answer(serving: Serving, session: Session, message: InvokeFunction) ->
         _reply(session, message, error=CallError(ErrorCode.FUNCTION_NOT_FOUND, problem))
         return
     ends = Ends()
+    why = "cancelled"
     with trio.CancelScope() as scope:
         if invocation_id:
             session.running[invocation_id] = scope
         try:
             await _run(serving, session, message, declared, ends)
+        except trio.Cancelled as cancelled:
+            why = cancelled.reason or why
+            raise
         finally:
             session.running.pop(invocation_id, None)
             # Nothing is left of them unless we were cancelled.
-            ends.break_off("cancelled", ErrorCode.INVOCATION_CANCELLED)
+            ends.break_off(why, ErrorCode.INVOCATION_CANCELLED)
     if scope.cancelled_caught:
         _reply(session, message, error=CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
 

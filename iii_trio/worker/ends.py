@@ -67,7 +67,7 @@ def describe(error: BaseException | None) -> tuple[str, str | None]:
     while isinstance(error, BaseExceptionGroup):  # a nursery's: what failed first says most
         error = next((one for one in error.exceptions if not isinstance(one, trio.Cancelled)), error.exceptions[0])
     if isinstance(error, trio.Cancelled):
-        return "cancelled", ErrorCode.INVOCATION_CANCELLED
+        return error.reason or "cancelled", ErrorCode.INVOCATION_CANCELLED
     if isinstance(error, CallError):
         return error.message, error.code
     if isinstance(error, ChannelBroken):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iii_trio.config import EngineConfig
+from iii_trio.config import EngineConfig, Limits
 from iii_trio.core.calls import with_caller
 from iii_trio.core.effects import Deliver, HangUp, Send, Tell
 from iii_trio.core.hub import Hub
@@ -305,3 +305,44 @@ def test_bytes_that_are_no_message_are_a_line_in_the_log(text: bytes) -> None:
     hub = Hub(EngineConfig(), counted_ids())
     session, _ = hub.connected(0.0, 0, peer=None, in_process=True)
     assert all(isinstance(effect, Tell) for effect in hub.received(session, text, 0.0))
+
+
+# --- bounds
+
+
+def test_a_worker_that_answers_nothing_keeps_no_more_than_so_many_calls_and_the_oldest_is_given_up() -> None:
+    talk = Conversation(EngineConfig(limits=Limits(calls_per_session=3)))
+    hung, one, two = talk.join("hung"), talk.join("one"), talk.join("two")
+    hung.offer("f")
+    for number, caller in enumerate((one, two, one, two)):
+        caller.call("f", number=number)
+    (told,) = one.hears()
+    assert (told["invocation_id"], told["error"]["code"]) == (call_id(0), "invocation_stopped")
+    assert [*hung.session.answering] == [call_id(1), call_id(2), call_id(3)] and [*one.session.made] == [call_id(2)]
+    assert any(isinstance(effect, Tell) and "was given up: worker 'hung'" in effect.text for effect in talk.effects)
+    hung.answer(call_id(0), result="late")
+    hung.answer(call_id(2), result="in time")
+    assert [frame["result"] for frame in one.hears()] == ["in time"] and not two.hears()
+
+
+def test_a_caller_that_loses_patience_again_and_again_costs_itself_its_oldest_calls_only() -> None:
+    talk = Conversation(EngineConfig(limits=Limits(calls_per_session=2)))
+    impatient, other = talk.join("impatient"), talk.join("other")
+    for name in ("a", "b", "c", "d"):
+        talk.join(name).offer(name)
+    other.call("d", number=100)
+    for number, name in enumerate(("a", "b", "c")):
+        impatient.call(name, number=number)
+    assert [frame["invocation_id"] for frame in impatient.hears()] == [call_id(0)]
+    assert [*impatient.session.made] == [call_id(1), call_id(2)] and not other.hears()
+
+
+def test_void_calls_that_are_never_answered_do_not_pile_up() -> None:
+    talk = Conversation(EngineConfig(limits=Limits(calls_per_session=5)))
+    hung, caller = talk.join("hung"), talk.join("caller")
+    hung.offer("f")
+    hung.say({"type": "registertrigger", "id": "b", "trigger_type": "engine::workers-available", "function_id": "f"})
+    for _ in range(50):
+        caller.say({"type": "invokefunction", "function_id": "f", "action": {"type": "void"}})
+        talk.join().leave()
+    assert len(hung.session.answering) == 5 and not caller.hears()

@@ -64,7 +64,7 @@ KINDS: dict[str, set[str]] = {
     r"may not register engine::log::info": {"session", "function"},
     r"may not register taken: worker \S+ has it": {"session", "function"},
     r"may not register toomany: it has 1 functions": {"session", "function"},
-    r"registered remote: it is to be invoked over HTTP": {"session", "function"},
+    r"registered remote, calls of which are refused: it is to be invoked over HTTP": {"session", "function"},
     # of calls
     r"a void call by worker 'a' .* went nowhere: Function nope": {"session", "function"},
     r"worker 'a' .* sent a message that cannot be read": {"session"},

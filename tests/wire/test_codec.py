@@ -164,3 +164,23 @@ def test_no_damage_to_a_message_makes_it_raise(value: Any, data: st.DataObject) 
     read = decode(bytes(text))
     if isinstance(read, InvokeFunction):
         bytes(read.data).decode()  # what goes on is UTF-8, whatever came
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ('{"x": NaN}', "NaN is not JSON: send null"),
+        ("[1, -Infinity]", "Infinity is not JSON: send null"),
+        (r'"\ud800"', r"\ud800 is half a character"),
+        (r'"\ud83d\ude00 \ude00"', r"\ude00 is half a character"),
+        ('"NaN", "x": [', None),
+        (r'"\ud83d\ude00", "x": [', None),
+    ],
+)
+def test_what_only_pythons_json_allows_is_named(data: str, why: str | None) -> None:
+    message = decode(f'{{"type":"invokefunction","function_id":"f","data":{data}}}'.encode())
+    assert isinstance(message, Undecodable)
+    if why is None:
+        assert "; " not in message.problem
+    else:
+        assert why in message.problem
