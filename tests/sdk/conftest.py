@@ -74,7 +74,7 @@ class Mesh:
         self, name: str, kind: str, url: str, telemetry: bool, *, task_status: trio.TaskStatus[Peer]
     ) -> None:
         home = self.home / name
-        home.mkdir()
+        home.mkdir(exist_ok=True)  # also of one that is started anew
         async with open_peer(kind, url, home, name=name, telemetry=telemetry) as peer:
             task_status.started(peer)
             await trio.sleep_forever()

@@ -125,6 +125,7 @@ const functions = {
     await forever()
   },
   note: async (data) => say('noted', { data }),
+  note_metadata: async (data, metadata) => say('noted', { data, metadata: metadata ?? null }),
   resume: async () => resumed.resolve(),
   pid: async () => process.pid,
   call: async ({ function_id, payload, metadata, timeout_ms, void: isVoid, queue }) => {

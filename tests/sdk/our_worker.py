@@ -110,6 +110,9 @@ async def main() -> None:
         async def note(data: Any) -> None:
             say("noted", data=data)
 
+        async def note_metadata(data: Any, metadata: Any) -> None:
+            say("noted", data=data, metadata=metadata)
+
         async def resume() -> None:
             resumed.set()
 
@@ -185,7 +188,7 @@ async def main() -> None:
         types: dict[str, Any] = {}
         bindings: dict[str, Any] = {}
         functions = [
-            echo, echo_metadata, fail, nothing, hang, note, resume, pid, call,
+            echo, echo_metadata, fail, nothing, hang, note, note_metadata, resume, pid, call,
             write, read, create_and_write, create_and_read, register, unregister,
             provide, withdraw, bind, unbind,
         ]  # fmt: skip

@@ -70,6 +70,10 @@ async def note(data: Any) -> None:
     say("noted", data=data)
 
 
+async def note_metadata(data: Any, metadata: Any = None) -> None:
+    say("noted", data=data, metadata=metadata)
+
+
 async def resume(data: Any) -> None:
     resumed.set()
 
@@ -221,7 +225,7 @@ worker = register_worker(
     ),
 )
 functions = [
-    echo, echo_metadata, fail, nothing, hang, note, resume, pid, call,
+    echo, echo_metadata, fail, nothing, hang, note, note_metadata, resume, pid, call,
     write, read, create_and_write, create_and_read, register, unregister,
     provide, withdraw, bind, unbind,
 ]  # fmt: skip

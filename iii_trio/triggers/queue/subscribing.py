@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Final, final
 
+import trio
+
+from ...errors import CallError
 from ...wire import to_json
 from ...worker import BoundTrigger
 from .keeper import Keeper
@@ -40,15 +43,21 @@ class Subscribing:
         if lane is not None:
             try:
                 await self._keeper.remembered(lane, config)
-            except BaseException:
+            except CallError:
+                self._leave(bound, for_good=lane.said is None)  # it is refused; what was remembered before, is still
+                raise
+            except trio.Cancelled:  # gone, or withdrawn, before the disk knew of it
                 self.unregister_trigger(bound)
                 raise
 
     def unregister_trigger(self, bound: BoundTrigger) -> None:
         """It is withdrawn; or who asked for it has gone, and it is remembered."""
+        self._leave(bound, for_good=bound.why_ended == "withdrawn")
+
+    def _leave(self, bound: BoundTrigger, *, for_good: bool) -> None:
         lane = self._lanes.pop(bound.id, None)
         if lane is None:
             return
         if bound.why_ended == "replaced":
             self._replaced[bound.id] = lane
-        self._keeper.unsubscribe(lane, for_good=bound.why_ended == "withdrawn" or lane.said is None)
+        self._keeper.unsubscribe(lane, for_good=for_good)
