@@ -29,7 +29,7 @@ SUBJECTS: dict[str, tuple[Opening, str]] = {
     "trio-websocket relay": (lambda: relay("trio_websocket_relay"), "websocket"),
     "NATS core": (nats, "nats"),
 }
-_SPEAKS_WEBSOCKET = ("iii-trio", "picows relay", "trio-websocket relay")  # and closes as WebSockets do
+_SPEAKS_WEBSOCKET = (OURS, "picows relay", "websockets relay", "trio-websocket relay")  # and closes as WebSockets do
 
 
 @attrs.define

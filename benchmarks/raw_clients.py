@@ -166,6 +166,7 @@ def churn(port: int, pid: int, protocol: str, count: int) -> dict[str, Any]:
     for _ in range(count):
         reader, writer, before = wire.pipe()
         writer.sendall(wire.message(before, mark) + wire.goodbye())
+        _until_closed(writer)  # first: `websockets` tells its application of an end only once the writer's TCP is gone
         got = b""
         while not got.endswith(b"\x03\xe8") and (more := reader.recv(4096)):  # a Close with 1000 behind the message
             got += more
@@ -173,7 +174,6 @@ def churn(port: int, pid: int, protocol: str, count: int) -> dict[str, Any]:
             raise ConnectionError("the message did not arrive")
         reader.sendall(wire.goodbye())
         _until_closed(reader)
-        _until_closed(writer)
     took, cpu = time.monotonic() - started, cpu_seconds(pid) - cpu
     return {"count": count, "seconds": took, "cpu_seconds": cpu}
 

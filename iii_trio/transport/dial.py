@@ -27,6 +27,22 @@ _VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
 @final
+class _Masks:
+    """Masking keys from the system's randomness (RFC 6455 section 5.3), many at a time: asking costs more than masking."""
+
+    def __init__(self) -> None:
+        self._random = b""
+        self._at = 0
+
+    def __call__(self) -> bytes:
+        at = self._at
+        if at == len(self._random):
+            self._random, at = os.urandom(1024), 0
+        self._at = at + 4
+        return self._random[at : at + 4]
+
+
+@final
 class SocketAddress:
     """An `Address`: the engine at a `ws://` or `wss://` URL, or at `unix:/path`.
 
@@ -44,7 +60,7 @@ class SocketAddress:
         headers: Mapping[str, str] | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
-        new_mask: Callable[[], bytes] = lambda: os.urandom(4),
+        new_mask: Callable[[], bytes] | None = None,
     ) -> None:
         path = unix_path(url)
         if path is not None:
@@ -69,7 +85,7 @@ class SocketAddress:
         self._unix = path
         self._said_always = _as_bytes(headers or {})
         self._open_stream = dial or (self._open_tcp if path is None else self._open_unix)
-        self._new_mask = new_mask
+        self._new_mask = new_mask or _Masks()
         self._buffer = ReadBuffer()
 
     def __str__(self) -> str:

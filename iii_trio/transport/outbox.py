@@ -5,6 +5,9 @@ Theory of operation. Whoever has bytes puts them here, whole frames at a time, a
 the connection; it ends when the outbox is empty. So an idle connection has no such task, and a cancelled caller cannot
 tear a frame: the rest of a begun frame is in here, not in the caller's hands. Streams that cannot be written without
 waiting (TLS) go through the task always; the meaning is the same.
+
+Many small puts by one task come a turn of the loop apart, and a write costs more than a turn. So what is put by `gather`
+just after something else waits for what follows: a task looks at every turn, and writes once nothing has followed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from .frames import Run
 from .socket import GATHERED, Buffer, WritesNow, writes_now
 
 _WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
+_TOGETHER: Final = 0.0001  # seconds; what is put longer than this after something else is alone, and written at once
+_ENOUGH: Final = 16  # pieces that wait to be written together
+_QUIET: Final = 2  # turns without a put: one may be over before whoever puts had its step in it
 
 
 @final
@@ -44,7 +50,10 @@ class Outbox:
         self._tell_broken = broken
         self._stalled_seconds = stalled_seconds
         self._waiting: deque[Buffer] = deque()
-        self._torn = False  # a part of the first that waits has been written
+        self._begun = 0  # of those that wait: of the last of these a part, at least, may have been written
+        self._put_at = -math.inf
+        self._puts = 0
+        self._gathering = False
         self._busy = False  # a task is writing
         self._empty = trio.Event()
         self._empty.set()
@@ -71,6 +80,18 @@ class Outbox:
             self._busy = True
             self._empty = trio.Event()
             self._start_soon(self._write_rest)
+
+    def gather(self) -> None:
+        """As `flush`, but with what is put within the next turns of the loop, if something was put just before."""
+        now = trio.current_time()
+        alone = now - self._put_at > _TOGETHER
+        self._put_at = now
+        self._puts += 1
+        if alone or len(self._waiting) >= _ENOUGH:
+            self.flush()
+        elif not self._gathering and not self._busy and not self.over:
+            self._gathering = True
+            self._start_soon(self._gather)
 
     def offer(self, run: Run) -> Run | None:
         """Write as much of a run as the stream takes at once; give back the frames that were not begun.
@@ -134,7 +155,7 @@ class Outbox:
 
     def drop_unbegun(self) -> None:
         """Forget what was put and not begun, where each `put` was one whole frame."""
-        begun = [self._waiting[0]] if self._waiting and self._torn else []
+        begun = [*islice(self._waiting, self._begun)]
         self._waiting = deque(begun)
         self.waiting_bytes = sum(map(len, begun))
 
@@ -167,11 +188,11 @@ class Outbox:
             first = waiting[0]
             if took < len(first):
                 waiting[0] = memoryview(first)[took:]
-                self._torn = True
+                self._begun = 1
                 return
             took -= len(first)
             waiting.popleft()
-            self._torn = False
+        self._begun = 0
 
     async def _wait(self, stream: WritesNow) -> None:
         try:
@@ -196,10 +217,26 @@ class Outbox:
             self._busy = False
             self._empty.set()
 
+    async def _gather(self) -> None:
+        """Flush once nothing more was put."""
+        try:
+            quiet = 0
+            while quiet < _QUIET and not self.over:
+                puts = self._puts
+                await trio.lowlevel.checkpoint()
+                quiet = quiet + 1 if puts == self._puts else 0
+        finally:
+            self._gathering = False
+            self.flush()
+
     async def _send_some(self) -> None:
         """Write the first of what waits to a stream that cannot be written without waiting."""
-        data = bytes(memoryview(self._waiting[0])[:_WAITED_FOR])
-        self._torn = True  # from here on it is begun: it goes out whole, or not at all
+        data, self._begun = bytearray(), 0
+        for piece in islice(self._waiting, GATHERED):
+            data += memoryview(piece)[: _WAITED_FOR - len(data)]
+            self._begun += 1  # from here on it is begun: it goes out whole, or not at all
+            if len(data) == _WAITED_FOR:
+                break
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -16,6 +16,7 @@ from .link import End
 from .websocket import Lost, WebSocket
 
 _BOUND: Final = 256 * 1024  # bytes sent and not yet taken before `put` waits
+_SMALL: Final = 4096  # bytes; a write of more costs more than what it would be gathered with
 _FRAGMENT: Final = 256 * 1024  # larger items go in pieces, so that an abort never waits behind a whole large one
 
 
@@ -78,6 +79,10 @@ class RemoteWriter(_RemoteEnd):
         await self.wait_room()
         outbox = self._websocket.outbox
         opcode, data = (TEXT, item.encode()) if isinstance(item, str) else (BINARY, item)
+        if len(data) <= _SMALL:
+            outbox.put(frame(opcode, data, mask=self._new_mask()))
+            outbox.gather()
+            return
         if len(data) <= _FRAGMENT:
             outbox.put(frame(opcode, data, mask=self._new_mask()))
         else:

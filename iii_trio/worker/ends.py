@@ -79,6 +79,7 @@ class _ChannelEnd(Generic[E]):
     """What writers and readers share."""
 
     _direction: Direction
+    _doing: str
 
     def __init__(self, home: Home, ref: Ref, invocation_id: str | None = None) -> None:
         if ref.direction is not self._direction:
@@ -90,7 +91,7 @@ class _ChannelEnd(Generic[E]):
         self._end: E | None = None
         self._failure: IIIError | trio.BrokenResourceError | None = None
         self._settled = trio.Event()  # attached, or known not to be
-        self._busy = False
+        self._one_at_a_time = _OneAtATime(self._doing)
         self.detached = False
 
     def __repr__(self) -> str:
@@ -175,26 +176,23 @@ class _ChannelEnd(Generic[E]):
         assert self._end is not None
         return self._end
 
-    def _one_at_a_time(self, what: str) -> _OneAtATime:
-        return _OneAtATime(self, what)
-
 
 class _OneAtATime:
     """One task at a time may be in here."""
 
-    __slots__ = ("_end", "_what")
+    __slots__ = ("_busy", "_doing")
 
-    def __init__(self, end: _ChannelEnd[Any], what: str) -> None:
-        self._end = end
-        self._what = what
+    def __init__(self, doing: str) -> None:
+        self._busy = False
+        self._doing = doing
 
     def __enter__(self) -> None:
-        if self._end._busy:
-            raise trio.BusyResourceError(f"another task is {self._what} this end of the channel")
-        self._end._busy = True
+        if self._busy:
+            raise trio.BusyResourceError(f"another task is {self._doing} this end of the channel")
+        self._busy = True
 
     def __exit__(self, *exc: object) -> None:
-        self._end._busy = False
+        self._busy = False
 
 
 @final
@@ -205,6 +203,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
     """
 
     _direction = Direction.WRITE
+    _doing = "sending to"
     _sending = False
     _waiting: trio.CancelScope | None = None
     _aborted: tuple[str, str | None] | None = None
@@ -217,7 +216,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         If cancelled: the item was not sent (clause C5.1).
         """
         value = _an_item(value)
-        with self._one_at_a_time("sending to"):
+        with self._one_at_a_time:
             self._check_open()
             self._sending = True
             try:
@@ -231,7 +230,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
 
     async def wait_room(self) -> None:
         """Wait until `send` would not wait. Raises as `send` does. If cancelled: nothing changes."""
-        with self._one_at_a_time("sending to"):
+        with self._one_at_a_time:
             self._check_open()
             end = self._end or await self._attached()
             try:
@@ -321,6 +320,7 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
     """The reading end of a channel. Iterating over it gives its items until the clean end; any other end raises."""
 
     _direction = Direction.READ
+    _doing = "receiving from"
 
     def __init__(self, home: Home, ref: Ref, invocation_id: str | None = None) -> None:
         super().__init__(home, ref, invocation_id)
@@ -334,7 +334,7 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         one's own close, trio.BusyResourceError if another task is receiving, AttachRefused or ConnectionFailed if the end
         cannot be attached. If cancelled: nothing is lost (clause C5.1).
         """
-        with self._one_at_a_time("receiving from"):
+        with self._one_at_a_time:
             self._check_open()
             if self._put_back:
                 await trio.lowlevel.checkpoint()

@@ -33,7 +33,7 @@ async def answer_to(engine: Engine, request: str | bytes) -> tuple[int, str, str
             if said.startswith(b"HTTP/1.1 101"):
                 break
         await trio.aclose_forcefully(near)
-    head, _, body = said.decode().partition("\r\n\r\n")
+    head, _, body = said.decode(errors="replace").partition("\r\n\r\n")
     return int(head.split()[1]) if head else 0, head, body
 
 

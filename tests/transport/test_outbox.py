@@ -380,10 +380,10 @@ async def test_dropping_spares_the_frame_that_such_a_stream_is_taking(size: int)
     first = frame(BINARY, bytes(size))
     async with outbox_on(slow) as bench:
         bench.outbox.put(first)
-        bench.outbox.put(frame(BINARY, b"second"))
         bench.outbox.flush()
         await settled()
         assert slow.sending
+        bench.outbox.put(frame(BINARY, b"second"))
         bench.outbox.drop_unbegun()
         bench.outbox.put(b"\x88\x00")
         slow.let()
@@ -412,3 +412,80 @@ async def test_a_tls_stream_gets_the_same_bytes() -> None:
         await bench.outbox.wait_empty()
         await settled()
         assert got == frame(BINARY, b"t" * 300_000) + b"tail"
+
+
+# --- many small ones
+
+
+async def test_what_is_put_alone_is_written_at_once(mock_clock: trio.testing.MockClock) -> None:
+    sink = Sink(10**6)
+    async with outbox_on(sink) as bench:
+        for n in range(1, 4):
+            mock_clock.jump(0.001)
+            bench.outbox.put(b"alone")
+            bench.outbox.gather()
+            assert sink.writes == n and sink.got.endswith(b"alone")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sink.writes == 3
+
+
+async def test_what_one_task_puts_turn_after_turn_becomes_few_writes() -> None:
+    sink = Sink(10**6)
+    async with outbox_on(sink) as bench:
+        with trio.testing.assert_checkpoints():
+            for n in range(100):
+                bench.outbox.put(b"%02d" % n)
+                bench.outbox.gather()
+                await trio.lowlevel.checkpoint()
+        for _ in range(3):  # nobody waits for more than two turns once nothing follows
+            await trio.lowlevel.checkpoint()
+        assert bytes(sink.got) == b"".join(b"%02d" % n for n in range(100))
+        assert sink.writes <= 10
+
+
+async def test_what_many_tasks_put_in_one_turn_becomes_one_write_behind_the_first() -> None:
+    sink = Sink(10**6)
+    async with outbox_on(sink) as bench:
+        for _ in range(10):
+            bench.outbox.put(b"x")
+            bench.outbox.gather()
+        assert bytes(sink.got) == b"x"
+        await trio.testing.wait_all_tasks_blocked()
+        assert bytes(sink.got) == b"x" * 10 and sink.writes == 2
+
+
+async def test_what_is_gathered_keeps_its_place_before_what_is_flushed() -> None:
+    sink = Sink(10**6)
+    async with outbox_on(sink) as bench:
+        for data in b"a", b"b", b"c":
+            bench.outbox.put(data)
+            bench.outbox.gather()
+        bench.outbox.put(b"close")
+        bench.outbox.flush()
+        assert bytes(sink.got) == b"abcclose"
+
+
+async def test_what_is_gathered_and_cannot_be_written_breaks_the_outbox() -> None:
+    sink = Sink(10**6)
+    async with outbox_on(sink) as bench:
+        for _ in range(3):
+            bench.outbox.put(b"x")
+            bench.outbox.gather()
+        sink.broken = "it is gone"
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.causes == ["it is gone"] and bench.outbox.over
+
+
+async def test_of_what_a_stream_without_write_now_is_given_at_once_nothing_is_taken_back() -> None:
+    slow = Slow()
+    async with outbox_on(slow) as bench:
+        for data in b"one", b"two", b"three":
+            bench.outbox.put(data)
+        bench.outbox.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert slow.sending
+        bench.outbox.put(b"four")
+        bench.outbox.drop_unbegun()
+        slow.let()
+        await bench.outbox.wait_empty()
+        assert bytes(slow.got) == b"onetwothree"
