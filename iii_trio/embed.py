@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import ssl
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -47,6 +48,7 @@ async def open_engine(
     on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
     queue_store: Store | None = None,
     run_blocking: RunBlocking = trio.to_thread.run_sync,
+    wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine for the length of the block: in this process only, until told to `listen`.
@@ -60,14 +62,20 @@ async def open_engine(
     `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
 
     The queue of `config.queue` runs beside it, in `queue_store` if that is given (it stays the caller's to close).
-    `run_blocking` runs what blocks (default: a thread), and `rng` draws jitter: for simulations. Raises StorageError for
-    jobs that cannot be kept where they are to be. If cancelled: as leaving the block.
+    `run_blocking` runs what blocks (default: a thread), `wall_clock` tells the date, `rng` draws jitter: for simulations.
+
+    Raises StorageError for jobs that cannot be kept where they are to be. If cancelled: as leaving the block.
     """
-    shell = Shell(config or EngineConfig(), new_id)
+    shell = Shell(config or EngineConfig(), new_id, wall_clock)
     shell.on_channel_span = on_channel_span
     shell.on_telemetry = on_telemetry
     modules = Modules(
-        shell, new_id=new_id, queue_store=queue_store, run_blocking=run_blocking, rng=rng or random.Random()
+        shell,
+        new_id=new_id,
+        queue_store=queue_store,
+        run_blocking=run_blocking,
+        wall_clock=wall_clock,
+        rng=rng or random.Random(),
     )
     async with open_service_nursery() as nursery:
         leaving = trio.Event()

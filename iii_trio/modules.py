@@ -30,6 +30,7 @@ class Modules:
         new_id: Callable[[], str],
         queue_store: Store | None,
         run_blocking: RunBlocking,
+        wall_clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
         self.queue: Queue | None = None
@@ -39,6 +40,7 @@ class Modules:
         self._new_id = new_id
         self._queue_store = queue_store
         self._run_blocking = run_blocking
+        self._wall_clock = wall_clock
         self._rng = rng
         self._running = trio.CancelScope()
         self._over = trio.Event()
@@ -61,6 +63,7 @@ class Modules:
                     run_blocking=self._run_blocking,
                     new_id=self._new_id,
                     rng=self._rng,
+                    wall_clock=self._wall_clock,
                 ) as self.queue:
                     task_status.started()
                     await trio.sleep_forever()

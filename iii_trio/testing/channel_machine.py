@@ -14,6 +14,7 @@ import hypothesis.strategies as st
 import trio
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from ..config import EngineConfig
 from ..errors import ChannelBroken, ConnectionFailed
 from ..worker import ChannelReader, ChannelWriter, Worker
 from .channel_model import CLEAN, CLOSED, DONE, EXPIRES_AFTER_SECONDS, WAITS, Model, Step, broken
@@ -38,7 +39,7 @@ def play_script(steps: list[Step], over: tuple[Over, ...], seed: int = 0) -> His
         _judge(steps, seen, over, actors.writers, world)
 
     try:
-        return simulate(scenario, seed)
+        return simulate(scenario, seed, config=EngineConfig(queue=None))
     except Exception as error:
         lines = [f"  {step}: {what}" for step, what in zip(steps, seen, strict=False)]
         error.add_note("what was done and seen:\n" + "\n".join(lines))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
+from ..config import EngineConfig
 from ..core.channels import Ended
 from ..engine.spans import ChannelSpan
 from ..wire import Outcome
@@ -41,7 +42,8 @@ def simulate_conversation(conversation: Conversation, seed: int = 0, **options: 
 
 
 def _options(conversation: Conversation, options: dict[str, Any]) -> dict[str, Any]:
-    return {"conditions": conversation.conditions, "most_seconds": _MOST_SECONDS, **options}
+    config = EngineConfig(queue=None)  # a conversation is about channels
+    return {"conditions": conversation.conditions, "config": config, "most_seconds": _MOST_SECONDS, **options}
 
 
 def _judge(conversation: Conversation, history: History) -> None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, TypeVar, final
 
 import attrs
 import trio
@@ -19,6 +19,7 @@ from ..engine.spans import ChannelSpan
 from ..errors import ConnectionFailed
 from ..nursery import open_service_nursery
 from ..transport.link import Address, Identity, Link, ReadingEnd, WritingEnd
+from ..triggers.queue import MemoryStore
 from ..wire import Ref
 from ..worker import Worker
 from .network import Network
@@ -26,11 +27,14 @@ from .recording import RecordedAddress
 from .sim_stream import Conditions, SimStream
 
 Over: TypeAlias = Literal["network", "memory"]
+T = TypeVar("T")
+_EPOCH: Final = 1_700_000_000.0
+"""When every history begins, by the calendar: a second of November 2023."""
 Program: TypeAlias = Callable[[Worker], Awaitable[object]]
 
 
 @attrs.define(eq=False)
-class _Job:
+class _Hired:
     """A worker that the world runs, so that it can be crashed and started again."""
 
     name: str
@@ -63,7 +67,9 @@ class World:
         self._ended: list[Ended] = []
         self.spans: list[ChannelSpan] = []
         """What each channel that ended carried, and how much of it waited at the most."""
-        self._jobs: dict[str, _Job] = {}
+        self.jobs = MemoryStore()
+        """What the queue keeps: as a disk, it outlives the engine."""
+        self._hired: dict[str, _Hired] = {}
 
     # --- what happens
 
@@ -128,7 +134,15 @@ class World:
     async def _run_engine(self, *, task_status: trio.TaskStatus[None]) -> None:
         self._engine_gone = trio.Event()
         with trio.CancelScope() as self._engine_scope:
-            async with open_engine(self.config, new_id=self.new_id, on_channel_span=self.spans.append) as engine:
+            async with open_engine(
+                self.config,
+                new_id=self.new_id,
+                on_channel_span=self.spans.append,
+                queue_store=self.jobs,
+                run_blocking=_at_once,
+                wall_clock=lambda: _EPOCH + self.now,
+                rng=Random(self._ids.getrandbits(64)),
+            ) as engine:
                 self._engine = engine
                 task_status.started()
                 try:
@@ -162,28 +176,28 @@ class World:
 
         Gives it back once it is connected. Raises as `open_worker` does.
         """
-        self._jobs[name] = _Job(name, program or _serve_for_ever, over, conditions)
+        self._hired[name] = _Hired(name, program or _serve_for_ever, over, conditions)
         return await self.restart_worker(name)
 
     async def restart_worker(self, name: str) -> Worker:
         """Start a worker anew that has crashed, or is done."""
-        job = self._jobs[name]
-        job.scope = trio.CancelScope()
-        worker: Worker = await self.nursery.start(self._live, job)
+        hired = self._hired[name]
+        hired.scope = trio.CancelScope()
+        worker: Worker = await self.nursery.start(self._live, hired)
         return worker
 
-    async def _live(self, job: _Job, *, task_status: trio.TaskStatus[Worker]) -> None:
-        with job.scope:
-            async with self.open_worker(job.name, job.over, **job.conditions) as worker:
+    async def _live(self, hired: _Hired, *, task_status: trio.TaskStatus[Worker]) -> None:
+        with hired.scope:
+            async with self.open_worker(hired.name, hired.over, **hired.conditions) as worker:
                 task_status.started(worker)
-                await job.program(worker)
+                await hired.program(worker)
 
     def crash_worker(self, name: str) -> None:
         """End a worker as a process that is killed: its kernel closes its sockets, it says nothing more."""
         self.note(name, "crashes")
         for near, _ in self.network.connections(name):
             near.close()
-        self._jobs[name].scope.cancel()
+        self._hired[name].scope.cancel()
 
     # --- the end
 
@@ -194,8 +208,8 @@ class World:
         """
         for name in {near.name[:-1] for near, _ in self.network.connections()}:
             self.network.heal(name)
-        for job in self._jobs.values():
-            job.scope.cancel()
+        for hired in self._hired.values():
+            hired.scope.cancel()
         if self._engine is None:
             return
         channels = self.config.channels
@@ -218,6 +232,11 @@ async def open_world(
             yield world
         finally:
             nursery.cancel_scope.cancel()
+
+
+async def _at_once(function: Callable[[], T]) -> T:
+    await trio.lowlevel.checkpoint()
+    return function()
 
 
 async def _serve_for_ever(worker: Worker) -> None:
