@@ -22,7 +22,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from ..errors import ConnectionFailed, FrameError
 from ..lifecycle import Lifecycle, Table
 from .beneath import READ_BYTES, Beneath, ReadBuffer
-from .frames import CloseFrame
+from .frames import CLOSE, CloseFrame, close_payload, frame
 from .http1 import Head, Refusal
 from .outbox import Outbox
 from .socket import Socket, drop
@@ -85,6 +85,10 @@ class Occupant(Protocol):
 
     def done(self, how: CloseFrame | FrameError | Lost) -> None:
         """The peer's stream is over: its Close, a rule it broke, or the cause of the loss. Called once."""
+
+
+_NO_MASK: Final = bytes(4)
+"""Of the one frame that a client builds here; who reads it is about to be left."""
 
 
 @attrs.frozen
@@ -163,6 +167,7 @@ class WebSocket:
                 receive_buffer_size=READ_BYTES,
             )
 
+        self._mask = _NO_MASK
         beneath = Beneath(self)
         failure = await self._live(beneath, shake, opened)
         if beneath.refusal is None and failure is not None:
@@ -215,6 +220,7 @@ class WebSocket:
         return self._close_put_at is not None and self.outbox.written_bytes >= self._close_put_at
 
     _close_put_at: int | None = None
+    _mask: bytes | None = None  # of a client's frame
 
     # --- inside
 
@@ -294,8 +300,8 @@ class WebSocket:
 
     def peer_ended(self, how: CloseFrame | FrameError) -> None:
         """The peer's stream is over, in the order of its bytes."""
-        if isinstance(how, FrameError):
-            self.close(how.code, how.reason)
+        if isinstance(how, FrameError):  # no answer to our Close would be found in what is no WebSocket any more
+            self.cut(frame(CLOSE, close_payload(how.code, how.reason), mask=self._mask))
         elif self.life.accepts(Cue.PEER_CLOSED):
             self.life.take(Cue.PEER_CLOSED)
         self._tell(how)  # last: what it leads to may not change how this connection ends

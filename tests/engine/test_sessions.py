@@ -235,3 +235,19 @@ async def test_a_worker_that_is_gone_when_it_is_greeted_leaves_nothing(autojump_
         assert stream.writes == 2
         assert not any(attrs.astuple(engine.statistics()))
         assert not engine._shell.heartbeat._silent_looks
+
+
+@within(60)
+@pytest.mark.parametrize("target", ["/", "/otel"])
+async def test_who_breaks_a_rule_is_told_and_let_go_at_once_whatever_it_sent_behind(
+    target: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine(EngineConfig(limits=Limits(message_bytes=10))) as engine, connected(engine, target) as bare:
+        begun = trio.current_time()
+        await bare.say(1, b"x" * 11)
+        await bare.say(8, b"\x03\xe8")  # its own Close is no answer to ours any more
+        while (frame := await bare.frame()) is not None and frame[0] != 8:
+            pass
+        assert frame is not None and int.from_bytes(frame[1][:2], "big") == 1009
+        assert await bare.frame() is None
+        assert trio.current_time() == begun, "no patience is needed for that"
