@@ -5,6 +5,7 @@ from __future__ import annotations
 from iii_trio.core import binding, channel, channel_end, invocation, membership, session
 from iii_trio.testing import draw_lifecycle
 from iii_trio.transport import websocket
+from iii_trio.triggers.queue import job
 
 HEAD = """# Lifecycles
 
@@ -59,6 +60,12 @@ def drawings() -> str:
             "iii_trio/transport/websocket.py",
             "One WebSocket connection, on either side.",
             draw_lifecycle(websocket.CONNECTION, websocket.Phase.SHAKING),
+        ),
+        (
+            "Job",
+            "iii_trio/triggers/queue/job.py",
+            "One job of the queue. A lease is not on disk: there a job waits until it is done or dead (promise Q2).",
+            draw_lifecycle(job.JOB, job.Phase.STORING),
         ),
     ):
         parts.append(f"\n## {title}\n\n`{where}`: {text}\n\n```mermaid\n{drawing}```\n")

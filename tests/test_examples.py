@@ -15,6 +15,12 @@ SHOWS = {
     "file_download.py": ["5,120,000 bytes arrived; the same", "no_such_file"],
     "large_upload.py": ["'bytes': 13107200", "aborted: the disk could not be read", "the caller got: the disk"],
     "progress.py": ["30 of 30", "reader_cancelled"],
+    "retrying_queue.py": [
+        "rent, attempt 3: booked",
+        "ada's in their order: ['rent', 'tea']",
+        "a dead letter: no_paper: the printer has no paper (after 3 calls)",
+        "mended, and tried again: printer",
+    ],
 }
 
 

@@ -221,8 +221,8 @@ def not_found(hub: Hub, namespace: str | None, function_id: str) -> str:
 
 
 def with_caller(session: Session, data: bytes) -> bytes:
-    """The payload with its caller's id in it, if it is an object."""
-    if data[:1] != b"{":
+    """The payload with its caller's id in it, if it is an object, and its caller is no module of the engine."""
+    if session.internal or data[:1] != b"{":
         return data
     inside = data[1:-1]
     if not inside or inside.isspace():

@@ -123,7 +123,7 @@ async def refused(data: Path) -> str:
     return ended.err.removeprefix("iii-trio: ").rstrip("\n")
 
 
-async def test_a_directory_in_use_is_one_sentence_and_its_engine_is_not_disturbed(tmp_path: Path) -> None:
+async def test_Q11_a_directory_in_use_is_one_sentence_and_its_engine_is_not_disturbed(tmp_path: Path) -> None:
     async with serving("--port", "0", "--data", str(tmp_path)) as (_, address, _):
         await add_job(address)
         assert await refused(tmp_path) == (
@@ -147,7 +147,7 @@ async def test_a_place_that_is_no_directory_is_one_sentence(tmp_path: Path) -> N
     assert (await refused(tmp_path / "file" / "jobs")).startswith(f"jobs cannot be kept in {tmp_path}/file/jobs: ")
 
 
-async def test_a_read_only_directory_is_one_sentence_and_keeps_its_jobs(tmp_path: Path) -> None:
+async def test_Q11_a_read_only_directory_is_one_sentence_and_keeps_its_jobs(tmp_path: Path) -> None:
     async with serving("--port", "0", "--data", str(tmp_path)) as (_, address, _):
         await add_job(address)
     with read_only(tmp_path):
@@ -185,7 +185,7 @@ class read_only:
         self._directory.chmod(of_directory)
 
 
-async def test_jobs_of_a_newer_version_are_one_sentence_and_stay_as_they_are(tmp_path: Path) -> None:
+async def test_Q11_jobs_of_a_newer_version_are_one_sentence_and_stay_as_they_are(tmp_path: Path) -> None:
     async with serving("--port", "0", "--data", str(tmp_path)):
         pass
     with sqlite3.connect(tmp_path / "queue.db") as file:
@@ -209,7 +209,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-async def test_a_full_disk_refuses_jobs_in_one_sentence_and_loses_none(small_disk: Path) -> None:
+async def test_Q11_a_full_disk_refuses_jobs_in_one_sentence_and_loses_none(small_disk: Path) -> None:
     async with serving("--port", "0", "--data", str(small_disk)) as (_, address, _):
         kept = 0
         with pytest.raises(iii_trio.CallError) as raised:
@@ -226,7 +226,7 @@ async def test_a_full_disk_refuses_jobs_in_one_sentence_and_loses_none(small_dis
         assert await depth(address) == kept
 
 
-async def test_a_disk_that_is_full_from_the_start_is_one_sentence(small_disk: Path) -> None:
+async def test_Q11_a_disk_that_is_full_from_the_start_is_one_sentence(small_disk: Path) -> None:
     try:
         (small_disk / "all").write_bytes(b"x" * 1_000_000)
     except OSError:
@@ -246,7 +246,7 @@ async def read_log(process: trio.Process, words: str) -> str:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
-async def test_a_reload_takes_new_queues_and_leaves_the_jobs_where_they_are(tmp_path: Path) -> None:
+async def test_Q12_a_reload_takes_new_queues_and_leaves_the_jobs_where_they_are(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     queue = MANAGER + "  - name: iii-queue\n    iii-trio:\n"
     config.write_text(f"{queue}      data: {tmp_path}/one\n")

@@ -102,7 +102,9 @@ class Lane:
     def take(self, job: Job, cue: Cue) -> None:
         """The only way in which a job's phase moves."""
         self.phases[job.phase] -= 1
-        self.phases[job.life.take(cue)] += 1
+        job.life.take(cue)
+        if not job.life.over:  # what is over is in it no more
+            self.phases[job.phase] += 1
 
     # --- the line
 
