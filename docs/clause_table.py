@@ -1,6 +1,7 @@
 """Writes docs/clauses.md: which tests prove which promise of docs/channels.md and docs/queue.md, from the tests' names.
 
-`python docs/clause_table.py` writes it; `tests/clauses/test_clause_table.py` fails when it is stale or a promise has no test.
+`python docs/clause_table.py` writes it; `tests/clauses/test_clause_table.py` fails when it is stale, or a promise has
+no test.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def render() -> str:
     ]
     found = tests_of_promises()
     for page, title in PAGES.items():
-        lines += ["", f"## {title}", "", f"What they say is in [{page}]({page}).", "", "| promise | tests |", "|---|---|"]
+        lines += ["", f"## {title}", "", f"What they say is in [{page}]({page}).", ""]
+        lines += ["| promise | tests |", "|---|---|"]
         for promise in promises(page):
             proofs = [f"{said} ([{file}](../tests/{file}))" for file, said in found.get(promise, [])]
             lines.append(f"| {promise} | {'<br>'.join(proofs) or UNPROVEN.get(promise, '')} |")

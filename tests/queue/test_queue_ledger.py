@@ -136,13 +136,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        for job, changes in self.ledger.tick(self.moment):
+        moved = self.ledger.tick(self.moment)
+        self.missing = set(self.ledger.absent)
+        for job, changes in moved:
             attempts, lost = self.kept[job.record.id]
             self.kept[job.record.id] = (attempts + 1, lost)  # its function was missing for too long
             self.see_whether_it_died(job, "failed", changes)
         due = self.ledger.next_due()
         assert due is None or due > self.now
-        self.missing = set(self.ledger.absent)
         self.turns()
 
     @rule(function=st.integers(0, 1))

@@ -260,9 +260,7 @@ class Ledger:
         for job in self._absent.pop(function, {}).values():
             job.lane.take(job, Cue.FUNCTION_CAME)
             self._line_up(job)
-        for lane in self.lanes.values():
-            if lane.key.subscriber == function:
-                self._wake(lane)
+        self._wake_subscribers(function)
 
     # --- dead letters
 
@@ -360,6 +358,11 @@ class Ledger:
         if lane.may_start:
             self._awake[lane.text] = lane
 
+    def _wake_subscribers(self, function: tuple[str, str]) -> None:
+        for lane in self.lanes.values():
+            if lane.key.subscriber == function:
+                self._wake(lane)
+
     def _end_lease(self, job: Job, cue: Cue) -> None:
         job.lane.take(job, cue)
         job.lane.running -= 1
@@ -396,6 +399,7 @@ class Ledger:
         del waiting[job.record.key]
         if not waiting:
             del self._absent[job.function]
+            self._wake_subscribers(job.function)  # they are to find out by themselves
 
     def _update(self, job: Job) -> Update:
         return Update(msgspec.structs.replace(job.record, data=None))
