@@ -63,14 +63,9 @@ async def test_a_job_is_enqueued_and_handled_and_knows_who_it_is(tmp_path: Path,
         await mesh.start(caller=kind, callee=kind)
         ident = await receipt(mesh, "caller", "callee::note_metadata", {"to": "a"})
         heard = await noted(mesh, "callee")
-        assert heard["data"] == {"to": "a"} | _without_the_caller(heard["data"])
+        assert heard["data"] == {"to": "a"}
         assert heard["metadata"] == {"job": {"id": ident, "attempt": 1, "max_attempts": 2, "queue": "mail"}}
         await until_stats(mesh, "mail", depth=0, dlq_depth=0)
-
-
-def _without_the_caller(data: Any) -> dict[str, Any]:
-    """The queue calls the handler: it may stand in the payload as the caller, where an SDK shows it."""
-    return {key: value for key, value in data.items() if key == "_caller_worker_id"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,7 +101,7 @@ async def test_a_subscriber_hears_what_is_published_until_it_unsubscribes(tmp_pa
         await until_stats(mesh, "news", consumer_count=1)
         await publish(mesh, {"n": 1})
         heard = await noted(mesh, "subscriber")
-        assert heard["data"]["n"] == 1
+        assert heard["data"] == {"n": 1}
         assert heard["metadata"]["job"].items() >= {"attempt": 1, "max_attempts": 3, "queue": "news"}.items()
         await mesh.call("subscriber::unbind", {"name": "b"})
         await until_stats(mesh, "news", consumer_count=0)
