@@ -19,6 +19,7 @@ FIFO = QueueSettings(
     max_attempts=3, concurrency=2, backoff_seconds=1, fifo=True, group_by="g", max_lost_deliveries=2, delay_seconds=3
 )
 CONFIG = QueueConfig(queues={"plain": PLAIN, "fifo": FIFO}, memory_bytes=40)
+IN_FLIGHT = (Phase.LEASED, Phase.FINISHING, Phase.DYING)
 TOPIC = LaneKey("topic", "orders", "default", "f0")
 
 
@@ -36,6 +37,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.leased: list[Job] = []
         self.missing: set[tuple[str, str]] = set()
+        self.begun: set[str] = set()
         self.made = 0
         self.topic = self.ledger.remember(TOPIC, PLAIN)
         self.last_end: dict[tuple[str, str], int] = {}
@@ -185,6 +187,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.load(self.store.load(), self.moment)
         self.topic = self.ledger.remember(TOPIC, PLAIN)
         self.topic.listeners = listeners
+        self.begun = set()
         self.ledger.listen(self.topic, 0)
         self.leased, self.missing = [], set()
         everyone = [job for lane in self.ledger.lanes.values() for job in (*lane.jobs.values(), *lane.dead.values())]
@@ -199,6 +202,10 @@ class LedgerMachine(RuleBasedStateMachine):
             "plain": PLAIN,
             "fifo": FIFO if fifo else QueueSettings(max_attempts=3, concurrency=2, backoff_seconds=1),
         }
+        lane = self.ledger.queue("fifo")
+        assert lane is not None
+        if fifo and not lane.settings.fifo:  # what has begun comes first in its group, until it is over
+            self.begun = {job.record.id for job in lane.jobs.values() if job.phase in IN_FLIGHT}
         self.ledger.reconfigure(QueueConfig(queues=queues, memory_bytes=40))
         self.turns()
 
@@ -215,16 +222,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def startable(self, lane: Lane) -> list[Job]:
         if not lane.open:
             return []
-        waiting = sorted(lane.jobs.values())
+        waiting = sorted(lane.jobs.values(), key=lambda job: (job.record.id not in self.begun, job.record.position))
         free = lane.settings.concurrency - sum(job.phase is Phase.LEASED for job in waiting)
         busy: set[str] = set()
         found = []
-        if (
-            lane.settings.fifo
-        ):  # what runs, or is about to be over, comes first in its group, whatever was configured then
-            for job in waiting:
-                if job.phase in (Phase.LEASED, Phase.FINISHING, Phase.DYING):
-                    busy.add(job.record.group or "")
+        if lane.settings.fifo:
+            busy = {job.record.group or "" for job in waiting if job.phase in IN_FLIGHT}
         for job in waiting:
             if lane.settings.fifo:
                 group = job.record.group or ""
