@@ -317,7 +317,7 @@ def _make_room(call: Call, most: int) -> Effects:
     """Give up the oldest calls that wait, of this one's caller or at its callee, where there are as many as there may be."""
     effects: Effects = []
     for calls, whose in (
-        (call.caller.made if call.caller is not None else {}, "its caller has"),
+        (call.caller.made if call.caller is not None and not call.caller.internal else {}, "its caller has"),
         (call.callee.answering, f"{call.callee.label} has been given"),
     ):
         while len(calls) >= most:
