@@ -32,7 +32,8 @@ class QueueSettings:
     fifo: bool = False
     """Whether jobs of one group run one after the other, in the order in which they came (Q5)."""
     group_by: str | None = None
-    """The member of a job's data that names its group; None: they are all of one group."""
+    """The member of a job's data that names its group. A named queue that is `fifo` needs it; where a subscription has
+    none, all its jobs are of one group."""
     backoff_seconds: float = attrs.field(default=1.0, validator=_at_least_zero)
     """From the first failure to the second call; doubled at each further failure."""
     backoff: Literal["exponential", "fixed"] = attrs.field(

@@ -151,7 +151,10 @@ async def test_Q11_a_read_only_directory_is_one_sentence_and_keeps_its_jobs(tmp_
     async with serving("--port", "0", "--data", str(tmp_path)) as (_, address, _):
         await add_job(address)
     with read_only(tmp_path):
-        assert f"the jobs in {tmp_path}/queue.db cannot be opened: " in await refused(tmp_path)
+        assert await refused(tmp_path) == (
+            f"jobs cannot be kept in {tmp_path}: {tmp_path} may not be written; "
+            "make it writable, or name another directory (iii-trio: --data DIR)"
+        )
     async with serving("--port", "0", "--data", str(tmp_path)) as (_, address, _):
         assert await depth(address) == 1
 
