@@ -71,11 +71,23 @@ async def functions(
     return await show(look, "functions", address, json, watch, every)
 
 
-async def workers(*, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None) -> Exit:
+async def workers(
+    *,
+    all_: Annotated[
+        bool,
+        Parameter(
+            name="--all", negative="", help="Those without a process id, too: browsers, and who is not named yet."
+        ),
+    ] = False,
+    json: AsJson = False,
+    watch: Watch = False,
+    every: Every = 1.0,
+    address: Address = None,
+) -> Exit:
     """List the workers that are connected."""
 
     async def look(worker: iii_trio.Worker) -> View:
-        said = await ask(worker, "engine::workers::list", {})
+        said = await ask(worker, "engine::workers::list", {"include_internal": all_})
         said["workers"] = [row for row in said["workers"] if row["name"] != worker.name]  # this very command
         rows = [
             (

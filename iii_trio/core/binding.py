@@ -16,7 +16,7 @@ import attrs
 from msgspec import Raw
 
 from ..lifecycle import Lifecycle, Table
-from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, UnregisterTrigger
+from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
 from .later import Later
 from .session import Session
 
@@ -137,3 +137,7 @@ class Binding:
     def withdrawal(self, *, owner_gone: bool = False) -> UnregisterTrigger:
         """What its provider is told when it is over."""
         return UnregisterTrigger(self.id, self.trigger_type, owner_gone)
+
+    def refusal(self, error: bytes) -> TriggerRegistrationResult:
+        """What whoever asked for it is told when its provider does not take it."""
+        return TriggerRegistrationResult(self.id, self.trigger_type, self.function_id, Raw(error))

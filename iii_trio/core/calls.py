@@ -28,7 +28,7 @@ from .effects import Deliver, Effects, Send, Tell
 from .invocation import Call, Cue
 from .later import Later
 from .registry import Asked, Builtin
-from .session import Session
+from .session import SMALL_MESSAGE, Session
 
 if TYPE_CHECKING:
     from .binding import Binding
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SMALL_MESSAGE: Final = 1024 * 1024
 _NULL: Final = Raw(b"null")
 _NO_ERROR: Final = frozenset({b"", b"null", b"false", b"0", b'""'})
 """What SDKs take for no error."""
@@ -176,7 +175,7 @@ def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
     call = Call(hub.new_id(), None, target.owner, binding.function_id)
     message = InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata)
     text = encode(message)
-    if len(text) > _SMALL_MESSAGE and not target.owner.takes_large_messages:
+    if not target.owner.takes(text):
         return [Tell(logging.WARNING, f"{binding.trigger_type}: {too_large(target.owner, len(text))}", about)]
     most = hub.config.limits.calls_per_session
     given_up = _make_room(call, most) if len(target.owner.answering) >= most else []
@@ -232,7 +231,12 @@ def with_caller(session: Session, data: bytes) -> bytes:
 
 def too_large(session: Session, size: int) -> str:
     """Why a message is not sent to a peer that would close at it."""
-    return f"The message is {size} bytes; {session.label} takes at most {_SMALL_MESSAGE}. Use a channel."
+    return f"The message is {size} bytes; {session.label} takes at most {SMALL_MESSAGE}. Use a channel."
+
+
+def too_large_error(session: Session, size: int) -> bytes:
+    """The same as the body of an error."""
+    return to_json(WireError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(session, size)))
 
 
 def is_error(error: Raw) -> bool:
@@ -305,7 +309,7 @@ def _deliver(
             metadata=message.metadata,
         )
     )
-    if len(text) > _SMALL_MESSAGE and not callee.takes_large_messages:
+    if not callee.takes(text):
         raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(callee, len(text)))
     most = hub.config.limits.calls_per_session
     given_up = _make_room(call, most) if len(callee.answering) >= most or len(session.made) >= most else []
@@ -363,6 +367,9 @@ def _answer_result(session: Session, call: InvokeFunction, invocation_id: str | 
             invocation_id, call.function_id, Raw(result), traceparent=call.traceparent, baggage=call.baggage
         )
     )
+    if not session.takes(text):
+        error = CallError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(session, len(text)))
+        return _refuse(session, call, invocation_id, error)
     return [Send(session.id, text)]
 
 
@@ -393,8 +400,8 @@ def _result_to(call: Call, result: Raw) -> Send:
     text = encode(
         InvocationResult(call.id, call.function_id, result, traceparent=call.traceparent, baggage=call.baggage)
     )
-    if len(text) > _SMALL_MESSAGE and not call.caller.takes_large_messages:
-        return _error_to(call, to_json(WireError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(call.caller, len(text)))))
+    if not call.caller.takes(text):
+        return _error_to(call, too_large_error(call.caller, len(text)))
     return Send(call.caller.id, text)
 
 
@@ -413,6 +420,8 @@ def _error_to(call: Call, body: bytes, *, by_engine: bool = False) -> Send:
             by_engine=by_engine,
         )
     )
+    if not call.caller.takes(text) and len(body) > len(short := too_large_error(call.caller, len(text))):
+        return _error_to(call, short, by_engine=by_engine)
     return Send(call.caller.id, text)
 
 

@@ -242,14 +242,20 @@ class ListWorkers:
     search: str | None = None
     runtime: str | None = None
     status: str | None = None
+    include_internal: bool | None = None
+    """Ours: also those without a process id, such as browsers, and those that have not said who they are."""
 
 
 def list_workers(hub: Hub, asked: Asked) -> object:
-    """`engine::workers::list`: without those on sockets that have not told a process id."""
+    """`engine::workers::list`: without those on sockets that have not told a process id, unless they are asked for."""
     wanted = read_input("engine::workers::list", asked, ListWorkers)
     rows: Iterable[Row] = [
         engine_row(hub),
-        *(worker_row(each) for each in hub.sessions.values() if each.in_process or each.info.pid is not None),
+        *(
+            worker_row(each)
+            for each in hub.sessions.values()
+            if each.in_process or each.info.pid is not None or wanted.include_internal
+        ),
     ]
     rows = [
         row

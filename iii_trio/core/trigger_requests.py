@@ -23,7 +23,7 @@ from ..wire import (
     to_json,
 )
 from .binding import Binding, Cue, Provider
-from .calls import BLANK_NAMESPACE, is_error, well_formed
+from .calls import BLANK_NAMESPACE, is_error, too_large_error, well_formed
 from .effects import Effects, Send, Tell
 from .quota import no_room, size_of
 from .session import Session
@@ -141,6 +141,8 @@ def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationRe
         text = f"{error['code']}: {error['message']}"
         return effects + answer.fail(CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, text))
     if binding.owner is not None:
-        told = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(body))
-        effects.append(Send(binding.owner.id, encode(told)))
+        told = encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(body)))
+        if not binding.owner.takes(told):
+            told = encode(binding.refusal(too_large_error(binding.owner, len(told))))
+        effects.append(Send(binding.owner.id, told))
     return effects

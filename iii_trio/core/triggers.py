@@ -7,19 +7,14 @@ refusal. A binding is in the ledger before its provider is told, so that an answ
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from ..wire import (
-    FEATURE,
-    encode,
-)
+from ..wire import FEATURE, encode
 from .binding import Binding, Cue, Provider
-from .effects import Effects, Send
+from .calls import too_large, too_large_error
+from .effects import Effects, Send, Tell
 from .session import Session
-
-if TYPE_CHECKING:
-    pass
 
 
 class Triggers:
@@ -184,8 +179,21 @@ class Triggers:
         binding.life.take(Cue.OFFERED)
         if provider.session is None:
             binding.life.take(Cue.ACCEPTED)
-        else:
-            effects.append(Send(provider.session.id, encode(binding.offer())))
+            return effects
+        offer = encode(binding.offer())
+        if provider.session.takes(offer):
+            return [*effects, Send(provider.session.id, offer)]
+        return effects + self._too_large(binding, provider.session, len(offer))
+
+    def _too_large(self, binding: Binding, provider: Session, size: int) -> Effects:
+        """A provider that would close at this binding is not told of it: as if it had refused."""
+        self.refused(binding)
+        body = too_large_error(provider, size)
+        about = {"session": provider.id, "binding": binding.id, "function": binding.function_id}
+        text = f"the binding {binding.id} of {binding.function_id} was not offered: {too_large(provider, size)}"
+        effects: Effects = [Tell(logging.WARNING, text, about, at_will=True)]
+        if binding.owner is not None:
+            effects.append(Send(binding.owner.id, encode(binding.refusal(body))))
         return effects
 
     def _forget(self, binding: Binding) -> Effects:

@@ -79,20 +79,31 @@ class Door:
         """
         if self._tokens is None or (head.path != "/" and not self._channels_need_token):
             return None
-        scheme, _, token = head.headers.get("authorization", "").strip().partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not self.knows(token):
+        token = _shown(head)
+        if not self.knows(token):
             raise BadRequest(
                 401, "a token is needed here: send Authorization: Bearer …", (("WWW-Authenticate", "Bearer"),)
             )
         return token
 
+    def trusts(self, head: Head) -> bool:
+        """Whether what comes by this connection may be believed: it shows a token, or none is needed here."""
+        return self.knows(_shown(head))
+
     def knows(self, token: str | None) -> bool:
         """Whether one may come in with this token; all are compared, each in constant time."""
         if self._tokens is None:
             return True
-        shown = (token or "").encode("utf-8", "replace")
+        if token is None:
+            return False
+        shown = token.encode("utf-8", "replace")
         return sum([hmac.compare_digest(shown, known) for known in self._tokens]) > 0
+
+
+def _shown(head: Head) -> str | None:
+    """The bearer token that a request shows."""
+    scheme, _, token = head.headers.get("authorization", "").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 @runtime_checkable

@@ -16,8 +16,12 @@ from .engine import Shell
 
 
 async def serve_telemetry(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door) -> None:
-    """Take telemetry, and answer pings, until the connection is over or the engine closes. If cancelled: it is dropped."""
-    occupant = _Telemetry(shell, peer, door.message_bytes(shell.config.limits))
+    """Take telemetry, and answer pings, until the connection is over or the engine closes. If cancelled: it is dropped.
+
+    Where workers need a token, what comes without one is thrown away: most SDKs can show none here, and anybody could
+    otherwise write into the log.
+    """
+    occupant = _Telemetry(shell, peer, door.message_bytes(shell.config.limits), believed=door.trusts(head))
     websocket = WebSocket(
         stream,
         occupant,
@@ -32,8 +36,9 @@ async def serve_telemetry(shell: Shell, stream: trio.abc.Stream, head: Head, pee
 class _Telemetry:
     """The occupant of such a connection. Text, and binary messages that are no telemetry, mean nothing here."""
 
-    def __init__(self, shell: Shell, peer: str | None, message_bytes: int) -> None:
+    def __init__(self, shell: Shell, peer: str | None, message_bytes: int, *, believed: bool) -> None:
         self._shell = shell
+        self._believed = believed
         self._about = {"peer": peer or ""}
         self._scanner = MessageScanner(message_bytes, masked=True, check_text=False)
 
@@ -47,7 +52,7 @@ class _Telemetry:
     def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         for opcode, payload in messages:
-            if opcode == BINARY:
+            if opcode == BINARY and self._believed:
                 self._shell.heard_telemetry(payload, self._about)
         return controls, self._scanner.error or self._scanner.closed
 

@@ -11,6 +11,8 @@ import trio
 from cli_processes import SECONDS, Site, read_line, start
 
 import iii_trio
+from iii_trio.transport.dial import SocketAddress
+from iii_trio.wire import WorkerRegistered, decode
 
 
 @pytest.fixture
@@ -45,6 +47,17 @@ async def test_functions_are_listed_for_people_and_programs(site: Site, files: i
 async def test_workers_are_listed_without_the_command_itself(site: Site, files: iii_trio.Worker) -> None:
     rows = cells((await site.run("workers")).out)
     assert [row[0] for row in rows] == ["files", "iii-engine-functions", "iii-queue"]
+
+
+async def test_workers_without_a_process_id_are_listed_with_all(site: Site, files: iii_trio.Worker) -> None:
+    async with trio.open_nursery() as nursery:
+        link = await nursery.start(SocketAddress(site.address).connect)  # who has not said who it is
+        hello = decode(await link.receive() or b"")
+        assert isinstance(hello, WorkerRegistered)
+        without = await site.run("workers")
+        assert hello.worker_id not in without.out and "files" in without.out
+        assert hello.worker_id in (await site.run("workers", "--all")).out
+        link.close()
 
 
 async def test_triggers_are_listed_by_type(site: Site, files: iii_trio.Worker) -> None:

@@ -13,6 +13,8 @@ from bare import Bare, connected, within
 
 import iii_trio
 from iii_trio import EngineConfig, Patience, open_engine
+from iii_trio.engine.admit import serve_stream
+from iii_trio.engine.door import Door
 
 SERVICE = {"attributes": [{"key": "service.name", "value": {"stringValue": "harbour"}}]}
 
@@ -183,3 +185,19 @@ async def test_a_flood_of_a_services_lines_is_bounded_and_hides_neither_others_n
     said = [record.getMessage() for record in caplog.records]
     assert said.count("harbour: noise") <= 60 and said.count("harbour: a word") == 1
     assert sum("is gone" in line for line in said) == 2
+
+
+@within(60)
+@pytest.mark.parametrize(("token", "believed"), [("known", True), ("wrong", False), (None, False)])
+async def test_where_workers_need_a_token_telemetry_without_one_is_taken_and_thrown_away(
+    token: str | None, believed: bool, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_engine() as engine, trio.open_nursery() as nursery:
+        near, far = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve_stream, engine._shell, far, None, Door(tokens=["known"]))
+        bare = Bare(near)
+        assert await bare.ask("/otel", **({} if token is None else {"authorization": f"Bearer {token}"})) == 101
+        await bare.say(2, logs("a line"))
+        await read_so_far(bare)
+        assert any("harbour: a line" in record.getMessage() for record in caplog.records) == believed
+        await trio.aclose_forcefully(near)
