@@ -260,6 +260,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert lane.running == lane.phases[Phase.LEASED]
             assert len(lane.dead) <= lane.settings.dead_letters
         assert self.ledger.unfinished == len(self.kept)
+        topics = [lane for lane in self.ledger.lanes.values() if lane.key.kind == "topic"]
+        assert self.ledger.topic("orders") == topics
 
     @invariant()
     def memory_is_bounded(self) -> None:

@@ -31,6 +31,7 @@ class Ledger:
         self.paused = False
         """Whether nothing is begun: the engine takes no calls any more."""
         self.lanes: dict[str, Lane] = {}
+        self._topics: dict[str, dict[str, Lane]] = {}
         self.unfinished = 0
         self._jitter = jitter
         self._next = 1
@@ -66,6 +67,8 @@ class Ledger:
         lane = self.lanes.get(key.text)
         if lane is None:
             lane = self.lanes[key.text] = Lane(key, settings or QueueSettings())
+            if key.kind == "topic":
+                self._topics.setdefault(key.name, {})[key.text] = lane
         return lane
 
     def queue(self, name: str) -> Lane | None:
@@ -75,7 +78,7 @@ class Ledger:
 
     def topic(self, name: str) -> list[Lane]:
         """The lanes of a topic: of whoever is remembered, or has something left in it."""
-        return [lane for lane in self.lanes.values() if lane.key.kind == "topic" and lane.key.name == name]
+        return list(self._topics.get(name, {}).values())
 
     def remember(self, key: LaneKey, settings: QueueSettings) -> Lane:
         """The lane of a subscriber: what is published from now on is for it."""
@@ -348,6 +351,11 @@ class Ledger:
         if not (lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.phases.values())):
             self.lanes.pop(lane.text, None)
             self._awake.pop(lane.text, None)
+            if lane.key.kind == "topic":
+                of_topic = self._topics.get(lane.key.name, {})
+                of_topic.pop(lane.text, None)
+                if not of_topic:
+                    self._topics.pop(lane.key.name, None)
 
     def _line_up(self, job: Job) -> None:
         """A job may have become one that can start."""
