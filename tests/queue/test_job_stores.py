@@ -76,7 +76,7 @@ def test_the_disk_is_waited_for_as_configured(tmp_path: Path, setting: str, leve
     store.close()
 
 
-def test_the_disk_is_waited_for_unless_told_otherwise(tmp_path: Path) -> None:
+def test_Q1_the_disk_is_waited_for_unless_told_otherwise(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     assert pragma(store, "synchronous") == 2  # FULL: each COMMIT waits for the disk, in WAL mode too
     store.close()
@@ -123,7 +123,7 @@ async def refused(directory: Path) -> str:
     return str(caught.value)
 
 
-async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
+async def test_Q11_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     migrate(store.connection, [*MIGRATIONS, "CREATE TABLE more (a)"], "here")
     store.close()
@@ -136,7 +136,7 @@ async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: Path
     assert file.read_bytes() == before
 
 
-async def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: Path) -> None:
+async def test_Q11_a_database_of_another_program_is_refused_and_untouched(tmp_path: Path) -> None:
     file = tmp_path / "queue.db"
     connection = sqlite3.connect(file)
     connection.execute("CREATE TABLE theirs (a)")
@@ -150,7 +150,7 @@ async def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: 
     assert os.listdir(tmp_path) == ["queue.db"]
 
 
-async def test_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Path) -> None:
+async def test_Q11_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Path) -> None:
     file = tmp_path / "queue.db"
     file.write_bytes(b"to do: buy milk\n" * 100)
     said = await refused(tmp_path)
@@ -159,7 +159,7 @@ async def test_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Pat
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5])
-async def test_a_damaged_file_is_told_in_a_sentence(tmp_path: Path, part: float) -> None:
+async def test_Q11_a_damaged_file_is_told_in_a_sentence(tmp_path: Path, part: float) -> None:
     """In its first tables, seen when it is opened, or among the jobs, seen while they are loaded."""
     store = SqliteStore(tmp_path)
     store.write([Put(record(key, data=b'"' + b"x" * 900 + b'"')) for key in range(200)])
@@ -173,7 +173,7 @@ async def test_a_damaged_file_is_told_in_a_sentence(tmp_path: Path, part: float)
     assert said.endswith("restore it from a copy, or move it away")
 
 
-async def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+async def test_Q11_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert await refused(tmp_path / "file" / "jobs") == (
         f"jobs cannot be kept in {tmp_path / 'file' / 'jobs'}: Not a directory; "

@@ -44,7 +44,7 @@ async def _send_without_waiting(link: Link, numbers: range) -> None:
 
 
 @pytest.mark.parametrize("over", ["memory", "a socket"])
-async def test_calls_that_are_sent_without_waiting_are_queued_in_their_order(over: str) -> None:
+async def test_Q5_calls_that_are_sent_without_waiting_are_queued_in_their_order(over: str) -> None:
     """Whatever order Trio gives to the tasks that answer them."""
     line = QueueSettings(concurrency=1)
     config = EngineConfig(queue=QueueConfig(queues={"line": line}), listeners=(Listener(port=0),))
@@ -77,7 +77,7 @@ async def test_calls_that_are_sent_without_waiting_are_queued_in_their_order(ove
 # --- the end
 
 
-async def test_a_drain_gives_back_what_does_not_finish_in_time_and_it_costs_nothing(autojump_clock: Clock) -> None:
+async def test_Q2_a_drain_gives_back_what_does_not_finish_in_time_and_it_costs_nothing(autojump_clock: Clock) -> None:
     store = MemoryStore()
     async with queueing(store, mail=STRICT) as engine, engine.open_worker("app") as app:
         began, ended = Seen(), Seen()
@@ -124,7 +124,7 @@ async def test_a_drain_gives_back_what_does_not_finish_in_time_and_it_costs_noth
     assert list(store.load().jobs) == []
 
 
-async def test_an_engine_that_closes_gives_back_what_runs_and_what_rests_and_it_costs_nothing(
+async def test_Q2_an_engine_that_closes_gives_back_what_runs_and_what_rests_and_it_costs_nothing(
     autojump_clock: Clock,
 ) -> None:
     store = MemoryStore()
@@ -169,7 +169,7 @@ async def test_an_engine_that_closes_gives_back_what_runs_and_what_rests_and_it_
         assert 80 < again.times[1] <= 100  # the rest of its pause
 
 
-async def test_a_worker_that_is_cut_off_by_the_engines_end_is_not_counted_as_lost(autojump_clock: Clock) -> None:
+async def test_Q2_a_worker_that_is_cut_off_by_the_engines_end_is_not_counted_as_lost(autojump_clock: Clock) -> None:
     """Also if it is the one that goes first: who runs both in one program leaves the worker's block before the engine's."""
     store = MemoryStore()
     async with queueing(store, mail=STRICT) as engine:

@@ -122,7 +122,7 @@ async def a_dead_letter(app: iii_trio.Worker) -> str:
     "what", ["enqueue", "publish", "redrive", "redrive one", "discard one", "discard", "subscribe"]
 )
 @pytest.mark.parametrize("kept_in", ["memory", "sqlite"])
-async def test_no_answer_leaves_before_its_commit_has_returned(
+async def test_Q1_no_answer_leaves_before_its_commit_has_returned(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, what: str, kept_in: str
 ) -> None:
     slow = Slow()
@@ -176,7 +176,7 @@ async def test_no_answer_leaves_before_its_commit_has_returned(
     store.close()
 
 
-async def test_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) -> None:
+async def test_Q1_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) -> None:
     """With a real thread: the statements that SQLite runs, and the answers, in the order in which they came."""
     story: list[str] = []
     store = SqliteStore(tmp_path)
@@ -198,7 +198,7 @@ async def test_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) -> 
     store.close()
 
 
-async def test_many_callers_share_one_commit(autojump_clock: trio.testing.MockClock) -> None:
+async def test_Q1_many_callers_share_one_commit(autojump_clock: trio.testing.MockClock) -> None:
     slow, store = Slow(), Witness(MemoryStore())
     async with (
         iii_trio.open_engine(CONFIG, queue_store=store, run_blocking=slow.run) as engine,
@@ -222,7 +222,7 @@ async def test_many_callers_share_one_commit(autojump_clock: trio.testing.MockCl
 # --- a store that refuses
 
 
-async def test_what_the_store_refuses_is_told_and_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_Q1_what_the_store_refuses_is_told_and_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     store = Witness(MemoryStore())
     async with (
         iii_trio.open_engine(CONFIG, queue_store=store, run_blocking=at_once) as engine,
@@ -274,7 +274,7 @@ async def test_what_the_store_refuses_is_told_and_changes_nothing(autojump_clock
         assert again["id"] == ident
 
 
-async def test_what_is_done_while_the_store_refuses_is_written_later(autojump_clock: trio.testing.MockClock) -> None:
+async def test_Q5_what_is_done_while_the_store_refuses_is_written_later(autojump_clock: trio.testing.MockClock) -> None:
     """And the group's next waits for that: its end is not on disk."""
     inner = MemoryStore()
     store = Witness(inner)
@@ -325,7 +325,7 @@ async def test_a_store_that_breaks_ends_no_engine(
 # --- a full disk
 
 
-async def test_a_full_file_refuses_what_comes_and_loses_nothing(tmp_path: Path) -> None:
+async def test_Q1_a_full_file_refuses_what_comes_and_loses_nothing(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     done: Counter[int] = Counter()
     async with iii_trio.open_engine(CONFIG, queue_store=store) as engine, engine.open_worker("app") as app:
@@ -415,7 +415,7 @@ async def last_words(process: trio.Process) -> str:
 @pytest.mark.skipif(
     not hasattr(resource, "prlimit"), reason="the limit of another process can be changed on Linux only"
 )
-async def test_an_engine_whose_disk_is_full_lives_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+async def test_Q1_an_engine_whose_disk_is_full_lives_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """A real process, whose files may not grow; then killed, and what it had promised is there."""
     socket, jobs = tmp_path / "engine", tmp_path / "jobs"
     done: Counter[int] = Counter()
@@ -462,7 +462,7 @@ async def test_an_engine_whose_disk_is_full_lives_and_goes_on_when_there_is_room
 # --- whose file it is
 
 
-async def test_a_second_engine_at_the_same_file_is_refused_and_the_first_is_not_disturbed(tmp_path: Path) -> None:
+async def test_Q11_a_second_engine_at_the_same_file_is_refused_and_the_first_is_not_disturbed(tmp_path: Path) -> None:
     config = EngineConfig(queue=QueueConfig(queues={"mail": QUICK}, directory=str(tmp_path)))
     refusal = (
         f"the jobs in {tmp_path / 'queue.db'} are in the hands of another engine; "
@@ -484,7 +484,7 @@ async def test_a_second_engine_at_the_same_file_is_refused_and_the_first_is_not_
         assert await stat(app, "depth") == 2
 
 
-async def test_a_directory_that_may_not_be_written_is_refused() -> None:
+async def test_Q11_a_directory_that_may_not_be_written_is_refused() -> None:
     """New, and with jobs in it already, which stay."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)

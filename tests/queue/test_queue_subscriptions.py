@@ -68,7 +68,7 @@ def bind(worker: iii_trio.Worker, function_id: str = "f", topic: str = "news", *
     )
 
 
-async def test_one_that_is_lost_while_the_disk_is_told_of_it_is_remembered(
+async def test_Q7_one_that_is_lost_while_the_disk_is_told_of_it_is_remembered(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with scene() as at:
@@ -84,7 +84,7 @@ async def test_one_that_is_lost_while_the_disk_is_told_of_it_is_remembered(
         assert at.on_disk() == {("news", "f")}
 
 
-async def test_one_that_is_withdrawn_while_the_disk_is_told_of_it_is_forgotten(
+async def test_Q7_one_that_is_withdrawn_while_the_disk_is_told_of_it_is_forgotten(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with scene() as at:
@@ -99,7 +99,7 @@ async def test_one_that_is_withdrawn_while_the_disk_is_told_of_it_is_forgotten(
         assert (await at.topics(), at.on_disk()) == ({}, set())
 
 
-async def test_one_of_two_that_withdraws_while_the_disk_is_told_of_the_other_takes_nothing_from_it(
+async def test_Q7_one_of_two_that_withdraws_while_the_disk_is_told_of_the_other_takes_nothing_from_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """They are of one function, as two replicas are."""
@@ -116,7 +116,7 @@ async def test_one_of_two_that_withdraws_while_the_disk_is_told_of_the_other_tak
         assert (await at.topics(), at.on_disk()) == ({"news": 1}, {("news", "f")})
 
 
-async def test_one_that_is_replaced_by_one_of_another_topic_is_forgotten(
+async def test_Q7_one_that_is_replaced_by_one_of_another_topic_is_forgotten(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with scene() as at:

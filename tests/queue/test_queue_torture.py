@@ -80,7 +80,7 @@ def test_plans_repeat_and_are_of_all_kinds() -> None:
 
 
 @pytest.mark.slow
-async def test_ten_rounds_break_no_promise(tmp_path: Path) -> None:
+async def test_Q2_ten_rounds_of_kills_break_no_promise(tmp_path: Path) -> None:
     killed = 0
     for seed in range(10):
         home = tmp_path / str(seed)

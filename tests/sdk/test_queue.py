@@ -58,7 +58,7 @@ async def noted(mesh: Mesh, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_job_is_enqueued_and_handled_and_knows_who_it_is(tmp_path: Path, kind: str) -> None:
+async def test_Q10_a_job_is_enqueued_and_handled_and_knows_who_it_is(tmp_path: Path, kind: str) -> None:
     async with open_mesh(CONFIG, tmp_path) as mesh:
         await mesh.start(caller=kind, callee=kind)
         ident = await receipt(mesh, "caller", "callee::note_metadata", {"to": "a"})
@@ -69,7 +69,7 @@ async def test_a_job_is_enqueued_and_handled_and_knows_who_it_is(tmp_path: Path,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_failing_job_is_tried_again_and_is_then_a_dead_letter_with_the_sdks_own_words(
+async def test_Q6_a_failing_job_is_tried_again_and_is_then_a_dead_letter_with_the_sdks_own_words(
     tmp_path: Path, kind: str
 ) -> None:
     async with open_mesh(CONFIG, tmp_path) as mesh:
@@ -120,7 +120,7 @@ async def publish(mesh: Mesh, data: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_killed_worker_has_its_job_again_when_it_is_back(tmp_path: Path, kind: str) -> None:
+async def test_Q3_a_killed_worker_has_its_job_again_when_it_is_back(tmp_path: Path, kind: str) -> None:
     """And the job keeps its attempts: it is not its fault."""
     async with open_mesh(CONFIG, tmp_path) as mesh:
         await mesh.start(caller=kind, callee=kind)
@@ -138,7 +138,7 @@ async def test_a_killed_worker_has_its_job_again_when_it_is_back(tmp_path: Path,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_published_while_a_killed_subscriber_is_away_waits_for_it(tmp_path: Path, kind: str) -> None:
+async def test_Q7_what_is_published_while_a_killed_subscriber_is_away_waits_for_it(tmp_path: Path, kind: str) -> None:
     """Also while the engine is another one meanwhile."""
     jobs = QueueConfig(directory=str(tmp_path / "jobs"))
     config = EngineConfig(listeners=(Listener(port=0),), queue=jobs)
