@@ -103,8 +103,8 @@ def _percentiles(table: Table, row: str, name: str, found: dict[str, float]) -> 
 
 
 def fairness(run: Run) -> Table:
-    """Calls beside a channel that is kept busy by another process."""
-    table = Table("fairness", "A call while one channel is saturated", "µs", floor=None)
+    """Calls, and another channel, beside a channel that is kept busy by another process."""
+    table = Table("fairness", "Beside one saturated channel", "µs", floor=None)
     table.note = "Three processes (engine, load, call) share the cores: much of it is waiting for a core."
     with engine() as server:
         for label, size in (("no channel busy", 0), ("messages of 64 B", 64), ("4 KiB", 4096), ("64 KiB", 65_536)):
@@ -112,9 +112,11 @@ def fairness(run: Run) -> Table:
             load: AbstractContextManager[Any] = busy(server.port, size) if size else _nothing()
             with load:
                 about = {"port": server.port, "pid": server.process.pid}
-                found = client("calls", **about, count=run.several(1000), in_flight=1)
-            table.put(label, "median", found["p50"] * 1e6)
-            table.put(label, "p99", found["p99"] * 1e6)
+                call = client("calls", **about, count=run.several(1000), in_flight=1)
+                trip = client("round_trips", **about, protocol="engine", count=run.several(1000), in_flight=1)
+            for what, found in ("a call", call), ("there and back by two others", trip):
+                table.put(label, f"{what}, median", found["p50"] * 1e6)
+                table.put(label, f"{what}, p99", found["p99"] * 1e6)
     return table
 
 
