@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import trio
 
@@ -14,12 +15,13 @@ from ..transport.http1 import Head
 from ..transport.link import End
 from ..transport.pipe import as_run
 from ..transport.recut import Recut, TextTooLarge
-from ..transport.websocket import Lost, WebSocket
+from ..transport.websocket import Lost, WebSocket, portion
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
 from .door import Door
 from .engine import Shell
 from .flow import Flow
 
+_MESSAGES_AT_ONCE: Final = 1024  # half a millisecond before others have their turn
 _ABORT_FOR_THE_UNAWARE = (
     b"\x83\x00"  # a frame with a reserved opcode: as loud as an SDK's reader can hear (clause C6.2)
 )
@@ -91,6 +93,7 @@ class _WriterSocket:
     def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         run, controls = self._scanner.scan(data)
         if run is not None and not self.websocket.discarding:
+            self.websocket.portion = portion(len(data), run.items, _MESSAGES_AT_ONCE)
             self._ahead = self._flow.pipe.push(run)
             self._shell.touch(self._flow)
         return controls, self._scanner.error or self._scanner.closed

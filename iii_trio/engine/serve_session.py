@@ -10,11 +10,13 @@ from ..core.session import Session
 from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
-from ..transport.websocket import Lost, WebSocket
+from ..transport.websocket import Lost, WebSocket, portion
 from ..wire import Close
 from .door import Door
 from .engine import Shell
 
+_MESSAGES_AT_ONCE: Final = 64  # a millisecond or two before others have their turn
+_FIRST_BYTES: Final = 16_384  # to be read at once, as long as nothing is known of the size of messages
 _PING: Final = b"\x89\x00"
 _LARGE: Final = 4096  # bytes; a copy costs less than a second piece to write
 _LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})
@@ -63,6 +65,7 @@ class _SocketLine:
 
     def opened(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        websocket.portion = _FIRST_BYTES
         self._shell.arriving -= 1
         most_channels = self.door.limits.channels_per_session
         self._session = self._shell.connected(self, peer=self._peer, in_process=False, most_channels=most_channels)
@@ -79,6 +82,7 @@ class _SocketLine:
         self._heard = True
         messages, controls = self._scanner.scan(data)
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
+            self._websocket.portion = portion(len(data), len(messages), _MESSAGES_AT_ONCE)
             self._shell.heard(self._session, [payload for _, payload in messages])
         return controls, self._scanner.error or self._scanner.closed
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 262_144
 """The most that is read at once: the read-ahead of clause C3.2."""
 _SLACK: Final = 256  # before what is read: room for the tail of what was read before
-_TURNS: Final = 16  # reads in a row, or READ_BYTES, before other tasks get a turn
+_LEAST_BYTES: Final = 4096
+_HEAD_BYTES: Final = 16_384
 _LATE_BYTES: Final = 16 * 1024 * 1024
 """What may still come behind our Close: more than is ever on its way. A peer that sends more does not read: a writer on
 the Rust SDK, say, hears of the end by a reset, and by nothing else."""
@@ -43,6 +44,14 @@ async def end_writing(stream: trio.abc.Stream) -> bool:
     return True
 
 
+def portion(n: int, messages: int, most: int) -> int:
+    """How many bytes to read at once for some `most` messages, if they are as large as these, which came in `n` bytes.
+
+    A connection has the loop to itself for one read and what it leads to: many small messages would make that long.
+    """
+    return min(max(n * most // messages, _LEAST_BYTES), READ_BYTES) if messages else READ_BYTES
+
+
 @final
 class ReadBuffer:
     """The one buffer that all connections of an engine, or of a worker, read into."""
@@ -59,12 +68,12 @@ class ReadBuffer:
 
 
 def read_at_once(stream: trio.abc.Stream, buffer: ReadBuffer) -> bytes:
-    """What is there to be read now; nothing if nothing is, or if this stream cannot tell without waiting.
+    """Some of what is there to be read now; nothing if nothing is, or if this stream cannot tell without waiting.
 
     Raises trio.BrokenResourceError, trio.ClosedResourceError.
     """
     now = reads_now(stream)
-    return bytes(buffer.free[: now.read_now(buffer.free) or 0]) if now is not None else b""
+    return bytes(buffer.free[: now.read_now(buffer.free[:_HEAD_BYTES]) or 0]) if now is not None else b""
 
 
 @final
@@ -117,7 +126,7 @@ class Beneath(trio.abc.Stream):
 
     _at_end = False
     _late = 0  # bytes that came behind our Close
-    _drained = False  # the last read took all there was: another would most likely find nothing
+    _drained: bool | None = None  # the last read took all there was: another would most likely find nothing
 
     # --- reading
 
@@ -131,7 +140,6 @@ class Beneath(trio.abc.Stream):
         if not self._begun.is_set():
             await self._begun.wait()
         websocket, occupant = self._websocket, self._websocket.occupant
-        turns = taken = 0
         while True:
             while self._controls:
                 control = self._controls.popleft()
@@ -144,9 +152,6 @@ class Beneath(trio.abc.Stream):
                 await self._throw_away()
                 return self._stop()
             await occupant.settle()
-            if turns >= _TURNS or taken >= READ_BYTES:
-                turns = taken = 0
-                await trio.lowlevel.checkpoint()
             try:
                 data = await self._read()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -155,8 +160,6 @@ class Beneath(trio.abc.Stream):
             if data is None:
                 websocket.lost("the connection ended without a Close", by_fin=True)
                 return self._stop(at_end=True)
-            turns += 1
-            taken += len(data)
             controls, how = occupant.scan(data)
             if controls:
                 self._controls.extend(split_controls(controls))
@@ -176,12 +179,14 @@ class Beneath(trio.abc.Stream):
         if now is None:
             received = await self._stream.receive_some(READ_BYTES)
             return memoryview(tail + received) if received else None
-        buffer = self._websocket.buffer
+        buffer, portion = self._websocket.buffer, self._websocket.portion
         if self._drained:
             await now.wait_readable()
-        while (n := now.read_now(buffer.free)) is None:
+        elif self._drained is False:
+            await trio.lowlevel.checkpoint()  # there is more, most likely: others have their turn first
+        while (n := now.read_now(buffer.free[:portion])) is None:
             await now.wait_readable()
-        self._drained = n < READ_BYTES
+        self._drained = n < portion
         return buffer.filled(tail, n) if n else None
 
     async def _receive_answer(self) -> bytes:

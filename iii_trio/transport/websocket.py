@@ -21,7 +21,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from ..errors import ConnectionFailed, FrameError
 from ..lifecycle import Lifecycle, Table
-from .beneath import READ_BYTES, Beneath, ReadBuffer
+from .beneath import READ_BYTES, Beneath, ReadBuffer, portion
 from .frames import CLOSE, CloseFrame, close_payload, frame
 from .http1 import Head, Refusal
 from .outbox import Outbox
@@ -122,6 +122,8 @@ class WebSocket:
         self.stream = stream
         self.occupant = occupant
         self.buffer = buffer
+        self.portion = READ_BYTES
+        """How many bytes to read at once; an occupant that is busy with small messages asks for less (`portion`)."""
         self.life = Lifecycle(CONNECTION, Phase.SHAKING)
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
@@ -315,4 +317,4 @@ class WebSocket:
         self._close_put_at = self.outbox.written_bytes + self.outbox.waiting_bytes
 
 
-__all__ = ["CONNECTION", "READ_BYTES", "Cue", "Lost", "Occupant", "Phase", "ReadBuffer", "WebSocket"]
+__all__ = ["CONNECTION", "READ_BYTES", "Cue", "Lost", "Occupant", "Phase", "ReadBuffer", "WebSocket", "portion"]
