@@ -40,6 +40,11 @@ def default_directory(listener: Listener) -> str | None:
     return str(_state_home() / "iii-trio" / name)
 
 
+def is_default(settings: EngineConfig) -> bool:
+    """Whether jobs are where nobody has asked for them to be."""
+    return settings.queue is not None and settings.queue.directory == default_directory(settings.listeners[0])
+
+
 def _state_home() -> Path:
     given = os.environ.get(STATE, "")
     if os.path.isabs(given):  # the specification: others are to be ignored

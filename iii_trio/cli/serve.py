@@ -18,7 +18,7 @@ import iii_trio
 
 from ..config import EngineConfig, Listener
 from ..errors import ConfigError, ConnectionFailed, StorageError
-from .data import in_words, with_data
+from .data import in_words, is_default, with_data
 from .exits import Exit, Failure, UsageError
 from .logs import Level, configure_logging
 from .running import SIGNALS
@@ -126,6 +126,8 @@ async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii
                 await engine.listen()
             except ConnectionFailed as in_use:
                 raise _cannot_listen(in_use) from None
+    if is_default(settings):
+        raise Failure(Exit.STORAGE, f"{problem}, or have them kept in memory (--data memory)")
     raise problem
 
 

@@ -147,6 +147,18 @@ async def test_a_place_that_is_no_directory_is_one_sentence(tmp_path: Path) -> N
     assert (await refused(tmp_path / "file" / "jobs")).startswith(f"jobs cannot be kept in {tmp_path}/file/jobs: ")
 
 
+async def test_where_nobody_asked_for_a_directory_memory_is_offered_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    ended = await run("serve", "--config", str(unix_config(tmp_path)))
+    assert (ended.code, ended.out) == (73, "")
+    assert ended.err.endswith(
+        "; name another directory (iii-trio: --data DIR), or have them kept in memory (--data memory)\n"
+    )
+
+
 async def test_Q11_a_read_only_directory_is_one_sentence_and_keeps_its_jobs(tmp_path: Path) -> None:
     async with serving("--port", "0", "--data", str(tmp_path)) as (_, address, _):
         await add_job(address)
