@@ -303,6 +303,37 @@ async def test_Q5_what_is_done_while_the_store_refuses_is_written_later(autojump
         assert list(inner.load().jobs) == []
 
 
+async def test_a_store_that_refuses_is_not_asked_without_pause(autojump_clock: trio.testing.MockClock) -> None:
+    """However many callers come, and come again as soon as they are refused; each has its answer soon."""
+    tried: list[float] = []
+
+    class Refusing(Witness):
+        def write(self, changes: Sequence[Change]) -> None:
+            tried.append(trio.current_time())
+            raise StorageError("no room")
+
+    async with (
+        iii_trio.open_engine(CONFIG, queue_store=Refusing(MemoryStore()), run_blocking=at_once) as engine,
+        engine.open_worker("app") as app,
+    ):
+        waited: list[float] = []
+
+        async def keep_asking() -> None:
+            while True:
+                began = trio.current_time()
+                with pytest.raises(iii_trio.CallError, match="no room"):
+                    await app.trigger("app::nobody", 1, action=enqueue("mail"))
+                waited.append(trio.current_time() - began)
+
+        with trio.move_on_after(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(keep_asking)
+        assert 100 <= len(tried) <= 201
+        assert max(waited) < 0.2
+        assert len(waited) > 20 * 50
+
+
 async def test_a_store_that_breaks_ends_no_engine(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

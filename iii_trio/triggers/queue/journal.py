@@ -19,6 +19,7 @@ T = TypeVar("T")
 LOGGER: Final = logging.getLogger("iii_trio.queue")
 _LAST_WORDS_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 1.0
+_BREATH_SECONDS: Final = 0.05
 
 
 class RunBlocking(Protocol):
@@ -76,8 +77,10 @@ class Journal:
                 while not self._waiting:
                     await self._news.park()
                 if not await self._commit():
-                    with trio.move_on_after(_AGAIN_SECONDS):
-                        await self._news.park()
+                    await trio.sleep(_BREATH_SECONDS)  # however many callers keep coming
+                    if all(entry.refused is None for entry in self._waiting):  # nobody waits for an answer
+                        with trio.move_on_after(_AGAIN_SECONDS):
+                            await self._news.park()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORDS_SECONDS):
                 while self._waiting and await self._commit():
