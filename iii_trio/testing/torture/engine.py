@@ -1,4 +1,4 @@
-"""An engine of a torture round: `python -m iii_trio.testing.torture.engine DIRECTORY SOCKET MOST_LOST`.
+"""An engine of a torture round: `python -m iii_trio.testing.torture.engine DIRECTORY SOCKET MOST_LOST [PORT]`.
 
 It says `ready`, and runs until its stdin ends; or, after a line there, until it has drained for a moment.
 """
@@ -19,7 +19,7 @@ from .plan import MAX_ATTEMPTS
 _GRACE_SECONDS = 0.02
 
 
-async def main(directory: str, socket: str, most_lost: str) -> None:
+async def main(directory: str, socket: str, most_lost: str, port: str | None = None) -> None:
     """Serve."""
     plain = QueueSettings(
         max_attempts=MAX_ATTEMPTS,
@@ -32,7 +32,8 @@ async def main(directory: str, socket: str, most_lost: str) -> None:
     fifo = attrs.evolve(plain, fifo=True, group_by="group")
     config = EngineConfig(queue=QueueConfig(queues={"plain": plain, "fifo": fifo}, directory=directory))
     async with open_engine(config) as engine:
-        await engine.listen(Listener(unix=socket))
+        at_port = () if port is None else (Listener(port=int(port)),)
+        await engine.listen(Listener(unix=socket), *at_port)
         print("ready", flush=True)
         if await trio.to_thread.run_sync(sys.stdin.readline):
             await engine.drain(_GRACE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from random import Random
 from typing import Final, Literal, TypeAlias
 
@@ -50,6 +51,11 @@ class Plan:
             deeds += [rng.choice(("kill a", "kill b")) for _ in range(rng.randint(1, 3))]
         rng.shuffle(deeds)
         return cls(seed, tuple((_pause(rng), deed) for deed in deeds), rng.uniform(0.0, 0.2))
+
+    @property
+    def of_the_sdk(self) -> str | None:
+        """Which worker is one on iii's Python SDK, where it is installed: one in every other round."""
+        return WORKERS[self.seed // 2 % 2] if self.seed % 2 and find_spec("iii") is not None else None
 
     @property
     def lost_allowed(self) -> int:

@@ -34,6 +34,7 @@ class Played:
     def summary(self) -> str:
         """In a line."""
         deeds = ", ".join(deed for _, deed in self.plan.deeds)
+        deeds += f"; {self.plan.of_the_sdk} is of iii's SDK" if self.plan.of_the_sdk is not None else ""
         tally = self.tally
         found = f"{tally.promised} promised, {tally.done} over, {tally.dead} dead, {tally.redeliveries} redelivered"
         return f"seed {self.plan.seed}: {found} ({deeds})" + "".join(f"\n  {one}" for one in tally.problems)
@@ -49,6 +50,8 @@ class _Round:
         self.plan = plan
         self.home = home
         self.socket = str(home / "engine")
+        self.port: int | None = None
+        """Where the engine listens for SDKs: anew each time, at the same place."""
         self.clients = Clients(f"unix:{self.socket}")
         self.workers: dict[str, Running] = {}
         self.engine: Running
@@ -58,6 +61,8 @@ class _Round:
     async def play(self) -> Played:
         problems: list[str] = []
         dead: set[str] = set()
+        if self.plan.of_the_sdk is not None:
+            self.port = await _free_port()
         async with trio.open_nursery() as self.nursery:
             await self.start_engine()
             for name in WORKERS:
@@ -113,6 +118,7 @@ class _Round:
 
     async def start_engine(self) -> None:
         arguments = [str(self.home / "jobs"), self.socket, str(self.plan.lost_allowed)]
+        arguments += [] if self.port is None else [str(self.port)]
         self.engine = await self.start("engine", *arguments, log=self.home / "engine.err")
         await _ready(self.engine)
         self.link = await self.nursery.start(self.stay_linked)
@@ -123,8 +129,12 @@ class _Round:
             task_status.started(nursery.cancel_scope)
 
     async def start_worker(self, name: str, *, wait: bool = True) -> None:
-        arguments = [self.socket, name, str(self.log(name)), str(self.plan.lost_allowed)]
-        worker = await self.start("actor", *arguments, log=self.home / f"{name}.err")
+        if name == self.plan.of_the_sdk:
+            module, address = "sdk_actor", f"ws://127.0.0.1:{self.port}"
+        else:
+            module, address = "actor", f"unix:{self.socket}"
+        arguments = [address, name, str(self.log(name)), str(self.plan.lost_allowed)]
+        worker = await self.start(module, *arguments, log=self.home / f"{name}.err")
         self.workers[name] = worker
         if wait:
             await _ready(worker)
@@ -173,6 +183,13 @@ class _Round:
         return problems + (["the engine's log has a traceback"] if "Traceback" in errors.read_text() else [])
 
 
+async def _free_port() -> int:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port: int = listener.socket.getsockname()[1]
+    return port
+
+
 async def _kill(running: Running) -> None:
     running.process.send_signal(signal.SIGKILL)
     await running.process.wait()
@@ -180,6 +197,9 @@ async def _kill(running: Running) -> None:
 
 async def _ready(running: Running) -> None:
     assert running.process.stdout is not None
+    said = b""
     with trio.fail_after(_START_SECONDS):
-        if not await running.process.stdout.receive_some(6):
-            raise RuntimeError(f"a process did not start: {running.errors()}")
+        while b"ready" not in said:  # SDKs say other things, too
+            if not (more := await running.process.stdout.receive_some()):
+                raise RuntimeError(f"a process did not start: {running.errors()}")
+            said += more
