@@ -48,6 +48,15 @@ class Clients:
         """No more work."""
         self._stopped.set()
 
+    async def want_one(self, group: str) -> None:
+        """A single job, that must be taken. What was said to the queue before is on disk then, too: subscriptions have no
+        receipt of their own."""
+        key = f"plain/{group}/1"
+        payload = {"kind": "plain", "group": group, "n": 1, "conduct": "well", "seconds": 0}
+        self.wanted[key] = "well"
+        await self.link.trigger(f"{WORKERS[0]}::work", payload, action=iii_trio.enqueue("plain"))
+        self.promised.add(key)
+
     async def want(self, stream: Stream, rng: Random) -> None:
         """One stream: one job after the other."""
         n = 0

@@ -67,6 +67,7 @@ class _Round:
             await self.start_engine()
             for name in WORKERS:
                 await self.start_worker(name)
+            await self.clients.want_one("first")
             for index, stream in enumerate(STREAMS):
                 self.nursery.start_soon(self.clients.want, stream, Random(f"{self.plan.seed} {index}"))
             for pause, deed in self.plan.deeds:
