@@ -1,4 +1,4 @@
-"""Streams that last longer than an SDK's own keepalive: 20 s to its ping, and 20 s for the pong.
+"""Streams that last longer than an SDK's own keepalive: 20 s to its ping, and 20 s for the pong, or 60 s of silence.
 
 One test for all, as each of them takes a minute of real time.
 """
@@ -12,7 +12,7 @@ import trio
 
 import iii_trio
 
-from .conftest import Mesh
+from .conftest import KINDS, Mesh
 from .content import pieces, sha256_of_first
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow]
@@ -25,22 +25,25 @@ TOO_LONG_SECONDS = 85.0
 async def test_a_reader_that_keeps_up_reads_for_a_minute_and_one_that_does_not_is_never_said_to_have_read(
     mesh: Mesh,
 ) -> None:
-    peers = {"steady": "python", "busy": "python", "lagging": "python", "stalled": "python"}
-    await mesh.start(**peers)
+    peers = {"busy": "python", "lagging": "python", "stalled": "python"}
+    await mesh.start(**peers, **{f"steady_{kind}": kind for kind in KINDS})
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(read_a_quiet_stream, mesh)
+        for kind in KINDS:
+            nursery.start_soon(read_a_quiet_stream, mesh, f"steady_{kind}")
         nursery.start_soon(read_a_full_stream, mesh)
         nursery.start_soon(lag_behind, mesh)
         nursery.start_soon(write_to_nobody_for_long, mesh)
 
 
-async def read_a_quiet_stream(mesh: Mesh) -> None:
-    """An item now and then: the reader's pings are answered, and it gets everything."""
+async def read_a_quiet_stream(mesh: Mesh, reader: str) -> None:
+    """An item now and then: the reader's pings are answered, and it gets everything. So do its worker socket's, on which
+    nothing else comes meanwhile: it is never given up."""
     answer: dict[str, Any] = {}
+    before = await mesh.call("engine::workers::info", {"name": reader})
     async with mesh.app.create_channel() as channel, trio.open_nursery() as nursery:
 
         async def read() -> None:
-            answer.update(await mesh.call("steady::read", {"reader": channel.reader_ref}, timeout=TOO_LONG_SECONDS))
+            answer.update(await mesh.call(f"{reader}::read", {"reader": channel.reader_ref}, timeout=TOO_LONG_SECONDS))
 
         nursery.start_soon(read)
         items = list(pieces(100_000, 1000))
@@ -51,6 +54,8 @@ async def read_a_quiet_stream(mesh: Mesh) -> None:
     assert answer["sha256"] == sha256_of_first(100_000)
     assert answer["error"] is None
     assert await mesh.outcome(channel.id) == "completed"
+    after = await mesh.call("engine::workers::info", {"name": reader})
+    assert after["worker"]["id"] == before["worker"]["id"]
 
 
 async def read_a_full_stream(mesh: Mesh) -> None:
