@@ -28,7 +28,8 @@ from .effects import Deliver, Effects, Send, Tell
 from .invocation import Call, Cue
 from .later import Later
 from .registry import Asked, Builtin
-from .session import SMALL_MESSAGE, Session
+from .session import Session
+from .unfit import why_unfit
 
 if TYPE_CHECKING:
     from .binding import Binding
@@ -175,8 +176,9 @@ def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
     call = Call(hub.new_id(), None, target.owner, binding.function_id)
     message = InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata)
     text = encode(message)
-    if not target.owner.takes(text):
-        return [Tell(logging.WARNING, f"{binding.trigger_type}: {too_large(target.owner, len(text))}", about)]
+    unfit = why_unfit(target.owner, text)
+    if unfit is not None:
+        return [Tell(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", about)]
     most = hub.config.limits.calls_per_session
     given_up = _make_room(call, most) if len(target.owner.answering) >= most else []
     call.enter()
@@ -227,16 +229,6 @@ def with_caller(session: Session, data: bytes) -> bytes:
     if not inside or inside.isspace():
         return b"{" + session.caller_field
     return data[:-1] + b"," + session.caller_field
-
-
-def too_large(session: Session, size: int) -> str:
-    """Why a message is not sent to a peer that would close at it."""
-    return f"The message is {size} bytes; {session.label} takes at most {SMALL_MESSAGE}. Use a channel."
-
-
-def too_large_error(session: Session, size: int) -> bytes:
-    """The same as the body of an error."""
-    return to_json(WireError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(session, size)))
 
 
 def is_error(error: Raw) -> bool:
@@ -309,8 +301,9 @@ def _deliver(
             metadata=message.metadata,
         )
     )
-    if not callee.takes(text):
-        raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(callee, len(text)))
+    unfit = why_unfit(callee, text)
+    if unfit is not None:
+        raise CallError(unfit.code, unfit.message)
     most = hub.config.limits.calls_per_session
     given_up = _make_room(call, most) if len(callee.answering) >= most or len(session.made) >= most else []
     call.enter()  # before it is sent: its answer may be there at once
@@ -367,9 +360,9 @@ def _answer_result(session: Session, call: InvokeFunction, invocation_id: str | 
             invocation_id, call.function_id, Raw(result), traceparent=call.traceparent, baggage=call.baggage
         )
     )
-    if not session.takes(text):
-        error = CallError(ErrorCode.PAYLOAD_TOO_LARGE, too_large(session, len(text)))
-        return _refuse(session, call, invocation_id, error)
+    unfit = why_unfit(session, text)
+    if unfit is not None:
+        return _refuse(session, call, invocation_id, CallError(unfit.code, unfit.message))
     return [Send(session.id, text)]
 
 
@@ -400,8 +393,9 @@ def _result_to(call: Call, result: Raw) -> Send:
     text = encode(
         InvocationResult(call.id, call.function_id, result, traceparent=call.traceparent, baggage=call.baggage)
     )
-    if not call.caller.takes(text):
-        return _error_to(call, too_large_error(call.caller, len(text)))
+    unfit = why_unfit(call.caller, text)
+    if unfit is not None:
+        return _error_to(call, to_json(unfit))
     return Send(call.caller.id, text)
 
 
@@ -420,7 +414,8 @@ def _error_to(call: Call, body: bytes, *, by_engine: bool = False) -> Send:
             by_engine=by_engine,
         )
     )
-    if not call.caller.takes(text) and len(body) > len(short := too_large_error(call.caller, len(text))):
+    unfit = why_unfit(call.caller, text)
+    if unfit is not None and len(body) > len(short := to_json(unfit)):
         return _error_to(call, short, by_engine=by_engine)
     return Send(call.caller.id, text)
 

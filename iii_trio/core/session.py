@@ -117,13 +117,7 @@ class Session:
         """Whether a JSON message above 1 MiB is safe: Python SDKs before 0.25 close at it, and lose their replies."""
         return self.info.runtime != "python" or LARGE_MESSAGES in self.features
 
-    def takes(self, message: bytes) -> bool:
-        """Whether a message of this size is safe to send."""
-        return len(message) <= SMALL_MESSAGE or self.takes_large_messages
 
-
-SMALL_MESSAGE: Final = 1024 * 1024
-"""Bytes that every SDK takes in one message."""
 _HIDDEN: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029}
 _WITHOUT_HIDDEN: Final = dict.fromkeys(_HIDDEN)
 _LONGEST_NAME: Final = 280

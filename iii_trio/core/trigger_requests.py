@@ -23,11 +23,12 @@ from ..wire import (
     to_json,
 )
 from .binding import Binding, Cue, Provider
-from .calls import BLANK_NAMESPACE, is_error, too_large_error, well_formed
+from .calls import BLANK_NAMESPACE, is_error, well_formed
 from .effects import Effects, Send, Tell
 from .quota import no_room, size_of
 from .session import Session
 from .triggers import settle
+from .unfit import why_unfit
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -142,7 +143,8 @@ def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationRe
         return effects + answer.fail(CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, text))
     if binding.owner is not None:
         told = encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(body)))
-        if not binding.owner.takes(told):
-            told = encode(binding.refusal(too_large_error(binding.owner, len(told))))
+        unfit = why_unfit(binding.owner, told)
+        if unfit is not None:
+            told = encode(binding.refusal(to_json(unfit)))
         effects.append(Send(binding.owner.id, told))
     return effects

@@ -10,11 +10,11 @@ import heapq
 import logging
 from collections.abc import Iterator
 
-from ..wire import FEATURE, encode
+from ..wire import FEATURE, WireError, encode, to_json
 from .binding import Binding, Cue, Provider
-from .calls import too_large, too_large_error
 from .effects import Effects, Send, Tell
 from .session import Session
+from .unfit import why_unfit
 
 
 class Triggers:
@@ -181,19 +181,19 @@ class Triggers:
             binding.life.take(Cue.ACCEPTED)
             return effects
         offer = encode(binding.offer())
-        if provider.session.takes(offer):
+        unfit = why_unfit(provider.session, offer)
+        if unfit is None:
             return [*effects, Send(provider.session.id, offer)]
-        return effects + self._too_large(binding, provider.session, len(offer))
+        return effects + self._unfit(binding, provider.session, unfit)
 
-    def _too_large(self, binding: Binding, provider: Session, size: int) -> Effects:
-        """A provider that would close at this binding is not told of it: as if it had refused."""
+    def _unfit(self, binding: Binding, provider: Session, unfit: WireError) -> Effects:
+        """A provider that cannot read this binding is not told of it: as if it had refused."""
         self.refused(binding)
-        body = too_large_error(provider, size)
         about = {"session": provider.id, "binding": binding.id, "function": binding.function_id}
-        text = f"the binding {binding.id} of {binding.function_id} was not offered: {too_large(provider, size)}"
+        text = f"the binding {binding.id} of {binding.function_id} was not offered: {unfit.message}"
         effects: Effects = [Tell(logging.WARNING, text, about, at_will=True)]
         if binding.owner is not None:
-            effects.append(Send(binding.owner.id, encode(binding.refusal(body))))
+            effects.append(Send(binding.owner.id, encode(binding.refusal(to_json(unfit)))))
         return effects
 
     def _forget(self, binding: Binding) -> Effects:

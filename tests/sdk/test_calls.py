@@ -131,6 +131,29 @@ async def test_a_message_of_megabytes_goes_both_ways(mesh: Mesh, callee: str) ->
         assert await mesh.call("callee::echo", payload) == payload
 
 
+@pytest.mark.parametrize("kind", EACH_SDK)
+async def test_what_nests_deeper_than_an_sdk_can_read_is_an_error_and_not_lost(mesh: Mesh, kind: str) -> None:
+    await mesh.start(worker=kind)
+    deep: Any = "deep"
+    for _ in range(300):
+        deep = [deep]
+
+    @mesh.app.function("app::deep")
+    async def answer() -> Any:
+        return deep
+
+    asking = {"function_id": "app::deep", "payload": {}}
+    await mesh.app.wait_registered()
+    if kind == "rust":
+        with pytest.raises(iii_trio.CallError, match="serialization_error"):
+            await mesh.call("worker::echo", deep)
+        answered = await mesh.call("worker::call", asking)
+        assert answered["error"]["code"] == "serialization_error"
+    else:
+        assert await mesh.call("worker::echo", deep) == deep
+        assert await mesh.call("worker::call", asking) == {"result": deep}
+
+
 @pytest.mark.parametrize("callee", EACH_KIND)
 async def test_callers_of_a_killed_worker_are_told_that_the_call_has_stopped(mesh: Mesh, callee: str) -> None:
     callers = {f"caller_{kind}": kind for kind in KINDS}
