@@ -30,7 +30,7 @@ from .version import version
 app = App(
     name="iii-trio",
     version=version,
-    version_flags=["--version", "-V"],
+    version_flags=["--version", "-v", "-V"],
     help="A runtime for a mesh of workers: calls, and channels whose cut never looks complete. "
     "New here? Try `iii-trio demo`.",
     help_epilogue=EXIT_HELP,

@@ -261,9 +261,12 @@ def _ask(
         raise bad_input(call.function_id, str(error)) from None
     result = builtin(hub, Asked(session, given, now, call.baggage, call.traceparent))
     if isinstance(result, Later):
+        always = result.also_as_it_ends
         result.promise(
-            lambda value: [] if session.life.over else _answer_result(session, call, invocation_id, to_json(value)),
-            lambda error: [] if session.life.over else _refuse(session, call, invocation_id, error),
+            lambda value: (
+                [] if session.life.over and not always else _answer_result(session, call, invocation_id, to_json(value))
+            ),
+            lambda error: [] if session.life.over and not always else _refuse(session, call, invocation_id, error),
         )
         return hub.take_effects()
     first, last = hub.take_effects(), hub.take_last_effects()

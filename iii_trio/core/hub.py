@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ..config import EngineConfig
@@ -46,6 +47,7 @@ from .builtins import register_builtins
 from .channel import Channel
 from .channels import Channels
 from .effects import Effects, HangUp, Send, Tell
+from .newcomers import Newcomers
 from .quota import detach
 from .registry import Registry
 from .session import Cue, Session
@@ -71,6 +73,8 @@ class Hub:
         """What the shell knows of a channel's bytes (clause C7.1)."""
         self.count: Callable[[], Mapping[str, JsonValue]] = dict
         """What the shell knows of how much there is of everything."""
+        self.may_be_leaving: Callable[[Session], bool] = lambda session: False
+        """What the shell knows: whether something that a session has sent, maybe its Close, was not read yet."""
         self.sessions: dict[str, Session] = {}
         self.registry = Registry()
         self.channels = Channels(config.channels, config.limits, new_id)
@@ -78,6 +82,7 @@ class Hub:
         self.absences = Absences(self.channels)
         self.triggers = Triggers()
         self.announcements = Announcements(self)
+        self.newcomers = Newcomers(self, registration.register_worker)
         self.draining = False
         self._modules = 0
         self._graces: list[tuple[float, str]] = []
@@ -180,13 +185,14 @@ class Hub:
         effects += self.announcements.worker("worker_disconnected", session.id)
         self.announcements.look(now)
         effects.append(Tell(session.notable, cause, {"session": session.id}))
-        return effects
+        return effects + self.newcomers.gone(session, now)
 
     def tick(self, now: float) -> Effects:
         """Time has passed: do what is due."""
         effects = self.channels.expire(now)
         effects += self.absences.expire(now)
         effects += self.triggers.expire(now)
+        effects += self.newcomers.expire(now)
         while self._graces and self._graces[0][0] <= now:
             _, session_id = heapq.heappop(self._graces)
             session = self.sessions.get(session_id)
@@ -202,6 +208,7 @@ class Hub:
             self.absences.next_due(),
             self._grace_due(),
             self.triggers.next_due(),
+            self.newcomers.next_due(),
             self.announcements.next_due(),
         ):
             if due is not None and (earliest is None or due < earliest):
@@ -250,6 +257,21 @@ class Hub:
     def last(self, effects: Effects) -> None:
         """Have these effects performed behind the answer of the call under way."""
         self._last += effects
+
+    @contextmanager
+    def step(self) -> Iterator[Effects]:
+        """A step of its own within another: what it led to, in its order, is in the list that this gives, at its end.
+
+        What is appended to the list stands between `also` and `last`, where an answer does.
+        """
+        extra, last = self._extra, self._last
+        self._extra, self._last = [], []
+        led_to: Effects = []
+        try:
+            yield led_to
+        finally:
+            led_to[:] = [*self._extra, *led_to, *self._last]
+            self._extra, self._last = extra, last
 
     def take_last_effects(self) -> Effects:
         """What `last` collected."""

@@ -14,7 +14,9 @@ class Later:
     Whoever made it keeps it, and settles it once. Settling it again, or after the caller has gone, does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, also_as_it_ends: bool = False) -> None:
+        self.also_as_it_ends = also_as_it_ends
+        """Whether the answer may be what ends its caller: it is sent then all the same."""
         self._answer: Callable[[object], Effects] | None = None
         self._refuse: Callable[[CallError], Effects] | None = None
 

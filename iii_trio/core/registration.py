@@ -78,6 +78,9 @@ def register_worker(hub: Hub, asked: Asked) -> object:
         hub.also([Tell(logging.WARNING, text, {"session": session.id}, at_will=True)])
     holder = hub.registry.claim_name(namespace, name, session) if name is not None else None
     if name is not None and holder is not None:
+        later = hub.newcomers.wait(asked, holder)
+        if later is not None:
+            return later
         _reject_worker(hub, session, namespace, name, holder, asked.now)
         return {"success": False}
     if name is None:

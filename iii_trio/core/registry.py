@@ -24,6 +24,8 @@ class Asked:
     now: float
     baggage: str | None = None
     traceparent: str | None = None
+    last_word: bool = False
+    """Asked again, and not to be put off once more."""
 
 
 Builtin = Callable[["Hub", Asked], object]

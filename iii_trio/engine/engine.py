@@ -56,6 +56,9 @@ class Line(Protocol):
     def flush(self) -> None:
         """Send what can be sent at once."""
 
+    def input_waits(self) -> bool:
+        """Whether something has come that was not read yet, be it the end of the stream."""
+
     def hang_up(self, code: int, reason: str) -> None:
         """End the link with a Close, behind what was put before; one that does not take it is dropped soon."""
 
@@ -73,6 +76,7 @@ class Shell:
         self.hub = Hub(config, new_id, version=_version(), started_at_ms=int(wall_clock() * 1000))
         self.hub.look = lambda channel, now: as_row(look_at_channel(channel, self.flows.get(channel.id), now))
         self.hub.count = lambda: count_all(self)
+        self.hub.may_be_leaving = self._has_more_to_say
         self.buffer = ReadBuffer()
         self.lines: dict[str, Line] = {}
         self.flows: dict[str, Flow] = {}
@@ -144,6 +148,11 @@ class Shell:
                     session.most_channels = new.limits.channels_per_session
                 if not new.knows(line.token):
                     self.send_away(session_id, Close.RESTARTING, _WITHDRAWN)
+
+    def _has_more_to_say(self, session: Session) -> bool:
+        """Whether something that a session sent, maybe its Close, waits to be read."""
+        line = self.lines.get(session.id)
+        return line is not None and line.input_waits()
 
     def send_away(self, session_id: str, code: int, reason: str, *, may_come_back: bool = False) -> None:
         """End a session, which is told why."""

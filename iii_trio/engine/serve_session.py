@@ -10,6 +10,7 @@ from ..core.session import Session
 from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
+from ..transport.socket import Socket
 from ..transport.websocket import Lost, WebSocket, portion
 from ..wire import Close
 from .door import Door
@@ -131,6 +132,12 @@ class _SocketLine:
     def hang_up(self, code: int, reason: str) -> None:
         if self._websocket is not None:
             self._websocket.close(code, reason)
+
+    def input_waits(self) -> bool:
+        stream = self._websocket.stream if self._websocket is not None else None
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        return isinstance(stream, Socket) and stream.input_waits()
 
     # --- as one whose heart beats
 

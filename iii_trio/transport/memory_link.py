@@ -71,6 +71,10 @@ class MemoryLink:
     def flush(self) -> None:
         """Nothing waits to be written: memory takes all."""
 
+    def input_waits(self) -> bool:
+        """Never: what the worker sends is heard at once."""
+        return False
+
     def hang_up(self, code: int | None, reason: str) -> None:
         """End the link from the engine's side; what was put before is still delivered."""
         if self._ended is None:

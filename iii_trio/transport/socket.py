@@ -143,6 +143,16 @@ class Socket(trio.abc.HalfCloseableStream):
         except OSError:
             return True
 
+    def input_waits(self) -> bool:
+        """Whether something has come that was not read yet, be it the end of the stream or an error."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def seconds_of_silence(self) -> float | None:
         """How long nothing came from the peer's kernel, while it owes ours an answer; None while it owes none (clause C3.3).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -15,8 +16,9 @@ import trio.testing
 from bare import UPGRADE, Bare, connected, within
 from msgspec import Raw
 
-from iii_trio import Engine, EngineConfig, Limits, Patience, open_engine
+from iii_trio import Engine, EngineConfig, Limits, Listener, Patience, open_engine
 from iii_trio.engine.engine import Shell
+from iii_trio.transport.frames import frame_head
 from iii_trio.transport.socket import Buffer
 from iii_trio.wire import InvocationResult, InvokeFunction, RegisterFunction, decode, encode
 
@@ -251,3 +253,46 @@ async def test_who_breaks_a_rule_is_told_and_let_go_at_once_whatever_it_sent_beh
         assert frame is not None and int.from_bytes(frame[1][:2], "big") == 1009
         assert await bare.frame() is None
         assert trio.current_time() == begun, "no patience is needed for that"
+
+
+@within(60)
+async def test_a_worker_of_the_name_of_one_that_leaves_is_taken_although_much_of_that_ones_is_unread() -> None:
+    """On sockets: what the first one had still to say, its Close last, is in the kernel when the second one registers."""
+    async with open_engine() as engine:
+        (url,) = await engine.listen(Listener(port=0))
+
+        async def come() -> Bare:
+            bare = Bare(await trio.open_tcp_stream("127.0.0.1", int(url.rsplit(":", 1)[1])))
+            assert await bare.ask("/") == 101
+            assert (await bare.message())["type"] == "workerregistered"
+            return bare
+
+        register = {"type": "invokefunction", "function_id": "engine::workers::register", "data": {"name": "same"}}
+        word = {"message": "x" * 100}
+        chatter = {
+            "type": "invokefunction",
+            "function_id": "engine::log::debug",
+            "action": {"type": "void"},
+            "data": word,
+        }
+        text = json.dumps(chatter).encode()
+        flood = masked(1, text) * 5_000 + masked(8, b"\x03\xe8")
+        for _ in range(5):
+            old, new = await come(), await come()
+            await old.tell(**register, invocation_id=new_id())
+            assert (await old.message())["result"] == {"success": True}
+            await old.stream.send_all(flood)
+            await new.tell(**register, invocation_id=new_id())
+            answer = await new.message()
+            assert answer.get("result") == {"success": True}, answer
+            for bare in (old, new):
+                await bare.stream.aclose()
+            while engine.statistics().sessions:  # noqa: ASYNC110  (nothing tells)
+                await trio.sleep(0.001)
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """One frame, masked with zeros."""
+    head = bytearray(frame_head(opcode, len(payload)))
+    head[1] |= 0x80
+    return bytes(head) + bytes(4) + payload
