@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json as json_module
+import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -35,6 +36,7 @@ All: TypeAlias = Annotated[bool, Parameter(name="--all", negative="", help="The 
 
 MODULES = frozenset({"iii-queue"})
 """The engine's own modules: what they offer is shown with `--all`."""
+_UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _ANSWER_SECONDS = 10.0
 _PLAIN_WIDTH = 1000
 """Columns where there is no terminal: nothing is folded or cut."""
@@ -49,6 +51,8 @@ class View:
     rows: Sequence[Sequence[str]]
     note: str = ""
     """What stands below it."""
+    spare: Sequence[str] = ()
+    """The columns that are left out where there is no room for all, the first one first."""
 
 
 async def functions(
@@ -101,7 +105,8 @@ async def workers(
             )
             for row in said["workers"]
         ]
-        return View(said, ("worker", "id", "namespace", "runtime", "functions", "calls", "at"), rows)
+        headings = ("worker", "id", "namespace", "runtime", "functions", "calls", "at")
+        return View(said, headings, rows, spare=("id", "at"))
 
     return await show(look, "workers", address, json, watch, every)
 
@@ -163,7 +168,7 @@ async def channels(
         passed.clear()
         passed.update({row["id"]: (now, row["bytes_passed"]) for row in said["channels"]})
         headings = ("channel", "phase", "owner", "writer", "reader", "passed", "rate", "in the pipe", "age", "idle", "")
-        return View(said, headings, rows)
+        return View(said, headings, rows, spare=("age", "idle", "owner", "passed", "phase", "writer", "reader"))
 
     return await show(look, "channels", address, json, watch, every)
 
@@ -225,21 +230,38 @@ async def show(
         if watch and not json and console.is_terminal:
             with Live(console=console, auto_refresh=False, screen=True) as live:
                 while True:
-                    live.update(_shown(await look(worker)), refresh=True)
+                    live.update(_shown(await look(worker), console), refresh=True)
                     await trio.sleep(every)
         while True:
             view = await look(worker)
             if json:
                 print(json_module.dumps(view.said, ensure_ascii=False), flush=True)
             else:
-                console.print(_shown(view))
+                console.print(_shown(view, console))
             if not watch:
                 return Exit.DONE
             await trio.sleep(every)
 
 
-def _shown(view: View) -> Group:
-    table = Table(*view.headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for row in view.rows:
+def _shown(view: View, console: Console) -> Group:
+    """The table as wide as there is room: ids are shortened before they are folded, and spare columns left out."""
+    headings, rows = list(view.headings), [list(row) for row in view.rows]
+    spare = list(view.spare)
+    table = _table(headings, rows)
+    if table.__rich_measure__(console, console.options).maximum > console.width:
+        rows = [[_UUID.sub(r"\1…", cell) for cell in row] for row in rows]
+        table = _table(headings, rows)
+    while spare and table.__rich_measure__(console, console.options).maximum > console.width:
+        column = headings.index(spare.pop(0))
+        headings.pop(column)
+        for row in rows:
+            row.pop(column)
+        table = _table(headings, rows)
+    return Group(table if rows else "none", *([Text(view.note)] if view.note else ()))
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
         table.add_row(*map(Text, row))
-    return Group(table if view.rows else "none", *([Text(view.note)] if view.note else ()))
+    return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -9,8 +10,10 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 from cli_processes import SECONDS, Site, read_line, start
+from rich.console import Console
 
 import iii_trio
+from iii_trio.cli.tables import View, _shown
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.wire import WorkerRegistered, decode
 
@@ -128,3 +131,21 @@ async def test_watching_in_json_is_one_line_a_look(site: Site) -> None:
 async def test_a_pause_that_is_none_is_wrong_usage(site: Site) -> None:
     ended = await site.run("workers", "--watch", "--every", "0")
     assert (ended.code, ended.out) == (2, "") and "--every is 0" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("width", "first"),
+    [
+        (200, "channel                                owner   rate"),
+        (40, "channel     rate      why"),
+    ],
+)
+def test_a_narrow_terminal_sees_short_ids_and_fewer_columns(width: int, first: str) -> None:
+    rows = [("7a5c6da4-52b4-4243-a15e-81257dd325d1", "files", "4.6 MiB", "a waits for b")]
+    view = View(None, ("channel", "owner", "rate", "why"), rows, spare=("owner",))
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(_shown(view, console))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert said.splitlines()[0].startswith(first[:width].rstrip())
+    assert ("7a5c6da4…" in said) == (width == 40) and ("files" in said) == (width == 200)
