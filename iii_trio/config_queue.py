@@ -56,6 +56,16 @@ class QueueSettings:
         if self.group_by is not None and not self.fifo:
             raise ValueError("'group_by' says how a fifo queue is grouped: set 'fifo' too, or leave it out")
 
+    def pause_seconds(self, failures: int, jitter: float = 1.0) -> float:
+        """How long a job rests after so many failures; `jitter`, at least 1, lengthens it."""
+        doublings = min(failures - 1, 60) if self.backoff == "exponential" else 0
+        return min(self.backoff_seconds * 2.0**doublings * jitter, self.longest_pause_seconds)
+
+    @property
+    def longest_pause_seconds(self) -> float:
+        """The longest that a job rests after a failure."""
+        return max(self.max_backoff_seconds, self.backoff_seconds)
+
 
 def directory_of(place: str | None) -> str | None:
     """The directory that a command line or a file names; None for `memory`, or where nothing is said."""

@@ -39,7 +39,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.missing: set[tuple[str, str]] = set()
         self.begun: set[str] = set()
         self.made = 0
-        self.topic = self.ledger.remember(TOPIC, PLAIN)
+        self.topic = self.ledger.lanes.remember(TOPIC, PLAIN)
         self.last_end: dict[tuple[str, str], int] = {}
 
     @property
@@ -58,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
         kept=st.booleans() | st.just(True),
     )
     def arrive(self, where: str, group: str, function: int, kept: bool) -> None:
-        lane = self.topic if where == "topic" else self.ledger.queue(where)
+        lane = self.topic if where == "topic" else self.ledger.lanes.queue(where)
         assert lane is not None
         self.made += 1
         called = TOPIC.subscriber if where == "topic" else ("default", f"f{function}")
@@ -157,7 +157,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(change=st.sampled_from([1, -1]))
     def subscriber_comes_or_goes(self, change: int) -> None:
         if self.topic.listeners + change >= 0:
-            self.ledger.listen(self.topic, change)
+            self.ledger.lanes.listen(self.topic, change)
             self.turns()
 
     @precondition(lambda self: self.dead)
@@ -185,14 +185,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now += gap
         self.ledger = Ledger(CONFIG, lambda: 1.0)
         self.ledger.load(self.store.load(), self.moment)
-        self.topic = self.ledger.remember(TOPIC, PLAIN)
+        self.topic = self.ledger.lanes.remember(TOPIC, PLAIN)
         self.topic.listeners = listeners
         self.begun = set()
-        self.ledger.listen(self.topic, 0)
+        self.ledger.lanes.listen(self.topic, 0)
         self.leased, self.missing = [], set()
-        everyone = [job for lane in self.ledger.lanes.values() for job in (*lane.jobs.values(), *lane.dead.values())]
+        everyone = [job for lane in self.ledger.lanes for job in (*lane.jobs.values(), *lane.dead.values())]
         self.jobs = {job.record.id: job for job in everyone}
-        assert {job.record.id for lane in self.ledger.lanes.values() for job in lane.dead.values()} == self.dead
+        assert {job.record.id for lane in self.ledger.lanes for job in lane.dead.values()} == self.dead
         self.turns()
 
     @rule(fifo=st.booleans())
@@ -202,7 +202,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "plain": PLAIN,
             "fifo": FIFO if fifo else QueueSettings(max_attempts=3, concurrency=2, backoff_seconds=1),
         }
-        lane = self.ledger.queue("fifo")
+        lane = self.ledger.lanes.queue("fifo")
         assert lane is not None
         if fifo and not lane.settings.fifo:  # what has begun comes first in its group, until it is over
             self.begun = {job.record.id for job in lane.jobs.values() if job.phase in IN_FLIGHT}
@@ -214,7 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def turns(self) -> None:
         """Exactly those start that may: found by looking at every job."""
         self.missing |= set(self.ledger.absent)
-        expected = {job.record.id for lane in self.ledger.lanes.values() for job in self.startable(lane)}
+        expected = {job.record.id for lane in self.ledger.lanes for job in self.startable(lane)}
         started = list(self.ledger.lease(self.moment))
         assert {job.record.id for job in started} == expected
         self.leased += started
@@ -242,7 +242,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_and_the_store_has_it(self) -> None:
-        there = {job.record.id for lane in self.ledger.lanes.values() for job in lane.jobs.values()}
+        there = {job.record.id for lane in self.ledger.lanes for job in lane.jobs.values()}
         assert there == set(self.kept)
         records = {record.id: record for record in self.store.load().jobs}
         assert set(records) == set(self.kept) | self.dead
@@ -252,7 +252,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        for lane in self.ledger.lanes.values():
+        for lane in self.ledger.lanes:
             jobs = [*lane.jobs.values(), *lane.dead.values()]
             for phase in Phase:
                 if phase not in (Phase.DONE, Phase.REFUSED):
@@ -260,12 +260,12 @@ class LedgerMachine(RuleBasedStateMachine):
             assert lane.running == lane.phases[Phase.LEASED]
             assert len(lane.dead) <= lane.settings.dead_letters
         assert self.ledger.unfinished == len(self.kept)
-        topics = [lane for lane in self.ledger.lanes.values() if lane.key.kind == "topic"]
-        assert self.ledger.topic("orders") == topics
+        topics = [lane for lane in self.ledger.lanes if lane.key.kind == "topic"]
+        assert self.ledger.lanes.topic("orders") == topics
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        jobs = [job for lane in self.ledger.lanes.values() for job in (*lane.jobs.values(), *lane.dead.values())]
+        jobs = [job for lane in self.ledger.lanes for job in (*lane.jobs.values(), *lane.dead.values())]
         assert self.ledger.kept_bytes == sum(job.size for job in jobs if job.record.data is not None) <= 40
 
 

@@ -17,8 +17,7 @@ from ...worker import Worker, current_call
 from .baggage import for_job
 from .job import Job, Phase
 from .keeper import FUNCTIONS_CHANGED, Keeper
-from .lane import Lane
-from .ledger import depths
+from .lane import Lane, depths
 from .wording import NULL, EnqueueInput, PublishInput, group_of, namespace_of, read
 
 _enqueue: Final = msgspec.json.Decoder(EnqueueInput)
@@ -56,7 +55,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
     @worker.function("engine::queue::enqueue", description="keep a job of a queue")
     async def enqueue(payload: Raw) -> dict[str, str]:
         wanted: EnqueueInput = read("engine::queue::enqueue", payload, _enqueue)
-        lane = ledger.queue(wanted.queue)
+        lane = ledger.lanes.queue(wanted.queue)
         if lane is None:
             raise CallError("queue_not_found", f"Queue '{wanted.queue}' not found")
         namespace = namespace_of(wanted.namespace)
@@ -86,7 +85,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
             problem = "Failed to deserialize input for iii::durable::publish: data: missing"
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem)
         data, call, moment = bytes(wanted.data), current_call(), keeper.moment
-        lanes = [(lane, group_of(lane, data)) for lane in ledger.topic(wanted.topic) if lane.known]
+        lanes = [(lane, group_of(lane, data)) for lane in ledger.lanes.topic(wanted.topic) if lane.known]
         check_room(len(lanes))
         jobs = [
             ledger.admit(
@@ -198,7 +197,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
 def _named(keeper: Keeper) -> dict[tuple[str, str], list[Lane]]:
     """The lanes of each queue and each topic, in the order of their names."""
     found: dict[tuple[str, str], list[Lane]] = {}
-    for lane in keeper.ledger.lanes.values():
+    for lane in keeper.ledger.lanes:
         found.setdefault((lane.key.kind, lane.key.name), []).append(lane)
     return dict(sorted(found.items()))
 

@@ -60,7 +60,9 @@ class Keeper:
         """What the store has kept."""
         for one in loaded.subscribers:
             said = read_subscriber(one.config)
-            lane = self.ledger.remember(LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings)
+            lane = self.ledger.lanes.remember(
+                LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings
+            )
             lane.condition, lane.said = said.condition, one.config
         self.ledger.load(loaded, self.moment)
 
@@ -133,9 +135,9 @@ class Keeper:
 
         It has to be `remembered`, and is to `unsubscribe` once.
         """
-        lane = self.ledger.remember(key, said.settings)
+        lane = self.ledger.lanes.remember(key, said.settings)
         lane.condition = said.condition
-        self.ledger.listen(lane, 1)
+        self.ledger.lanes.listen(lane, 1)
         self.begin()
         return lane
 
@@ -152,7 +154,7 @@ class Keeper:
 
     def unsubscribe(self, lane: Lane, *, for_good: bool) -> None:
         """A subscriber is gone; if `for_good`, it does not want what is published from now on (Q7)."""
-        self.ledger.listen(lane, -1)
+        self.ledger.lanes.listen(lane, -1)
         if for_good:
             self.forget(lane)
 
@@ -160,7 +162,7 @@ class Keeper:
         """Unless somebody listens: nobody wants what is published from now on."""
         if lane.known and not lane.listeners:
             lane.said = None
-            self.ledger.forget(lane)
+            self.ledger.lanes.forget(lane)
             self._journal.write([Forget(lane.key.name, *lane.key.subscriber)])
 
     # --- turns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, final
 
 import attrs
@@ -170,3 +170,24 @@ class Lane:
         """How long ago the oldest job that is not over came; None if there is none."""
         oldest = next(iter(self.jobs.values()), None)
         return None if oldest is None else max(0.0, (moment.wall_ms - oldest.record.created_at_ms) / 1000)
+
+
+@attrs.frozen
+class Depths:
+    """How many jobs of some lanes are where."""
+
+    depth: int
+    running: int
+    resting: int
+    dead: int
+
+
+def depths(lanes: Iterable[Lane]) -> Depths:
+    """How many jobs of these lanes are where; `depth` is all that are not over."""
+    lanes = list(lanes)
+    return Depths(
+        depth=sum(len(lane.jobs) for lane in lanes),
+        running=sum(lane.running for lane in lanes),
+        resting=sum(lane.phases[Phase.RESTING] for lane in lanes),
+        dead=sum(lane.phases[Phase.DEAD] for lane in lanes),
+    )

@@ -5,19 +5,19 @@ Synchronous, like the engine's hub: what happened goes in; changes for the store
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, final
 
-import attrs
 import msgspec
 
-from ...config_queue import QueueConfig, QueueSettings
+from ...config_queue import QueueConfig
 from ...lifecycle import Lifecycle
 from .job import JOB, Cue, Job, Moment, Phase, Record
 from .lane import Lane, LaneKey
+from .lanes import Lanes
 from .store import Change, Loaded, Remove, Update
+from .timers import Timers
 
 WORKER_LOST: Final = "worker_lost"
 
@@ -30,73 +30,27 @@ class Ledger:
         self.config = config
         self.paused = False
         """Whether nothing is begun: the engine takes no calls any more."""
-        self.lanes: dict[str, Lane] = {}
-        self._topics: dict[str, dict[str, Lane]] = {}
+        self.lanes = Lanes()
         self.unfinished = 0
+        """How many jobs are neither done nor dead."""
         self._jitter = jitter
         self._next = 1
         self.kept_bytes = 0
         """How much of the jobs' data is in memory."""
-        self._timers: list[tuple[float, int, Job]] = []  # a heap; entries that no longer hold are passed over
-        self._ticket = itertools.count()
-        self._awake: dict[str, Lane] = {}
+        self._timers = Timers()
         self._absent: dict[tuple[str, str], dict[int, Job]] = {}
+        """The functions that nobody has, and the jobs that wait for them."""
         self.reconfigure(config)
+
+    def reconfigure(self, config: QueueConfig) -> None:
+        """These queues and bounds from now on."""
+        self.config = config
+        self.lanes.reconfigure(config)
 
     @property
     def running(self) -> int:
         """How many jobs run."""
-        return sum(lane.running for lane in self.lanes.values())
-
-    # --- lanes
-
-    def reconfigure(self, config: QueueConfig) -> None:
-        """These queues from now on. What is in one that is gone is still done, under its last settings."""
-        self.config = config
-        for lane in list(self.lanes.values()):
-            if lane.key.kind == "queue":
-                lane.known = lane.key.name in config.queues
-                self._drop_if_empty(lane)
-        for name, settings in config.queues.items():
-            lane = self.lane(LaneKey("queue", name), settings)
-            lane.change(settings)
-            self._wake(lane)
-
-    def lane(self, key: LaneKey, settings: QueueSettings | None = None) -> Lane:
-        """The lane of this key, made if there is none."""
-        lane = self.lanes.get(key.text)
-        if lane is None:
-            lane = self.lanes[key.text] = Lane(key, settings or QueueSettings())
-            if key.kind == "topic":
-                self._topics.setdefault(key.name, {})[key.text] = lane
-        return lane
-
-    def queue(self, name: str) -> Lane | None:
-        """The queue of this name, if it is configured."""
-        lane = self.lanes.get(LaneKey("queue", name).text)
-        return lane if lane is not None and lane.known else None
-
-    def topic(self, name: str) -> list[Lane]:
-        """The lanes of a topic: of whoever is remembered, or has something left in it."""
-        return list(self._topics.get(name, {}).values())
-
-    def remember(self, key: LaneKey, settings: QueueSettings) -> Lane:
-        """The lane of a subscriber: what is published from now on is for it."""
-        lane = self.lane(key, settings)
-        lane.known = True
-        lane.change(settings)
-        return lane
-
-    def listen(self, lane: Lane, change: int) -> None:
-        """A subscriber has come (1) or gone (-1)."""
-        lane.listeners += change
-        self._wake(lane)
-        self._drop_if_empty(lane)
-
-    def forget(self, lane: Lane) -> None:
-        """A subscriber does not want what is published from now on; what waits for it stays."""
-        lane.known = False
-        self._drop_if_empty(lane)
+        return sum(lane.running for lane in self.lanes)
 
     # --- arrivals
 
@@ -105,7 +59,7 @@ class Ledger:
         for record in loaded.jobs:
             lane = self.lanes.get(record.lane)
             if lane is None:
-                lane = self.lane(LaneKey.parse(record.lane))
+                lane = self.lanes.open(LaneKey.parse(record.lane))
                 lane.known = False  # nobody says any more how it is to be run, but what is in it is still to be done
             job = self._enter(record, lane)
             self._next = max(self._next, record.key + 1, record.position + 1)
@@ -119,7 +73,7 @@ class Ledger:
             else:
                 job.due = moment.now + self._rest_left(job, moment)
                 self.stored(job, moment)
-        for lane in self.lanes.values():
+        for lane in self.lanes:
             lane.dead = dict(sorted(lane.dead.items(), key=lambda item: item[1].record.died_at_ms or 0))
 
     def admit(
@@ -162,11 +116,11 @@ class Ledger:
         self._let_go_of_data(job, unless_room=True)
         if job.due > moment.now:
             job.lane.take(job, Cue.DELAYED)
-            self._set_timer(job, job.due)
+            self._timers.set(job, job.due)
         else:
             job.lane.take(job, Cue.STORED)
         job.lane.join(job)
-        self._wake(job.lane)
+        self.lanes.wake(job.lane)
 
     def refused(self, job: Job) -> None:
         """It could not be kept: there is no such job."""
@@ -177,8 +131,7 @@ class Ledger:
 
     def lease(self, moment: Moment) -> Iterator[Job]:
         """The jobs that may start now. Each is to be told how it went."""
-        while self._awake and not self.paused:
-            _, lane = self._awake.popitem()
+        while not self.paused and (lane := self.lanes.next_awake()) is not None:
             while lane.may_start:
                 if lane.key.kind == "topic" and lane.key.subscriber in self._absent:
                     break
@@ -192,7 +145,7 @@ class Ledger:
 
     def succeeded(self, job: Job, moment: Moment) -> list[Change]:
         """Its handler has done it. Say `erased` when the store has forgotten it."""
-        self._end_lease(job, Cue.SUCCEEDED)
+        self._move_on(job, Cue.SUCCEEDED)
         job.lane.done.count(moment.now)
         return [Remove(job.record.key)]
 
@@ -201,33 +154,30 @@ class Ledger:
         record = job.record
         record.attempts += 1
         record.code, record.message = code, message
-        leased = job.phase is Phase.LEASED
         if record.attempts >= job.lane.settings.max_attempts:
-            return self._die(job, moment, leased)
-        pause = self._pause(job.lane.settings, record.attempts)
-        return self._rest(job, Cue.FAILED, pause, moment, leased)
+            return self._die(job, moment)
+        return self._rest(job, Cue.FAILED, self._pause(job, record.attempts), moment)
 
     def lost(self, job: Job, message: str, moment: Moment) -> list[Change]:
         """Its worker is gone: no attempt is used up, but it is counted, in case the job did it."""
-        settings, record = job.lane.settings, job.record
+        record = job.record
         record.lost += 1
-        if record.lost >= settings.max_lost_deliveries:
+        if record.lost >= job.lane.settings.max_lost_deliveries:
             record.code, record.message = WORKER_LOST, message
-            return self._die(job, moment, leased=True)
+            return self._die(job, moment)
         if record.lost == 1:
             self.returned(job)
             return [self._update(job)]
-        return self._rest(job, Cue.LOST_AGAIN, self._pause(settings, record.lost - 1), moment, leased=True)
+        return self._rest(job, Cue.LOST_AGAIN, self._pause(job, record.lost - 1), moment)
 
     def returned(self, job: Job) -> None:
         """It was not tried, or not to its end, and that is nobody's fault."""
-        self._end_lease(job, Cue.RETURNED)
+        self._move_on(job, Cue.RETURNED)
         self._line_up(job)
 
     def put_off(self, job: Job, moment: Moment) -> list[Change]:
         """Its worker does not take it just now: another time, and no attempt is used up."""
-        pause = max(0.1, self._pause(job.lane.settings, 1))
-        return self._rest(job, Cue.PUT_OFF, pause, moment, leased=True)
+        return self._rest(job, Cue.PUT_OFF, max(0.1, self._pause(job, 1)), moment)
 
     def erased(self, job: Job) -> None:
         """The store has forgotten a job that was done, or discarded."""
@@ -249,9 +199,7 @@ class Ledger:
     def missing(self, job: Job, moment: Moment) -> None:
         """Nobody has its function: it waits for somebody who does."""
         self._absent.setdefault(job.function, {})
-        job.lane.running -= 1
         self._park(job, moment)
-        self._wake(job.lane)
 
     @property
     def absent(self) -> list[tuple[str, str]]:
@@ -263,7 +211,7 @@ class Ledger:
         for job in self._absent.pop(function, {}).values():
             job.lane.take(job, Cue.FUNCTION_CAME)
             self._line_up(job)
-        self._wake_subscribers(function)
+        self.lanes.wake_subscribers(function)
 
     # --- dead letters
 
@@ -284,7 +232,7 @@ class Ledger:
         self.unfinished += 1
         job.lane.take(job, Cue.STORED)
         job.lane.join(job)
-        self._wake(job.lane)
+        self.lanes.wake(job.lane)
 
     def discard(self, job: Job) -> list[Change]:
         """A dead letter is not wanted. Say `erased` when the store has forgotten it, or `still_dead` if it cannot."""
@@ -300,18 +248,12 @@ class Ledger:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do; None if never."""
-        while self._timers and not self._holds(self._timers[0]):
-            heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next_due()
 
     def tick(self, moment: Moment) -> list[tuple[Job, list[Change]]]:
         """Time has passed: do what is due. The jobs that moved for good, each with its changes."""
         moved = []
-        while self._timers and self._timers[0][0] <= moment.now:
-            timer = heapq.heappop(self._timers)
-            if not self._holds(timer):
-                continue
-            job = timer[2]
+        for job in self._timers.due(moment.now):
             if job.phase is Phase.RESTING:
                 job.lane.take(job, Cue.DUE)
                 self._line_up(job)
@@ -338,76 +280,54 @@ class Ledger:
         else:
             job.lane.dead.pop(job.record.key, None)
         self._let_go_of_data(job)
-        self._drop_if_empty(job.lane)
+        self.lanes.drop_if_empty(job.lane)
 
     def _leave(self, job: Job) -> None:
         """It no longer stands in line."""
         self.unfinished -= 1
         if job.record.key in job.lane.jobs:
             job.lane.leave(job)
-            self._wake(job.lane)
-
-    def _drop_if_empty(self, lane: Lane) -> None:
-        if not (lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.phases.values())):
-            self.lanes.pop(lane.text, None)
-            self._awake.pop(lane.text, None)
-            if lane.key.kind == "topic":
-                of_topic = self._topics.get(lane.key.name, {})
-                of_topic.pop(lane.text, None)
-                if not of_topic:
-                    self._topics.pop(lane.key.name, None)
+            self.lanes.wake(job.lane)
 
     def _line_up(self, job: Job) -> None:
         """A job may have become one that can start."""
         job.lane.line_up(job)
-        self._wake(job.lane)
+        self.lanes.wake(job.lane)
 
-    def _wake(self, lane: Lane) -> None:
-        if lane.may_start:
-            self._awake[lane.text] = lane
-
-    def _wake_subscribers(self, function: tuple[str, str]) -> None:
-        for lane in self.lanes.values():
-            if lane.key.subscriber == function:
-                self._wake(lane)
-
-    def _end_lease(self, job: Job, cue: Cue) -> None:
+    def _move_on(self, job: Job, cue: Cue) -> None:
+        """A job has been tried, or was not to be: whoever had it is free."""
+        leased = job.phase is Phase.LEASED
         job.lane.take(job, cue)
-        job.lane.running -= 1
-        self._wake(job.lane)
-
-    def _rest(self, job: Job, cue: Cue, pause: float, moment: Moment, leased: bool) -> list[Change]:
         if leased:
-            self._end_lease(job, cue)
-        else:
-            job.lane.take(job, cue)
-        self._set_timer(job, moment.now + pause)
+            job.lane.running -= 1
+            self.lanes.wake(job.lane)
+
+    def _rest(self, job: Job, cue: Cue, pause: float, moment: Moment) -> list[Change]:
+        self._move_on(job, cue)
+        self._timers.set(job, moment.now + pause)
         job.record.due_ms = moment.wall_at(job.due)
         return [self._update(job)]
 
-    def _die(self, job: Job, moment: Moment, leased: bool) -> list[Change]:
+    def _die(self, job: Job, moment: Moment) -> list[Change]:
         """The last failure. Say `buried` when the store knows."""
         job.record.died_at_ms = moment.wall_ms
         job.record.due_ms = None
-        if leased:
-            self._end_lease(job, Cue.GAVE_UP)
-        else:
-            job.lane.take(job, Cue.GAVE_UP)
+        self._move_on(job, Cue.GAVE_UP)
         return [self._update(job)]
 
     def _park(self, job: Job, moment: Moment) -> None:
-        job.lane.take(job, Cue.FUNCTION_MISSING)
+        self._move_on(job, Cue.FUNCTION_MISSING)
         self._absent[job.function][job.record.key] = job
         patience = job.lane.settings.missing_function_seconds
         if patience is not None and job.lane.key.kind == "queue":
-            self._set_timer(job, moment.now + patience)
+            self._timers.set(job, moment.now + patience)
 
     def _unpark(self, job: Job) -> None:
         waiting = self._absent[job.function]
         del waiting[job.record.key]
         if not waiting:
             del self._absent[job.function]
-            self._wake_subscribers(job.function)  # they are to find out by themselves
+            self.lanes.wake_subscribers(job.function)  # they are to find out by themselves
 
     def _update(self, job: Job) -> Update:
         return Update(msgspec.structs.replace(job.record, data=None))
@@ -419,50 +339,12 @@ class Ledger:
         self.kept_bytes -= job.size
         job.record.data = None
 
-    def _pause(self, settings: QueueSettings, failures: int) -> float:
-        doublings = min(failures - 1, 60) if settings.backoff == "exponential" else 0
-        return min(settings.backoff_seconds * 2.0**doublings * self._jitter(), self._longest_pause(settings))
-
-    @staticmethod
-    def _longest_pause(settings: QueueSettings) -> float:
-        return max(settings.max_backoff_seconds, settings.backoff_seconds)
+    def _pause(self, job: Job, failures: int) -> float:
+        return job.lane.settings.pause_seconds(failures, self._jitter())
 
     def _rest_left(self, job: Job, moment: Moment) -> float:
         """How long a job of an earlier engine still rests: no longer than it could, whatever the calendar says now."""
         if job.record.due_ms is None:
             return 0.0
-        longest = max(job.lane.settings.delay_seconds, self._longest_pause(job.lane.settings))
+        longest = max(job.lane.settings.delay_seconds, job.lane.settings.longest_pause_seconds)
         return min((job.record.due_ms - moment.wall_ms) / 1000, longest)
-
-    def _set_timer(self, job: Job, due: float) -> None:
-        job.due = due
-        heapq.heappush(self._timers, (due, next(self._ticket), job))
-
-    @staticmethod
-    def _holds(timer: tuple[float, int, Job]) -> bool:
-        due, _, job = timer
-        return job.due == due and job.phase in (Phase.RESTING, Phase.ABSENT)
-
-
-@attrs.frozen
-class Depths:
-    """How many jobs of a lane are where."""
-
-    depth: int
-    running: int
-    resting: int
-    dead: int
-
-
-def depths(lanes: Iterable[Lane]) -> Depths:
-    """How many jobs of these lanes are where; `depth` is all that are not over."""
-    lanes = list(lanes)
-    return Depths(
-        depth=sum(len(lane.jobs) for lane in lanes),
-        running=sum(lane.running for lane in lanes),
-        resting=sum(lane.phases[Phase.RESTING] for lane in lanes),
-        dead=sum(lane.phases[Phase.DEAD] for lane in lanes),
-    )
-
-
-__all__ = ["WORKER_LOST", "Depths", "Ledger", "depths"]
