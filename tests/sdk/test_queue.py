@@ -189,3 +189,23 @@ async def test_a_job_goes_from_each_sdk_to_each(tmp_path: Path, kind: str) -> No
         sent = await mesh.app.trigger("w::note", {"n": 2}, action=iii_trio.enqueue())
         assert isinstance(sent, iii_trio.Receipt)
         assert (await noted(mesh, "w"))["data"]["n"] == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_Q3_a_job_that_takes_its_worker_with_it_is_a_dead_letter_after_the_third(
+    tmp_path: Path, kind: str
+) -> None:
+    """And its worker goes on with the others."""
+    async with open_mesh(CONFIG, tmp_path) as mesh:
+        await mesh.start(w=kind)
+        sent = await mesh.app.trigger("w::hang", None, action=iii_trio.enqueue("mail"))
+        for _ in range(3):
+            with trio.fail_after(STEP_SECONDS):
+                await mesh.peers["w"].event("hanging")
+            await mesh.peers["w"].kill()
+            await start(mesh, "w", kind)
+        await until_stats(mesh, "mail", depth=0, dlq_depth=1)
+        [dead] = await mesh.call("engine::queue::dlq_messages", {"queue": "mail"})
+        assert (dead["id"], dead["code"], dead["lost"], dead["retries"]) == (sent.id, "worker_lost", 3, 0)
+        await mesh.app.trigger("w::note", {"n": 2}, action=iii_trio.enqueue("mail"))
+        assert (await noted(mesh, "w"))["data"] == {"n": 2}
