@@ -123,7 +123,7 @@ async def test_what_cannot_be_read_is_a_line_in_the_log_and_the_next_message_is_
         assert (await described(worker))["latest_metrics"]["cpu"] == 1.0
     lines = [record for record in caplog.records if "telemetry" in record.getMessage()]
     assert len(lines) == 5 and all(hasattr(line, "iii_session" if target == "/" else "iii_peer") for line in lines)
-    assert "at most 4194304 are read: send smaller batches" in lines[-1].getMessage()
+    assert "at most 1048576 are read: send smaller batches" in lines[-1].getMessage()
 
 
 @within(60)

@@ -82,6 +82,9 @@ def test_log_records_are_read_with_who_logged_them_and_in_which_trace() -> None:
 
 def test_spans_are_looked_at_no_further_than_that_they_are_some() -> None:
     check_spans(b'OTLP{"resourceSpans":[{"anything":1}]}')
+    check_spans(b'OTLP{"resourceSpans":["' + b"x" * 2 * MOST_BYTES + b'"]}')
+    with pytest.raises(MessageError, match="at most 4194304 are read"):
+        check_spans(b'OTLP{"resourceSpans":["' + b"x" * 4 * MOST_BYTES + b'"]}')
     for wrong in (b"OTLP{}", b'OTLP{"resourceSpans":{}}', b"OTLP", b"OTLP[]", b'OTLP{"resourceSpans":[NaN]}'):
         with pytest.raises(MessageError):
             check_spans(wrong)
