@@ -8,13 +8,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "config", "config_queue", "lifecycle", "structure", "nursery"}
+LEAVES = {"errors", "config", "config_queue", "lifecycle", "structure", "nursery", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "lifecycle": {"errors"},
     "config": {"errors", "config_queue"},
     "config_queue": set(),
     "structure": {"errors"},
+    "report": set(),
     "nursery": set(),
     "config_yaml": {"errors"},
     "config_file_queue": {"config_queue", "config_yaml"},

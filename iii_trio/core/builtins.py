@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import attrs
 
+from ..report import visible
 from ..wire import DEFAULT_NAMESPACE, Direction, to_json
 from .calls import bad_input, read_input
 from .durable import register_trigger, unregister_trigger
@@ -15,7 +16,6 @@ from .effects import Tell
 from .introspection import INTROSPECTION
 from .registration import register_worker
 from .registry import Asked, Builtin, Function
-from .session import visible
 
 if TYPE_CHECKING:
     from .hub import Hub

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from ..lifecycle import Lifecycle, Table
+from ..report import visible
 from ..wire import DEFAULT_NAMESPACE, LARGE_MESSAGES, Message
 
 if TYPE_CHECKING:
@@ -118,8 +119,6 @@ class Session:
         return self.info.runtime != "python" or LARGE_MESSAGES in self.features
 
 
-_HIDDEN: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029}
-_WITHOUT_HIDDEN: Final = dict.fromkeys(_HIDDEN)
 _LONGEST_NAME: Final = 280
 
 
@@ -128,8 +127,3 @@ def sanitised(text: str | None) -> str | None:
     if text is None:
         return None
     return visible(text)[:_LONGEST_NAME].strip() or None
-
-
-def visible(text: str) -> str:
-    """A text without characters that could fool a reader of a log."""
-    return text.translate(_WITHOUT_HIDDEN)

@@ -20,6 +20,7 @@ from ..core.channels import Refused
 from ..core.effects import Deliver, Effects, EndChannel, Export, HangUp, SealPipe, Send, Tell
 from ..core.hub import Hub
 from ..core.session import Session
+from ..report import Reporter
 from ..transport.link import End
 from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
@@ -29,7 +30,6 @@ from .door import CameIn, Door
 from .flow import Flow
 from .heartbeat import Heartbeat
 from .look import as_row, count_all, look_at_channel
-from .report import Reporter
 from .spans import ChannelSpan, span_of
 
 _WITHDRAWN: Final = "its token was withdrawn"

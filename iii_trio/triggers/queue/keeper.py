@@ -12,6 +12,7 @@ import trio
 
 from ...config_queue import QueueConfig
 from ...errors import CallError
+from ...report import Reporter
 from ...worker import Worker
 from .job import Job, Moment
 from .journal import Journal
@@ -46,6 +47,7 @@ class Keeper:
         self._journal = journal
         self._wall_clock = wall_clock
         self._tasks: trio.Nursery | None = None
+        self._reporter = Reporter("iii-queue", LOGGER)
         self._nap = trio.CancelScope()
         self._ended = trio.lowlevel.ParkingLot()
         self._watching = False
@@ -178,7 +180,7 @@ class Keeper:
         try:
             data = await self.data_of(job)
         except CallError as error:
-            LOGGER.error("job %s of %s cannot be read: %s", job.record.id, job.lane.key.name, error.message)
+            self._tell(logging.ERROR, job, f"cannot be read: {error.message}")
             went = Went(How.PUT_OFF)
         else:
             arrivals = self._arrivals
@@ -225,14 +227,12 @@ class Keeper:
         self.begin()
 
     def _buried(self, job: Job) -> None:
-        record, name = job.record, job.lane.key.name
-        LOGGER.warning(
-            "job %s of %s is a dead letter, after %d failed calls and %d lost workers: %s: %s",
-            *(record.id, name, record.attempts, record.lost, record.code, record.message),
-        )
+        record = job.record
+        counts = f"after {record.attempts} failed calls and {record.lost} lost workers"
+        self._tell(logging.WARNING, job, f"is a dead letter, {counts}: {record.code}: {record.message}")
         too_many = self.ledger.buried(job)
         for unwanted in too_many:
-            LOGGER.warning("the dead letter %s of %s gave way to newer ones", unwanted.record.id, name)
+            self._tell(logging.WARNING, unwanted, "is a dead letter no more: it gave way to newer ones")
         changes = [change for unwanted in too_many for change in self.ledger.discard(unwanted)]
         self._journal.write(changes, lambda: self._erased(too_many))
         self.begin()
@@ -284,6 +284,11 @@ class Keeper:
         await settled.wait()
         if problem:
             raise CallError("storage_failed", str(problem[0]))
+
+    def _tell(self, level: int, job: Job, what: str) -> None:
+        name, function_id = job.lane.key.name, job.record.function_id
+        about = {"queue": name, "job": job.record.id, "function": function_id}
+        self._reporter.tell(trio.current_time(), level, f"job {job.record.id} of {name} {what}", about)
 
     def _mind_the_time(self) -> None:
         due = self.ledger.next_due()

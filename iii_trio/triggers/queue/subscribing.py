@@ -36,7 +36,8 @@ class Subscribing:
             lane = self._keeper.subscribe(LaneKey("topic", said.topic, bound.namespace, bound.function_id), said)
             self._lanes[bound.id] = lane
         else:
-            LOGGER.warning("the subscription %s of %s names no topic: it never fires", bound.id, bound.function_id)
+            about = {"iii_binding": bound.id, "iii_function": bound.function_id}
+            LOGGER.warning("the subscription of %s names no topic: it never fires", bound.function_id, extra=about)
         before = self._replaced.pop(bound.id, None)
         if before is not None and before is not lane:
             self._keeper.forget(before)  # it wants something else now

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from iii_trio.engine.report import Reporter
+from iii_trio.report import Reporter
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,4 +1,4 @@
-"""The engine's log: one line an event, with the ids it is about, and never more lines than a reader can bear.
+"""An engine's log, or a module's: one line an event, with the ids it is about, and never more lines than one can bear.
 
 Two sorts of lines have allowances of their own: those that a worker can cause as often as it likes (its own words, what of
 it was refused or could not be read), and all others. Either sort is bounded for each worker (or, before it is one, each
@@ -13,11 +13,9 @@ from typing import Final
 
 import attrs
 
-from ..core.session import visible
-
 LOGGER: Final = logging.getLogger("iii_trio.engine")
 _REMEMBERED: Final = 1024
-_WHOSE: Final = ("session", "owner", "peer")
+_WHOSE: Final = ("session", "owner", "peer", "queue")
 """What tells on whose account a line is written, the first one first."""
 _LONGEST: Final = 8192  # characters of a text or an id
 
@@ -44,10 +42,11 @@ class _Allowance:
 
 
 class Reporter:
-    """Writes the log of one engine, bounded in rate: what is left out is counted, and said once there is room."""
+    """Writes the log of one engine, or module, bounded in rate: what is left out is counted, and said once there is room."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, logger: logging.Logger = LOGGER) -> None:
         self._name = name
+        self._logger = logger
         self._altogether = {False: _Allowance(200, 20), True: _Allowance(100, 20)}
         self._each: dict[tuple[str, bool], _Allowance] = {}
         """Of each worker or address, whoever was written of last being the last one."""
@@ -66,7 +65,7 @@ class Reporter:
 
         `at_will`: the worker can cause such a line as often as it likes. `error`: its traceback is logged, too.
         """
-        if not LOGGER.isEnabledFor(level):
+        if not self._logger.isEnabledFor(level):
             return
         kind = "caused by workers " if at_will else ""
         bounds = {kind: self._altogether[at_will]}
@@ -92,7 +91,16 @@ class Reporter:
 
     def _write(self, level: int, text: str, about: Mapping[str, str], error: BaseException | None) -> None:
         extra = {f"iii_{key}": _bearable(value) for key, value in about.items()}
-        LOGGER.log(level, "%s", _bearable(text), exc_info=error, extra={"iii_engine": self._name, **extra})
+        self._logger.log(level, "%s", _bearable(text), exc_info=error, extra={"iii_engine": self._name, **extra})
+
+
+_HIDDEN: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029}
+_WITHOUT_HIDDEN: Final = dict.fromkeys(_HIDDEN)
+
+
+def visible(text: str) -> str:
+    """A text without characters that could fool a reader of a log."""
+    return text.translate(_WITHOUT_HIDDEN)
 
 
 def _bearable(text: str) -> str:
