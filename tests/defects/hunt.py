@@ -35,7 +35,7 @@ from iii_trio.wire import Ref, attach_target
 
 SHRINKING_SECONDS: Final = 2.0
 MASK: Final = b"\x0a\x0b\x0c\x0d"
-EXAMPLES: Final = {"frames": 200, "scripts": 200, "conversations": 120}
+EXAMPLES: Final = {"frames": 200, "scripts": 200, "conversations": 240}
 
 
 def search(test: Callable[..., object], name: str) -> None:

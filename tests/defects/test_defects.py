@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "iii_trio"
 PATCHES = sorted(HERE.glob("*.patch"))
 HUNTS = ("frames", "scripts", "conversations", "clauses")
-MOST_SECONDS = 60.0
+MOST_SECONDS = 120.0
 
 
 @attrs.frozen
