@@ -45,6 +45,17 @@ def tasks_stay() -> None:
     Shell.disconnected = disconnected  # type: ignore[method-assign]
 
 
+def memory_stays() -> None:
+    """Found by the slope, so not within the minutes that a test may take."""
+    real, kept = Shell.disconnected, []
+
+    def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
+        kept.append(bytes(50_000))
+        real(shell, session, reason, **how)
+
+    Shell.disconnected = disconnected  # type: ignore[method-assign]
+
+
 def it_complains() -> None:
     real = Shell.disconnected
 
