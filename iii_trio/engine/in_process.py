@@ -35,19 +35,19 @@ class InProcess:
             raise ConnectionFailed(f"{self} is closed")
         session: Session | None = None
 
-        def hear(message: bytes) -> None:
+        def hear(messages: list[bytes]) -> None:
             if session is not None:
-                shell.heard(session, [message])
+                shell.heard(session, messages)
 
         def hung_up(reason: str) -> None:
             if session is not None:
                 shell.disconnected(session, reason)
 
-        link = MemoryLink(hear, hung_up)
+        link = MemoryLink(hear, hung_up, gathered=self._internal)
         session = shell.connected(link, peer=None, in_process=True, internal=self._internal)
         try:
             task_status.started(link)
-            await link.over.wait()
+            await link.serve()
         finally:
             link.hang_up(None, "the worker's task was cancelled")
             shell.disconnected(session, link.ended.reason if link.ended else "")

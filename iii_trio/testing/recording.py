@@ -94,6 +94,12 @@ class _RecordedLink:
         self.note(self.name, "heard", _shown(message) if message is not None else "the end")
         return message
 
+    def receive_nowait(self) -> bytes | None:
+        message = self.inner.receive_nowait()
+        if message is not None:
+            self.note(self.name, "heard", _shown(message))
+        return message
+
     def send(self, message: bytes) -> None:
         self.note(self.name, "said", _shown(message))
         self.inner.send(message)

@@ -49,6 +49,9 @@ class Link(Protocol):
         If cancelled: no message is lost.
         """
 
+    def receive_nowait(self) -> bytes | None:
+        """The next message, if one has come and was not received yet; else None."""
+
     def send(self, message: bytes) -> None:
         """Put a message on its way, whole, without waiting.
 

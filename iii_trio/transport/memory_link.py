@@ -16,11 +16,18 @@ class MemoryLink:
     """The worker's side of a link to an engine in the same process.
 
     What the worker sends is heard at once, by `hear`; what the engine sends waits here until the worker takes it.
+    Where it is `gathered`, what the worker sends in one turn of the loop is heard together, in the next: for one that
+    has a lot to say, so that what this leads to is written with one write per peer.
     """
 
-    def __init__(self, hear: Callable[[bytes], None], hung_up: Callable[[str], None]) -> None:
+    def __init__(
+        self, hear: Callable[[list[bytes]], None], hung_up: Callable[[str], None], *, gathered: bool = False
+    ) -> None:
         self._hear = hear
         self._hung_up = hung_up
+        self._gathered = gathered
+        self._said: list[bytes] = []
+        self._spoke = trio.lowlevel.ParkingLot()
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
         self._waiting_bytes = 0
         self._ended: End | None = None
@@ -37,10 +44,23 @@ class MemoryLink:
         self._waiting_bytes -= len(message)
         return message
 
+    def receive_nowait(self) -> bytes | None:
+        """As `Link.receive_nowait`."""
+        try:
+            message = self._out_of.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return None
+        self._waiting_bytes -= len(message)
+        return message
+
     def send(self, message: bytes) -> None:
         """As `Link.send`."""
         if self._ended is None:
-            self._hear(message)
+            self._said.append(message)
+            if self._gathered:
+                self._spoke.unpark()
+            else:
+                self._pass_on()
 
     async def wait_room(self) -> None:
         """As `Link.wait_room`: the engine hears at once, so there always is room."""
@@ -48,6 +68,7 @@ class MemoryLink:
 
     def close(self, reason: str = "") -> None:
         """As `Link.close`."""
+        self._pass_on()
         if self._ended is None:
             self._end(reason or "it closed")
             self._hung_up(reason or "it closed")
@@ -57,6 +78,21 @@ class MemoryLink:
         return self._ended
 
     # --- the engine's side
+
+    async def serve(self) -> None:
+        """Hear what is gathered, until the link is over. If cancelled: what was said is heard."""
+        try:
+            while self._ended is None:
+                if not self._said:
+                    await self._spoke.park()
+                self._pass_on()
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._said:
+            said, self._said = self._said, []
+            self._hear(said)
 
     def put(self, message: bytes, *, bound: int) -> bool:
         """Take a message for the worker; False if more than `bound` bytes wait already."""
@@ -82,5 +118,7 @@ class MemoryLink:
 
     def _end(self, reason: str) -> None:
         self._ended = End(None, reason)
+        self._said.clear()  # nobody is there to hear it
         self._into.close()
+        self._spoke.unpark_all()
         self.over.set()

@@ -39,6 +39,16 @@ class RemoteLink:
             message = await self._out_of.receive()
         except trio.EndOfChannel:
             return None
+        return self._took(message)
+
+    def receive_nowait(self) -> bytes | None:
+        """As `Link.receive_nowait`."""
+        try:
+            return self._took(self._out_of.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return None
+
+    def _took(self, message: bytes) -> bytes:
         self._waiting_bytes -= len(message)
         self._taken.unpark_all()
         return message

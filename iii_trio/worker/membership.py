@@ -138,14 +138,16 @@ class Membership:
         if joined:
             self._joined(session, task_status)
         while (text := await link.receive()) is not None:
-            self._heard(session, text)
-            if registering is not None and registering.settled.is_set():
-                if self._accepted(registering):
-                    joined = True
-                    self._joined(session, task_status)
-                else:
-                    link.close("not taken")
-                registering = None
+            while text is not None:
+                began = self._heard(session, text)
+                if registering is not None and registering.settled.is_set():
+                    if self._accepted(registering):
+                        joined = True
+                        self._joined(session, task_status)
+                    else:
+                        link.close("not taken")
+                    registering = None
+                text = link.receive_nowait() if not began else None  # handlers begin in the order of their calls
         return joined
 
     def _introduce(self, session: Session) -> PendingCall | None:
@@ -186,9 +188,11 @@ class Membership:
             self._staying.shield = trio.current_effective_deadline() != -math.inf
             task_status.started()
 
-    def _heard(self, session: Session, text: bytes) -> None:
+    def _heard(self, session: Session, text: bytes) -> bool:
+        """One message; whether it has a handler begin."""
         worker = self._worker
-        match decode(text):
+        heard = decode(text)
+        match heard:
             case InvokeFunction() as call:
                 worker.run(answer, worker, session, call)  # leaving: the engine will say that it was stopped
             case InvocationResult() as result:
@@ -219,6 +223,7 @@ class Membership:
                 self._unread(session, unread)
             case _:
                 pass  # what a newer engine may say
+        return isinstance(heard, InvokeFunction)
 
     def _unread(self, session: Session, message: Undecodable) -> None:
         """A message that cannot be read: whoever waits for it is told."""

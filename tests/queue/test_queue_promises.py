@@ -111,7 +111,7 @@ async def test_Q1_callers_that_wait_together_share_a_commit(autojump_clock: Cloc
         gate.open.set()
         await settled()
         assert (await rows(worker))["default"]["depth"] == 100
-        assert gate.waiting == 2, "the first one's, and that of all others"
+        assert gate.waiting <= 2, "the first may go alone, all others go together"
 
 
 async def test_Q1_jobs_beyond_the_bound_are_refused(autojump_clock: Clock) -> None:

@@ -13,7 +13,7 @@ from iii_trio.transport.memory_link import MemoryLink
 def new_link() -> tuple[MemoryLink, list[bytes], list[str]]:
     heard: list[bytes] = []
     gone: list[str] = []
-    return MemoryLink(heard.append, gone.append), heard, gone
+    return MemoryLink(heard.extend, gone.append), heard, gone
 
 
 async def test_what_is_sent_is_heard_at_once_and_in_order() -> None:
@@ -53,6 +53,17 @@ async def test_it_is_bounded_by_bytes_but_takes_one_message_of_any_size() -> Non
     assert link.put(b"y" * 6, bound=10) and not link.put(b"z" * 6, bound=10) and link.put(b"z" * 4, bound=10)
 
 
+async def test_what_has_come_can_be_received_without_waiting() -> None:
+    link, _, _ = new_link()
+    assert link.receive_nowait() is None
+    link.put(b"x" * 10, bound=10)
+    assert link.receive_nowait() == b"x" * 10 and link.receive_nowait() is None
+    assert link.put(b"there is room again", bound=20)
+    link.hang_up(None, "over")
+    assert link.receive_nowait() == b"there is room again" and link.receive_nowait() is None
+    assert await link.receive() is None
+
+
 async def test_a_cancelled_receive_loses_nothing() -> None:
     link, _, _ = new_link()
     with trio.CancelScope() as scope:
@@ -83,3 +94,36 @@ def test_an_end_has_a_reason() -> None:
     assert gone == ["it closed"] and link.ended == End(None, "it closed")
     with pytest.raises(AttributeError):
         link.ended.reason = "else"  # type: ignore[misc, union-attr]
+
+
+async def test_what_is_gathered_is_heard_together_and_before_the_end() -> None:
+    heard: list[list[bytes]] = []
+    told: list[str] = []
+    link = MemoryLink(heard.append, lambda reason: told.append(f"{reason} after {len(heard)}"), gathered=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        link.send(b"one")
+        link.send(b"two")
+        assert not heard
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [[b"one", b"two"]]
+        link.send(b"last")
+        link.close("done")
+    assert heard == [[b"one", b"two"], [b"last"]] and told == ["done after 2"]
+
+
+async def test_what_is_gathered_is_heard_when_its_task_is_cancelled_but_not_by_an_engine_that_hung_up() -> None:
+    heard: list[bytes] = []
+    link = MemoryLink(heard.extend, lambda reason: None, gathered=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        link.send(b"one")
+        nursery.cancel_scope.cancel()
+    assert heard == [b"one"]
+    link.send(b"two")
+    link.hang_up(None, "the engine left")
+    link.send(b"three")
+    await link.serve()
+    assert heard == [b"one"]

@@ -77,6 +77,12 @@ class FakeLink:
         except trio.EndOfChannel:
             return None
 
+    def receive_nowait(self) -> bytes | None:
+        try:
+            return self._out_of.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return None
+
     def send(self, message: bytes) -> None:
         if self.ended is not None:
             return

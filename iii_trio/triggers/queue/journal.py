@@ -49,6 +49,8 @@ class Journal:
         self._trouble = ""
         self.commits = 0
         """How often the store was written to."""
+        self.after_commit: Callable[[], object] = lambda: None
+        """Called once whoever shared a commit has been told."""
 
     def write(
         self,
@@ -111,4 +113,5 @@ class Journal:
         for entry in entries:
             if entry.kept is not None:
                 entry.kept()
+        self.after_commit()
         return True

@@ -45,6 +45,7 @@ class Keeper:
         """Where the jobs are kept, for people."""
         self._worker = worker
         self._journal = journal
+        journal.after_commit = self.begin
         self._wall_clock = wall_clock
         self._tasks: trio.Nursery | None = None
         self._reporter = Reporter("iii-queue", LOGGER)
@@ -99,7 +100,6 @@ class Keeper:
             moment = self.moment
             for job in jobs:
                 self.ledger.stored(job, moment)
-            self.begin()
 
         def refused() -> None:
             for job in jobs:
@@ -113,7 +113,6 @@ class Keeper:
         def kept() -> None:
             for job in jobs:
                 self.ledger.revived(job)
-            self.begin()
 
         changes = [change for job in jobs for change in self.ledger.redrive(job)]
         await self._written(changes, kept, lambda: self._still_dead(jobs))
@@ -224,7 +223,6 @@ class Keeper:
     def _erased(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self.ledger.erased(job)
-        self.begin()
 
     def _buried(self, job: Job) -> None:
         record = job.record
@@ -235,7 +233,6 @@ class Keeper:
             self._tell(logging.WARNING, unwanted, "is a dead letter no more: it gave way to newer ones")
         changes = [change for unwanted in too_many for change in self.ledger.discard(unwanted)]
         self._journal.write(changes, lambda: self._erased(too_many))
-        self.begin()
 
     # --- functions that nobody has
 
@@ -292,4 +289,6 @@ class Keeper:
 
     def _mind_the_time(self) -> None:
         due = self.ledger.next_due()
-        self._nap.deadline = math.inf if due is None else due
+        deadline = math.inf if due is None else due
+        if self._nap.deadline != deadline:  # setting it costs, even to what it is
+            self._nap.deadline = deadline

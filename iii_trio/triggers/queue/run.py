@@ -41,22 +41,28 @@ async def run(worker: Worker, job: Job, data: bytes) -> Went:
 
     If cancelled: the handler is, too, if its worker understands; nothing is known of the job.
     """
-    settings = job.lane.settings
-    timeout = settings.visibility_timeout_seconds
+    timeout = job.lane.settings.visibility_timeout_seconds
     try:
-        with trio.CancelScope(deadline=trio.current_time() + timeout if timeout is not None else float("inf")) as scope:
-            if job.lane.condition is not None and not await _wanted(worker, job, job.lane.condition, data):
-                return Went(How.SUCCEEDED)
-            await _call(worker, job, job.record.function_id, data)
+        if timeout is None:
+            await _do(worker, job, data)
+        else:
+            with trio.move_on_after(timeout) as scope:
+                await _do(worker, job, data)
+            if scope.cancelled_caught:
+                return Went(How.FAILED, "visibility_timeout", f"the attempt took longer than {timeout:g} s")
     except _ConditionFailed as failed:
         return Went(How.FAILED, failed.code, str(failed))
     except CallError as error:
         return _went_wrong(error)
     except ConnectionFailed:
         return Went(How.RETURNED)
-    if scope.cancelled_caught:
-        return Went(How.FAILED, "visibility_timeout", f"the attempt took longer than {timeout:g} s")
     return Went(How.SUCCEEDED)
+
+
+async def _do(worker: Worker, job: Job, data: bytes) -> None:
+    condition = job.lane.condition
+    if condition is None or await _wanted(worker, job, condition, data):
+        await _call(worker, job, job.record.function_id, data)
 
 
 class _ConditionFailed(Exception):
