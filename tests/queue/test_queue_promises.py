@@ -365,6 +365,31 @@ async def test_Q5_data_that_does_not_name_its_group_is_refused(autojump_clock: C
         assert refused.value.code == "enqueue_error" and text in refused.value.message
 
 
+async def test_Q5_a_message_without_the_group_that_one_subscriber_wants_is_published_all_the_same(
+    autojump_clock: Clock,
+) -> None:
+    async with queueing() as engine, engine.open_worker("w") as worker:
+        seen = Seen()
+
+        @worker.subscribe("orders", group_by="customer")
+        async def grouped(n: int) -> None:
+            await trio.sleep(1)
+            seen.add(("grouped", n))
+
+        @worker.subscribe("orders")
+        async def plain(n: int) -> None:
+            seen.add(("plain", n))
+
+        await worker.wait_registered()
+        await settled()
+        for n, customer in enumerate([{}, {"customer": None}, {"customer": "ada"}]):
+            await worker.trigger("iii::durable::publish", {"topic": "orders", "data": {"n": n, **customer}})
+        await trio.sleep(10)
+        assert sorted(what for what in seen.what if what[0] == "plain") == [("plain", n) for n in range(3)]
+        in_turn = [(time, n) for time, (kind, n) in seen if kind == "grouped"]
+        assert sorted(in_turn) == [(1.0, 0), (1.0, 2), (2.0, 1)], "what has no group is of one"
+
+
 # --- Q6: attempts
 
 

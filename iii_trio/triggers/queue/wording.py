@@ -55,25 +55,27 @@ def namespace_of(given: str | None) -> str:
 
 
 def group_of(lane: Lane, data: bytes) -> str | None:
-    """The group of a job with this data; None where there are none. Raises CallError for data that does not say."""
+    """The group of a job with this data; None where there are none.
+
+    Raises CallError for a queue's job that does not say. A topic's message that does not is of one group with all such:
+    what one subscriber wants to see in it must not hinder whoever publishes, nor the others.
+    """
     settings, name = lane.settings, lane.key.name
     if not settings.fifo:
         return None
     field = settings.group_by
-    what = "queue" if lane.key.kind == "queue" else "topic"
-    if field is None:
-        if what == "queue":
-            text = f"FIFO queue '{name}' requires 'message_group_field' to be configured"
-            raise CallError("fifo_group_not_configured", text)
+    value = _fields(data).get(field) if field is not None else None
+    if value is not None and value != NULL:
+        return to_json(msgspec.json.decode(value)).decode()  # one spelling for equal values
+    if lane.key.kind == "topic":
         return ""
-    fields = _fields(data)
-    if field not in fields:
-        text = f"FIFO {what} '{name}' requires field '{field}' in data, but it was not found"
+    if field is None:
+        text = f"FIFO queue '{name}' requires 'message_group_field' to be configured"
+        raise CallError("fifo_group_not_configured", text)
+    if value is None:
+        text = f"FIFO queue '{name}' requires field '{field}' in data, but it was not found"
         raise CallError("fifo_group_missing", text)
-    value = bytes(fields[field])
-    if value == b"null":
-        raise CallError("fifo_group_missing", f"FIFO {what} '{name}': field '{field}' must not be null")
-    return to_json(msgspec.json.decode(value)).decode()  # one spelling for equal values
+    raise CallError("fifo_group_missing", f"FIFO queue '{name}': field '{field}' must not be null")
 
 
 _object: Final = msgspec.json.Decoder(dict[str, Raw])
