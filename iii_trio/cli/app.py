@@ -13,18 +13,10 @@ import trio
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
-from .conformance import conformance
-from .dead_letters import dead_letters, discard, redrive
-from .demo import demo
-from .enqueue import enqueue
 from .exits import EXIT_HELP, Exit, Failure, explain
 from .files import STANDARD_STREAM
-from .queues import queues
 from .running import until_signalled
 from .serve import serve
-from .tables import channels, functions, triggers, workers
-from .transfer import receive, send
-from .trigger import trigger
 from .version import version
 
 app = App(
@@ -36,12 +28,39 @@ app = App(
     help_epilogue=EXIT_HELP,
 )
 app.default(serve)
+app.command(serve)
 COMMANDS = (
-    serve, demo, trigger, send, receive, functions, workers, channels, triggers, enqueue, queues, dead_letters, redrive,
-    discard, conformance,
-)  # fmt: skip
-for command in COMMANDS:
-    app.command(command)
+    ("demo", "demo:demo", "See it work: an engine and two workers as real processes on this machine."),
+    ("trigger", "trigger:trigger", "Call a function and print its result as JSON."),
+    ("send", "transfer:send", "Stream a file into a function."),
+    ("receive", "transfer:receive", "Stream what a function writes into a file."),
+    ("functions", "tables:functions", "List the functions that can be called."),
+    ("workers", "tables:workers", "List the workers that are connected."),
+    ("channels", "tables:channels", "List the open channels: who waits for whom, and why; or how the last ones ended."),
+    ("triggers", "tables:triggers", "List the trigger types, and the functions that are bound to them."),
+    ("enqueue", "enqueue:enqueue", "Have a function called later, by a queue, and print the job's receipt: its id."),
+    (
+        "queues",
+        "queues:queues",
+        "List the queues and topics: how many jobs are where, how many are done a second, and what they wait for.",
+    ),
+    (
+        "dead-letters",
+        "dead_letters:dead_letters",
+        "List the dead letters of a queue or topic: jobs that failed for the last time, and why.",
+    ),
+    ("redrive", "dead_letters:redrive", "Make dead letters jobs again, with all their attempts, behind what waits."),
+    ("discard", "dead_letters:discard", "Throw dead letters away: one, or with --all every one of the queue."),
+    (
+        "conformance",
+        "conformance:conformance",
+        "Check at an engine, ours or another, every promise about channels that can be seen from outside.",
+    ),
+)
+"""Their names, where they are, and what they do, as their docstrings begin: each is loaded when it is run, so that an
+engine starts without what draws tables and bars."""
+for name, place, does in COMMANDS:
+    app.command(f"iii_trio.cli.{place}", name=name, help=does)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +96,7 @@ def _fail(failure: Failure) -> int:
 
 
 def _wrong_usage(tokens: Sequence[str], error: CycloptsError) -> str:
-    names = [command.__name__.replace("_", "-") for command in COMMANDS]
+    names = ["serve", *(name for name, _, _ in COMMANDS)]
     first = tokens[0]
     if first not in names and not first.startswith("-"):
         near = difflib.get_close_matches(first, names, 1)

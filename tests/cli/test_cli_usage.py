@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from iii_trio.cli import main
+from iii_trio.cli.app import COMMANDS
 from iii_trio.cli.exits import EXIT_HELP, Exit
 from iii_trio.cli.options import engine_address
 
@@ -85,3 +88,10 @@ def test_the_address_is_what_was_given_else_the_variable_else_the_default(monkey
     monkeypatch.setenv("III_URL", "wss://engine.example/")
     assert engine_address(None) == "wss://engine.example/"
     assert engine_address("localhost:1") == "ws://localhost:1"
+
+
+@pytest.mark.parametrize(("name", "place", "does"), COMMANDS, ids=[name for name, _, _ in COMMANDS])
+def test_what_the_list_of_commands_says_is_how_their_own_help_begins(name: str, place: str, does: str) -> None:
+    module, _, function = place.partition(":")
+    doc = inspect.getdoc(getattr(import_module(f"iii_trio.cli.{module}"), function)) or ""
+    assert doc.partition("\n\n")[0].replace("\n", " ") == does
