@@ -181,6 +181,8 @@ class Outbox:
         self._took(took)
 
     def _took(self, took: int) -> None:
+        if not took:
+            return  # what was begun stays begun
         self.written_bytes += took
         self.waiting_bytes -= took
         waiting = self._waiting

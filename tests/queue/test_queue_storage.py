@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -403,7 +404,7 @@ async def stat_is(app: iii_trio.Worker, depth: int) -> bool:
 ENGINE = ["-m", "iii_trio.testing.torture.engine"]
 ENGINE_OF_NOBODY = [
     "-c",
-    "import os, sys, trio, iii_trio.triggers.queue.sqlite_store\n"
+    "import os, sys, trio, iii_trio.embed, iii_trio.triggers.queue.sqlite_store\n"  # nobody may read where they are
     "from iii_trio.testing.torture.engine import main\n"
     "if os.geteuid() == 0:  # root may write anywhere\n"
     "    os.setgid(65534), os.setuid(65534)\n"
@@ -419,6 +420,7 @@ async def engine_process(directory: Path, socket: Path, code: Sequence[str] = EN
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},  # it writes files
     )
     try:
         yield process

@@ -333,6 +333,21 @@ async def test_what_was_not_begun_can_be_dropped_but_a_torn_frame_is_finished() 
         assert bench.outbox.written_bytes == len(sink.got)
 
 
+async def test_a_torn_frame_is_finished_also_after_a_write_that_took_nothing() -> None:
+    sink = Sink(2)
+    async with outbox_on(sink) as bench:
+        for text in (b"first", b"second"):
+            bench.outbox.put(frame(TEXT, text))
+        bench.outbox.flush()
+        sink.grant(0)  # woken in vain
+        await settled()
+        bench.outbox.drop_unbegun()
+        bench.outbox.put(b"\x88\x00")
+        sink.grant(1000)
+        await bench.outbox.wait_empty()
+        assert bytes(sink.got) == frame(TEXT, b"first") + b"\x88\x00"
+
+
 async def test_nothing_is_left_when_all_can_be_dropped() -> None:
     sink = Sink()
     async with outbox_on(sink) as bench:
