@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any, Final
 
@@ -72,7 +73,9 @@ async def strike(target: Target, attack: Attack) -> None:
                 await client.read_to_the_end()
             case "close":
                 await client.send(frame(CLOSE, close_payload(1000), mask=MASK))
-                await client.read_to_the_end()
+                # Within a frame that was begun it is no Close, and telemetry may be silent for as long as it likes.
+                with trio.move_on_after(1 if attack.place == "telemetry" else math.inf):
+                    await client.read_to_the_end()
             case "stay":  # and say nothing more, until the engine's patience is over, or ours
                 with trio.move_on_after(0.2):
                     await client.read_to_the_end()
