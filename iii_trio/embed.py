@@ -47,7 +47,7 @@ async def open_engine(
     on_channel_span: Callable[[ChannelSpan], object] | None = None,
     on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
     queue_store: Store | None = None,
-    run_blocking: RunBlocking = trio.to_thread.run_sync,
+    run_blocking: RunBlocking | None = None,
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Engine]:
@@ -62,7 +62,8 @@ async def open_engine(
     `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
 
     The queue of `config.queue` runs beside it, in `queue_store` if that is given (it stays the caller's to close).
-    `run_blocking` runs what blocks (default: a thread), `wall_clock` tells the date, `rng` draws jitter: for simulations.
+    `run_blocking` runs what blocks (default: a thread of its own), `wall_clock` tells the date, `rng` draws jitter: for
+    simulations.
 
     Raises StorageError for jobs that cannot be kept where they are to be. If cancelled: as leaving the block.
     """

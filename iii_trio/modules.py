@@ -29,7 +29,7 @@ class Modules:
         *,
         new_id: Callable[[], str],
         queue_store: Store | None,
-        run_blocking: RunBlocking,
+        run_blocking: RunBlocking | None,
         wall_clock: Callable[[], float],
         rng: random.Random,
     ) -> None:

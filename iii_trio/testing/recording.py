@@ -94,15 +94,21 @@ class _RecordedLink:
         self.note(self.name, "heard", _shown(message) if message is not None else "the end")
         return message
 
-    def receive_nowait(self) -> bytes | None:
-        message = self.inner.receive_nowait()
-        if message is not None:
+    async def listen(self, hear: Callable[[bytes], object]) -> None:
+        def heard(message: bytes) -> None:
             self.note(self.name, "heard", _shown(message))
-        return message
+            hear(message)
+
+        await self.inner.listen(heard)
+        self.note(self.name, "heard", "the end")
 
     def send(self, message: bytes) -> None:
         self.note(self.name, "said", _shown(message))
         self.inner.send(message)
+
+    @property
+    def has_room(self) -> bool:
+        return self.inner.has_room
 
     async def wait_room(self) -> None:
         await self.inner.wait_room()

@@ -11,6 +11,7 @@ owner, lives as long as the link or end does, and returns when that is over. Can
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -49,14 +50,21 @@ class Link(Protocol):
         If cancelled: no message is lost.
         """
 
-    def receive_nowait(self) -> bytes | None:
-        """The next message, if one has come and was not received yet; else None."""
+    async def listen(self, hear: Callable[[bytes], object]) -> None:
+        """Have every further message given to `hear` as it comes, until the link is over. `hear` must not wait.
+
+        If cancelled: what comes from then on waits to be received.
+        """
 
     def send(self, message: bytes) -> None:
         """Put a message on its way, whole, without waiting.
 
         On a link that is over this does nothing: the receiving side learns of the end.
         """
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `wait_room` would not wait."""
 
     async def wait_room(self) -> None:
         """Wait until what was sent but not yet taken is under the link's bound, or the link is over."""

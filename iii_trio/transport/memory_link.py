@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import trio
 
 from .link import End
+
+_MESSAGES_AT_ONCE: Final = 64
 
 
 @final
@@ -44,14 +47,15 @@ class MemoryLink:
         self._waiting_bytes -= len(message)
         return message
 
-    def receive_nowait(self) -> bytes | None:
-        """As `Link.receive_nowait`."""
-        try:
-            message = self._out_of.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
-        self._waiting_bytes -= len(message)
-        return message
+    async def listen(self, hear: Callable[[bytes], object]) -> None:
+        """As `Link.listen`."""
+        while (message := await self.receive()) is not None:
+            hear(message)
+            with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                for _ in range(_MESSAGES_AT_ONCE):
+                    message = self._out_of.receive_nowait()
+                    self._waiting_bytes -= len(message)
+                    hear(message)
 
     def send(self, message: bytes) -> None:
         """As `Link.send`."""
@@ -61,6 +65,11 @@ class MemoryLink:
                 self._spoke.unpark()
             else:
                 self._pass_on()
+
+    @property
+    def has_room(self) -> bool:
+        """As `Link.has_room`."""
+        return True
 
     async def wait_room(self) -> None:
         """As `Link.wait_room`: the engine hears at once, so there always is room."""

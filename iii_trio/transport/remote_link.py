@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Final, final
@@ -27,6 +28,8 @@ class RemoteLink:
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
         self._waiting_bytes = 0
         self._taken = trio.lowlevel.ParkingLot()
+        self._hear: Callable[[bytes], object] | None = None
+        self._over = trio.Event()
         self._websocket: WebSocket | None = None
         self._ended: End | None = None
         self._closed_here: str | None = None
@@ -41,12 +44,16 @@ class RemoteLink:
             return None
         return self._took(message)
 
-    def receive_nowait(self) -> bytes | None:
-        """As `Link.receive_nowait`."""
+    async def listen(self, hear: Callable[[bytes], object]) -> None:
+        """As `Link.listen`."""
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                hear(self._took(self._out_of.receive_nowait()))
+        self._hear = hear
         try:
-            return self._took(self._out_of.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
+            await self._over.wait()
+        finally:
+            self._hear = None
 
     def _took(self, message: bytes) -> bytes:
         self._waiting_bytes -= len(message)
@@ -60,12 +67,16 @@ class RemoteLink:
             websocket.outbox.put(frame(TEXT, message, mask=self._new_mask()))
             websocket.outbox.flush()
 
+    @property
+    def has_room(self) -> bool:
+        """As `Link.has_room`."""
+        return self._websocket is None or self._websocket.outbox.waiting_bytes <= _BOUND
+
     async def wait_room(self) -> None:
         """As `Link.wait_room`."""
         await trio.lowlevel.checkpoint()
-        websocket = self._websocket
-        if websocket is not None and websocket.outbox.waiting_bytes > _BOUND:
-            await websocket.outbox.wait_empty()
+        if self._websocket is not None and not self.has_room:
+            await self._websocket.outbox.wait_empty()
 
     def close(self, reason: str = "") -> None:
         """As `Link.close`."""
@@ -89,8 +100,11 @@ class RemoteLink:
     def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         for _, payload in messages:
-            self._waiting_bytes += len(payload)
-            self._into.send_nowait(bytes(payload))
+            if self._hear is not None:
+                self._hear(bytes(payload))
+            else:
+                self._waiting_bytes += len(payload)
+                self._into.send_nowait(bytes(payload))
         return controls, self._scanner.error or self._scanner.closed
 
     async def settle(self) -> None:
@@ -109,4 +123,5 @@ class RemoteLink:
                 reason = how.cause
         self._ended = End(None, reason)
         self._into.close()
+        self._over.set()
         self._taken.unpark_all()

@@ -1,10 +1,12 @@
 """The worker: functions, calls, triggers and channels from a Trio program."""
 
 from .bindings import Binding
+from .calls import Asked
 from .channels import Channel
 from .context import CallInfo, current_call
 from .declare import Registered
 from .ends import ChannelReader, ChannelWriter, Ended
+from .open_call import OpenCall
 from .opening import open_worker
 from .providing import BoundTrigger, TriggerType
 from .queueing import Enqueue, Receipt, enqueue
@@ -12,6 +14,7 @@ from .streams import Duplex, ReaderStream, WriterStream, duplex
 from .worker import Worker
 
 __all__ = [
+    "Asked",
     "Binding",
     "BoundTrigger",
     "CallInfo",
@@ -21,6 +24,7 @@ __all__ = [
     "Duplex",
     "Ended",
     "Enqueue",
+    "OpenCall",
     "ReaderStream",
     "Receipt",
     "Registered",

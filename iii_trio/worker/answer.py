@@ -30,23 +30,23 @@ from .serving import Serving
 LOGGER = logging.getLogger("iii_trio.worker")
 
 
-async def answer(serving: Serving, session: Session, message: InvokeFunction) -> None:
-    """Answer one call. Runs in the worker's nursery, in a cancel scope of its own.
+async def answer(serving: Serving, session: Session, message: InvokeFunction, scope: trio.CancelScope) -> None:
+    """Answer one call, within `scope`, by which `session.running` may know it. Runs in the worker's nursery.
 
     If cancelled: the ends that the call used are aborted; nothing is answered.
     """
     declared = serving.offers.functions.get(message.function_id)
     invocation_id = message.invocation_id or ""
     if declared is None:
+        session.running.pop(invocation_id, None)
         problem = f"Function '{message.function_id}' not found"
         _reply(session, message, error=CallError(ErrorCode.FUNCTION_NOT_FOUND, problem))
         return
     ends = Ends()
     why = "cancelled"
-    with trio.CancelScope() as scope:
-        if invocation_id:
-            session.running[invocation_id] = scope
+    with scope:
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may be unwanted before it has begun
             await _run(serving, session, message, declared, ends)
         except trio.Cancelled as cancelled:
             why = cancelled.reason or why
@@ -61,6 +61,7 @@ async def answer(serving: Serving, session: Session, message: InvokeFunction) ->
 
 async def _run(serving: Serving, session: Session, message: InvokeFunction, declared: Declared, ends: Ends) -> None:
     plan = declared.plan
+    assert plan is not None
     try:
         payload = from_json(bytes(message.data)) if message.data and plan.takes_raw is None else None
         metadata = from_json(bytes(message.metadata)) if message.metadata else None
@@ -123,8 +124,13 @@ def _failed(session: Session, message: InvokeFunction, ends: Ends, error: Except
     _reply(session, message, error=error)
 
 
-def answer_error(session: Session, message: InvokeFunction, error: CallError) -> None:
-    """Answer a call that no handler gets."""
+def answer_result(session: Session, message: InvokeFunction, result: bytes) -> None:
+    """Answer a call that no task answers, with JSON."""
+    _reply(session, message, result=result)
+
+
+def answer_error(session: Session, message: InvokeFunction, error: Exception) -> None:
+    """Answer a call that no task answers, or no handler gets."""
     _reply(session, message, error=error)
 
 

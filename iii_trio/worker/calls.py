@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -16,6 +17,7 @@ from ..wire import (
     ABSENT,
     MAX_MESSAGE_BYTES,
     Action,
+    CancelInvocation,
     ErrorCode,
     InvocationResult,
     InvokeFunction,
@@ -40,11 +42,21 @@ class PendingCall:
 
     function_id: str
     invocation_id: str
-    settled: trio.Event = attrs.field(factory=trio.Event)
+    then: Callable[[], object]
+    """Called once it is settled; must not wait."""
+    settled: bool = False
     answer: InvocationResult | None = None
     lost: str | None = None
     unread: str | None = None
     """What was wrong with the answer, if it could not be read."""
+
+    def settle(
+        self, answer: InvocationResult | None = None, *, lost: str | None = None, unread: str | None = None
+    ) -> None:
+        """It has come to this."""
+        self.answer, self.lost, self.unread = answer, lost, unread
+        self.settled = True
+        self.then()
 
     def value(self) -> Any:
         """The call's value. Raises CallError."""
@@ -90,6 +102,18 @@ class Session:
     pings: deque[trio.Event] = attrs.field(factory=deque)
     """Who waits for the answer to a ping, in their order."""
 
+    def send(self, call: PendingCall, text: bytes) -> None:
+        """Make a call whose text this is: it is settled by its answer, or by the loss of the link."""
+        self.pending[call.invocation_id] = call
+        self.link.send(text)
+        if self.link.ended is not None and self.pending.pop(call.invocation_id, None) is not None:
+            call.settle(lost=self.link.ended.reason)
+
+    def give_up(self, call: PendingCall, reason: str) -> None:
+        """Nobody wants the answer to this call any more; its handler is told, if the engine understands."""
+        if self.pending.pop(call.invocation_id, None) is not None and self.knows_us:
+            self.link.send(encode(CancelInvocation(call.invocation_id, reason)))
+
     async def ping(self) -> bool:
         """Wait until the engine has read all that was sent before; False if the link was lost. Its pongs have no names:
         they come in the order of the pings. If cancelled: nothing changes."""
@@ -105,12 +129,27 @@ class Session:
         """The link is over: whoever waits on it is told, whoever works for it stops."""
         pending, self.pending = self.pending, {}
         for call in pending.values():
-            call.lost = reason
-            call.settled.set()
+            call.settle(lost=reason)
         for scope in list(self.running.values()):
             cancel(scope, f"the link to the engine was lost: {reason}")
         for event in (*self.outcomes.values(), *self.pings):
             event.set()
+
+
+@attrs.frozen
+class Asked:
+    """A call that was made without a task."""
+
+    session: Session
+    call: PendingCall
+
+    def value(self) -> Any:
+        """Its value, once it is settled. Raises CallError."""
+        return self.call.value()
+
+    def give_up(self, reason: str) -> None:
+        """Nobody wants the answer any more: `then` is not called. Harmless once it is settled."""
+        self.session.give_up(self.call, reason)
 
 
 def cancel(scope: trio.CancelScope, reason: str) -> None:
@@ -163,7 +202,11 @@ def call_text(
     )
     if metadata is not None:
         message.metadata = Raw(encode_payload(metadata, "the metadata"))
-    text = encode(message)
+    return checked(encode(message), function_id)
+
+
+def checked(text: bytes, function_id: str) -> bytes:
+    """A call's text, if it is not too large. Raises CallError `payload_too_large`."""
     if len(text) > MAX_MESSAGE_BYTES:
         problem = f"the call is {len(text)} bytes as JSON, the limit is {MAX_MESSAGE_BYTES}: use a channel"
         raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem, function_id=function_id)

@@ -13,6 +13,7 @@ from .handler import Handler, Plan
 
 if TYPE_CHECKING:
     from .offers import Offers
+    from .open_call import Prompt
 
 
 @attrs.define(eq=False)
@@ -20,7 +21,10 @@ class Declared:
     """One function that a worker offers."""
 
     id: str
-    plan: Plan
+    plan: Plan | None = None
+    """None: it has a `prompt`."""
+    prompt: Prompt | None = None
+    """What answers it without a task."""
     description: str | None = None
     metadata: Mapping[str, Any] | None = None
     request_format: Any = None

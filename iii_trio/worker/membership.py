@@ -36,7 +36,7 @@ from ..wire import (
     encode,
     to_json,
 )
-from .answer import answer, answer_error
+from .answer import answer_error
 from .calls import PendingCall, Session, cancel
 
 if TYPE_CHECKING:
@@ -134,20 +134,14 @@ class Membership:
             link.send(encode(Reattach(self._last.worker_id, self._last.reattach_token)))
         self._last = session
         registering = self._introduce(session)
-        joined = registering is None
+        while registering is not None and not registering.settled and (text := await link.receive()) is not None:
+            self._heard(session, text)
+        joined = registering is None or (registering.settled and self._accepted(registering))
         if joined:
             self._joined(session, task_status)
-        while (text := await link.receive()) is not None:
-            while text is not None:
-                began = self._heard(session, text)
-                if registering is not None and registering.settled.is_set():
-                    if self._accepted(registering):
-                        joined = True
-                        self._joined(session, task_status)
-                    else:
-                        link.close("not taken")
-                    registering = None
-                text = link.receive_nowait() if not began else None  # handlers begin in the order of their calls
+        else:
+            link.close("not taken")
+        await link.listen(lambda text: self._heard(session, text))
         return joined
 
     def _introduce(self, session: Session) -> PendingCall | None:
@@ -155,7 +149,7 @@ class Membership:
         worker = self._worker
         call = None
         if session.knows_us:
-            call = PendingCall("engine::workers::register", worker.new_id())
+            call = PendingCall("engine::workers::register", worker.new_id(), lambda: None)
             session.pending[call.invocation_id] = call
         session.link.send(
             encode(
@@ -188,18 +182,15 @@ class Membership:
             self._staying.shield = trio.current_effective_deadline() != -math.inf
             task_status.started()
 
-    def _heard(self, session: Session, text: bytes) -> bool:
-        """One message; whether it has a handler begin."""
+    def _heard(self, session: Session, text: bytes) -> None:
         worker = self._worker
-        heard = decode(text)
-        match heard:
+        match decode(text):
             case InvokeFunction() as call:
-                worker.run(answer, worker, session, call)  # leaving: the engine will say that it was stopped
+                worker.beginnings.add(session, call)
             case InvocationResult() as result:
                 pending = session.pending.pop(result.invocation_id, None)
                 if pending is not None:
-                    pending.answer = result
-                    pending.settled.set()
+                    pending.settle(result)
             case CancelInvocation() as message:
                 scope = session.running.get(message.invocation_id)
                 if scope is not None:
@@ -223,7 +214,6 @@ class Membership:
                 self._unread(session, unread)
             case _:
                 pass  # what a newer engine may say
-        return isinstance(heard, InvokeFunction)
 
     def _unread(self, session: Session, message: Undecodable) -> None:
         """A message that cannot be read: whoever waits for it is told."""
@@ -231,8 +221,7 @@ class Membership:
         if message.type == "invocationresult":
             pending = session.pending.pop(message.invocation_id or "", None)
             if pending is not None:
-                pending.unread = message.problem
-                pending.settled.set()
+                pending.settle(unread=message.problem)
         elif message.type == "invokefunction" and message.invocation_id is not None:
             problem = f"Failed to deserialize input for {message.function_id}: {message.problem}"
             call = InvokeFunction(message.function_id, message.invocation_id)

@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeVar, cast
 from ..errors import CallError
 from ..wire import DEFAULT_NAMESPACE
 from .bindings import Binding
-from .declare import Registered, declare
+from .declare import Declared, Registered, declare
 from .handler import Handler
 from .offers import Offers
+from .open_call import Prompt
 from .providing import Home, TriggerType
 from .queueing import SUBSCRIBER, subscription
 
@@ -65,6 +66,17 @@ class Offering:
             response_format=response_format,
             forbid_extra_keys=forbid_extra_keys,
         )
+        self.offers.offer(declared)
+        return Registered(self.offers, declared)
+
+    def register_prompt(self, function_id: str, prompt: Prompt, *, description: str | None = None) -> Registered:
+        """Offer a function that is answered without a task: `prompt(call)` is called at once, in the order of the calls,
+        must not wait, and has `call.answer(value)` or `call.fail(error)` called once, now or later; what it raises is
+        the answer. For modules whose calls are many and small.
+
+        Raises MisuseError if the id is offered already.
+        """
+        declared = Declared(function_id, prompt=prompt, description=description)
         self.offers.offer(declared)
         return Registered(self.offers, declared)
 

@@ -16,14 +16,15 @@ from ..transport.link import End as TransportEnd
 from ..wire import (
     FEATURE,
     Action,
-    CancelInvocation,
     ChannelEnded,
     Direction,
+    InvokeFunction,
     Outcome,
     Ref,
     encode,
 )
-from .calls import PendingCall, Session, call_text
+from .beginning import Beginnings
+from .calls import Asked, PendingCall, Session, call_text, checked
 from .channels import Channel, open_channel, ref_of
 from .ends import ChannelReader, ChannelWriter, Ended
 from .handler import Handler
@@ -71,6 +72,7 @@ class Worker(Offering):
         self.membership = Membership(self, rng)
         self.introduction = introduction(name, namespace, description)
         self.outcomes = Outcomes()
+        self.beginnings = Beginnings(self)
         self._held: set[End] = set()
 
     def __repr__(self) -> str:
@@ -174,7 +176,8 @@ class Worker(Offering):
         If cancelled: the handler is cancelled too, if the engine and its worker understand (clause C5.5); else its late
         answer is ignored.
         """
-        call = PendingCall(function_id, self.new_id())
+        settled = trio.Event()
+        call = PendingCall(function_id, self.new_id(), settled.set)
         text = call_text(
             function_id,
             call.invocation_id,
@@ -187,19 +190,11 @@ class Worker(Offering):
         )
         session = await self._connected()
         await session.link.wait_room()
-        session.pending[call.invocation_id] = call
+        session.send(call, text)
         try:
-            session.link.send(text)
-            if session.link.ended is not None and not call.settled.is_set():
-                call.lost = session.link.ended.reason
-                call.settled.set()
-            await call.settled.wait()
-        except trio.Cancelled:
-            if session.knows_us and not call.settled.is_set():
-                session.link.send(encode(CancelInvocation(call.invocation_id, "the caller was cancelled")))
-            raise
+            await settled.wait()
         finally:
-            session.pending.pop(call.invocation_id, None)
+            session.give_up(call, "the caller was cancelled")  # unless it is settled
         value = call.value()
         return Receipt.of(value, function_id) if isinstance(action, Enqueue) else value
 
@@ -230,6 +225,30 @@ class Worker(Offering):
         session = await self._connected()
         await session.link.wait_room()
         session.link.send(text)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether `ask` may be called now: there is a connection, and it takes more."""
+        session = self.membership.session
+        return session is not None and session.link.has_room
+
+    async def wait_can_ask(self) -> None:
+        """Wait until `can_ask`. Raises ConnectionFailed when it will not be. If cancelled: nothing changes."""
+        while not self.can_ask:
+            await (await self._connected()).link.wait_room()
+
+    def ask(self, message: InvokeFunction, then: Callable[[], object]) -> Asked:
+        """Make a call without a task that waits for it: `then` is called once it is settled, and must not wait.
+
+        For modules whose calls are many and small. The message is sent as it is, but for its `invocation_id`, which is
+        made here. Only while `can_ask`. Raises CallError `payload_too_large`.
+        """
+        session = self.membership.session
+        assert session is not None
+        call = PendingCall(message.function_id, self.new_id(), then)
+        message.invocation_id = call.invocation_id
+        session.send(call, checked(encode(message), message.function_id))
+        return Asked(session, call)
 
     def create_channel(
         self,

@@ -53,15 +53,32 @@ async def test_it_is_bounded_by_bytes_but_takes_one_message_of_any_size() -> Non
     assert link.put(b"y" * 6, bound=10) and not link.put(b"z" * 6, bound=10) and link.put(b"z" * 4, bound=10)
 
 
-async def test_what_has_come_can_be_received_without_waiting() -> None:
+async def test_a_listener_hears_everything_in_order_until_the_end() -> None:
     link, _, _ = new_link()
-    assert link.receive_nowait() is None
-    link.put(b"x" * 10, bound=10)
-    assert link.receive_nowait() == b"x" * 10 and link.receive_nowait() is None
-    assert link.put(b"there is room again", bound=20)
-    link.hang_up(None, "over")
-    assert link.receive_nowait() == b"there is room again" and link.receive_nowait() is None
-    assert await link.receive() is None
+    messages = [b"%d" % number for number in range(200)]  # more than are passed on in one turn
+    for message in messages[:150]:
+        link.put(message, bound=10_000)
+    heard: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.listen, heard.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == messages[:150]
+        assert link.put(b"x" * 10, bound=10)  # there is room again
+        for message in messages[150:]:
+            link.put(message, bound=10_000)
+        link.hang_up(None, "over")
+    assert heard == [*messages[:150], b"x" * 10, *messages[150:]]
+
+
+async def test_what_comes_after_a_cancelled_listener_waits() -> None:
+    link, _, _ = new_link()
+    heard: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.listen, heard.append)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    link.put(b"later", bound=10)
+    assert not heard and await link.receive() == b"later"
 
 
 async def test_a_cancelled_receive_loses_nothing() -> None:

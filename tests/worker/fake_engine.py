@@ -77,11 +77,9 @@ class FakeLink:
         except trio.EndOfChannel:
             return None
 
-    def receive_nowait(self) -> bytes | None:
-        try:
-            return self._out_of.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
+    async def listen(self, hear: Callable[[bytes], object]) -> None:
+        while (message := await self.receive()) is not None:
+            hear(message)
 
     def send(self, message: bytes) -> None:
         if self.ended is not None:
@@ -91,6 +89,10 @@ class FakeLink:
         self.heard.append(decoded)  # type: ignore[arg-type]
         self.engine.react(self, decoded)  # type: ignore[arg-type]
         self.engine.news.unpark_all()
+
+    @property
+    def has_room(self) -> bool:
+        return not self.engine.full or self.ended is not None
 
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -201,6 +203,10 @@ class FakeEnd:
             raise ChannelBroken(str(self.ended.outcome), self.ended.reason, code=self.ended.code)
         self.items.append(item)
         self.engine.news.unpark_all()
+
+    @property
+    def has_room(self) -> bool:
+        return not self.engine.full or self.ended is not None
 
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()

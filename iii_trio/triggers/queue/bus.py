@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...wire import ErrorCode
-from ...worker import Worker, current_call
+from ...worker import OpenCall, Worker
 from .baggage import for_job
 from .job import Job, Phase
 from .keeper import FUNCTIONS_CHANGED, Keeper
@@ -52,9 +52,8 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
 
     # --- what brings jobs
 
-    @worker.function("engine::queue::enqueue", description="keep a job of a queue")
-    async def enqueue(payload: Raw) -> dict[str, str]:
-        wanted: EnqueueInput = read("engine::queue::enqueue", payload, _enqueue)
+    def enqueue(call: OpenCall) -> None:
+        wanted: EnqueueInput = read("engine::queue::enqueue", call.payload, _enqueue)
         lane = ledger.lanes.queue(wanted.queue)
         if lane is None:
             raise CallError("queue_not_found", f"Queue '{wanted.queue}' not found")
@@ -73,18 +72,16 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
             baggage=for_job(wanted.baggage, wanted.function_id),
             metadata=None if wanted.metadata == NULL else metadata,
         )
-        await keeper.keep([job])
-        return {"messageReceiptId": job.record.id}
+        keeper.keep([job], lambda: call.answer({"messageReceiptId": job.record.id}), call.fail)
 
-    @worker.function("iii::durable::publish", description="keep a message for each subscriber of a topic")
-    async def publish(payload: Raw) -> None:
-        wanted: PublishInput = read("iii::durable::publish", payload, _publish)
+    def publish(call: OpenCall) -> None:
+        wanted: PublishInput = read("iii::durable::publish", call.payload, _publish)
         if not wanted.topic:
             raise CallError("topic_not_set", "Topic is not set")
         if wanted.data is msgspec.UNSET:
             problem = "Failed to deserialize input for iii::durable::publish: data: missing"
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem)
-        data, call, moment = bytes(wanted.data), current_call(), keeper.moment
+        data, moment = bytes(wanted.data), keeper.moment
         lanes = [(lane, group_of(lane, data)) for lane in ledger.lanes.topic(wanted.topic) if lane.known]
         check_room(len(lanes))
         jobs = [
@@ -100,7 +97,11 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda:
             )
             for lane, group in lanes
         ]
-        await keeper.keep(jobs)
+        keeper.keep(jobs, lambda: call.answer(None), call.fail)
+
+    worker.register_prompt("engine::queue::enqueue", enqueue, description="keep a job of a queue")
+    publishing = "keep a message for each subscriber of a topic"
+    worker.register_prompt("iii::durable::publish", publish, description=publishing)
 
     # --- what people ask
 

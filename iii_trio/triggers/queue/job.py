@@ -130,7 +130,9 @@ class Job:
     """Of its data, in bytes."""
     life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(JOB, Phase.STORING))
     due: float = 0.0
-    """While it rests, or misses its function: until when."""
+    """While it rests, runs, or misses its function: until when."""
+    patience: float | None = None
+    """While it runs: how many seconds it may; None: as many as it takes."""
     revived: Record | None = None
     """While it is about to be a job again: as what."""
 

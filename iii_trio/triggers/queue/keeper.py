@@ -11,14 +11,14 @@ from typing import Final, final
 import trio
 
 from ...config_queue import QueueConfig
-from ...errors import CallError
+from ...errors import CallError, ConnectionFailed
 from ...report import Reporter
 from ...worker import Worker
+from .attempt import Attempt, How, Went
 from .job import Job, Moment
 from .journal import Journal
 from .lane import Lane, LaneKey
 from .ledger import Ledger
-from .run import How, Went, run
 from .store import Change, Forget, Loaded, Put, Remember, StorageError
 from .wording import SubscriberConfig, read_subscriber
 
@@ -45,7 +45,7 @@ class Keeper:
         """Where the jobs are kept, for people."""
         self._worker = worker
         self._journal = journal
-        journal.after_commit = self.begin
+        journal.after_commit = self._committed
         self._wall_clock = wall_clock
         self._tasks: trio.Nursery | None = None
         self._reporter = Reporter("iii-queue", LOGGER)
@@ -53,6 +53,12 @@ class Keeper:
         self._ended = trio.lowlevel.ParkingLot()
         self._watching = False
         self._arrivals = 0
+        self._attempts: dict[int, Attempt] = {}
+        """Those under way, by their jobs' keys."""
+        self._beginning = False
+        self._waiting_to_ask = False
+        self._receipts: list[Callable[[], object]] = []
+        """Who is to be told, after a commit, that it is kept."""
 
     @property
     def moment(self) -> Moment:
@@ -72,15 +78,21 @@ class Keeper:
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run what is to be run, when it is due, until cancelled: what runs then is cancelled, and stays a job."""
         async with trio.open_nursery() as self._tasks:
-            self.begin()
-            task_status.started()
-            while True:
-                with trio.CancelScope() as self._nap:
-                    self._mind_the_time()
-                    await trio.sleep_forever()
-                for job, changes in self.ledger.tick(self.moment):
-                    self._moved(job, changes)
+            try:
                 self.begin()
+                task_status.started()
+                while True:
+                    with trio.CancelScope() as self._nap:
+                        self._mind_the_time()
+                        await trio.sleep_forever()
+                    for job, changes in self.ledger.tick(self.moment):
+                        self._stop(job, "the attempt took too long")
+                        self._moved(job, changes)
+                    self.begin()
+            finally:
+                self._tasks = None  # nothing begins any more
+                for attempt in list(self._attempts.values()):
+                    self._stop(attempt.job, "the queue is closing")
 
     async def drain(self) -> None:
         """Begin nothing more, and wait until what runs has ended. If cancelled: nothing more begins all the same."""
@@ -90,22 +102,27 @@ class Keeper:
 
     # --- arrivals
 
-    async def keep(self, jobs: Sequence[Job]) -> None:
+    def keep(self, jobs: Sequence[Job], kept: Callable[[], object], refused: Callable[[CallError], object]) -> None:
         """Store new jobs together, all or none; they wait for their turns from then on (Q1).
 
-        Raises CallError `storage_failed`: none of them is there then. If cancelled: they are stored, if they can be.
+        `kept` is called then, or `refused` with a CallError `storage_failed`: none of them is there.
         """
 
-        def kept() -> None:
+        def stored() -> None:
             moment = self.moment
             for job in jobs:
                 self.ledger.stored(job, moment)
+            self._receipts.append(kept)
 
-        def refused() -> None:
+        def not_stored(error: StorageError) -> None:
             for job in jobs:
                 self.ledger.refused(job)
+            refused(CallError("storage_failed", str(error)))
 
-        await self._written([Put(job.record) for job in jobs], kept, refused)
+        if jobs:
+            self._journal.write([Put(job.record) for job in jobs], stored, not_stored)
+        else:
+            kept()
 
     async def redrive(self, jobs: Sequence[Job]) -> None:
         """Dead letters are jobs again (Q8). Raises CallError `storage_failed`: none of them is. If cancelled: they are."""
@@ -166,30 +183,66 @@ class Keeper:
             self.ledger.lanes.forget(lane)
             self._journal.write([Forget(lane.key.name, *lane.key.subscriber)])
 
+    def _committed(self) -> None:
+        """Whoever is to work begins before the others are told: that is done while they work."""
+        self.begin()
+        receipts, self._receipts = self._receipts, []
+        for tell in receipts:
+            tell()
+
     # --- turns
 
     def begin(self) -> None:
         """Start whatever may start now."""
-        if self._tasks is not None and not self._tasks.cancel_scope.cancel_called:
-            for job in self.ledger.lease(self.moment):
-                self._tasks.start_soon(self._run, job)
-            self._mind_the_time()
-
-    async def _run(self, job: Job) -> None:
+        if self._beginning or self._tasks is None:
+            return
+        self._beginning = True  # an attempt may be over at once: what may start then is seen to here
         try:
-            data = await self.data_of(job)
+            for job in self.ledger.lease(self.moment, lambda: self._worker.can_ask):
+                attempt = self._attempts[job.record.key] = Attempt(self._worker, job, self._over, self._arrivals)
+                if job.record.data is None:
+                    self._tasks.start_soon(self._fetch_for, attempt)
+                else:
+                    attempt.begin(job.record.data)
+        finally:
+            self._beginning = False
+        if not self._worker.can_ask and not self._waiting_to_ask:
+            self._waiting_to_ask = True
+            self._tasks.start_soon(self._wait_to_ask)
+        self._mind_the_time()
+
+    async def _wait_to_ask(self) -> None:
+        try:
+            await self._worker.wait_can_ask()
+        except ConnectionFailed:
+            return  # the worker has left: nothing begins any more
+        self._waiting_to_ask = False
+        self.begin()
+
+    async def _fetch_for(self, attempt: Attempt) -> None:
+        try:
+            data = await self.data_of(attempt.job)
         except CallError as error:
-            self._tell(logging.ERROR, job, f"cannot be read: {error.message}")
-            went = Went(How.PUT_OFF)
+            self._tell(logging.ERROR, attempt.job, f"cannot be read: {error.message}")
+            if not attempt.stopped:
+                self._over(attempt, Went(How.PUT_OFF))
         else:
-            arrivals = self._arrivals
-            went = await run(self._worker, job, data)
-            if went.how is How.MISSING and arrivals != self._arrivals:
-                went = Went(How.RETURNED)  # functions have come meanwhile, and its own may be one of them
-        self._ran(job, went)
+            if not attempt.stopped:
+                attempt.begin(data)
+
+    def _over(self, attempt: Attempt, went: Went) -> None:
+        del self._attempts[attempt.job.record.key]
+        if went.how is How.MISSING and attempt.arrivals != self._arrivals:
+            went = Went(How.RETURNED)  # functions have come meanwhile, and its own may be one of them
+        self._ran(attempt.job, went)
         if self.ledger.paused:
             self._ended.unpark_all()
         self.begin()
+
+    def _stop(self, job: Job, reason: str) -> None:
+        attempt = self._attempts.pop(job.record.key, None)
+        if attempt is not None:
+            attempt.stop(reason)
 
     def _ran(self, job: Job, went: Went) -> None:
         ledger, moment = self.ledger, self.moment

@@ -6,6 +6,7 @@ Synchronous, like the engine's hub: what happened goes in; changes for the store
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Final, final
 
@@ -129,10 +130,13 @@ class Ledger:
 
     # --- turns
 
-    def lease(self, moment: Moment) -> Iterator[Job]:
-        """The jobs that may start now. Each is to be told how it went."""
-        while not self.paused and (lane := self.lanes.next_awake()) is not None:
+    def lease(self, moment: Moment, may_start: Callable[[], bool] = lambda: True) -> Iterator[Job]:
+        """The jobs that may start now, as long as `may_start`. Each is to be told how it went, or may run out of time."""
+        while not self.paused and may_start() and (lane := self.lanes.next_awake()) is not None:
             while lane.may_start:
+                if not may_start():
+                    self.lanes.wake(lane)
+                    break
                 if lane.key.kind == "topic" and lane.key.subscriber in self._absent:
                     break
                 job = lane.pop()
@@ -141,6 +145,11 @@ class Ledger:
                     continue
                 lane.take(job, Cue.LEASED)
                 lane.running += 1
+                job.patience = lane.settings.visibility_timeout_seconds
+                if job.patience is None:
+                    job.due = math.inf
+                else:
+                    self._timers.set(job, moment.now + job.patience)
                 yield job
 
     def succeeded(self, job: Job, moment: Moment) -> list[Change]:
@@ -257,6 +266,9 @@ class Ledger:
             if job.phase is Phase.RESTING:
                 job.lane.take(job, Cue.DUE)
                 self._line_up(job)
+            elif job.phase is Phase.LEASED:
+                why = f"the attempt took longer than {job.patience:g} s"
+                moved.append((job, self.failed(job, "visibility_timeout", why, moment)))
             else:
                 self._unpark(job)
                 namespace, function_id = job.function

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
@@ -20,6 +21,7 @@ from .keeper import Keeper
 from .memory_store import MemoryStore
 from .store import Store
 from .subscribing import TRIGGER_TYPE, Subscribing
+from .thread import open_thread
 
 if TYPE_CHECKING:
     from .sqlite_store import SqliteStore
@@ -35,7 +37,7 @@ async def open_queue(
     config: QueueConfig | None = None,
     *,
     store: Store | None = None,
-    run_blocking: RunBlocking = trio.to_thread.run_sync,
+    run_blocking: RunBlocking | None = None,
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
     **options: object,
@@ -43,8 +45,8 @@ async def open_queue(
     """The queue of the engine at `address`, for the length of the block.
 
     Jobs are kept in `config.directory`, in memory where there is none, or in a `store` of your own, which stays yours to
-    close. `run_blocking` runs what blocks (default: a thread), `wall_clock` tells the date, `rng` draws jitter: for
-    simulations. Further options are those of `iii_trio.open_worker`.
+    close. `run_blocking` runs what blocks (default: a thread of its own), `wall_clock` tells the date, `rng` draws
+    jitter: for simulations. Further options are those of `iii_trio.open_worker`.
 
     Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
     Leaving the block cancels the jobs that run: they are jobs still, and it costs them nothing (Q2).
@@ -52,41 +54,48 @@ async def open_queue(
     """
     config = config or QueueConfig()
     rng = rng or random.Random()
-    ours: SqliteStore | None = None
+    async with _open_store(config, store, run_blocking) as (store, run), open_service_nursery() as tasks:
+        journal = Journal(store, run)
+        loaded = await run(store.load)
+        await tasks.start(journal.keep)
+        try:
+            async with open_worker(address, name=WORKER, **options) as worker:  # type: ignore[arg-type]
+                keeper = Keeper(
+                    worker,
+                    journal,
+                    config,
+                    store.place,
+                    jitter=lambda: 1 + rng.random() * _JITTER,
+                    wall_clock=wall_clock,
+                )
+                keeper.load(loaded)
+                async with open_service_nursery() as jobs:
+                    await jobs.start(keeper.serve)
+                    _offer(worker, keeper)
+                    await worker.wait_registered()
+                    yield Queue(keeper)
+                    jobs.cancel_scope.cancel()
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_store(
+    config: QueueConfig, store: Store | None, run_blocking: RunBlocking | None
+) -> AsyncIterator[tuple[Store, RunBlocking]]:
+    """Where the jobs are kept, and what runs that."""
     if store is None and config.directory is None:
-        store, run_blocking = MemoryStore(), _at_once  # nothing of it blocks
-    elif store is None:
-        store = ours = await run_blocking(lambda: _open_store(config))
-    try:
-        async with open_service_nursery() as tasks:
-            journal = Journal(store, run_blocking)
-            loaded = await run_blocking(store.load)
-            await tasks.start(journal.keep)
-            try:
-                async with open_worker(address, name=WORKER, **options) as worker:  # type: ignore[arg-type]
-                    keeper = Keeper(
-                        worker,
-                        journal,
-                        config,
-                        store.place,
-                        jitter=lambda: 1 + rng.random() * _JITTER,
-                        wall_clock=wall_clock,
-                    )
-                    keeper.load(loaded)
-                    async with open_service_nursery() as jobs:
-                        await jobs.start(keeper.serve)
-                        _offer(worker, keeper)
-                        await worker.wait_registered()
-                        yield Queue(keeper)
-                        jobs.cancel_scope.cancel()
-            finally:
-                tasks.cancel_scope.cancel()
-    finally:
-        if ours is not None:
-            ours.close()
+        yield MemoryStore(), _at_once  # nothing of it blocks
+        return
+    async with AsyncExitStack() as stack:
+        run = await stack.enter_async_context(open_thread()) if run_blocking is None else run_blocking
+        if store is None:
+            store = ours = await run(functools.partial(_sqlite_store, config))
+            stack.callback(ours.close)
+        yield store, run
 
 
-def _open_store(config: QueueConfig) -> SqliteStore:
+def _sqlite_store(config: QueueConfig) -> SqliteStore:
     from .sqlite_store import SqliteStore  # here, so that who keeps jobs in memory does not load a database
 
     assert config.directory is not None

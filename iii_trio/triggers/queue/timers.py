@@ -1,13 +1,15 @@
-"""When jobs are due: those that rest, and those whose function has been missing for long enough."""
+"""When jobs are due: those that rest, that run for too long, or whose function has been missing for long enough."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 from collections.abc import Iterator
-from typing import final
+from typing import Final, final
 
 from .job import Job, Phase
+
+_WITH_TIMERS: Final = frozenset({Phase.RESTING, Phase.LEASED, Phase.ABSENT})
 
 
 @final
@@ -39,4 +41,4 @@ class Timers:
 
 def _holds(timer: tuple[float, int, Job]) -> bool:
     due, _, job = timer
-    return job.due == due and job.phase in (Phase.RESTING, Phase.ABSENT)
+    return job.due == due and job.phase in _WITH_TIMERS
