@@ -106,6 +106,9 @@ class _RecordedLink:
         self.note(self.name, "said", _shown(message))
         self.inner.send(message)
 
+    def hurry(self) -> None:
+        self.inner.hurry()
+
     @property
     def has_room(self) -> bool:
         return self.inner.has_room

@@ -62,6 +62,9 @@ class Link(Protocol):
         On a link that is over this does nothing: the receiving side learns of the end.
         """
 
+    def hurry(self) -> None:
+        """Have what was sent go out now, where it would have waited for more."""
+
     @property
     def has_room(self) -> bool:
         """Whether `wait_room` would not wait."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
+from collections import deque
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 import trio
 
 from .link import End
-
-_MESSAGES_AT_ONCE: Final = 64
 
 
 @final
 class MemoryLink:
     """The worker's side of a link to an engine in the same process.
 
-    What the worker sends is heard at once, by `hear`; what the engine sends waits here until the worker takes it.
-    Where it is `gathered`, what the worker sends in one turn of the loop is heard together, in the next: for one that
-    has a lot to say, so that what this leads to is written with one write per peer.
+    What the worker sends is heard at once, by `hear`. What the engine sends is heard by who listens at the end of the
+    engine's step, when all that the step led to has been sent; until somebody listens, it waits.
+    Where it is `gathered`, what the worker sends in one turn of the loop is heard together, in the next, or when it
+    hurries: for one that has a lot to say, so that what this leads to is written with one write per peer.
     """
 
     def __init__(
@@ -31,8 +29,11 @@ class MemoryLink:
         self._gathered = gathered
         self._said: list[bytes] = []
         self._spoke = trio.lowlevel.ParkingLot()
-        self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
+        self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
+        self._came = trio.lowlevel.ParkingLot()
+        self._listener: Callable[[bytes], object] | None = None
+        self._listening = False
         self._ended: End | None = None
         self.over = trio.Event()
 
@@ -40,22 +41,27 @@ class MemoryLink:
 
     async def receive(self) -> bytes | None:
         """As `Link.receive`."""
-        try:
-            message = await self._out_of.receive()
-        except trio.EndOfChannel:
-            return None
-        self._waiting_bytes -= len(message)
-        return message
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self._ended is not None:
+                return None
+            await self._came.park()
+        return self._take()
 
     async def listen(self, hear: Callable[[bytes], object]) -> None:
         """As `Link.listen`."""
-        while (message := await self.receive()) is not None:
-            hear(message)
-            with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-                for _ in range(_MESSAGES_AT_ONCE):
-                    message = self._out_of.receive_nowait()
-                    self._waiting_bytes -= len(message)
-                    hear(message)
+        self._listener = hear
+        try:
+            self.flush()
+            await self.over.wait()
+            self.flush()
+        finally:
+            self._listener = None
+
+    def _take(self) -> bytes:
+        message = self._waiting.popleft()
+        self._waiting_bytes -= len(message)
+        return message
 
     def send(self, message: bytes) -> None:
         """As `Link.send`."""
@@ -64,7 +70,13 @@ class MemoryLink:
             if self._gathered:
                 self._spoke.unpark()
             else:
-                self._pass_on()
+                self.hurry()
+
+    def hurry(self) -> None:
+        """As `Link.hurry`."""
+        if self._said:
+            said, self._said = self._said, []
+            self._hear(said)
 
     @property
     def has_room(self) -> bool:
@@ -77,7 +89,7 @@ class MemoryLink:
 
     def close(self, reason: str = "") -> None:
         """As `Link.close`."""
-        self._pass_on()
+        self.hurry()
         if self._ended is None:
             self._end(reason or "it closed")
             self._hung_up(reason or "it closed")
@@ -94,14 +106,9 @@ class MemoryLink:
             while self._ended is None:
                 if not self._said:
                     await self._spoke.park()
-                self._pass_on()
+                self.hurry()
         finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        if self._said:
-            said, self._said = self._said, []
-            self._hear(said)
+            self.hurry()
 
     def put(self, message: bytes, *, bound: int) -> bool:
         """Take a message for the worker; False if more than `bound` bytes wait already."""
@@ -109,12 +116,21 @@ class MemoryLink:
             return True
         if self._waiting_bytes and self._waiting_bytes + len(message) > bound:
             return False
+        self._waiting.append(message)
         self._waiting_bytes += len(message)
-        self._into.send_nowait(message)
         return True
 
     def flush(self) -> None:
-        """Nothing waits to be written: memory takes all."""
+        """Have what was put heard."""
+        if self._listener is None:
+            self._came.unpark()
+        elif not self._listening:  # else whoever listens has said something, and its answer follows in its turn
+            self._listening = True
+            try:
+                while self._waiting and self._listener is not None:
+                    self._listener(self._take())
+            finally:
+                self._listening = False
 
     def input_waits(self) -> bool:
         """Never: what the worker sends is heard at once."""
@@ -128,6 +144,6 @@ class MemoryLink:
     def _end(self, reason: str) -> None:
         self._ended = End(None, reason)
         self._said.clear()  # nobody is there to hear it
-        self._into.close()
+        self._came.unpark_all()
         self._spoke.unpark_all()
         self.over.set()

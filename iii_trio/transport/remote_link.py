@@ -67,6 +67,9 @@ class RemoteLink:
             websocket.outbox.put(frame(TEXT, message, mask=self._new_mask()))
             websocket.outbox.flush()
 
+    def hurry(self) -> None:
+        """As `Link.hurry`: what is sent waits for nothing."""
+
     @property
     def has_room(self) -> bool:
         """As `Link.has_room`."""

@@ -189,7 +189,10 @@ class Worker(Offering):
             action=action.action if isinstance(action, Enqueue) else action,
         )
         session = await self._connected()
-        await session.link.wait_room()
+        if session.link.has_room:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the loop has its turn while the answer is waited for
+        else:
+            await session.link.wait_room()
         session.send(call, text)
         try:
             await settled.wait()
@@ -249,6 +252,11 @@ class Worker(Offering):
         message.invocation_id = call.invocation_id
         session.send(call, checked(encode(message), message.function_id))
         return Asked(session, call)
+
+    def hurry(self) -> None:
+        """Have what was asked and answered go out now, and not with what follows in this turn of the loop."""
+        if self.membership.session is not None:
+            self.membership.session.link.hurry()
 
     def create_channel(
         self,

@@ -90,6 +90,9 @@ class FakeLink:
         self.engine.react(self, decoded)  # type: ignore[arg-type]
         self.engine.news.unpark_all()
 
+    def hurry(self) -> None:
+        pass
+
     @property
     def has_room(self) -> bool:
         return not self.engine.full or self.ended is not None
@@ -203,6 +206,9 @@ class FakeEnd:
             raise ChannelBroken(str(self.ended.outcome), self.ended.reason, code=self.ended.code)
         self.items.append(item)
         self.engine.news.unpark_all()
+
+    def hurry(self) -> None:
+        pass
 
     @property
     def has_room(self) -> bool:

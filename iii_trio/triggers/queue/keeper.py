@@ -189,6 +189,7 @@ class Keeper:
         receipts, self._receipts = self._receipts, []
         for tell in receipts:
             tell()
+        self._worker.hurry()
 
     # --- turns
 
