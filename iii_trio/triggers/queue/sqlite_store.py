@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import Final, Literal, TypeVar, final
+
+from msgspec.structs import astuple
 
 from .job import Record
 from .store import Change, Forget, Loaded, Put, Remember, Remove, StorageError, Update
 
+T = TypeVar("T")
 FILE: Final = "queue.db"
 _APPLICATION: Final = 0x69696971  # "iiiq"
 _LOG_BYTES: Final = 16 * 1024 * 1024  # what the write-ahead log is cut back to
@@ -36,9 +40,32 @@ _COLUMNS: Final = (
     "key, position, id, lane, function_id, namespace, data, created_at_ms, job_group, traceparent, baggage, metadata, "
     "attempts, lost, due_ms, died_at_ms, code, message"
 )
-_PUT: Final = f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"
 _MOVED: Final = "position = ?, attempts = ?, lost = ?, due_ms = ?, died_at_ms = ?, code = ?, message = ?"
 _UPDATE: Final = f"UPDATE jobs SET {_MOVED} WHERE key = ?"
+
+
+_MOST_ROWS: Final = 64
+
+
+@functools.cache
+def _put(rows: int) -> str:
+    row = f"({', '.join('?' * 18)})"
+    return f"INSERT INTO jobs ({_COLUMNS}) VALUES {', '.join([row] * rows)}"
+
+
+@functools.cache
+def _remove(rows: int) -> str:
+    return f"DELETE FROM jobs WHERE key IN ({', '.join('?' * rows)})"
+
+
+def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The rows in chunks of few sizes, powers of two, so that their statements are known already."""
+    at, size = 0, _MOST_ROWS
+    while at < len(rows):
+        while size > len(rows) - at:
+            size //= 2
+        yield rows[at : at + size]
+        at += size
 
 
 @final
@@ -86,27 +113,20 @@ class SqliteStore:
             return Loaded(self._records(rows), [Remember(*row) for row in subscribers.fetchall()])
 
     def write(self, changes: Sequence[Change]) -> None:
-        """As `Store.write`: one transaction."""
+        """As `Store.write`: one transaction, of few statements: behind each, a busy loop may have the interpreter first."""
         execute = self.connection.execute
         with self._telling("written to"):
             execute("BEGIN IMMEDIATE")
             try:
+                for records in _chunks([change.record for change in changes if type(change) is Put]):
+                    execute(_put(len(records)), [value for record in records for value in astuple(record)])
                 for change in changes:
                     match change:
-                        case Put(record):
-                            execute(_PUT, (
-                                record.key, record.position, record.id, record.lane, record.function_id,
-                                record.namespace, record.data, record.created_at_ms, record.group, record.traceparent,
-                                record.baggage, record.metadata, record.attempts, record.lost, record.due_ms,
-                                record.died_at_ms, record.code, record.message,
-                            ))  # fmt: skip
                         case Update(record):
                             execute(_UPDATE, (
                                 record.position, record.attempts, record.lost, record.due_ms, record.died_at_ms,
                                 record.code, record.message, record.key,
                             ))  # fmt: skip
-                        case Remove(key):
-                            execute("DELETE FROM jobs WHERE key = ?", (key,))
                         case Remember(topic, namespace, function_id, config):
                             execute(
                                 "INSERT OR REPLACE INTO subscribers VALUES (?, ?, ?, ?)",
@@ -117,6 +137,8 @@ class SqliteStore:
                                 "DELETE FROM subscribers WHERE topic = ? AND namespace = ? AND function_id = ?",
                                 (topic, namespace, function_id),
                             )
+                for keys in _chunks([change.key for change in changes if type(change) is Remove]):
+                    execute(_remove(len(keys)), keys)
                 execute("COMMIT")
             except BaseException:
                 if self.connection.in_transaction:  # a full disk may have ended it already

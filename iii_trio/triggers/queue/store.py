@@ -74,7 +74,10 @@ class Store(Protocol):
         """What was kept when the store was used last. Called first of all. Raises StorageError, also while it is read."""
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Keep these, all or none; returning means that they are kept. Raises StorageError; none is kept then."""
+        """Keep these, all or none; returning means that they are kept. Raises StorageError; none is kept then.
+
+        A key is put once, before all else that is said of it, and removed after all else.
+        """
 
     def fetch(self, keys: Sequence[int]) -> dict[int, bytes]:
         """The data of these jobs. Raises StorageError."""
