@@ -6,13 +6,13 @@ import os
 import random
 import ssl
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, final
 
 import trio
 
+from . import ids
 from .config import EngineConfig, Listener
 from .core.channels import Ended
 from .engine.admit import serve_stream
@@ -35,15 +35,11 @@ from .worker import open_worker as _open_worker
 _GOODBYE_SECONDS: Final = 2.0
 
 
-def _new_id() -> str:
-    return str(uuid.uuid4())
-
-
 @asynccontextmanager
 async def open_engine(
     config: EngineConfig | None = None,
     *,
-    new_id: Callable[[], str] = _new_id,
+    new_id: Callable[[], str] = ids.new_id,
     on_channel_span: Callable[[ChannelSpan], object] | None = None,
     on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
     queue_store: Store | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -41,6 +42,7 @@ _NULL: Final = Raw(b"null")
 _NO_ERROR: Final = frozenset({b"", b"null", b"false", b"0", b'""'})
 """What SDKs take for no error."""
 _error_body: Final = msgspec.json.Decoder(WireError)
+_is_uuid: Final = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
 
 NO_QUEUE: Final = (
     "No queue provider is installed. `TriggerAction::Enqueue` routes through the `engine::queue::enqueue` provider, "
@@ -55,7 +57,7 @@ def invoke(hub: Hub, session: Session, call: InvokeFunction, now: float) -> Effe
     if action is not None and action.type == "void":
         invocation_id = None
     try:
-        if invocation_id is not None and (len(invocation_id) != 36 or not _is_uuid(invocation_id)):
+        if invocation_id is not None and not _is_uuid(invocation_id):
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
         if call.namespace is not None and not call.namespace.strip():
             raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("namespace"))
@@ -427,14 +429,3 @@ def _cancel_handler(call: Call, reason: str) -> Effects:
     if FEATURE not in call.callee.features:
         return []
     return [Send(call.callee.id, encode(CancelInvocation(call.id, reason)))]
-
-
-_HEX: Final = frozenset("0123456789abcdefABCDEF")
-
-
-def _is_uuid(text: str) -> bool:
-    return (
-        text[8] == text[13] == text[18] == text[23] == "-"
-        and len(text) - text.count("-") == 32
-        and _HEX.issuperset(text.replace("-", ""))
-    )

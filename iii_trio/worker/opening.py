@@ -6,13 +6,13 @@ import functools
 import os
 import random
 import socket
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import trio
 
+from .. import ids
 from ..nursery import keep_shielded, open_service_nursery
 from ..transport.link import Address
 from .worker import RunSync, Worker
@@ -29,7 +29,7 @@ async def open_worker(
     namespace: str | None = None,
     description: str | None = None,
     run_sync: RunSync | None = None,
-    new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    new_id: Callable[[], str] = ids.new_id,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker of the engine at `address`, for the length of the block; entered once the engine has taken it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -11,6 +10,7 @@ import attrs
 import msgspec
 from msgspec import Raw
 
+from ... import ids
 from ...errors import CallError
 from ...wire import ErrorCode
 from ...worker import OpenCall, Worker
@@ -41,7 +41,7 @@ class Which:
         return self.queue or self.topic or ""
 
 
-def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
+def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = ids.new_id) -> None:
     """Offer the queue's functions, all in the namespace `default`."""
     ledger = keeper.ledger
 

@@ -15,6 +15,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
+        self._queues: dict[str, Lane] = {}
         self._topics: dict[str, dict[str, Lane]] = {}
         self._awake: dict[str, Lane] = {}
 
@@ -27,7 +28,7 @@ class Lanes:
 
     def queue(self, name: str) -> Lane | None:
         """The queue of this name, if it is configured."""
-        lane = self._lanes.get(LaneKey("queue", name).text)
+        lane = self._queues.get(name)
         return lane if lane is not None and lane.known else None
 
     def topic(self, name: str) -> list[Lane]:
@@ -41,7 +42,9 @@ class Lanes:
         lane = self._lanes.get(key.text)
         if lane is None:
             lane = self._lanes[key.text] = Lane(key, settings or QueueSettings())
-            if key.kind == "topic":
+            if key.kind == "queue":
+                self._queues[key.name] = lane
+            else:
                 self._topics.setdefault(key.name, {})[key.text] = lane
         return lane
 
@@ -80,6 +83,8 @@ class Lanes:
             return
         self._lanes.pop(lane.text, None)
         self._awake.pop(lane.text, None)
+        if lane.key.kind == "queue":
+            self._queues.pop(lane.key.name, None)
         of_topic = self._topics.get(lane.key.name, {})
         if lane.key.kind == "topic" and of_topic.pop(lane.text, None) is not None and not of_topic:
             del self._topics[lane.key.name]
