@@ -53,17 +53,20 @@ def test_a_short_one_finds_nothing_wrong(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("defect", "found"),
     [
-        ("an_abort_looks_complete", "looked complete, and nobody closed it"),
-        ("runs_are_lost", "looked complete after"),
-        ("tasks_stay", "all workers had gone, and the engine held"),
-        ("it_complains", "an unexpected line"),
-        ("it_dies", "the engine ended by itself, with 3"),
+        ("an_abort_looks_complete", ["looked complete, and nobody closed it"]),
+        ("runs_are_lost", ["looked complete after", "bytes that are not what was written"]),
+        ("tasks_stay", ["all workers had gone, and the engine held"]),
+        ("it_complains", ["an unexpected line"]),
+        ("it_dies", ["the engine ended by itself, with 3"]),
     ],
 )
-async def test_a_broken_engine_is_found(defect: str, found: str, tmp_path: Path) -> None:
+async def test_a_broken_engine_is_found(defect: str, found: list[str], tmp_path: Path) -> None:
     soak = Soak(8, 8, sample_seconds=1, workers=3, load=1, mischief_seconds=1, empty_seconds=2)
-    played = await play_soak(soak, tmp_path, engine=[sys.executable, str(BROKEN_ENGINE), defect])
-    assert any(found in problem for problem in played.problems), played.problems
+    for _ in range(3):  # what a busy machine gets done in so short a soak may be what the defect does not touch
+        played = await play_soak(soak, tmp_path, engine=[sys.executable, str(BROKEN_ENGINE), defect])
+        if played.problems:
+            break
+    assert any(one in problem for one in found for problem in played.problems), played.problems
     assert "promises broken" in played.summary
 
 

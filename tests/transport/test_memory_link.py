@@ -70,6 +70,27 @@ async def test_a_listener_hears_everything_in_order_until_the_end() -> None:
     assert heard == [*messages[:150], b"x" * 10, *messages[150:]]
 
 
+async def test_what_a_listener_causes_to_be_said_to_it_follows_in_its_turn() -> None:
+    link, _, _ = new_link()
+    heard: list[bytes] = []
+
+    def hear(message: bytes) -> None:
+        if message == b"question":
+            link.put(b"answer", bound=100)
+            link.flush()  # as the engine does, at the end of the step that this led to
+        heard.append(message)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.listen, hear)
+        await trio.testing.wait_all_tasks_blocked()
+        for message in b"question", b"other":
+            link.put(message, bound=100)
+        assert not heard  # the step is not over
+        link.flush()
+        assert heard == [b"question", b"other", b"answer"]
+        link.hang_up(None, "over")
+
+
 async def test_what_comes_after_a_cancelled_listener_waits() -> None:
     link, _, _ = new_link()
     heard: list[bytes] = []

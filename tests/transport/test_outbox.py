@@ -444,7 +444,7 @@ async def test_what_is_put_alone_is_written_at_once(mock_clock: trio.testing.Moc
         assert sink.writes == 3
 
 
-async def test_what_one_task_puts_turn_after_turn_becomes_few_writes() -> None:
+async def test_what_one_task_puts_turn_after_turn_becomes_few_writes(mock_clock: trio.testing.MockClock) -> None:
     sink = Sink(10**6)
     async with outbox_on(sink) as bench:
         with trio.testing.assert_checkpoints():
@@ -458,7 +458,9 @@ async def test_what_one_task_puts_turn_after_turn_becomes_few_writes() -> None:
         assert sink.writes <= 10
 
 
-async def test_what_many_tasks_put_in_one_turn_becomes_one_write_behind_the_first() -> None:
+async def test_what_many_tasks_put_in_one_turn_becomes_one_write_behind_the_first(
+    mock_clock: trio.testing.MockClock,
+) -> None:
     sink = Sink(10**6)
     async with outbox_on(sink) as bench:
         for _ in range(10):
@@ -469,7 +471,7 @@ async def test_what_many_tasks_put_in_one_turn_becomes_one_write_behind_the_firs
         assert bytes(sink.got) == b"x" * 10 and sink.writes == 2
 
 
-async def test_what_is_gathered_keeps_its_place_before_what_is_flushed() -> None:
+async def test_what_is_gathered_keeps_its_place_before_what_is_flushed(mock_clock: trio.testing.MockClock) -> None:
     sink = Sink(10**6)
     async with outbox_on(sink) as bench:
         for data in b"a", b"b", b"c":
@@ -480,7 +482,7 @@ async def test_what_is_gathered_keeps_its_place_before_what_is_flushed() -> None
         assert bytes(sink.got) == b"abcclose"
 
 
-async def test_what_is_gathered_and_cannot_be_written_breaks_the_outbox() -> None:
+async def test_what_is_gathered_and_cannot_be_written_breaks_the_outbox(mock_clock: trio.testing.MockClock) -> None:
     sink = Sink(10**6)
     async with outbox_on(sink) as bench:
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -80,6 +81,9 @@ class FakeLink:
     async def listen(self, hear: Callable[[bytes], object]) -> None:
         while (message := await self.receive()) is not None:
             hear(message)
+            with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:  # all that has come, at once
+                    hear(self._out_of.receive_nowait())
 
     def send(self, message: bytes) -> None:
         if self.ended is not None:
@@ -206,13 +210,6 @@ class FakeEnd:
             raise ChannelBroken(str(self.ended.outcome), self.ended.reason, code=self.ended.code)
         self.items.append(item)
         self.engine.news.unpark_all()
-
-    def hurry(self) -> None:
-        pass
-
-    @property
-    def has_room(self) -> bool:
-        return not self.engine.full or self.ended is not None
 
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()

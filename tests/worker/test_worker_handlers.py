@@ -202,6 +202,40 @@ async def test_a_cancelled_call_ends_its_handler_and_nothing_else() -> None:
     assert ended == ["one", "two"]
 
 
+async def test_handlers_begin_in_the_order_of_their_calls_however_many_come_at_once() -> None:
+    engine = FakeEngine()
+    began: list[int] = []
+
+    async def begin(n: int) -> None:
+        began.append(n)
+        await trio.lowlevel.checkpoint()
+
+    async with open_worker(engine) as worker:
+        worker.register_function("begin", begin)
+        for n in range(500):  # tasks that were started together would begin in a random order
+            engine.link.invoke("begin", {"n": n}, invocation_id=engine.new_id())
+            if n % 50 == 49:
+                await trio.testing.wait_all_tasks_blocked()
+        await engine.link.hear(InvocationResult, 500)
+    assert began == list(range(500))
+
+
+async def test_a_call_cancelled_before_its_handler_has_begun_never_begins() -> None:
+    engine = FakeEngine()
+    began: list[int] = []
+
+    async def begin(n: int) -> None:
+        began.append(n)
+
+    async with open_worker(engine) as worker:
+        worker.register_function("begin", begin)
+        for n in range(3):
+            engine.link.invoke("begin", {"n": n}, invocation_id=f"call-{n}")
+        engine.link.say(CancelInvocation("call-1", "not wanted"))
+        answers = [outcome(await engine.link.answer_to(f"call-{n}")) for n in range(3)]
+    assert began == [0, 2] and answers[1]["code"] == "invocation_cancelled" and answers[::2] == [None, None]
+
+
 async def test_a_handler_that_fails_while_it_is_cancelled_does_not_end_the_worker() -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:
