@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "iii_trio"
 LEAVES = {"errors", "config", "config_queue", "lifecycle", "structure", "nursery", "report"}
 MAY_IMPORT = {
     "errors": set(),
+    "ids": set(),
     "lifecycle": {"errors"},
     "config": {"errors", "config_queue"},
     "config_queue": set(),
@@ -24,10 +25,10 @@ MAY_IMPORT = {
     "core": {"wire", *LEAVES},
     "transport": {"wire", *LEAVES},
     "engine": {"core", "transport", "wire", *LEAVES},
-    "worker": {"core", "transport", "wire", *LEAVES},
-    "triggers": {"worker", "transport", "wire", *LEAVES},
+    "worker": {"core", "transport", "wire", "ids", *LEAVES},
+    "triggers": {"worker", "transport", "wire", "ids", *LEAVES},
     "modules": {"triggers", "engine", *LEAVES},
-    "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", *LEAVES},
+    "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", "ids", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "testing"}
 PURE = ("wire/", "core/", "lifecycle.py", "structure.py", "config.py", "transport/frames/", "transport/recut.py")
