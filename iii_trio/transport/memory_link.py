@@ -9,6 +9,7 @@ from typing import final
 import trio
 
 from .link import End
+from .listening import Listening
 
 
 @final
@@ -32,10 +33,9 @@ class MemoryLink:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._came = trio.lowlevel.ParkingLot()
-        self._listener: Callable[[bytes], object] | None = None
-        self._listening = False
+        self._listening: Listening | None = None
+        self._flushing = False
         self._ended: End | None = None
-        self.over = trio.Event()
 
     # --- the worker's side
 
@@ -50,13 +50,15 @@ class MemoryLink:
 
     async def listen(self, hear: Callable[[bytes], object]) -> None:
         """As `Link.listen`."""
-        self._listener = hear
+        listening = self._listening = Listening(hear)
         try:
             self.flush()
-            await self.over.wait()
+            if self._ended is not None:
+                listening.end()
+            await listening.wait()
             self.flush()
         finally:
-            self._listener = None
+            self._listening = None
 
     def _take(self) -> bytes:
         message = self._waiting.popleft()
@@ -122,15 +124,15 @@ class MemoryLink:
 
     def flush(self) -> None:
         """Have what was put heard."""
-        if self._listener is None:
+        if self._listening is None:
             self._came.unpark()
-        elif not self._listening:  # else whoever listens has said something, and its answer follows in its turn
-            self._listening = True
+        elif not self._flushing:  # else whoever listens has said something, and its answer follows in its turn
+            self._flushing = True
             try:
-                while self._waiting and self._listener is not None:
-                    self._listener(self._take())
+                while self._waiting and self._listening is not None:
+                    self._listening.give(self._take())
             finally:
-                self._listening = False
+                self._flushing = False
 
     def input_waits(self) -> bool:
         """Never: what the worker sends is heard at once."""
@@ -146,4 +148,5 @@ class MemoryLink:
         self._said.clear()  # nobody is there to hear it
         self._came.unpark_all()
         self._spoke.unpark_all()
-        self.over.set()
+        if self._listening is not None:
+            self._listening.end()

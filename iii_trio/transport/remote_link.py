@@ -13,6 +13,7 @@ from ..errors import FrameError
 from ..wire import MAX_MESSAGE_BYTES, Close
 from .frames import TEXT, CloseFrame, MessageScanner, frame
 from .link import End
+from .listening import Listening
 from .websocket import Lost, WebSocket
 
 _BOUND: Final = 1024 * 1024  # bytes sent and not yet taken, or received and not yet looked at, before one waits
@@ -28,8 +29,7 @@ class RemoteLink:
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
         self._waiting_bytes = 0
         self._taken = trio.lowlevel.ParkingLot()
-        self._hear: Callable[[bytes], object] | None = None
-        self._over = trio.Event()
+        self._listening: Listening | None = None
         self._websocket: WebSocket | None = None
         self._ended: End | None = None
         self._closed_here: str | None = None
@@ -49,11 +49,13 @@ class RemoteLink:
         with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 hear(self._took(self._out_of.receive_nowait()))
-        self._hear = hear
+        listening = self._listening = Listening(hear)
         try:
-            await self._over.wait()
+            if self._ended is not None:
+                listening.end()
+            await listening.wait()
         finally:
-            self._hear = None
+            self._listening = None
 
     def _took(self, message: bytes) -> bytes:
         self._waiting_bytes -= len(message)
@@ -103,8 +105,8 @@ class RemoteLink:
     def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         for _, payload in messages:
-            if self._hear is not None:
-                self._hear(bytes(payload))
+            if self._listening is not None:
+                self._listening.give(bytes(payload))
             else:
                 self._waiting_bytes += len(payload)
                 self._into.send_nowait(bytes(payload))
@@ -126,5 +128,6 @@ class RemoteLink:
                 reason = how.cause
         self._ended = End(None, reason)
         self._into.close()
-        self._over.set()
+        if self._listening is not None:
+            self._listening.end()
         self._taken.unpark_all()

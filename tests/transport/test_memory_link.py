@@ -29,7 +29,7 @@ async def test_what_was_put_before_the_end_is_still_delivered() -> None:
     assert link.put(b"one", bound=100) and link.put(b"two", bound=100)
     link.hang_up(1000, "the engine left")
     link.hang_up(None, "said later")
-    assert link.ended == End(None, "the engine left") and link.over.is_set() and not gone
+    assert link.ended == End(None, "the engine left") and not gone
     assert [await link.receive(), await link.receive(), await link.receive()] == [b"one", b"two", None]
     link.close()
     assert not gone
@@ -89,6 +89,28 @@ async def test_what_a_listener_causes_to_be_said_to_it_follows_in_its_turn() -> 
         link.flush()
         assert heard == [b"question", b"other", b"answer"]
         link.hang_up(None, "over")
+
+
+async def test_what_a_listener_raises_ends_its_listening_and_not_the_step_of_the_engine() -> None:
+    link, _, _ = new_link()
+    heard: list[bytes] = []
+
+    def hear(message: bytes) -> None:
+        heard.append(message)
+        raise ZeroDivisionError(message)
+
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            with pytest.raises(ZeroDivisionError, match="one"):
+                await link.listen(hear)
+
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        for message in b"one", b"two":
+            link.put(message, bound=100)
+        link.flush()
+    assert heard == [b"one"]
 
 
 async def test_what_comes_after_a_cancelled_listener_waits() -> None:

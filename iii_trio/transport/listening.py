@@ -1,0 +1,37 @@
+"""Who listens to a link: is given each message within the step that brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+
+@final
+class Listening:
+    """A listener, until its link is over. What it raises ends its own listening, not the step of who brought the message."""
+
+    def __init__(self, hear: Callable[[bytes], object]) -> None:
+        self._hear = hear
+        self._over = trio.Event()
+        self._problem: Exception | None = None
+
+    def give(self, message: bytes) -> None:
+        """Have a message heard."""
+        if self._problem is None:
+            try:
+                self._hear(message)
+            except Exception as problem:
+                self._problem = problem
+                self._over.set()
+
+    def end(self) -> None:
+        """There will be no more."""
+        self._over.set()
+
+    async def wait(self) -> None:
+        """Wait until there is no more; raises what the listener raised. If cancelled: nothing changes."""
+        await self._over.wait()
+        if self._problem is not None:
+            raise self._problem
