@@ -77,6 +77,21 @@ async def test_Q5_calls_that_are_sent_without_waiting_are_queued_in_their_order(
 # --- the end
 
 
+async def test_a_drain_waits_no_longer_than_what_runs_may(autojump_clock: Clock) -> None:
+    bounded = QueueSettings(max_attempts=2, visibility_timeout_seconds=10)
+    async with queueing(mail=bounded) as engine, engine.open_worker("app") as app:
+
+        @app.function("app::send")
+        async def send() -> None:
+            await trio.sleep_forever()
+
+        await app.trigger("app::send", {}, action=enqueue("mail"))
+        await settled()
+        began = trio.current_time()
+        assert await engine.drain(1000) is True
+        assert trio.current_time() - began == pytest.approx(10)
+
+
 async def test_Q2_a_drain_gives_back_what_does_not_finish_in_time_and_it_costs_nothing(autojump_clock: Clock) -> None:
     store = MemoryStore()
     async with queueing(store, mail=STRICT) as engine, engine.open_worker("app") as app:

@@ -88,7 +88,7 @@ class Keeper:
                     for job, changes in self.ledger.tick(self.moment):
                         self._stop(job, "the attempt took too long")
                         self._moved(job, changes)
-                    self.begin()
+                    self._go_on()
             finally:
                 self._tasks = None  # nothing begins any more
                 for attempt in list(self._attempts.values()):
@@ -236,6 +236,10 @@ class Keeper:
         if went.how is How.MISSING and attempt.arrivals != self._arrivals:
             went = Went(How.RETURNED)  # functions have come meanwhile, and its own may be one of them
         self._ran(attempt.job, went)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """A job has moved: others may start, or nothing runs any more."""
         if self.ledger.paused:
             self._ended.unpark_all()
         self.begin()

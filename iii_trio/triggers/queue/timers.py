@@ -9,14 +9,16 @@ from typing import Final, final
 
 from .job import Job, Phase
 
+_FEW: Final = 1_000
 _WITH_TIMERS: Final = frozenset({Phase.RESTING, Phase.LEASED, Phase.ABSENT})
 
 
 @final
 class Timers:
-    """A heap. Entries that no longer hold, as the job has moved on, are passed over."""
+    """A heap. Entries that no longer hold, as the job has moved on, are passed over, and thrown out where they are many."""
 
     def __init__(self) -> None:
+        self._most = _FEW
         self._heap: list[tuple[float, int, Job]] = []
         self._ticket = itertools.count()
 
@@ -24,6 +26,10 @@ class Timers:
         """It is due then, and no longer when it was before."""
         job.due = due
         heapq.heappush(self._heap, (due, next(self._ticket), job))
+        if len(self._heap) > self._most:
+            self._heap = [timer for timer in self._heap if _holds(timer)]
+            heapq.heapify(self._heap)
+            self._most = max(_FEW, 2 * len(self._heap))
 
     def next_due(self) -> float | None:
         """When the first one is due; None if none is, ever."""
