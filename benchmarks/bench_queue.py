@@ -19,6 +19,7 @@ from . import table
 from .processes import Skipped, run_json, running
 from .queue_load import Batch
 from .queue_systems import System, embedded, huey, ours, queue_engine, streaq
+from .slow_disk import slower_flushes
 from .table import OURS, Table
 
 FLOOR = "bare SQLite"
@@ -28,6 +29,7 @@ SUBJECTS: dict[str, Callable[[Path, bool], AbstractContextManager[System]]] = {
 }  # fmt: skip
 AT_ONCE = 64
 _WAITING = 100_000
+_SLOWER_MS = 1, 2, 5
 _QUEUES = 1_000
 
 
@@ -72,6 +74,10 @@ def empty_tables() -> list[Table]:
             "queue-memory", "Jobs, not on disk", "jobs/s", floor=None, peer=HUEY,
             note="huey with `fsync=False`: a kill loses nothing, but no disk is waited for; streaq on Valkey in memory.",
         ),
+        Table(
+            "queue-disk", "End to end, many at once, on slower disks", "jobs/s", floor=FLOOR, peer=HUEY,
+            note="Each flush (`fsync`, `fdatasync`) of every process returns so much later than this machine's.",
+        ),
         Table("queue-cpu", "CPU of a job, end to end, many at once, all processes", "µs", floor=FLOOR, peer=HUEY),
         Table(
             "queue-latency", "From enqueuing to the start of the handler, at rest", "ms", floor=FLOOR, peer=HUEY,
@@ -114,9 +120,8 @@ def one_subject(run: Run, name: str, system: System, durable: bool) -> None:
     run.put(rates, "run what waits", name, waiting.count / (ran["last"] - ran["first"]))
 
     before = system.cpu_seconds()
-    produced = system.produce(through)
-    ended = system.finished("through")["last"]
-    run.put(rates, "end to end, many at once", name, through.count / (ended - produced["began"]))
+    produced, per_second = end_to_end(system, through)
+    run.put(rates, "end to end, many at once", name, per_second)
     own = 0.0 if name.endswith("one process") else produced["cpu_seconds"]
     run.put("queue-cpu", place, name, (system.cpu_seconds() - before + own) / through.count * 1e6)
 
@@ -126,6 +131,13 @@ def one_subject(run: Run, name: str, system: System, durable: bool) -> None:
     latency = system.finished("rest")
     run.put("queue-latency", f"{place}, median", name, latency["p50"] * 1e3)
     run.put("queue-latency", f"{place}, p99", name, latency["p99"] * 1e3)
+
+
+def end_to_end(system: System, batch: Batch) -> tuple[dict[str, float], float]:
+    """What the producer says of a batch, and how many of it were enqueued and begun each second."""
+    produced = system.produce(batch)
+    ended = system.finished(batch.batch)["last"]
+    return produced, batch.count / (ended - produced["began"])
 
 
 def rate(count: int, found: dict[str, float]) -> float:
@@ -149,6 +161,29 @@ def floor(run: Run) -> None:
         if at_once == 1:
             run.put("queue-latency", "on disk, median", FLOOR, found["p50"] * 1e3)
             run.put("queue-latency", "on disk, p99", FLOOR, found["p99"] * 1e3)
+
+
+def slow_disks(run: Run) -> None:
+    """The same on disks whose flushes take longer, as most do."""
+    for slower in _SLOWER_MS:
+        run.say(f"flushes that take {slower} ms longer")
+        row = f"flushes {slower} ms slower"
+        try:
+            with slower_flushes(slower):
+                for name in OURS, HUEY:
+                    slow = name == HUEY
+                    count = run.several((600 if slow else 10_000) // slower)
+                    with run.directory() as directory, SUBJECTS[name](directory, True) as system:
+                        system.consume()
+                        _, per_second = end_to_end(system, Batch("through", count, 1 if slow else AT_ONCE))
+                    run.put("queue-disk", row, name, per_second)
+                count = run.several(20_000 // slower)
+                with run.directory() as directory:
+                    file = str(directory / "floor.db")
+                    found = run_json("benchmarks.peers.queue_floor", file, str(count), str(AT_ONCE), "end_to_end")
+                run.put("queue-disk", row, FLOOR, rate(count, found))
+        except Skipped as why:
+            run.skipped[row] = str(why)
 
 
 def backlog(run: Run) -> None:
@@ -233,6 +268,7 @@ def main() -> None:
     for number in range(options.rounds):
         say(f"round {number + 1}")
         round_of(run)
+    slow_disks(run)
     backlog(run)
     at_rest(run)
     about |= {"seconds": time.monotonic() - began, "rounds": options.rounds}
