@@ -15,6 +15,12 @@ C = TypeVar("C", bound=Enum)
 Table: TypeAlias = Mapping[P, Mapping[C, P]]
 
 
+class Step(Enum):
+    """A phase or a cue. Members are one of a kind, so they are hashed by identity: tables are asked with every message."""
+
+    __hash__ = object.__hash__
+
+
 @attrs.define(eq=False)
 class Lifecycle(Generic[P, C]):
     """Where something is in its life, and the only door to the next phase."""

@@ -9,13 +9,13 @@ of its type registers.
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
 import attrs
 from msgspec import Raw
 
-from ..lifecycle import Lifecycle, Table
+from ..lifecycle import Lifecycle, Step, Table
 from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
 from .later import Later
 from .session import Session
@@ -23,7 +23,7 @@ from .session import Session
 _NULL: Final = Raw(b"null")
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a binding is in its life."""
 
     PARKED = auto()  # nobody provides its type, or who does has refused it
@@ -32,7 +32,7 @@ class Phase(Enum):
     WITHDRAWN = auto()
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a binding."""
 
     OFFERED = auto()

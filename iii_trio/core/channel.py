@@ -8,16 +8,16 @@ A phase of its own for each outcome makes the table the only place that says whi
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
 import attrs
 
-from ..lifecycle import Lifecycle, Table
+from ..lifecycle import Lifecycle, Step, Table
 from ..wire import Direction, Outcome, Ref
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a channel is in its life."""
 
     ALLOCATED = auto()
@@ -36,7 +36,7 @@ class Phase(Enum):
     ENGINE_CLOSED = auto()
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a channel."""
 
     WRITER_ATTACHED = auto()

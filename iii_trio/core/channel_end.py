@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from ..lifecycle import Table
+from ..lifecycle import Step, Table
 
 
-class Phase(Enum):
+class Phase(Step):
     """What has been done with an end here."""
 
     FRESH = auto()
@@ -17,7 +17,7 @@ class Phase(Enum):
     CLOSED = auto()  # ended from this side
 
 
-class Cue(Enum):
+class Cue(Step):
     """What is done with an end."""
 
     PASS_ON = auto()

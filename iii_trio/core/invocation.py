@@ -6,16 +6,16 @@ late, foreign and repeated answers find nothing.
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
 import attrs
 
-from ..lifecycle import Lifecycle, Table
+from ..lifecycle import Lifecycle, Step, Table
 from .session import Session
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a call is in its life."""
 
     WAITING = auto()
@@ -25,7 +25,7 @@ class Phase(Enum):
     ABANDONED = auto()  # the caller left, or cancelled
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a call."""
 
     ANSWER_CAME = auto()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import Final
 
-from ..lifecycle import Table
+from ..lifecycle import Step, Table
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a worker is, as seen by itself."""
 
     DIALING = auto()
@@ -19,7 +19,7 @@ class Phase(Enum):
     RETIRED = auto()  # it left by itself
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a worker's membership."""
 
     LINKED = auto()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from enum import Enum, auto
+from enum import auto
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from ..lifecycle import Lifecycle, Table
+from ..lifecycle import Lifecycle, Step, Table
 from ..report import visible
 from ..wire import DEFAULT_NAMESPACE, LARGE_MESSAGES, Message
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .invocation import Call
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a session is in its life."""
 
     UNNAMED = auto()  # its namespace is not known yet: registrations wait
@@ -24,7 +24,7 @@ class Phase(Enum):
     GONE = auto()
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a session."""
 
     NAMED = auto()

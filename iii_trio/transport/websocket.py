@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from enum import Enum, auto
+from enum import auto
 from typing import Final, Protocol, final
 
 import attrs
@@ -20,7 +20,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from ..errors import ConnectionFailed, FrameError
-from ..lifecycle import Lifecycle, Table
+from ..lifecycle import Lifecycle, Step, Table
 from .beneath import READ_BYTES, Beneath, ReadBuffer, portion
 from .frames import CLOSE, CloseFrame, close_payload, frame
 from .http1 import Head, Refusal
@@ -28,7 +28,7 @@ from .outbox import Outbox
 from .socket import Socket, drop
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a connection is in its life."""
 
     SHAKING = auto()
@@ -38,7 +38,7 @@ class Phase(Enum):
     CUT = auto()  # there will be no closing handshake
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a connection."""
 
     SHAKEN = auto()

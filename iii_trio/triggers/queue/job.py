@@ -13,19 +13,19 @@ again when it is back, and it costs them nothing (Q2).
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import auto
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import msgspec
 
-from ...lifecycle import Lifecycle, Table
+from ...lifecycle import Lifecycle, Step, Table
 
 if TYPE_CHECKING:
     from .lane import Lane
 
 
-class Phase(Enum):
+class Phase(Step):
     """Where a job is in its life."""
 
     STORING = auto()  # on its way to the disk: nobody has been told that it is there
@@ -42,7 +42,7 @@ class Phase(Enum):
     DISCARDING = auto()  # thrown away, as soon as the disk says so
 
 
-class Cue(Enum):
+class Cue(Step):
     """What happened to a job."""
 
     STORED = auto()  # the disk has it, or has it as a job again
