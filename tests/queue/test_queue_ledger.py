@@ -130,6 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.turns()  # its death is not on disk yet
             del self.kept[ident]
             self.dead.add(ident)
+            self.begun.discard(ident)  # tried again, it goes behind all that waits
             for unwanted in self.ledger.buried(job):
                 self.dead.remove(unwanted.record.id)
                 self.write(self.ledger.discard(unwanted))
@@ -205,10 +206,9 @@ class LedgerMachine(RuleBasedStateMachine):
         lane = self.ledger.lanes.queue("fifo")
         assert lane is not None
         if fifo and not lane.settings.fifo:  # what has begun comes first in its group, until it is over
-            groups = [job.record.group for job in lane.jobs.values() if job.phase in IN_FLIGHT]
-            if len(groups) != len(set(groups)):
-                return  # two of a group run side by side, begun under no order: no order is promised among them
             self.begun = {job.record.id for job in lane.jobs.values() if job.phase in IN_FLIGHT}
+        elif not fifo:
+            self.begun = set()
         self.ledger.reconfigure(QueueConfig(queues=queues, memory_bytes=40))
         self.turns()
 

@@ -85,6 +85,8 @@ class Lane:
         self.done = Rate()
         self._ready: list[Job] = []
         self._groups: dict[str, deque[Job]] = {}
+        self._strays: dict[int, Job] = {}
+        """Begun when there were no groups, beside another of what is their group now: nobody of it begins until they end."""
 
     def __repr__(self) -> str:
         return f"<Lane {self.text}: {len(self.jobs)} jobs>"
@@ -105,6 +107,8 @@ class Lane:
         job.life.take(cue)
         if not job.life.over:  # what is over is in it no more
             self.phases[job.phase] += 1
+        if self._strays and job.phase not in _IN_FLIGHT:
+            self._comes_back(job)
 
     # --- the line
 
@@ -144,8 +148,12 @@ class Lane:
         regroup = settings.fifo is not self.settings.fifo
         self.settings = settings
         if regroup:
-            self._ready, self._groups = [], {}
+            self._ready, self._groups, self._strays = [], {}, {}
             jobs = sorted(self.jobs.values(), key=lambda job: (job.phase not in _IN_FLIGHT, job.record.position))
+            if settings.fifo:
+                begun = [job for job in jobs if job.phase in _IN_FLIGHT]
+                first = {self._group_of(job): job for job in reversed(begun)}
+                self._strays = {job.record.key: job for job in begun if first[self._group_of(job)] is not job}
             for job in jobs:
                 self.join(job)
 
@@ -154,7 +162,17 @@ class Lane:
 
     def _first(self, job: Job) -> bool:
         group = self._group_of(job)
-        return group is None or self._groups[group][0] is job
+        if group is None:
+            return True
+        return self._groups[group][0] is job and all(self._group_of(stray) != group for stray in self._strays.values())
+
+    def _comes_back(self, job: Job) -> None:
+        """A job that may be a stray runs no more: the first of its group may begin."""
+        group = self._group_of(job)
+        if self._strays.pop(job.record.key, None) is not None and group is not None:
+            first = self._groups[group][0]
+            if first is not job:  # itself it lines up where it is made ready
+                self.line_up(first)
 
     def dead_letters(self) -> Iterator[Job]:
         """The oldest death first."""
