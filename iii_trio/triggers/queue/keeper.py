@@ -183,14 +183,6 @@ class Keeper:
             self.ledger.lanes.forget(lane)
             self._journal.write([Forget(lane.key.name, *lane.key.subscriber)])
 
-    def _committed(self) -> None:
-        """Whoever is to work begins before the others are told: that is done while they work."""
-        self.begin()
-        receipts, self._receipts = self._receipts, []
-        for tell in receipts:
-            tell()
-        self._worker.hurry()
-
     # --- turns
 
     def begin(self) -> None:
@@ -211,6 +203,14 @@ class Keeper:
             self._waiting_to_ask = True
             self._tasks.start_soon(self._wait_to_ask)
         self._mind_the_time()
+
+    def _committed(self) -> None:
+        """Whoever is to work begins before the others are told: that is done while they work."""
+        self.begin()
+        receipts, self._receipts = self._receipts, []
+        for tell in receipts:
+            tell()
+        self._worker.hurry()
 
     async def _wait_to_ask(self) -> None:
         try:
