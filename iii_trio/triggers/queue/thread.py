@@ -52,7 +52,7 @@ class StoreThread:
         while (function := self._wanted.get()) is not None:
             try:
                 self._value = function()
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - raised by who waits
                 self._error = error
             del function
             self._tells.send(b"\0")
