@@ -104,6 +104,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         self._held: list[_Segment] = []
         self._unacknowledged = 0
         self._holes = 0
+        self._reset_vanished = False
 
     @classmethod
     def pair(cls, name: str, conditions: Conditions, timeline: Timeline) -> tuple[SimStream, SimStream]:
@@ -246,7 +247,8 @@ class SimStream(trio.abc.HalfCloseableStream):
                 self._timeline.at(trio.current_time() + patience, lambda: self._give_up(hole))
 
     def heal(self) -> None:
-        """What vanished was sent again, and arrives; but for resets, which are sent once only."""
+        """What vanished was sent again, and arrives; but for resets, which are sent once only: whose reset is lost is found
+        gone when the other's kernel asks after it, as it does an idle peer's, within `dead_peer_seconds`."""
         if self._vanishing:
             self._vanishing = False
             held, self._held = self._held, []
@@ -254,6 +256,12 @@ class SimStream(trio.abc.HalfCloseableStream):
                 self._arrive(segment)
             read, self._unacknowledged = self._unacknowledged, 0
             self.peer._acknowledged(read)
+            if self._reset_vanished and self.conditions.dead_peer_seconds < math.inf:
+                self._timeline.at(trio.current_time() + self.conditions.dead_peer_seconds, self._asked_after)
+
+    def _asked_after(self) -> None:
+        if not self._vanishing:
+            self.peer._hear_reset("connection reset by peer")
 
     def _give_up(self, hole: int) -> None:
         if self._vanishing and hole == self._holes:
@@ -308,7 +316,9 @@ class SimStream(trio.abc.HalfCloseableStream):
         segment = self._on_the_way.popleft()
         if not self._vanishing:
             self._arrive(segment)
-        elif segment.kind is not _Kind.RESET:
+        elif segment.kind is _Kind.RESET:
+            self._reset_vanished = True
+        else:
             self._held.append(segment)
 
     def _arrive(self, segment: _Segment) -> None:

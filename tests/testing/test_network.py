@@ -50,3 +50,20 @@ async def test_delay_and_bandwidth_take_virtual_time(autojump_clock: trio.testin
         assert trio.current_time() == pytest.approx(3.0)
         assert await far.receive_some() == b""
         nursery.cancel_scope.cancel()
+
+
+async def test_a_reset_that_vanishes_is_made_up_for_when_the_kernel_asks_after_its_peer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        network = Network()
+        await nursery.start(network.run)
+        near, far = network.pair(dead_peer_seconds=20.0)
+        near.vanish()
+        near.reset()
+        await trio.sleep(5)
+        near.heal()
+        with pytest.raises(trio.BrokenResourceError, match="reset by peer"):
+            await far.receive_some()  # it says nothing: only its kernel's question finds the other gone
+        assert trio.current_time() == 25.0
+        nursery.cancel_scope.cancel()
