@@ -63,7 +63,7 @@ async def nothing(data: Any) -> None:
 
 async def hang(data: Any) -> None:
     say("hanging")
-    await asyncio.Event().wait()
+    await never.wait()
 
 
 async def note(data: Any) -> None:
@@ -109,7 +109,7 @@ async def write_to(writer: Any, data: Any) -> dict[str, Any]:
         if data.get("empty"):
             await writer.write(b"")
         if data.get("hold"):
-            await asyncio.Event().wait()
+            await never.wait()
         await writer.close_async()
     except Exception as error:
         return {"bytes": written, "sha256": digest.hexdigest(), "error": error_of(error)}
@@ -138,7 +138,7 @@ async def read_from(reader: Any, data: Any) -> dict[str, Any]:
             say("read", bytes=read)
             if stop_after is not None and read >= stop_after:
                 if data.get("hold"):
-                    await asyncio.Event().wait()
+                    await never.wait()
                 await reader.close_async()
                 break
             if data.get("pause_after") is not None and read >= data["pause_after"]:
@@ -216,6 +216,8 @@ logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 handles: dict[str, Any] = {}
 bindings: dict[str, Any] = {}
 resumed = asyncio.Event()
+# Of the module: who waits for something that nobody else holds is thrown away by asyncio, its task included.
+never = asyncio.Event()
 worker = register_worker(
     url,
     InitOptions(
