@@ -151,16 +151,21 @@ def floor(run: Run) -> None:
         ("enqueue, many at once", 20_000, AT_ONCE, "enqueue"),
         ("end to end, many at once", 20_000, AT_ONCE, "end_to_end"),
     ):
-        with run.directory() as directory:
-            count = run.several(count)
-            file = str(directory / "floor.db")
-            found = run_json("benchmarks.peers.queue_floor", file, str(count), str(at_once), what)
+        count = run.several(count)
+        found = bare_sqlite(run, count, at_once, what)
         run.put("queue-durable", row, FLOOR, rate(count, found))
         if what == "end_to_end":
             run.put("queue-cpu", "on disk", FLOOR, found["cpu_seconds"] / count * 1e6)
         if at_once == 1:
             run.put("queue-latency", "on disk, median", FLOOR, found["p50"] * 1e3)
             run.put("queue-latency", "on disk, p99", FLOOR, found["p99"] * 1e3)
+
+
+def bare_sqlite(run: Run, count: int, at_once: int, what: str) -> dict[str, float]:
+    """What the floor's process says of so many rows."""
+    with run.directory() as directory:
+        file = str(directory / "floor.db")
+        return run_json("benchmarks.peers.queue_floor", file, str(count), str(at_once), what)
 
 
 def slow_disks(run: Run) -> None:
@@ -178,10 +183,7 @@ def slow_disks(run: Run) -> None:
                         _, per_second = end_to_end(system, Batch("through", count, 1 if slow else AT_ONCE))
                     run.put("queue-disk", row, name, per_second)
                 count = run.several(20_000 // slower)
-                with run.directory() as directory:
-                    file = str(directory / "floor.db")
-                    found = run_json("benchmarks.peers.queue_floor", file, str(count), str(AT_ONCE), "end_to_end")
-                run.put("queue-disk", row, FLOOR, rate(count, found))
+                run.put("queue-disk", row, FLOOR, rate(count, bare_sqlite(run, count, AT_ONCE, "end_to_end")))
         except Skipped as why:
             run.skipped[row] = str(why)
 

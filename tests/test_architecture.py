@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "transport": {"wire", *LEAVES},
     "engine": {"core", "transport", "wire", *LEAVES},
     "worker": {"core", "transport", "wire", "ids", *LEAVES},
-    "triggers": {"worker", "transport", "wire", "ids", *LEAVES},
+    "triggers": {"worker", "transport", "wire", *LEAVES},
     "modules": {"triggers", "engine", *LEAVES},
     "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", "ids", *LEAVES},
 }

@@ -150,17 +150,18 @@ class Membership:
         call = None
         if session.knows_us:
             call = PendingCall("engine::workers::register", worker.new_id(), lambda: None)
-            session.pending[call.invocation_id] = call
-        session.link.send(
-            encode(
-                InvokeFunction(
-                    function_id="engine::workers::register",
-                    invocation_id=call.invocation_id if call is not None else None,
-                    data=Raw(to_json(worker.introduction)),
-                    action=None if call is not None else Action("void"),
-                )
+        text = encode(
+            InvokeFunction(
+                function_id="engine::workers::register",
+                invocation_id=call.invocation_id if call is not None else None,
+                data=Raw(to_json(worker.introduction)),
+                action=None if call is not None else Action("void"),
             )
         )
+        if call is not None:
+            session.send(call, text)
+        else:
+            session.link.send(text)
         worker.offers.introduce(session.link)
         return call
 

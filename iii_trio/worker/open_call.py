@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 from msgspec import Raw
 
 from ..wire import InvokeFunction, to_json
 from .answer import answer_error, answer_result
 from .calls import Session
-
-LOGGER: Final = logging.getLogger("iii_trio.worker")
 
 
 @final

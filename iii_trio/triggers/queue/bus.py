@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,7 +10,6 @@ import attrs
 import msgspec
 from msgspec import Raw
 
-from ... import ids
 from ...errors import CallError
 from ...wire import ErrorCode
 from ...worker import OpenCall, Worker
@@ -41,7 +40,7 @@ class Which:
         return self.queue or self.topic or ""
 
 
-def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = ids.new_id) -> None:
+def register(worker: Worker, keeper: Keeper) -> None:
     """Offer the queue's functions, all in the namespace `default`."""
     ledger = keeper.ledger
 
@@ -63,7 +62,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = ids.new
         check_room(1)
         job = ledger.admit(
             lane,
-            wanted.messageReceiptId or new_id(),
+            wanted.messageReceiptId or worker.new_id(),
             (namespace, wanted.function_id),
             data,
             keeper.moment,
@@ -87,7 +86,7 @@ def register(worker: Worker, keeper: Keeper, new_id: Callable[[], str] = ids.new
         jobs = [
             ledger.admit(
                 lane,
-                new_id(),
+                worker.new_id(),
                 lane.key.subscriber,
                 data,
                 moment,
