@@ -10,7 +10,7 @@ from iii_trio.triggers.queue import job
 HEAD = """# Lifecycles
 
 Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A phase says
-what *is*, a cue what *happened*. A cue without an edge from a phase cannot happen there: it raises `IllegalCue` and
+what *is*, a cue what *happened*. A cue without an edge from a phase cannot happen there: it raises `IllegalTransition` and
 changes nothing.
 """
 
@@ -23,49 +23,49 @@ def drawings() -> str:
             "Channel",
             "iii_trio/core/channel.py",
             "One channel: two ends, attached and closed in any order. Each outcome is a phase of its own.",
-            draw_lifecycle(channel.CHANNEL, channel.Phase.ALLOCATED),
+            draw_lifecycle(channel.CHANNEL, channel.ChannelState.ALLOCATED),
         ),
         (
             "Channel end",
             "iii_trio/core/channel_end.py",
             "An end in a worker's hands: what a call does with the ends it has used depends on it (clause C5.4).",
-            draw_lifecycle(channel_end.CHANNEL_END, channel_end.Phase.FRESH),
+            draw_lifecycle(channel_end.CHANNEL_END, channel_end.ChannelEndState.FRESH),
         ),
         (
             "Session",
             "iii_trio/core/session.py",
             "A worker's connection, as the engine sees it.",
-            draw_lifecycle(session.SESSION, session.Phase.UNNAMED),
+            draw_lifecycle(session.SESSION, session.SessionState.UNNAMED),
         ),
         (
             "Membership",
             "iii_trio/core/membership.py",
             "The same, as the worker sees it: lost links are healed.",
-            draw_lifecycle(membership.MEMBERSHIP, membership.Phase.DIALING),
+            draw_lifecycle(membership.MEMBERSHIP, membership.WorkerState.CONNECTING),
         ),
         (
             "Call",
             "iii_trio/core/invocation.py",
             "One call that a callee has been given.",
-            draw_lifecycle(invocation.INVOCATION, invocation.Phase.WAITING),
+            draw_lifecycle(invocation.INVOCATION, invocation.CallState.WAITING),
         ),
         (
             "Binding",
             "iii_trio/core/binding.py",
             "One trigger binding.",
-            draw_lifecycle(binding.BINDING, binding.Phase.PARKED),
+            draw_lifecycle(binding.BINDING, binding.BindingState.PARKED),
         ),
         (
             "Connection",
             "iii_trio/transport/websocket.py",
             "One WebSocket connection, on either side.",
-            draw_lifecycle(websocket.CONNECTION, websocket.Phase.SHAKING),
+            draw_lifecycle(websocket.CONNECTION, websocket.ConnectionState.SHAKING),
         ),
         (
             "Job",
             "iii_trio/triggers/queue/job.py",
             "One job of the queue. A lease is not on disk: there a job waits until it is done or dead (promise Q2).",
-            draw_lifecycle(job.JOB, job.Phase.STORING),
+            draw_lifecycle(job.JOB, job.JobState.STORING),
         ),
     ):
         parts.append(f"\n## {title}\n\n`{where}`: {text}\n\n```mermaid\n{drawing}```\n")

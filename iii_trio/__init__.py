@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience
+    from .config import ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts
     from .config_queue import QueueConfig, QueueSettings
     from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
     from .errors import (
@@ -69,7 +69,6 @@ __all__ = [
     "ListenerLimits",
     "MisuseError",
     "Outcome",
-    "Patience",
     "PeerError",
     "QueueConfig",
     "QueueSettings",
@@ -77,6 +76,7 @@ __all__ = [
     "Ref",
     "Rejected",
     "StorageError",
+    "Timeouts",
     "TriggerType",
     "Worker",
     "current_call",
@@ -89,7 +89,7 @@ __all__ = [
 ]
 
 _LOADED_FROM = {
-    "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "ListenerLimits", "Patience"),
+    "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "ListenerLimits", "Timeouts"),
     "config_queue": ("QueueConfig", "QueueSettings"),
     "embed": ("Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"),
     "errors": (

@@ -76,7 +76,7 @@ class ChannelDefaults:
 
 
 @attrs.frozen
-class Patience:
+class Timeouts:
     """How long an engine waits for a peer that does not do what is due."""
 
     goodbye_seconds: float = attrs.field(default=5.0, validator=_positive)
@@ -166,7 +166,7 @@ class EngineConfig:
     """Where `serve_engine` listens."""
     limits: Limits = attrs.field(factory=Limits)
     channels: ChannelDefaults = attrs.field(factory=ChannelDefaults)
-    patience: Patience = attrs.field(factory=Patience)
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
     name: str = "iii-trio"
     queue: QueueConfig | None = attrs.field(factory=QueueConfig)
     """The queue module, in memory unless a directory is named; None: none, or one of your own."""

@@ -9,7 +9,7 @@
           auth: { token_file: /etc/engine/tokens, channels: key }                 # `auth`, `unix: /path` and
           listener_limits: { sessions: 100 }                                      # `listener_limits`
           limits: { message_bytes: 67108864 }
-          patience: { reattach_grace_seconds: 10 }
+          timeouts: { reattach_grace_seconds: 10 }
       - name: iii-queue                     # see `config_file_queue`
         config: { queue_configs: { mail: { concurrency: 4 } } }
       - name: iii-http                      # a worker that iii has built in and we have not: a warning
@@ -29,7 +29,7 @@ from typing import Any, Final
 import attrs
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from .config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience, Tls
+from .config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
 from .config_file_queue import QUEUE, QueueEntry, read_queue
 from .config_yaml import OURS, YamlReader, is_whole, kind_of, line_of, shown
 from .errors import ConfigError
@@ -38,7 +38,7 @@ LISTENER: Final = "iii-worker-manager"
 GRACE_KEY: Final = "registration_namespace_grace_ms"
 GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
-SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "patience": Patience}
+SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "timeouts": Timeouts}
 OF_LISTENER: Final = ("unix", "tls", "auth", "listener_limits")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too: nothing to warn of."""
@@ -72,8 +72,8 @@ def read_config(path: str | os.PathLike[str], environ: Mapping[str, str] | None 
 
 def default_config(environ: Mapping[str, str] | None = None) -> EngineConfig:
     """What an engine gets that has no file: one listener on 127.0.0.1:49134. Raises ConfigError."""
-    patience = _grace_from_environment(Patience(), os.environ if environ is None else environ)
-    return EngineConfig(patience=patience)
+    timeouts = _grace_from_environment(Timeouts(), os.environ if environ is None else environ)
+    return EngineConfig(timeouts=timeouts)
 
 
 def parse_config(text: str, file: str, environ: Mapping[str, str] | None = None) -> ConfigFile:
@@ -82,13 +82,13 @@ def parse_config(text: str, file: str, environ: Mapping[str, str] | None = None)
     return _Reader(file).read(text, environ)
 
 
-def _grace_from_environment(patience: Patience, environ: Mapping[str, str]) -> Patience:
+def _grace_from_environment(timeouts: Timeouts, environ: Mapping[str, str]) -> Timeouts:
     value = environ.get(GRACE_VARIABLE, "").strip()
     if not value:
-        return patience
+        return timeouts
     if not (value.isascii() and value.isdigit()):
         raise ConfigError(f"environment variable {GRACE_VARIABLE} is {value!r}; set it to a number of milliseconds")
-    return attrs.evolve(patience, registration_grace_seconds=int(value) / 1000)
+    return attrs.evolve(timeouts, registration_grace_seconds=int(value) / 1000)
 
 
 @attrs.define(eq=False)
@@ -108,12 +108,12 @@ class _Reader(YamlReader):
         engine, listeners, queue = self._entries(document)
         if queue is not None:
             engine["queue"] = queue.config
-        patience: Patience = engine.get("patience", Patience())
+        timeouts: Timeouts = engine.get("timeouts", Timeouts())
         grace = document.get(GRACE_KEY)
         if grace is not None:
             line = line_of(document, GRACE_KEY)
-            patience = attrs.evolve(patience, registration_grace_seconds=self.milliseconds(line, GRACE_KEY, grace))
-        engine["patience"] = _grace_from_environment(patience, environ)
+            timeouts = attrs.evolve(timeouts, registration_grace_seconds=self.milliseconds(line, GRACE_KEY, grace))
+        engine["timeouts"] = _grace_from_environment(timeouts, environ)
         return ConfigFile(
             EngineConfig(listeners=listeners or (Listener(),), **engine),
             tuple(self.warnings),

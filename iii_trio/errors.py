@@ -2,7 +2,7 @@
 
     IIIError
     ├── MisuseError          you, here and now: wrong arguments, wrong order
-    │   └── IllegalCue         a lifecycle was told of something that cannot happen in its phase
+    │   └── IllegalTransition         a state machine got an event that its state does not allow
     ├── ConfigError          a configuration that cannot be used; names file, line and key
     ├── PeerError            the other side broke a rule of the wire
     │   ├── FrameError         … of RFC 6455; carries the close code to answer with
@@ -34,13 +34,13 @@ class MisuseError(IIIError):
     """The caller's own doing, raised at once and without any effect."""
 
 
-class IllegalCue(MisuseError):
-    """A lifecycle has no edge for this cue in its present phase."""
+class IllegalTransition(MisuseError):
+    """A state table has no transition for this event in the current state."""
 
-    def __init__(self, phase: Enum, cue: Enum) -> None:
-        super().__init__(f"{phase} has no edge for {cue}")
-        self.phase = phase
-        self.cue = cue
+    def __init__(self, state: Enum, event: Enum) -> None:
+        super().__init__(f"{state} has no transition for {event}")
+        self.state = state
+        self.event = event
 
 
 class ConfigError(IIIError):

@@ -21,7 +21,7 @@ _LONGEST: Final = 8192  # characters of a text or an id
 
 
 @attrs.define
-class _Allowance:
+class _TokenBucket:
     """So many lines at once, and so many a second in the long run; what is left out is counted."""
 
     burst: int
@@ -41,37 +41,37 @@ class _Allowance:
         return True
 
 
-class Reporter:
+class RateLimitedLogger:
     """Writes the log of one engine, or module, bounded in rate: what is left out is counted, and said once there is room."""
 
     def __init__(self, name: str, logger: logging.Logger = LOGGER) -> None:
         self._name = name
         self._logger = logger
-        self._altogether = {False: _Allowance(200, 20), True: _Allowance(100, 20)}
-        self._each: dict[tuple[str, bool], _Allowance] = {}
+        self._altogether = {False: _TokenBucket(200, 20), True: _TokenBucket(100, 20)}
+        self._each: dict[tuple[str, bool], _TokenBucket] = {}
         """Of each worker or address, whoever was written of last being the last one."""
 
-    def tell(
+    def log(
         self,
         now: float,
         level: int,
         text: str,
         about: Mapping[str, str],
         *,
-        at_will: bool = False,
+        peer_controlled: bool = False,
         error: BaseException | None = None,
     ) -> None:
         """Log a line. `about` becomes attributes of the record (`iii_session`, `iii_function`, `iii_channel`, …).
 
-        `at_will`: the worker can cause such a line as often as it likes. `error`: its traceback is logged, too.
+        `peer_controlled`: the worker can cause such a line as often as it likes. `error`: its traceback is logged, too.
         """
         if not self._logger.isEnabledFor(level):
             return
-        kind = "caused by workers " if at_will else ""
-        bounds = {kind: self._altogether[at_will]}
+        kind = "caused by workers " if peer_controlled else ""
+        bounds = {kind: self._altogether[peer_controlled]}
         whose = next((key for key in _WHOSE if about.get(key)), None)
         if whose is not None:
-            bounds = {f"about {whose} {about[whose]} {kind}": self._of(about[whose], at_will), **bounds}
+            bounds = {f"about {whose} {about[whose]} {kind}": self._of(about[whose], peer_controlled), **bounds}
         for bound in bounds.values():
             if not bound.take(now):
                 return
@@ -82,9 +82,9 @@ class Reporter:
                 self._write(logging.WARNING, why, {whose: about[whose]} if whose is not None else {}, None)
         self._write(level, text, about, error)
 
-    def _of(self, whose: str, at_will: bool) -> _Allowance:
-        bound = self._each.pop((whose, at_will), None) or _Allowance(50, 5)
-        self._each[whose, at_will] = bound
+    def _of(self, whose: str, peer_controlled: bool) -> _TokenBucket:
+        bound = self._each.pop((whose, peer_controlled), None) or _TokenBucket(50, 5)
+        self._each[whose, peer_controlled] = bound
         if len(self._each) > _REMEMBERED:
             del self._each[next(iter(self._each))]
         return bound

@@ -8,11 +8,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "config", "config_queue", "lifecycle", "structure", "nursery", "report"}
+LEAVES = {"errors", "config", "config_queue", "state_machine", "structure", "nursery", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
-    "lifecycle": {"errors"},
+    "state_machine": {"errors"},
     "config": {"errors", "config_queue"},
     "config_queue": set(),
     "structure": {"errors"},
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", "ids", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "testing"}
-PURE = ("wire/", "core/", "lifecycle.py", "structure.py", "config.py", "transport/frames/", "transport/recut.py")
+PURE = ("wire/", "core/", "state_machine.py", "structure.py", "config.py", "transport/frames/", "transport/recut.py")
 IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
 LONGEST_FILE = 470
 

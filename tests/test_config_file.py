@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Patience, Tls
+from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
 from iii_trio.config_file import default_config, parse_config, read_config
 from iii_trio.errors import ConfigError
 
@@ -178,8 +178,8 @@ WRONG = {
         "config.yaml:4: `listener_limits.handshake_seconds` and `handshake_timeout_ms` say the same; keep one",
     ),
     "a time that is no number": (
-        ENTRY + "    iii-trio: { patience: { goodbye_seconds: .nan } }\n",
-        "config.yaml:3: `patience.goodbye_seconds` is NaN; give a number",
+        ENTRY + "    iii-trio: { timeouts: { goodbye_seconds: .nan } }\n",
+        "config.yaml:3: `timeouts.goodbye_seconds` is NaN; give a number",
     ),
 }
 
@@ -249,23 +249,23 @@ def test_our_own_settings_stand_beside_the_config_of_a_listener() -> None:
       name: tidewater
       limits: { message_bytes: 1_000_000, handshake_seconds: 2 }
       channels: { expires_after_seconds: null, buffer_size: 0x10 }
-      patience: { reattach_grace_seconds: 1.5 }
+      timeouts: { reattach_grace_seconds: 1.5 }
 """
     )
     assert parse_config(text, "config.yaml", {}).config == EngineConfig(
         name="tidewater",
         limits=Limits(message_bytes=1_000_000, handshake_seconds=2.0),
         channels=ChannelDefaults(expires_after_seconds=None, buffer_size=16),
-        patience=Patience(reattach_grace_seconds=1.5),
+        timeouts=Timeouts(reattach_grace_seconds=1.5),
     )
 
 
 def test_the_grace_time_of_the_environment_wins() -> None:
     text = "registration_namespace_grace_ms: 2500\n"
-    assert parse_config(text, "c", {}).config.patience.registration_grace_seconds == 2.5
+    assert parse_config(text, "c", {}).config.timeouts.registration_grace_seconds == 2.5
     environ = {"III_NAMESPACE_GRACE_MS": "100"}
-    assert parse_config(text, "c", environ).config.patience.registration_grace_seconds == 0.1
-    assert default_config(environ).patience.registration_grace_seconds == 0.1
+    assert parse_config(text, "c", environ).config.timeouts.registration_grace_seconds == 0.1
+    assert default_config(environ).timeouts.registration_grace_seconds == 0.1
     with pytest.raises(ConfigError, match="III_NAMESPACE_GRACE_MS is 'soon'; set it to a number of milliseconds"):
         default_config({"III_NAMESPACE_GRACE_MS": "soon"})
 

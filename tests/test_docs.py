@@ -41,7 +41,7 @@ def test_the_public_names_are_these() -> None:
         "AttachRefused", "Binding", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
         "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended",
         "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits",
-        "MisuseError", "Outcome", "Patience", "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref",
+        "MisuseError", "Outcome", "Timeouts", "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref",
         "Rejected", "StorageError", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
         "open_worker", "serve_engine",
     }  # fmt: skip

@@ -100,9 +100,9 @@ async def test_my_channels_keep_the_contract(iii_worker: iii_trio.Worker) -> Non
 
 
 def test_the_lifecycle_has_no_dead_end() -> None:
-    from iii_trio.core.channel import CHANNEL, Phase
+    from iii_trio.core.channel import CHANNEL, ChannelState
 
-    check_lifecycle(CHANNEL, start=Phase.ALLOCATED, end_well=Phase.COMPLETED)
+    check_lifecycle(CHANNEL, start=ChannelState.ALLOCATED, end_well=ChannelState.COMPLETED)
 
 
 # --- stores of jobs

@@ -42,7 +42,7 @@ def allow_open_files(connections: int) -> None:
 
 
 def notify(*state: str) -> None:
-    """Tell systemd (`READY=1`, `STOPPING=1`, …), if it wants to know; nothing otherwise."""
+    """Log systemd (`READY=1`, `STOPPING=1`, …), if it wants to know; nothing otherwise."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -55,7 +55,7 @@ def notify(*state: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Tell systemd that a reload begins; `READY=1` ends it."""
+    """Log systemd that a reload begins; `READY=1` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 

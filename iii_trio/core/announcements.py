@@ -68,7 +68,7 @@ class Announcements:
         return self._due
 
     def expire(self, now: float) -> Effects:
-        """Tell of the change, if it is one still."""
+        """Log of the change, if it is one still."""
         if self._due is None or now < self._due:
             return []
         self._due = None

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 from msgspec import Raw
 
-from ..lifecycle import Lifecycle, Step, Table
+from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
 from .later import Later
 from .session import Session
@@ -23,7 +23,7 @@ from .session import Session
 _NULL: Final = Raw(b"null")
 
 
-class Phase(Step):
+class BindingState(TableEnum):
     """Where a binding is in its life."""
 
     PARKED = auto()  # nobody provides its type, or who does has refused it
@@ -32,7 +32,7 @@ class Phase(Step):
     WITHDRAWN = auto()
 
 
-class Cue(Step):
+class BindingEvent(TableEnum):
     """What happened to a binding."""
 
     OFFERED = auto()
@@ -43,21 +43,21 @@ class Cue(Step):
 
 
 _IN_FORCE: Final = {
-    Cue.OFFERED: Phase.OFFERED,  # to another provider, or to the same one anew
-    Cue.ACCEPTED: Phase.BOUND,
-    Cue.REFUSED: Phase.PARKED,
-    Cue.PROVIDER_LEFT: Phase.PARKED,
-    Cue.WITHDRAWN: Phase.WITHDRAWN,
+    BindingEvent.OFFERED: BindingState.OFFERED,  # to another provider, or to the same one anew
+    BindingEvent.ACCEPTED: BindingState.BOUND,
+    BindingEvent.REFUSED: BindingState.PARKED,
+    BindingEvent.PROVIDER_LEFT: BindingState.PARKED,
+    BindingEvent.WITHDRAWN: BindingState.WITHDRAWN,
 }
 
-BINDING: Final[Table[Phase, Cue]] = {
-    Phase.PARKED: {Cue.OFFERED: Phase.OFFERED, Cue.WITHDRAWN: Phase.WITHDRAWN},
-    Phase.OFFERED: _IN_FORCE,
-    Phase.BOUND: _IN_FORCE,
-    Phase.WITHDRAWN: {},
+BINDING: Final[Table[BindingState, BindingEvent]] = {
+    BindingState.PARKED: {BindingEvent.OFFERED: BindingState.OFFERED, BindingEvent.WITHDRAWN: BindingState.WITHDRAWN},
+    BindingState.OFFERED: _IN_FORCE,
+    BindingState.BOUND: _IN_FORCE,
+    BindingState.WITHDRAWN: {},
 }
 
-LIVE: Final = frozenset({Phase.OFFERED, Phase.BOUND})
+LIVE: Final = frozenset({BindingState.OFFERED, BindingState.BOUND})
 
 
 @attrs.define(eq=False)
@@ -100,14 +100,16 @@ class Binding:
     """The bytes that it takes of its owner's registrations, or of all durable ones."""
     provider: Provider | None = None
     """Who has it; None while it is parked."""
-    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(BINDING, Phase.PARKED))
+    state: StateMachine[BindingState, BindingEvent] = attrs.field(
+        factory=lambda: StateMachine(BINDING, BindingState.PARKED)
+    )
     answer: Later | None = None
     """Of a durable one: whoever asked for it waits for the provider's word."""
 
     @property
     def live(self) -> bool:
         """Whether a provider has it."""
-        return self.life.phase in LIVE
+        return self.state.current in LIVE
 
     @property
     def config_or_null(self) -> Raw:

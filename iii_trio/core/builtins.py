@@ -12,7 +12,7 @@ from ..report import visible
 from ..wire import DEFAULT_NAMESPACE, Direction, to_json
 from .calls import bad_input, read_input
 from .durable import register_trigger, unregister_trigger
-from .effects import Tell
+from .effects import Log
 from .introspection import INTROSPECTION
 from .registration import register_worker
 from .registry import Asked, Builtin, Function
@@ -70,7 +70,7 @@ def list_channels(hub: Hub, asked: Asked) -> object:
         "channels": [
             {
                 "id": channel.id,
-                "phase": channel.life.phase.name.lower(),
+                "phase": channel.state.current.name.lower(),
                 "owner": channel.owner,
                 "owner_name": _name_of(hub, channel.owner),
                 "writer": channel.writer,
@@ -199,7 +199,9 @@ def _log_at(level: int, name: str) -> Builtin:
         data = asked.given.get("data") if isinstance(asked.given, dict) else None
         if data is not None:
             about["data"] = visible(to_json(data).decode())[:_LONGEST_LINE]
-        hub.also([Tell(level, f"{asked.session.label}: {visible(said.message)[:_LONGEST_LINE]}", about, at_will=True)])
+        hub.also(
+            [Log(level, f"{asked.session.label}: {visible(said.message)[:_LONGEST_LINE]}", about, peer_controlled=True)]
+        )
         return None
 
     return log

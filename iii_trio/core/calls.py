@@ -25,8 +25,8 @@ from ..wire import (
     from_json,
     to_json,
 )
-from .effects import Deliver, Effects, Send, Tell
-from .invocation import Call, Cue
+from .effects import Deliver, Effects, Log, Send
+from .invocation import Call, CallEvent
 from .later import Later
 from .registry import Asked, Builtin
 from .session import Session
@@ -87,7 +87,7 @@ def answer(hub: Hub, session: Session, message: InvocationResult, now: float) ->
     call = session.answering.get(message.invocation_id)
     if call is None:
         return []
-    call.leave(Cue.ANSWER_CAME)
+    call.leave(CallEvent.ANSWER_CAME)
     if call.caller is None:
         return []
     if is_error(message.error):
@@ -101,10 +101,10 @@ def undelivered(hub: Hub, callee: str, invocation_id: str) -> Effects:
     call = session.answering.get(invocation_id) if session is not None else None
     if call is None or session is None:
         return []
-    call.leave(Cue.CALLEE_IS_FULL)
+    call.leave(CallEvent.CALLEE_IS_FULL)
     message = f"{session.label} does not take what waits for it; the call was not delivered"
     about = {"session": session.id, "function": call.function_id, "invocation": call.id}
-    told: Effects = [Tell(logging.WARNING, message, about, at_will=True)]
+    told: Effects = [Log(logging.WARNING, message, about, peer_controlled=True)]
     return told + fail(call, ErrorCode.CHANNEL_SEND_FAILED, message)
 
 
@@ -113,7 +113,7 @@ def cancel(hub: Hub, session: Session, message: CancelInvocation, now: float) ->
     call = session.made.get(message.invocation_id)
     if call is None:
         return []
-    call.leave(Cue.CALLER_CANCELLED)
+    call.leave(CallEvent.CALLER_CANCELLED)
     return _cancel_handler(call, message.reason or "the caller cancelled")
 
 
@@ -121,11 +121,11 @@ def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) ->
     """A message that cannot be read. Whoever waits for it is told; nothing of it goes on."""
     about = {"session": session.id}
     effects: Effects = [
-        Tell(
+        Log(
             logging.WARNING,
             f"{session.label} sent a message that cannot be read: {message.problem}",
             about,
-            at_will=True,
+            peer_controlled=True,
         )
     ]
     if message.invocation_id is None:
@@ -137,7 +137,7 @@ def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) ->
     elif message.type == "invocationresult":
         waiting = session.answering.get(message.invocation_id)
         if waiting is not None:
-            waiting.leave(Cue.ANSWER_CAME)
+            waiting.leave(CallEvent.ANSWER_CAME)
             effects += fail(waiting, ErrorCode.SERIALIZATION_ERROR, f"The result cannot be read: {message.problem}")
     return effects
 
@@ -146,7 +146,7 @@ def callee_left(session: Session, reason: str) -> Effects:
     """Whoever waits for an answer of this session is told that none comes."""
     effects: Effects = []
     for call in list(session.answering.values()):
-        call.leave(Cue.CALLEE_LEFT)
+        call.leave(CallEvent.CALLEE_LEFT)
         effects += _stopped(call, f"{session.label} is gone: {reason}")
     return effects
 
@@ -160,7 +160,7 @@ def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
     """The calls' part of clause C4.5: those it was answering fail, its own are dropped and their handlers cancelled."""
     effects = callee_left(session, reason)
     for call in list(session.made.values()):
-        call.leave(Cue.CALLER_LEFT)
+        call.leave(CallEvent.CALLER_LEFT)
         effects += _cancel_handler(call, f"the caller, {session.label}, is gone: {reason}")
     return effects
 
@@ -173,14 +173,14 @@ def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
         why = (
             not_found(hub, binding.namespace, binding.function_id) if target is None else "the engine does not call it"
         )
-        return [Tell(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", about)]
+        return [Log(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", about)]
     about["session"] = target.owner.id
     call = Call(hub.new_id(), None, target.owner, binding.function_id)
     message = InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata)
     text = encode(message)
     unfit = why_unfit(target.owner, text)
     if unfit is not None:
-        return [Tell(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", about)]
+        return [Log(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", about)]
     most = hub.config.limits.calls_per_session
     given_up = _make_room(call, most) if len(target.owner.answering) >= most else []
     call.enter()
@@ -188,13 +188,13 @@ def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
 
 
 def _stopped(call: Call, why: str) -> Effects:
-    """Tell a call's caller that it was stopped; SDKs know the bare text, ours are told the cause, too."""
+    """Log a call's caller that it was stopped; SDKs know the bare text, ours are told the cause, too."""
     told = call.caller is not None and FEATURE in call.caller.features
     return fail(call, ErrorCode.INVOCATION_STOPPED, f"Invocation stopped: {why}" if told else "Invocation stopped")
 
 
 def fail(call: Call, code: str, message: str) -> Effects:
-    """Tell a call's caller, if it waits, that there will be no value."""
+    """Log a call's caller, if it waits, that there will be no value."""
     if call.caller is None:
         return []
     return [_error_to(call, to_json(WireError(code, message)), by_engine=FEATURE in call.caller.features)]
@@ -266,9 +266,11 @@ def _ask(
         always = result.also_as_it_ends
         result.promise(
             lambda value: (
-                [] if session.life.over and not always else _answer_result(session, call, invocation_id, to_json(value))
+                []
+                if session.state.is_final and not always
+                else _answer_result(session, call, invocation_id, to_json(value))
             ),
-            lambda error: [] if session.life.over and not always else _refuse(session, call, invocation_id, error),
+            lambda error: [] if session.state.is_final and not always else _refuse(session, call, invocation_id, error),
         )
         return hub.take_effects()
     first, last = hub.take_effects(), hub.take_last_effects()
@@ -325,11 +327,11 @@ def _make_room(call: Call, most: int) -> Effects:
         while len(calls) >= most:
             oldest = next(iter(calls.values()))
             why = f"given up: {whose} {most} newer calls that are not answered (limits.calls_per_session)"
-            oldest.leave(Cue.GIVEN_UP)
+            oldest.leave(CallEvent.GIVEN_UP)
             about = {"session": oldest.callee.id, "function": oldest.function_id, "invocation": oldest.id}
             text = f"the call {oldest.id} of {oldest.function_id} was {why}"
             effects += [*_stopped(oldest, why), *_cancel_handler(oldest, why)]
-            effects.append(Tell(logging.WARNING, text, about, at_will=True))
+            effects.append(Log(logging.WARNING, text, about, peer_controlled=True))
     return effects
 
 
@@ -376,7 +378,7 @@ def _refuse(session: Session, call: InvokeFunction, invocation_id: str | None, e
     if invocation_id is None:
         about = {"session": session.id, "function": call.function_id}
         why = f"a void call by {session.label} went nowhere: {error.message}"
-        return [Tell(logging.WARNING, why, about, at_will=True)]
+        return [Log(logging.WARNING, why, about, peer_controlled=True)]
     body = Raw(to_json(WireError(error.code, error.message, error.stacktrace)))
     text = encode(
         InvocationResult(

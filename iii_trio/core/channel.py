@@ -13,11 +13,11 @@ from typing import Final
 
 import attrs
 
-from ..lifecycle import Lifecycle, Step, Table
+from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import Direction, Outcome, Ref
 
 
-class Phase(Step):
+class ChannelState(TableEnum):
     """Where a channel is in its life."""
 
     ALLOCATED = auto()
@@ -36,7 +36,7 @@ class Phase(Step):
     ENGINE_CLOSED = auto()
 
 
-class Cue(Step):
+class ChannelEvent(TableEnum):
     """What happened to a channel."""
 
     WRITER_ATTACHED = auto()
@@ -52,53 +52,67 @@ class Cue(Step):
     ENGINE_CLOSED = auto()
 
 
-_WRITER_ENDS: Final = {Cue.WRITER_ABORTED: Phase.ABORTED, Cue.WRITER_LOST: Phase.WRITER_LOST}
-_READER_ENDS: Final = {Cue.READER_CANCELLED: Phase.READER_CANCELLED, Cue.READER_LOST: Phase.READER_LOST}
-_OUTSIDE_ENDS: Final = {Cue.OWNER_LEFT: Phase.OWNER_LOST, Cue.ENGINE_CLOSED: Phase.ENGINE_CLOSED}
+_WRITER_ENDS: Final = {
+    ChannelEvent.WRITER_ABORTED: ChannelState.ABORTED,
+    ChannelEvent.WRITER_LOST: ChannelState.WRITER_LOST,
+}
+_READER_ENDS: Final = {
+    ChannelEvent.READER_CANCELLED: ChannelState.READER_CANCELLED,
+    ChannelEvent.READER_LOST: ChannelState.READER_LOST,
+}
+_OUTSIDE_ENDS: Final = {
+    ChannelEvent.OWNER_LEFT: ChannelState.OWNER_LOST,
+    ChannelEvent.ENGINE_CLOSED: ChannelState.ENGINE_CLOSED,
+}
 
-CHANNEL: Final[Table[Phase, Cue]] = {
-    Phase.ALLOCATED: {
-        Cue.WRITER_ATTACHED: Phase.AWAITING_READER,
-        Cue.READER_ATTACHED: Phase.AWAITING_WRITER,
+CHANNEL: Final[Table[ChannelState, ChannelEvent]] = {
+    ChannelState.ALLOCATED: {
+        ChannelEvent.WRITER_ATTACHED: ChannelState.AWAITING_READER,
+        ChannelEvent.READER_ATTACHED: ChannelState.AWAITING_WRITER,
         **_OUTSIDE_ENDS,
     },
-    Phase.AWAITING_READER: {
-        Cue.READER_ATTACHED: Phase.FLOWING,
-        Cue.WRITER_CLOSED: Phase.SEALED,
-        Cue.NOBODY_CAME: Phase.EXPIRED,
+    ChannelState.AWAITING_READER: {
+        ChannelEvent.READER_ATTACHED: ChannelState.FLOWING,
+        ChannelEvent.WRITER_CLOSED: ChannelState.SEALED,
+        ChannelEvent.NOBODY_CAME: ChannelState.EXPIRED,
         **_WRITER_ENDS,
         **_OUTSIDE_ENDS,
     },
-    Phase.AWAITING_WRITER: {
-        Cue.WRITER_ATTACHED: Phase.FLOWING,
-        Cue.NOBODY_CAME: Phase.EXPIRED,
+    ChannelState.AWAITING_WRITER: {
+        ChannelEvent.WRITER_ATTACHED: ChannelState.FLOWING,
+        ChannelEvent.NOBODY_CAME: ChannelState.EXPIRED,
         **_READER_ENDS,
         **_OUTSIDE_ENDS,
     },
-    Phase.FLOWING: {Cue.WRITER_CLOSED: Phase.DRAINING, **_WRITER_ENDS, **_READER_ENDS, **_OUTSIDE_ENDS},
-    Phase.SEALED: {  # a finished stream outlives its owner (clause C4.5)
-        Cue.READER_ATTACHED: Phase.DRAINING,
-        Cue.NOBODY_CAME: Phase.EXPIRED,
-        Cue.OWNER_LEFT: Phase.SEALED,
-        Cue.ENGINE_CLOSED: Phase.ENGINE_CLOSED,
+    ChannelState.FLOWING: {
+        ChannelEvent.WRITER_CLOSED: ChannelState.DRAINING,
+        **_WRITER_ENDS,
+        **_READER_ENDS,
+        **_OUTSIDE_ENDS,
     },
-    Phase.DRAINING: {
-        Cue.READER_FINISHED: Phase.COMPLETED,
-        Cue.OWNER_LEFT: Phase.DRAINING,
-        Cue.ENGINE_CLOSED: Phase.ENGINE_CLOSED,
+    ChannelState.SEALED: {  # a finished stream outlives its owner (clause C4.5)
+        ChannelEvent.READER_ATTACHED: ChannelState.DRAINING,
+        ChannelEvent.NOBODY_CAME: ChannelState.EXPIRED,
+        ChannelEvent.OWNER_LEFT: ChannelState.SEALED,
+        ChannelEvent.ENGINE_CLOSED: ChannelState.ENGINE_CLOSED,
+    },
+    ChannelState.DRAINING: {
+        ChannelEvent.READER_FINISHED: ChannelState.COMPLETED,
+        ChannelEvent.OWNER_LEFT: ChannelState.DRAINING,
+        ChannelEvent.ENGINE_CLOSED: ChannelState.ENGINE_CLOSED,
         **_READER_ENDS,
     },
-    Phase.COMPLETED: {},
-    Phase.ABORTED: {},
-    Phase.WRITER_LOST: {},
-    Phase.READER_CANCELLED: {},
-    Phase.READER_LOST: {},
-    Phase.OWNER_LOST: {},
-    Phase.EXPIRED: {},
-    Phase.ENGINE_CLOSED: {},
+    ChannelState.COMPLETED: {},
+    ChannelState.ABORTED: {},
+    ChannelState.WRITER_LOST: {},
+    ChannelState.READER_CANCELLED: {},
+    ChannelState.READER_LOST: {},
+    ChannelState.OWNER_LOST: {},
+    ChannelState.EXPIRED: {},
+    ChannelState.ENGINE_CLOSED: {},
 }
 
-HALF_ATTACHED: Final = frozenset({Phase.AWAITING_READER, Phase.AWAITING_WRITER, Phase.SEALED})
+HALF_ATTACHED: Final = frozenset({ChannelState.AWAITING_READER, ChannelState.AWAITING_WRITER, ChannelState.SEALED})
 """The phases in which a channel may expire (clause C2.3)."""
 
 
@@ -115,7 +129,9 @@ class Channel:
     expires_after_seconds: float | None
     created_at: float
     touched_at: float
-    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(CHANNEL, Phase.ALLOCATED))
+    state: StateMachine[ChannelState, ChannelEvent] = attrs.field(
+        factory=lambda: StateMachine(CHANNEL, ChannelState.ALLOCATED)
+    )
     writer: str | None = None
     """The session that holds the writing end, if a session attached it and it is still attached."""
     reader: str | None = None
@@ -129,7 +145,7 @@ class Channel:
     @property
     def outcome(self) -> Outcome | None:
         """How it ended; None while it has not."""
-        return Outcome[self.life.phase.name] if self.life.over else None
+        return Outcome[self.state.current.name] if self.state.is_final else None
 
     def ref(self, direction: Direction) -> Ref:
         """The ref that names one of its ends."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import auto
 from typing import Final
 
-from ..lifecycle import Step, Table
+from ..state_machine import Table, TableEnum
 
 
-class Phase(Step):
+class ChannelEndState(TableEnum):
     """What has been done with an end here."""
 
     FRESH = auto()
@@ -17,7 +17,7 @@ class Phase(Step):
     CLOSED = auto()  # ended from this side
 
 
-class Cue(Step):
+class ChannelEndEvent(TableEnum):
     """What is done with an end."""
 
     PASS_ON = auto()
@@ -25,9 +25,21 @@ class Cue(Step):
     CLOSE = auto()
 
 
-CHANNEL_END: Final[Table[Phase, Cue]] = {
-    Phase.FRESH: {Cue.PASS_ON: Phase.LENT, Cue.USE: Phase.USED, Cue.CLOSE: Phase.CLOSED},
-    Phase.LENT: {Cue.PASS_ON: Phase.LENT, Cue.USE: Phase.USED, Cue.CLOSE: Phase.CLOSED},
-    Phase.USED: {Cue.PASS_ON: Phase.USED, Cue.USE: Phase.USED, Cue.CLOSE: Phase.CLOSED},
-    Phase.CLOSED: {},
+CHANNEL_END: Final[Table[ChannelEndState, ChannelEndEvent]] = {
+    ChannelEndState.FRESH: {
+        ChannelEndEvent.PASS_ON: ChannelEndState.LENT,
+        ChannelEndEvent.USE: ChannelEndState.USED,
+        ChannelEndEvent.CLOSE: ChannelEndState.CLOSED,
+    },
+    ChannelEndState.LENT: {
+        ChannelEndEvent.PASS_ON: ChannelEndState.LENT,
+        ChannelEndEvent.USE: ChannelEndState.USED,
+        ChannelEndEvent.CLOSE: ChannelEndState.CLOSED,
+    },
+    ChannelEndState.USED: {
+        ChannelEndEvent.PASS_ON: ChannelEndState.USED,
+        ChannelEndEvent.USE: ChannelEndState.USED,
+        ChannelEndEvent.CLOSE: ChannelEndState.CLOSED,
+    },
+    ChannelEndState.CLOSED: {},
 }

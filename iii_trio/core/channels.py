@@ -12,7 +12,7 @@ import attrs
 from ..config import ChannelDefaults, Limits
 from ..errors import CallError
 from ..wire import FEATURE, ChannelEnded, Direction, ErrorCode, Outcome, encode, to_json
-from .channel import HALF_ATTACHED, Channel, Cue, Phase
+from .channel import HALF_ATTACHED, Channel, ChannelEvent, ChannelState
 from .effects import Effects, EndChannel, SealPipe, Send
 from .session import Session
 
@@ -41,8 +41,8 @@ class Ended:
 
 
 _WITHOUT_OWNER_SECONDS = 300.0
-_ATTACHED = {Direction.READ: Cue.READER_ATTACHED, Direction.WRITE: Cue.WRITER_ATTACHED}
-_WRITER_GONE = frozenset({Cue.WRITER_CLOSED, Cue.WRITER_ABORTED, Cue.WRITER_LOST})
+_ATTACHED = {Direction.READ: ChannelEvent.READER_ATTACHED, Direction.WRITE: ChannelEvent.WRITER_ATTACHED}
+_WRITER_GONE = frozenset({ChannelEvent.WRITER_CLOSED, ChannelEvent.WRITER_ABORTED, ChannelEvent.WRITER_LOST})
 
 
 def _same(a: str, b: str) -> bool:
@@ -96,7 +96,7 @@ class Channels:
         expires_after_seconds: float | None,
     ) -> Channel:
         """A new channel of this session (clause C1). Raises CallError at a limit (clause C1.5)."""
-        most = owner.most_channels or self._limits.channels_per_session
+        most = owner.max_channels or self._limits.channels_per_session
         if not owner.in_process and len(owner.owned) >= most:
             raise CallError(
                 ErrorCode.CHANNEL_LIMIT_REACHED,
@@ -147,9 +147,9 @@ class Channels:
                 return Refused(403, b"This key is for the channel's other direction")
             return Refused(404, b"Channel not found")
         cue = _ATTACHED[direction]
-        if not channel.life.accepts(cue):
+        if not channel.state.can(cue):
             return Refused(409, b"This end of the channel is attached already")
-        channel.life.take(cue)
+        channel.state.advance(cue)
         channel.touched_at = now
         if invocation_id is not None:
             channel.invocations.append(invocation_id)
@@ -168,24 +168,24 @@ class Channels:
 
     # --- what happens to them
 
-    def take(self, channel_id: str, cue: Cue, reason: str, now: float, code: str | None = None) -> Effects:
+    def take(self, channel_id: str, cue: ChannelEvent, reason: str, now: float, code: str | None = None) -> Effects:
         """Something happened to a channel. One that is forgotten, or beyond such a cue, is not touched (clause C4.8)."""
         channel = self._open.get(channel_id)
-        if channel is None or not channel.life.accepts(cue):
+        if channel is None or not channel.state.can(cue):
             return []
-        before = channel.life.phase
-        phase = channel.life.take(cue)
+        before = channel.state.current
+        phase = channel.state.advance(cue)
         if phase is before:
             return []
         if cue in _WRITER_GONE and channel.writer is not None:
             holder = self._sessions.get(channel.writer)
             if holder is not None:
                 holder.held_writers.discard(channel_id)
-        if channel.life.over:
+        if channel.state.is_final:
             return self._end(channel, reason, code, now)
         channel.touched_at = now
         self._watch(channel)
-        return [SealPipe(channel_id)] if cue is Cue.WRITER_CLOSED else []
+        return [SealPipe(channel_id)] if cue is ChannelEvent.WRITER_CLOSED else []
 
     def touch(self, channel_id: str, now: float) -> None:
         """A message passed (clause C2.3)."""
@@ -197,11 +197,11 @@ class Channels:
         """The channels' part of clause C4.5, in its order."""
         effects: Effects = []
         for channel_id in sorted(session.held_writers):
-            effects += self.take(channel_id, Cue.WRITER_LOST, reason, now)
+            effects += self.take(channel_id, ChannelEvent.WRITER_LOST, reason, now)
         for channel_id in sorted(session.held_readers):
-            effects += self.take(channel_id, Cue.READER_LOST, reason, now)
+            effects += self.take(channel_id, ChannelEvent.READER_LOST, reason, now)
         for channel_id in sorted(session.owned):
-            effects += self.take(channel_id, Cue.OWNER_LEFT, reason, now)
+            effects += self.take(channel_id, ChannelEvent.OWNER_LEFT, reason, now)
             channel = self._open.get(channel_id)
             if channel is not None:  # sealed or draining: nobody's now
                 channel.owner = None
@@ -241,7 +241,7 @@ class Channels:
         """The engine shuts down."""
         effects: Effects = []
         for channel_id in list(self._open):
-            effects += self.take(channel_id, Cue.ENGINE_CLOSED, reason, now)
+            effects += self.take(channel_id, ChannelEvent.ENGINE_CLOSED, reason, now)
         return effects
 
     # --- expiry
@@ -256,18 +256,18 @@ class Channels:
         while self._due and self._due[0][0] <= now:
             _, channel_id = heapq.heappop(self._due)
             channel = self._open.get(channel_id)
-            if channel is None or channel.expires_after_seconds is None or channel.life.phase not in HALF_ATTACHED:
+            if channel is None or channel.expires_after_seconds is None or channel.state.current not in HALF_ATTACHED:
                 continue
             if channel.touched_at + channel.expires_after_seconds > now:
                 self._watch(channel)
                 continue
-            missing = "writer" if channel.life.phase is Phase.AWAITING_WRITER else "reader"
+            missing = "writer" if channel.state.current is ChannelState.AWAITING_WRITER else "reader"
             reason = f"no {missing} came within {channel.expires_after_seconds:g} s"
-            effects += self.take(channel_id, Cue.NOBODY_CAME, reason, now)
+            effects += self.take(channel_id, ChannelEvent.NOBODY_CAME, reason, now)
         return effects
 
     def _watch(self, channel: Channel) -> None:
-        if channel.expires_after_seconds is not None and channel.life.phase in HALF_ATTACHED:
+        if channel.expires_after_seconds is not None and channel.state.current in HALF_ATTACHED:
             heapq.heappush(self._due, (channel.touched_at + channel.expires_after_seconds, channel.id))
             if len(self._due) > 4 * len(self._open) + 64:  # most are stale, and may be due in years only
                 self._due = [entry for entry in self._due if self._may_expire(entry[1])]
@@ -275,7 +275,7 @@ class Channels:
 
     def _may_expire(self, channel_id: str) -> bool:
         channel = self._open.get(channel_id)
-        return channel is not None and channel.life.phase in HALF_ATTACHED
+        return channel is not None and channel.state.current in HALF_ATTACHED
 
     def _end(self, channel: Channel, reason: str, code: str | None, now: float) -> Effects:
         """Report the outcome to all alike, and forget the channel, in this one step (clause C4.7)."""

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from ..errors import CallError
 from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, to_json
-from .binding import Binding, Phase
+from .binding import Binding, BindingState
 from .calls import BLANK_NAMESPACE, read_input
 from .later import Later
 from .registry import Asked
@@ -53,7 +53,7 @@ def register_trigger(hub: Hub, asked: Asked) -> object:
         size=size,
     )
     hub.also(hub.triggers.bind(binding))
-    if binding.life.phase is not Phase.OFFERED:
+    if binding.state.current is not BindingState.OFFERED:
         return {"id": binding.id}
     binding.answer = Later()
     hub.triggers.wait_for_word(binding, asked.now + PROVIDER_SECONDS)

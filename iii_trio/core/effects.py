@@ -55,13 +55,13 @@ class EndChannel(msgspec.Struct, frozen=True):
     """Its owner, and who held its ends: `owner`, `writer` and `reader`, where there is one."""
 
 
-class Tell(msgspec.Struct, frozen=True):
+class Log(msgspec.Struct, frozen=True):
     """Something worth a line in the log. `about` are ids: session, function, channel, …"""
 
     level: int
     text: str
     about: dict[str, str]
-    at_will: bool = False
+    peer_controlled: bool = False
     """One that a worker can cause as often as it likes: such lines must not crowd out the others."""
 
 
@@ -72,5 +72,5 @@ class Export(msgspec.Struct, frozen=True):
     message: bytes | bytearray
 
 
-Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Tell | Export
+Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Log | Export
 Effects: TypeAlias = list[Effect]

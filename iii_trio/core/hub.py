@@ -46,12 +46,11 @@ from .announcements import Announcements
 from .builtins import register_builtins
 from .channel import Channel
 from .channels import Channels
-from .effects import Effects, HangUp, Send, Tell
+from .effects import Effects, HangUp, Log, Send
 from .newcomers import Newcomers
 from .quota import detach
 from .registry import Registry
-from .session import Cue, Session
-from .session import Phase as SessionPhase
+from .session import Session, SessionEvent, SessionState
 from .triggers import Triggers
 
 
@@ -104,10 +103,10 @@ class Hub:
         *,
         peer: str | None,
         in_process: bool,
-        most_channels: int | None = None,
+        max_channels: int | None = None,
         internal: bool = False,
     ) -> tuple[Session, Effects]:
-        """A worker's link is up. `most_channels`: as many it may own; None: as many as the limits say."""
+        """A worker's link is up. `max_channels`: as many it may own; None: as many as the limits say."""
         session = Session(
             id=self.new_id(),
             reattach_token=self.new_id(),
@@ -116,20 +115,20 @@ class Hub:
             connected_at_ms=now_ms,
             peer=peer,
             in_process=in_process,
-            most_channels=most_channels,
+            max_channels=max_channels,
             internal=internal,
         )
         self.sessions[session.id] = session
         self._modules += internal
-        heapq.heappush(self._graces, (now + self.config.patience.registration_grace_seconds, session.id))
+        heapq.heappush(self._graces, (now + self.config.timeouts.registration_grace_seconds, session.id))
         hello = WorkerRegistered(session.id, session.reattach_token, (FEATURE,), session.channel_secret)
-        told = Tell(logging.DEBUG, f"worker {session.id} connected", {"session": session.id, "peer": peer or ""})
+        told = Log(logging.DEBUG, f"worker {session.id} connected", {"session": session.id, "peer": peer or ""})
         event = self.announcements.worker("worker_connected", session.id)
         return session, [Send(session.id, encode(hello)), told, *event]
 
     def received(self, session: Session, text: bytes | bytearray, now: float) -> Effects:
         """A session sent a message. Total: whatever it is, it harms at most the session that sent it."""
-        if session.life.phase is SessionPhase.GONE:
+        if session.state.current is SessionState.GONE:
             return []
         message = decode(text)
         if type(message) is Undecodable:
@@ -149,7 +148,7 @@ class Hub:
         if handler is None:
             return []  # a type that only engines send
         if type(message) in _REGISTRATIONS:
-            if session.life.phase is SessionPhase.UNNAMED:
+            if session.state.current is SessionState.UNNAMED:
                 return registration.hold_back(self, session, message, now)  # type: ignore[arg-type]
             detach(message)
         effects = handler(self, session, message, now)
@@ -165,14 +164,14 @@ class Hub:
 
         One that `may_come_back` was lost, and did not leave: with a grace configured, its channels wait (clause C4.6).
         """
-        if session.life.over:
+        if session.state.is_final:
             return []
-        session.life.take(Cue.LEFT)
+        session.state.advance(SessionEvent.LEFT)
         del self.sessions[session.id]
         self._modules -= session.internal
         session.held_back.clear()
         cause = f"{session.label} is gone: {reason}"
-        grace = self.config.patience.reattach_grace_seconds
+        grace = self.config.timeouts.reattach_grace_seconds
         effects: Effects = []
         if may_come_back and grace:
             self.absences.begin(session, cause, now + grace)
@@ -184,7 +183,7 @@ class Hub:
         effects += self.triggers.types_released(session)
         effects += self.announcements.worker("worker_disconnected", session.id)
         self.announcements.look(now)
-        effects.append(Tell(session.notable, cause, {"session": session.id}))
+        effects.append(Log(session.notable, cause, {"session": session.id}))
         return effects + self.newcomers.gone(session, now)
 
     def tick(self, now: float) -> Effects:
@@ -196,7 +195,7 @@ class Hub:
         while self._graces and self._graces[0][0] <= now:
             _, session_id = heapq.heappop(self._graces)
             session = self.sessions.get(session_id)
-            if session is not None and session.life.phase is SessionPhase.UNNAMED:
+            if session is not None and session.state.current is SessionState.UNNAMED:
                 effects += registration.waited_long_enough(self, session, now)
         effects += self.announcements.expire(now)
         return effects
@@ -228,7 +227,7 @@ class Hub:
         self, session: Session, code: int, reason: str, now: float, *, may_come_back: bool = False
     ) -> Effects:
         """The engine ends a session: its calls are answered, its link is closed with the reason, and it is gone."""
-        if session.life.over:
+        if session.state.is_final:
             return []
         told = [*calls.sent_away(session, reason), HangUp(session.id, code, reason)]
         return told + self.disconnected(session, reason, now, may_come_back=may_come_back)
@@ -240,7 +239,7 @@ class Hub:
         for session in sessions:  # all are told before the first is hung up on
             effects += calls.callee_left(session, reason)
         for session in sessions:
-            effects += self.send_away(session, Close.RESTARTING, reason, now)
+            effects += self.send_away(session, Close.SERVICE_RESTART, reason, now)
         return effects
 
     # --- for the handlers
@@ -291,7 +290,7 @@ class Hub:
     def _grace_due(self) -> float | None:
         while self._graces:
             session = self.sessions.get(self._graces[0][1])
-            if session is not None and session.life.phase is SessionPhase.UNNAMED:
+            if session is not None and session.state.current is SessionState.UNNAMED:
                 return self._graces[0][0]
             heapq.heappop(self._graces)
         return None

@@ -30,7 +30,7 @@ from .telemetry import latest_metrics
 if TYPE_CHECKING:
     from .hub import Hub
 
-_MOST_IDS: Final = 32
+_MAX_IDS: Final = 32
 
 
 def _finds(needle: str | None, *texts: str | None) -> bool:
@@ -101,8 +101,8 @@ def describe_functions(hub: Hub, asked: Asked) -> object:
     if not ids:
         text = "`function_ids` must be a non-empty array of function ids"
         raise CallError(ErrorCode.INVALID_ARGUMENTS, text)
-    if len(ids) > _MOST_IDS:
-        raise CallError(ErrorCode.INVALID_ARGUMENTS, f"too many function_ids (max {_MOST_IDS})")
+    if len(ids) > _MAX_IDS:
+        raise CallError(ErrorCode.INVALID_ARGUMENTS, f"too many function_ids (max {_MAX_IDS})")
     rows: list[Row] = []
     for function_id in dict.fromkeys(ids):
         try:

@@ -11,11 +11,11 @@ from typing import Final
 
 import attrs
 
-from ..lifecycle import Lifecycle, Step, Table
+from ..state_machine import StateMachine, Table, TableEnum
 from .session import Session
 
 
-class Phase(Step):
+class CallState(TableEnum):
     """Where a call is in its life."""
 
     WAITING = auto()
@@ -25,7 +25,7 @@ class Phase(Step):
     ABANDONED = auto()  # the caller left, or cancelled
 
 
-class Cue(Step):
+class CallEvent(TableEnum):
     """What happened to a call."""
 
     ANSWER_CAME = auto()
@@ -36,19 +36,19 @@ class Cue(Step):
     GIVEN_UP = auto()
 
 
-INVOCATION: Final[Table[Phase, Cue]] = {
-    Phase.WAITING: {
-        Cue.ANSWER_CAME: Phase.ANSWERED,
-        Cue.CALLEE_IS_FULL: Phase.UNDELIVERED,
-        Cue.CALLEE_LEFT: Phase.STOPPED,
-        Cue.CALLER_LEFT: Phase.ABANDONED,
-        Cue.CALLER_CANCELLED: Phase.ABANDONED,
-        Cue.GIVEN_UP: Phase.STOPPED,
+INVOCATION: Final[Table[CallState, CallEvent]] = {
+    CallState.WAITING: {
+        CallEvent.ANSWER_CAME: CallState.ANSWERED,
+        CallEvent.CALLEE_IS_FULL: CallState.UNDELIVERED,
+        CallEvent.CALLEE_LEFT: CallState.STOPPED,
+        CallEvent.CALLER_LEFT: CallState.ABANDONED,
+        CallEvent.CALLER_CANCELLED: CallState.ABANDONED,
+        CallEvent.GIVEN_UP: CallState.STOPPED,
     },
-    Phase.ANSWERED: {},
-    Phase.UNDELIVERED: {},
-    Phase.STOPPED: {},
-    Phase.ABANDONED: {},
+    CallState.ANSWERED: {},
+    CallState.UNDELIVERED: {},
+    CallState.STOPPED: {},
+    CallState.ABANDONED: {},
 }
 
 
@@ -66,7 +66,7 @@ class Call:
     baggage: str | None = None
     receipt: str | None = None
     """Of an enqueued call: what its caller gets in place of a result."""
-    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(INVOCATION, Phase.WAITING))
+    state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(INVOCATION, CallState.WAITING))
 
     def enter(self) -> None:
         """Let the answer find it."""
@@ -74,9 +74,9 @@ class Call:
         if self.caller is not None:
             self.caller.made[self.id] = self
 
-    def leave(self, cue: Cue) -> None:
+    def leave(self, cue: CallEvent) -> None:
         """It is over: forget it."""
-        self.life.take(cue)
+        self.state.advance(cue)
         self.callee.answering.pop(self.id, None)
         if self.caller is not None and self.caller.made.get(self.id) is self:
             del self.caller.made[self.id]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from enum import auto
 from typing import Final
 
-from ..lifecycle import Step, Table
+from ..state_machine import Table, TableEnum
 
 
-class Phase(Step):
+class WorkerState(TableEnum):
     """Where a worker is, as seen by itself."""
 
-    DIALING = auto()
-    GREETING = auto()  # linked; what it declared is being replayed
-    READY = auto()
-    WAITING = auto()  # lost, or not reached; it dials again soon
-    REFUSED = auto()  # the engine wants it no more, for good
-    RETIRED = auto()  # it left by itself
+    CONNECTING = auto()
+    REGISTERING = auto()  # linked; what it declared is being replayed
+    CONNECTED = auto()
+    BACKOFF = auto()  # lost, or not reached; it dials again soon
+    REJECTED = auto()  # the engine wants it no more, for good
+    CLOSED = auto()  # it left by itself
 
 
-class Cue(Step):
+class WorkerEvent(TableEnum):
     """What happened to a worker's membership."""
 
     LINKED = auto()
@@ -31,16 +31,24 @@ class Cue(Step):
     LEFT = auto()
 
 
-MEMBERSHIP: Final[Table[Phase, Cue]] = {
-    Phase.DIALING: {Cue.LINKED: Phase.GREETING, Cue.NOT_REACHED: Phase.WAITING, Cue.LEFT: Phase.RETIRED},
-    Phase.GREETING: {
-        Cue.GREETED: Phase.READY,
-        Cue.LINK_LOST: Phase.WAITING,
-        Cue.REJECTED: Phase.REFUSED,
-        Cue.LEFT: Phase.RETIRED,
+MEMBERSHIP: Final[Table[WorkerState, WorkerEvent]] = {
+    WorkerState.CONNECTING: {
+        WorkerEvent.LINKED: WorkerState.REGISTERING,
+        WorkerEvent.NOT_REACHED: WorkerState.BACKOFF,
+        WorkerEvent.LEFT: WorkerState.CLOSED,
     },
-    Phase.READY: {Cue.LINK_LOST: Phase.WAITING, Cue.REJECTED: Phase.REFUSED, Cue.LEFT: Phase.RETIRED},
-    Phase.WAITING: {Cue.WAITED: Phase.DIALING, Cue.LEFT: Phase.RETIRED},
-    Phase.REFUSED: {},
-    Phase.RETIRED: {},
+    WorkerState.REGISTERING: {
+        WorkerEvent.GREETED: WorkerState.CONNECTED,
+        WorkerEvent.LINK_LOST: WorkerState.BACKOFF,
+        WorkerEvent.REJECTED: WorkerState.REJECTED,
+        WorkerEvent.LEFT: WorkerState.CLOSED,
+    },
+    WorkerState.CONNECTED: {
+        WorkerEvent.LINK_LOST: WorkerState.BACKOFF,
+        WorkerEvent.REJECTED: WorkerState.REJECTED,
+        WorkerEvent.LEFT: WorkerState.CLOSED,
+    },
+    WorkerState.BACKOFF: {WorkerEvent.WAITED: WorkerState.CONNECTING, WorkerEvent.LEFT: WorkerState.CLOSED},
+    WorkerState.REJECTED: {},
+    WorkerState.CLOSED: {},
 }

@@ -65,7 +65,7 @@ class Newcomers:
         for newcomer in newcomers:
             self._waiting.remove(newcomer)
         for newcomer in newcomers:
-            if newcomer.asked.session.life.over:
+            if newcomer.asked.session.state.is_final:
                 continue
             asked = attrs.evolve(newcomer.asked, now=now, last_word=now >= newcomer.until)
             with self._hub.step() as led_to:

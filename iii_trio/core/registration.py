@@ -25,10 +25,10 @@ from ..wire import (
     encode,
 )
 from .calls import bad_input
-from .effects import Effects, Send, Tell
+from .effects import Effects, Log, Send
 from .quota import detach, held_back_too_much, no_room, size_of
 from .registry import Asked, Function
-from .session import Cue, Phase, Session, WorkerInfo, sanitised
+from .session import Session, SessionEvent, SessionState, WorkerInfo, sanitised
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -71,11 +71,11 @@ def register_worker(hub: Hub, asked: Asked) -> object:
         )
     name = sanitised(said.name)
     session.features = frozenset(said.features or ())
-    fixed = session.life.phase is not Phase.UNNAMED
+    fixed = session.state.current is not SessionState.UNNAMED
     namespace = session.namespace if fixed else said.namespace or DEFAULT_NAMESPACE
     if fixed and said.namespace is not None and said.namespace != session.namespace:
         text = f"{session.label} names its namespace too late: it stays '{session.namespace}'"
-        hub.also([Tell(logging.WARNING, text, {"session": session.id}, at_will=True)])
+        hub.also([Log(logging.WARNING, text, {"session": session.id}, peer_controlled=True)])
     holder = hub.registry.claim_name(namespace, name, session) if name is not None else None
     if name is not None and holder is not None:
         later = hub.newcomers.wait(asked, holder)
@@ -89,20 +89,20 @@ def register_worker(hub: Hub, asked: Asked) -> object:
         said.runtime, said.version, name, sanitised(said.description), said.os, said.pid, said.isolation
     )
     session.namespace = namespace
-    session.life.take(Cue.NAMED)
+    session.state.advance(SessionEvent.NAMED)
     _release_held_back(hub, session, asked.now)
     text = f"{session.label} serves in namespace '{namespace}'"
-    hub.also([Tell(session.notable, text, {"session": session.id, "namespace": namespace}, at_will=fixed)])
+    hub.also([Log(session.notable, text, {"session": session.id, "namespace": namespace}, peer_controlled=fixed)])
     hub.also(hub.announcements.worker("worker_metadata_updated", session.id))
     return {"success": True}
 
 
 def waited_long_enough(hub: Hub, session: Session, now: float) -> Effects:
     """The grace is over: registrations go to the default namespace."""
-    session.life.take(Cue.WAITED_LONG_ENOUGH)
+    session.state.advance(SessionEvent.WAITED_LONG_ENOUGH)
     if session.held_back:
         text = f"{session.label} did not name its namespace in time: '{DEFAULT_NAMESPACE}' it is"
-        hub.also([Tell(logging.WARNING, text, {"session": session.id})])
+        hub.also([Log(logging.WARNING, text, {"session": session.id})])
     _release_held_back(hub, session, now)
     return hub.take_effects()
 
@@ -138,7 +138,7 @@ def register_function(hub: Hub, session: Session, message: RegisterFunction, now
     )
     if over_http:
         text = f"{session.label} registered {message.id}, calls of which are refused: {_OVER_HTTP}"
-        return [Tell(logging.WARNING, text, {"session": session.id, "function": message.id}, at_will=True)]
+        return [Log(logging.WARNING, text, {"session": session.id, "function": message.id}, peer_controlled=True)]
     return []
 
 
@@ -161,11 +161,11 @@ def reattach(hub: Hub, session: Session, message: Reattach, now: float) -> Effec
         lost, news = back
         text = f"{lost.label} is back as {session.id}: {len(session.owned)} channels of its own waited for it"
         about = {"session": session.id, "previous": lost.id}
-        return [*effects, *news, Tell(logging.INFO, text, about)]
+        return [*effects, *news, Log(logging.INFO, text, about)]
     if not effects:
         text = f"{session.label} comes back as one that is gone already, or has another token: it is new"
         about = {"session": session.id, "previous": message.previous_worker_id}
-        return [Tell(logging.DEBUG, text, about, at_will=True)]
+        return [Log(logging.DEBUG, text, about, peer_controlled=True)]
     return effects
 
 
@@ -177,7 +177,7 @@ def hold_back(hub: Hub, session: Session, message: Message, now: float) -> Effec
         session.held_back.append(message)
         session.registration_bytes += size
         return []
-    return hub.send_away(session, Close.AGAINST_THE_RULES, full, now)
+    return hub.send_away(session, Close.POLICY_VIOLATION, full, now)
 
 
 def _release_held_back(hub: Hub, session: Session, now: float) -> None:
@@ -192,7 +192,7 @@ def _reject_worker(hub: Hub, session: Session, namespace: str, name: str, holder
     rejection = RegistrationRejected(Rejection.WORKER, namespace, holder.id, worker_name=name)
     text = f"worker {session.id} was refused: {holder.label} has the name '{name}' in namespace '{namespace}'"
     reason = "another worker has this name"
-    hub.also([Send(session.id, encode(rejection)), Tell(logging.WARNING, text, {"session": session.id})])
+    hub.also([Send(session.id, encode(rejection)), Log(logging.WARNING, text, {"session": session.id})])
     hub.last(hub.send_away(session, Close.NORMAL, reason, now))
 
 
@@ -211,7 +211,7 @@ def _reject_function(session: Session, function_id: str, owner: str, why: str) -
     )
     text = f"{session.label} may not register {function_id}: {why}"
     about = {"session": session.id, "function": function_id}
-    return [Send(session.id, encode(rejection)), Tell(logging.WARNING, text, about, at_will=True)]
+    return [Send(session.id, encode(rejection)), Log(logging.WARNING, text, about, peer_controlled=True)]
 
 
 def _without_nulls(given: JsonValue) -> Any:

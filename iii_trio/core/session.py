@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from ..lifecycle import Lifecycle, Step, Table
 from ..report import visible
+from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import DEFAULT_NAMESPACE, LARGE_MESSAGES, Message
 
 if TYPE_CHECKING:
     from .invocation import Call
 
 
-class Phase(Step):
+class SessionState(TableEnum):
     """Where a session is in its life."""
 
     UNNAMED = auto()  # its namespace is not known yet: registrations wait
@@ -24,7 +24,7 @@ class Phase(Step):
     GONE = auto()
 
 
-class Cue(Step):
+class SessionEvent(TableEnum):
     """What happened to a session."""
 
     NAMED = auto()
@@ -32,10 +32,14 @@ class Cue(Step):
     LEFT = auto()
 
 
-SESSION: Final[Table[Phase, Cue]] = {
-    Phase.UNNAMED: {Cue.NAMED: Phase.SERVING, Cue.WAITED_LONG_ENOUGH: Phase.SERVING, Cue.LEFT: Phase.GONE},
-    Phase.SERVING: {Cue.NAMED: Phase.SERVING, Cue.LEFT: Phase.GONE},
-    Phase.GONE: {},
+SESSION: Final[Table[SessionState, SessionEvent]] = {
+    SessionState.UNNAMED: {
+        SessionEvent.NAMED: SessionState.SERVING,
+        SessionEvent.WAITED_LONG_ENOUGH: SessionState.SERVING,
+        SessionEvent.LEFT: SessionState.GONE,
+    },
+    SessionState.SERVING: {SessionEvent.NAMED: SessionState.SERVING, SessionEvent.LEFT: SessionState.GONE},
+    SessionState.GONE: {},
 }
 
 
@@ -65,11 +69,13 @@ class Session:
     in_process: bool
     internal: bool = False
     """Whether it is a module of the engine's own."""
-    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(SESSION, Phase.UNNAMED))
+    state: StateMachine[SessionState, SessionEvent] = attrs.field(
+        factory=lambda: StateMachine(SESSION, SessionState.UNNAMED)
+    )
     namespace: str = DEFAULT_NAMESPACE
     info: WorkerInfo = attrs.field(factory=WorkerInfo)
     features: frozenset[str] = frozenset()
-    most_channels: int | None = None
+    max_channels: int | None = None
     """How many channels it may own; None: as many as the engine's limits say."""
     held_back: list[Message] = attrs.field(factory=list)
     registration_bytes: int = 0

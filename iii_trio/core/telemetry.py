@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import MessageError
 from ..wire.otlp import Gauge, LogRecord, Telemetry, check_spans, read_gauges, read_logs
-from .effects import Effects, Export, Tell
+from .effects import Effects, Export, Log
 from .session import Session
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEPT_SECONDS: Final = 120.0
 """How long a worker's gauges count as its latest ones."""
 _GAUGE: Final = re.compile(r"iii\.worker\.([a-z0-9_.]{1,64})")
-_MOST_GAUGES: Final = 32
+_MAX_GAUGES: Final = 32
 
 
 def take(hub: Hub, kind: Telemetry, message: bytes | bytearray, about: dict[str, str], now: float) -> Effects:
@@ -37,8 +37,11 @@ def take(hub: Hub, kind: Telemetry, message: bytes | bytearray, about: dict[str,
                 check_spans(message)
     except MessageError as problem:
         return [
-            Tell(
-                logging.WARNING, f"telemetry ({kind}) that cannot be read was left out: {problem}", about, at_will=True
+            Log(
+                logging.WARNING,
+                f"telemetry ({kind}) that cannot be read was left out: {problem}",
+                about,
+                peer_controlled=True,
             )
         ]
     effects.append(Export(kind, message))
@@ -57,12 +60,12 @@ def _keep(hub: Hub, gauge: Gauge, now: float) -> None:
     if session is None or match is None:
         return
     name = match[1].replace(".", "_")
-    if name in session.gauges or len(session.gauges) < _MOST_GAUGES:
+    if name in session.gauges or len(session.gauges) < _MAX_GAUGES:
         session.gauges[name] = gauge.value
         session.gauges_at, session.gauges_at_ms = now, gauge.time_ms
 
 
-def _line(hub: Hub, record: LogRecord, about: dict[str, str]) -> Tell:
+def _line(hub: Hub, record: LogRecord, about: dict[str, str]) -> Log:
     """A line that a worker logged, as a line of this engine's log."""
     about = dict(about)
     if record.worker_id in hub.sessions:
@@ -72,7 +75,7 @@ def _line(hub: Hub, record: LogRecord, about: dict[str, str]) -> Tell:
         value = getattr(record, key)
         if value is not None:
             about[key] = value
-    return Tell(_level(record.severity), f"{record.service}: {record.body}", about, at_will=True)
+    return Log(_level(record.severity), f"{record.service}: {record.body}", about, peer_controlled=True)
 
 
 def _level(severity: int) -> int:

@@ -22,9 +22,9 @@ from ..wire import (
     from_json,
     to_json,
 )
-from .binding import Binding, Cue, Provider
+from .binding import Binding, BindingEvent, Provider
 from .calls import BLANK_NAMESPACE, is_error, well_formed
-from .effects import Effects, Send, Tell
+from .effects import Effects, Log, Send
 from .quota import no_room, size_of
 from .session import Session
 from .triggers import settle
@@ -62,7 +62,7 @@ def register_type(hub: Hub, session: Session, message: RegisterTriggerType, now:
 
 def _refuse_type(session: Session, message: RegisterTriggerType, why: str) -> Effects:
     text = f"{session.label} may not provide {message.id}: {why}"
-    return [Tell(logging.WARNING, text, {"session": session.id, "trigger_type": message.id}, at_will=True)]
+    return [Log(logging.WARNING, text, {"session": session.id, "trigger_type": message.id}, peer_controlled=True)]
 
 
 def unregister_type(hub: Hub, session: Session, message: UnregisterTriggerType, now: float) -> Effects:
@@ -105,7 +105,7 @@ def _refuse_binding(session: Session, message: RegisterTrigger, code: str, text:
     about = {"session": session.id, "binding": message.id, "function": message.function_id}
     return [
         Send(session.id, encode(result)),
-        Tell(logging.WARNING, f"a binding by {session.label} was refused: {text}", about, at_will=True),
+        Log(logging.WARNING, f"a binding by {session.label} was refused: {text}", about, peer_controlled=True),
     ]
 
 
@@ -124,7 +124,7 @@ def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationRe
     if message.trigger_type != binding.trigger_type:
         return []
     if not is_error(message.error):
-        binding.life.take(Cue.ACCEPTED)
+        binding.state.advance(BindingEvent.ACCEPTED)
         return settle(binding)
     body = well_formed(bytes(message.error))
     hub.triggers.refused(binding)
@@ -133,7 +133,7 @@ def provider_answered(hub: Hub, session: Session, message: TriggerRegistrationRe
         "function": binding.function_id,
     }  # fmt: skip
     text = f"{session.label} refused the binding {binding.id} of {binding.function_id}: {body.decode()}"
-    effects: Effects = [Tell(logging.WARNING, text, about, at_will=True)]
+    effects: Effects = [Log(logging.WARNING, text, about, peer_controlled=True)]
     if binding.answer is not None:  # nobody but the provider knows its id yet: there is nothing to park it for
         answer, binding.answer = binding.answer, None
         effects += hub.triggers.withdraw(binding)

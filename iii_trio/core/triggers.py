@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterator
 
 from ..wire import FEATURE, WireError, encode, to_json
-from .binding import Binding, Cue, Provider
-from .effects import Effects, Send, Tell
+from .binding import Binding, BindingEvent, Provider
+from .effects import Effects, Log, Send
 from .session import Session
 from .unfit import why_unfit
 
@@ -84,7 +84,7 @@ class Triggers:
         for binding in self.of_type(provider.type):
             if binding.provider is provider:
                 effects += settle(binding)
-                binding.life.take(Cue.PROVIDER_LEFT)
+                binding.state.advance(BindingEvent.PROVIDER_LEFT)
                 binding.provider = None
                 effects += self._place(binding)
         return effects
@@ -115,7 +115,7 @@ class Triggers:
 
     def refused(self, binding: Binding) -> None:
         """Its provider does not take it."""
-        binding.life.take(Cue.REFUSED)
+        binding.state.advance(BindingEvent.REFUSED)
         binding.provider = None
 
     def session_ended(self, session: Session) -> Effects:
@@ -176,9 +176,9 @@ class Triggers:
         if before is not None and (before.session is not provider.session or before.key != provider.key):
             effects += _tell_withdrawn(binding)
         binding.provider = provider
-        binding.life.take(Cue.OFFERED)
+        binding.state.advance(BindingEvent.OFFERED)
         if provider.session is None:
-            binding.life.take(Cue.ACCEPTED)
+            binding.state.advance(BindingEvent.ACCEPTED)
             return effects
         offer = encode(binding.offer())
         unfit = why_unfit(provider.session, offer)
@@ -191,13 +191,13 @@ class Triggers:
         self.refused(binding)
         about = {"session": provider.id, "binding": binding.id, "function": binding.function_id}
         text = f"the binding {binding.id} of {binding.function_id} was not offered: {unfit.message}"
-        effects: Effects = [Tell(logging.WARNING, text, about, at_will=True)]
+        effects: Effects = [Log(logging.WARNING, text, about, peer_controlled=True)]
         if binding.owner is not None:
             effects.append(Send(binding.owner.id, encode(binding.refusal(to_json(unfit)))))
         return effects
 
     def _forget(self, binding: Binding) -> Effects:
-        binding.life.take(Cue.WITHDRAWN)
+        binding.state.advance(BindingEvent.WITHDRAWN)
         binding.provider = None
         del self._bindings[binding.id]
         of_type = self._of_type[binding.trigger_type]
@@ -221,7 +221,7 @@ def settle(binding: Binding) -> Effects:
 
 def _tell_withdrawn(binding: Binding, *, owner_gone: bool = False) -> Effects:
     provider = binding.provider
-    if provider is None or provider.session is None or provider.session.life.over:
+    if provider is None or provider.session is None or provider.session.state.is_final:
         return []
     withdrawal = binding.withdrawal(owner_gone=owner_gone and FEATURE in provider.session.features)
     return [Send(provider.session.id, encode(withdrawal))]

@@ -38,7 +38,7 @@ async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
 
     One connection's bug ends this connection, and is logged; the engine goes on.
     """
-    stream = Socket(connection, dead_peer_seconds=shell.config.patience.dead_peer_seconds)
+    stream = Socket(connection, dead_peer_seconds=shell.config.timeouts.dead_peer_seconds)
     secure: trio.abc.Stream = stream
     if door.ssl_context is not None:
         secure = trio.SSLStream(stream, door.ssl_context, server_side=True, https_compatible=True)
@@ -46,7 +46,7 @@ async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
         await serve_stream(shell, secure, stream.peer, door)
     except Exception as error:
         text = f"a connection from {stream.peer} ended by an error of ours"
-        shell.tell_error(text, error, peer=stream.peer or "")
+        shell.log_error(text, error, peer=stream.peer or "")
     finally:
         stream.close()
 
@@ -82,7 +82,7 @@ def _come_in_at_once(shell: Shell, begun: bytes, door: Door) -> _CameIn | None:
 async def _come_in(shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: str | None, door: Door) -> _CameIn | None:
     """Read the head, and answer whoever may not come in or wants something else than an upgrade: then None."""
     limits = shell.config.limits
-    with trio.move_on_after(door.handshake_seconds(limits)) as patience, shell.stopped_by_close(patience.cancel):
+    with trio.move_on_after(door.handshake_seconds(limits)) as scope, shell.stopped_by_close(scope.cancel):
         try:
             _check_connections(shell, door)
             head = await read_head(stream, limits.head_bytes, begun)
@@ -93,11 +93,11 @@ async def _come_in(shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: st
         except BadRequest as problem:
             level = logging.INFO if problem.status in (401, 503) else logging.DEBUG
             text = f"a connection was refused: {problem}"
-            shell.tell(level, text, peer=peer or "", status=str(problem.status))
+            shell.log(level, text, peer=peer or "", status=str(problem.status))
             await _answer(stream, problem.status, problem.text, problem.headers)
         return None
     why = "the engine was closed" if shell.closed else "it took too long"
-    shell.tell(logging.DEBUG, f"a connection was dropped before its upgrade: {why}", peer=peer or "")
+    shell.log(logging.DEBUG, f"a connection was dropped before its upgrade: {why}", peer=peer or "")
     return None
 
 
@@ -163,7 +163,7 @@ async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, came_in: _CameIn
         kind = "application/json" if flow.status == 410 else "text/plain"
         text = f"the {ref.direction} end of channel {ref.channel_id} was refused: {flow.body.decode()}"
         about = {"session": holder.id} if holder is not None else {"peer": peer or ""}
-        shell.tell(logging.DEBUG, text, channel=ref.channel_id, status=str(flow.status), **about)
+        shell.log(logging.DEBUG, text, channel=ref.channel_id, status=str(flow.status), **about)
         await _write(stream, answer(flow.status, flow.body, kind=kind))
     elif ref.direction is Direction.WRITE:
         await serve_writer(shell, stream, head, flow, holder, door)

@@ -14,13 +14,12 @@ from typing import Final, Protocol, assert_never
 import trio
 
 from ..config import EngineConfig
-from ..core.channel import Channel
-from ..core.channel import Cue as ChannelCue
+from ..core.channel import Channel, ChannelEvent
 from ..core.channels import Refused
-from ..core.effects import Deliver, Effects, EndChannel, Export, HangUp, SealPipe, Send, Tell
+from ..core.effects import Deliver, Effects, EndChannel, Export, HangUp, Log, SealPipe, Send
 from ..core.hub import Hub
 from ..core.session import Session
-from ..report import Reporter
+from ..report import RateLimitedLogger
 from ..transport.link import End
 from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
@@ -80,7 +79,7 @@ class Shell:
         self.buffer = ReadBuffer()
         self.lines: dict[str, Line] = {}
         self.flows: dict[str, Flow] = {}
-        self.heartbeat = Heartbeat(config.patience.silent_worker_seconds)
+        self.heartbeat = Heartbeat(config.timeouts.silent_worker_seconds)
         self.connections = 0
         self.arriving = 0
         """Connections that are let in as sessions, and whose handshake is under way."""
@@ -89,7 +88,7 @@ class Shell:
         self.on_telemetry: Callable[[Telemetry, bytes], object] | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
         """What else is to be stopped when the engine closes."""
-        self._reporter = Reporter(config.name)
+        self._logger = RateLimitedLogger(config.name)
         self._wall_clock = wall_clock
         self._unflushed: dict[Line, None] = {}
         self._nap = trio.CancelScope()
@@ -103,7 +102,7 @@ class Shell:
         *,
         peer: str | None,
         in_process: bool,
-        most_channels: int | None = None,
+        max_channels: int | None = None,
         internal: bool = False,
     ) -> Session:
         """A worker's link is up."""
@@ -112,7 +111,7 @@ class Shell:
             int(self._wall_clock() * 1000),
             peer=peer,
             in_process=in_process,
-            most_channels=most_channels,
+            max_channels=max_channels,
             internal=internal,
         )
         self.lines[session.id] = line
@@ -145,9 +144,9 @@ class Shell:
                 line.door = new
                 session = self.hub.sessions.get(session_id)
                 if session is not None:
-                    session.most_channels = new.limits.channels_per_session
+                    session.max_channels = new.limits.channels_per_session
                 if not new.knows(line.token):
-                    self.send_away(session_id, Close.RESTARTING, _WITHDRAWN)
+                    self.send_away(session_id, Close.SERVICE_RESTART, _WITHDRAWN)
 
     def _has_more_to_say(self, session: Session) -> bool:
         """Whether something that a session sent, maybe its Close, waits to be read."""
@@ -176,7 +175,7 @@ class Shell:
             flow = self.flows[channel.id] = Flow(channel.id, Pipe(channel.buffer_size, channel.max_bytes))
         return flow
 
-    def cue(self, channel_id: str, cue: ChannelCue, reason: str = "", code: str | None = None) -> None:
+    def cue(self, channel_id: str, cue: ChannelEvent, reason: str = "", code: str | None = None) -> None:
         """Something happened to a channel."""
         self.act(self.hub.channels.take(channel_id, cue, reason, trio.current_time(), code))
 
@@ -221,9 +220,11 @@ class Shell:
                         flow.pipe.seal()
                 case EndChannel():
                     self._end_channel(effect)
-                case Tell():
+                case Log():
                     now = trio.current_time()
-                    self._reporter.tell(now, effect.level, effect.text, effect.about, at_will=effect.at_will)
+                    self._logger.log(
+                        now, effect.level, effect.text, effect.about, peer_controlled=effect.peer_controlled
+                    )
                 case Export():
                     if self.on_telemetry is not None:
                         self._hand_out("on_telemetry", self.on_telemetry, effect.kind, bytes(effect.message[4:]))
@@ -239,7 +240,7 @@ class Shell:
         text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
         now = trio.current_time()
         about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
-        self._reporter.tell(now, level, text, about)
+        self._logger.log(now, level, text, about)
         if self.on_channel_span is not None:
             pipe = flow.pipe if flow is not None else None
             span = span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000))
@@ -250,7 +251,7 @@ class Shell:
         try:
             listener(*what)
         except Exception as error:
-            self.tell_error(f"{name} failed at what the engine gave it", error, **about)
+            self.log_error(f"{name} failed at what the engine gave it", error, **about)
 
     def _cut_off(self, session_id: str) -> None:
         """A session that takes nothing, while even its results and control messages pile up."""
@@ -274,14 +275,14 @@ class Shell:
         """Limits, defaults and patience are these for whatever comes from now on."""
         self.config = config
         self.hub.reconfigure(config)
-        self.heartbeat.change(config.patience.silent_worker_seconds)
+        self.heartbeat.change(config.timeouts.silent_worker_seconds)
 
     def drain(self) -> None:
         """No new sessions and no new calls from now on."""
         if not self.hub.draining:
             self.hub.drain()
             calls = sum(len(session.answering) for session in self.hub.sessions.values())
-            self.tell(logging.INFO, f"draining: {calls} calls and {len(self.flows)} channels are under way")
+            self.log(logging.INFO, f"draining: {calls} calls and {len(self.flows)} channels are under way")
 
     @property
     def idle(self) -> bool:
@@ -327,13 +328,13 @@ class Shell:
         if deadline != self._nap.deadline:  # setting one costs, also the same
             self._nap.deadline = deadline
 
-    def tell(self, level: int, text: str, **about: str) -> None:
+    def log(self, level: int, text: str, **about: str) -> None:
         """A line in the engine's log."""
-        self._reporter.tell(trio.current_time(), level, text, about)
+        self._logger.log(trio.current_time(), level, text, about)
 
-    def tell_error(self, text: str, error: BaseException, **about: str) -> None:
+    def log_error(self, text: str, error: BaseException, **about: str) -> None:
         """A line in the engine's log about an error of ours, with its traceback."""
-        self._reporter.tell(trio.current_time(), logging.ERROR, text, about, error=error)
+        self._logger.log(trio.current_time(), logging.ERROR, text, about, error=error)
 
     def channel(self, flow: Flow) -> Channel | None:
         """What the ledger has of a flow's channel, while it is open."""

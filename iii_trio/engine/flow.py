@@ -27,7 +27,7 @@ class Flow:
     reader: AttachedEnd | None = None
 
     def finish(self, end: End, *, clean: bool) -> None:
-        """Tell both ends of the outcome; unless it was the clean end, drop what is still in the pipe (clause C4.3)."""
+        """Log both ends of the outcome; unless it was the clean end, drop what is still in the pipe (clause C4.3)."""
         if not clean:
             self.pipe.break_off(end)
         for attached in (self.writer, self.reader):

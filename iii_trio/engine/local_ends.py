@@ -7,7 +7,7 @@ from typing import final
 
 import trio
 
-from ..core.channel import Cue
+from ..core.channel import ChannelEvent
 from ..errors import ChannelBroken
 from ..transport.frames import TEXT, MessageScanner, Run
 from ..transport.link import End
@@ -75,18 +75,18 @@ class LocalWriter(_LocalEnd):
 
     def close_now(self) -> None:
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, Cue.WRITER_CLOSED)
+            self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_CLOSED)
             self.finish(End(Outcome.COMPLETED))
 
     def abort(self, reason: str, code: str | None = None) -> None:
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, Cue.WRITER_ABORTED, reason, code)
+            self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_ABORTED, reason, code)
             self.finish(End(Outcome.ABORTED, reason, code))
 
     def lost(self) -> None:
         """The task that held this end is gone."""
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, Cue.WRITER_LOST, f"the writer ({self._who}) is gone")
+            self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_LOST, f"the writer ({self._who}) is gone")
 
 
 @final
@@ -112,7 +112,7 @@ class LocalReader(_LocalEnd):
             except trio.EndOfChannel:
                 if pipe.broken is not None:
                     raise broken(pipe.broken) from None
-                self._shell.cue(self._flow.channel_id, Cue.READER_FINISHED)
+                self._shell.cue(self._flow.channel_id, ChannelEvent.READER_FINISHED)
                 raise trio.EndOfChannel from None
             self._open(chunk)
         item = self._items.popleft()
@@ -123,14 +123,14 @@ class LocalReader(_LocalEnd):
     def cancel(self, reason: str, code: str | None = None) -> None:
         if self._end is None:
             drained = self._flow.pipe.drained and not self._items
-            cue = Cue.READER_FINISHED if drained else Cue.READER_CANCELLED
+            cue = ChannelEvent.READER_FINISHED if drained else ChannelEvent.READER_CANCELLED
             self._shell.cue(self._flow.channel_id, cue, reason, code)
             self.finish(End(Outcome.COMPLETED if drained else Outcome.READER_CANCELLED, reason, code))
 
     def lost(self) -> None:
         """The task that held this end is gone."""
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, Cue.READER_LOST, f"the reader ({self._who}) is gone")
+            self._shell.cue(self._flow.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone")
 
     def _open(self, chunk: Chunk) -> None:
         if isinstance(chunk, Run):
@@ -148,4 +148,4 @@ class LocalReader(_LocalEnd):
         self._flow.pipe.done(self._chunk)
         self._chunk = None
         if self._flow.pipe.drained:
-            self._shell.cue(self._flow.channel_id, Cue.READER_FINISHED)
+            self._shell.cue(self._flow.channel_id, ChannelEvent.READER_FINISHED)

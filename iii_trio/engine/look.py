@@ -88,7 +88,7 @@ def look_at_channel(channel: Channel, flow: Flow | None, now: float) -> ChannelV
         waiting = "reader for writer"
     return ChannelView(
         id=channel.id,
-        phase=channel.life.phase.name.lower(),
+        phase=channel.state.current.name.lower(),
         owner=channel.owner,
         writer=channel.writer,
         reader=channel.reader,

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from ..core.channel import Cue
+from ..core.channel import ChannelEvent
 from ..core.session import Session
 from ..errors import FrameError
 from ..transport.frames import CloseFrame, Run, RunScanner
@@ -60,7 +60,7 @@ def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _Read
         end,
         buffer=shell.buffer,
         handshake_seconds=door.handshake_seconds(shell.config.limits),
-        goodbye_seconds=shell.config.patience.goodbye_seconds,
+        goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
 
 
@@ -110,20 +110,22 @@ class _WriterSocket:
                 if self._ahead is not None:
                     self._flow.pipe.push_all(self._ahead)
                     self._ahead = None
-                shell.cue(channel, Cue.WRITER_CLOSED)
+                shell.cue(channel, ChannelEvent.WRITER_CLOSED)
             case CloseFrame() if how.code in CLEAN_CLOSES:
-                shell.cue(channel, Cue.WRITER_ABORTED, "the writer closed within a message")
+                shell.cue(channel, ChannelEvent.WRITER_ABORTED, "the writer closed within a message")
             case CloseFrame():
                 reason, code = split_reason(how.reason)
                 if how.code != Close.ABORTED:
                     reason = f"the writer closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
-                shell.cue(channel, Cue.WRITER_ABORTED, reason, code)
+                shell.cue(channel, ChannelEvent.WRITER_ABORTED, reason, code)
             case FrameError():
                 shell.cue(
-                    channel, Cue.WRITER_LOST, f"{_named('writer', self._holder)} broke the protocol: {how.reason}"
+                    channel,
+                    ChannelEvent.WRITER_LOST,
+                    f"{_named('writer', self._holder)} broke the protocol: {how.reason}",
                 )
             case Lost():
-                shell.cue(channel, Cue.WRITER_LOST, f"{_named('writer', self._holder)} is gone: {how.cause}")
+                shell.cue(channel, ChannelEvent.WRITER_LOST, f"{_named('writer', self._holder)} is gone: {how.cause}")
 
     def finish(self, end: End) -> None:
         self._finished = end
@@ -168,7 +170,7 @@ class _ReaderSocket:
             websocket.start_soon(self._drain)
         elif pipe.sealed:
             # No deadline: a slow reader has what the kernel took of us still to read, and no timer decides an outcome.
-            websocket.close(Close.NORMAL, patience=math.inf)
+            websocket.close(Close.NORMAL, timeout=math.inf)
 
     async def _drain(self) -> None:
         pipe, websocket, outbox = self._flow.pipe, self.websocket, self.websocket.outbox
@@ -178,8 +180,10 @@ class _ReaderSocket:
                 try:
                     rest = self._recut.cut(rest)
                 except TextTooLarge as problem:
-                    self._shell.cue(self._flow.channel_id, Cue.WRITER_ABORTED, str(problem))
-                    self._shell.cue(self._flow.channel_id, Cue.READER_CANCELLED, str(problem))  # the writer had closed
+                    self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_ABORTED, str(problem))
+                    self._shell.cue(
+                        self._flow.channel_id, ChannelEvent.READER_CANCELLED, str(problem)
+                    )  # the writer had closed
                     return
             while rest is not None and websocket.talking:
                 rest = outbox.offer(rest)
@@ -207,16 +211,18 @@ class _ReaderSocket:
         told_the_end = self._flow.pipe.drained and self.websocket.close_written
         match how:
             case CloseFrame() | Lost(by_fin=True) if told_the_end:
-                shell.cue(channel, Cue.READER_FINISHED)
+                shell.cue(channel, ChannelEvent.READER_FINISHED)
             case CloseFrame():
                 reason, code = split_reason(how.reason)
-                shell.cue(channel, Cue.READER_CANCELLED, reason or f"the reader closed with {how.code}", code)
+                shell.cue(channel, ChannelEvent.READER_CANCELLED, reason or f"the reader closed with {how.code}", code)
             case FrameError():
                 shell.cue(
-                    channel, Cue.READER_LOST, f"{_named('reader', self._holder)} broke the protocol: {how.reason}"
+                    channel,
+                    ChannelEvent.READER_LOST,
+                    f"{_named('reader', self._holder)} broke the protocol: {how.reason}",
                 )
             case Lost():
-                shell.cue(channel, Cue.READER_LOST, f"{_named('reader', self._holder)} is gone: {how.cause}")
+                shell.cue(channel, ChannelEvent.READER_LOST, f"{_named('reader', self._holder)} is gone: {how.cause}")
 
     def finish(self, end: End) -> None:
         self._finished = end

@@ -20,7 +20,7 @@ _MESSAGES_AT_ONCE: Final = 64  # a millisecond or two before others have their t
 _FIRST_BYTES: Final = 16_384  # to be read at once, as long as nothing is known of the size of messages
 _PING: Final = b"\x89\x00"
 _LARGE: Final = 4096  # bytes; a copy costs less than a second piece to write
-_LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_CODE})
+_LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_STATUS_RCVD})
 """How a worker closes that means to go; one that closes otherwise (a keepalive that failed) may be back."""
 
 
@@ -31,15 +31,15 @@ async def serve_session(
 
     If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
     """
-    patience = shell.config.patience
+    timeouts = shell.config.timeouts
     line = _SocketLine(shell, peer, door, token)
     websocket = WebSocket(
         stream,
         line,
         buffer=shell.buffer,
         handshake_seconds=door.handshake_seconds(shell.config.limits),
-        goodbye_seconds=patience.goodbye_seconds,
-        stalled_seconds=patience.stalled_session_seconds,
+        goodbye_seconds=timeouts.goodbye_seconds,
+        stalled_seconds=timeouts.stalled_session_seconds,
     )
     await websocket.serve(head)
 
@@ -68,8 +68,8 @@ class _SocketLine:
         self._websocket = websocket
         websocket.portion = _FIRST_BYTES
         self._shell.arriving -= 1
-        most_channels = self.door.limits.channels_per_session
-        self._session = self._shell.connected(self, peer=self._peer, in_process=False, most_channels=most_channels)
+        max_channels = self.door.limits.channels_per_session
+        self._session = self._shell.connected(self, peer=self._peer, in_process=False, max_channels=max_channels)
         if self._over is None:
             self._shell.heartbeat.watch(self)
         else:  # already the greeting found the peer gone

@@ -27,9 +27,9 @@ async def serve_telemetry(shell: Shell, stream: trio.abc.Stream, head: Head, pee
         occupant,
         buffer=shell.buffer,
         handshake_seconds=door.handshake_seconds(shell.config.limits),
-        goodbye_seconds=shell.config.patience.goodbye_seconds,
+        goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
-    with shell.stopped_by_close(lambda: websocket.close(Close.RESTARTING, "the engine was closed")):
+    with shell.stopped_by_close(lambda: websocket.close(Close.SERVICE_RESTART, "the engine was closed")):
         await websocket.serve(head)
 
 
@@ -62,4 +62,4 @@ class _Telemetry:
     def done(self, how: CloseFrame | FrameError | Lost) -> None:
         if isinstance(how, FrameError):
             text = f"a telemetry connection was ended: it broke the protocol: {how.reason}"
-            self._shell.tell(logging.WARNING, text, **self._about)
+            self._shell.log(logging.WARNING, text, **self._about)

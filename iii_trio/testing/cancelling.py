@@ -72,7 +72,7 @@ def cancel_everywhere(
     around: Callable[[Seen, Run], Awaitable[object]] = _alone,
     others: bool = False,
     seed: int = 0,
-    most_steps: int = 10_000,
+    max_steps: int = 10_000,
 ) -> int:
     """Run `subject` again and again, cancelled one step later each time, until it ends uncancelled; in both ways.
 
@@ -84,7 +84,7 @@ def cancel_everywhere(
     may look at what is left; then `check` gets what all of them put into the dictionary of this run.
 
     Gives back how many steps the whole subject takes. An exception from any of them leaves as it is, with a note on the
-    step and the way. Raises AssertionError if a run hangs, or if the subject still can be cancelled after `most_steps`.
+    step and the way. Raises AssertionError if a run hangs, or if the subject still can be cancelled after `max_steps`.
     """
     steps = 0
     for when in When if others else (When.PARKED, When.WOKEN):
@@ -94,8 +94,8 @@ def cancel_everywhere(
             cut = _CutAt(step, when)
             seen: Seen = {}
             try:
-                if step > most_steps:
-                    raise AssertionError(f"the subject was still not done after {most_steps} steps")
+                if step > max_steps:
+                    raise AssertionError(f"the subject was still not done after {max_steps} steps")
                 with seeded_schedule(seed):
                     trio.run(
                         _one_run,

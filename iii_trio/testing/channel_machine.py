@@ -22,8 +22,8 @@ from .simulation import History, simulate
 from .world import Over, World
 
 WORKERS: Final = 3
-_MOST_CHANNELS: Final = 3
-_MOST_ITEMS: Final = 20  # fewer than fit into a channel: a send never waits
+_MAX_CHANNELS: Final = 3
+_MAX_ITEMS: Final = 20  # fewer than fit into a channel: a send never waits
 
 
 def play_script(steps: list[Step], over: tuple[Over, ...], seed: int = 0) -> History:
@@ -149,7 +149,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.seed = data.draw(st.integers(0, 1_000), label="seed of the schedule")
         self.over = tuple(data.draw(st.sampled_from(self.ways), label=f"worker {i} over") for i in range(WORKERS))
 
-    @precondition(lambda self: self.alive and len(self.users) < _MOST_CHANNELS)
+    @precondition(lambda self: self.alive and len(self.users) < _MAX_CHANNELS)
     @rule(data=st.data())
     def create(self, data: st.DataObject) -> None:
         owner, writer, reader = (data.draw(st.sampled_from(sorted(self.alive)), label=who) for who in _ROLES)
@@ -161,7 +161,7 @@ class ChannelMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:
         channel = self._draw(data, 0)
-        if self.items[channel] < _MOST_ITEMS:
+        if self.items[channel] < _MAX_ITEMS:
             self.steps.append(Step("send", channel, item=self.items[channel]))
             self.items[channel] += 1
 

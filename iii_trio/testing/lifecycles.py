@@ -6,7 +6,7 @@ from collections.abc import Set
 from enum import Enum
 from typing import TypeVar
 
-from ..lifecycle import Table
+from ..state_machine import Table
 
 P = TypeVar("P", bound=Enum)
 C = TypeVar("C", bound=Enum)

@@ -14,8 +14,8 @@ from .conversations import Conversation, Ending, Told, hold
 from .simulation import History, play, simulate
 from .world import World
 
-_MOST_SECONDS: Final = 20_000.0
-_MOST_BYTES: Final = 1024 * 1024 + 256 * 1024  # the default bound, and one message of those that conversations have
+_MAX_SECONDS: Final = 20_000.0
+_MAX_BYTES: Final = 1024 * 1024 + 256 * 1024  # the default bound, and one message of those that conversations have
 _ENDED_BY_ITSELF = {"closed", "aborted", "clean", "cancelled"}
 
 
@@ -43,7 +43,7 @@ def simulate_conversation(conversation: Conversation, seed: int = 0, **options: 
 
 def _options(conversation: Conversation, options: dict[str, Any]) -> dict[str, Any]:
     config = EngineConfig(queue=None)  # a conversation is about channels
-    return {"conditions": conversation.conditions, "config": config, "most_seconds": _MOST_SECONDS, **options}
+    return {"conditions": conversation.conditions, "config": config, "max_seconds": _MAX_SECONDS, **options}
 
 
 def _judge(conversation: Conversation, history: History) -> None:
@@ -84,8 +84,8 @@ def _memory_was_bounded(told: Iterable[Told], spans: Iterable[ChannelSpan]) -> N
         most = bounds.get(span.channel_id)
         if most is not None and span.peak_items > most:
             raise AssertionError(f"{span.peak_items} items waited in channel {span.channel_id}, {most} may")
-        if span.peak_bytes > _MOST_BYTES:
-            raise AssertionError(f"{span.peak_bytes} bytes waited in channel {span.channel_id}, {_MOST_BYTES} may")
+        if span.peak_bytes > _MAX_BYTES:
+            raise AssertionError(f"{span.peak_bytes} bytes waited in channel {span.channel_id}, {_MAX_BYTES} may")
 
 
 def _one_outcome_each(ended: Iterable[Ended]) -> None:

@@ -106,8 +106,8 @@ class _RecordedLink:
         self.note(self.name, "said", _shown(message))
         self.inner.send(message)
 
-    def hurry(self) -> None:
-        self.inner.hurry()
+    def flush_output(self) -> None:
+        self.inner.flush_output()
 
     @property
     def has_room(self) -> bool:

@@ -19,8 +19,8 @@ from .world import World, open_world
 
 Scenario: TypeAlias = Callable[[World], Awaitable[object]]
 
-MOST_SECONDS: Final = 100_000.0
-MOST_STEPS: Final = 1_000_000
+MAX_SECONDS: Final = 100_000.0
+MAX_STEPS: Final = 1_000_000
 _LINES_SHOWN: Final = 30
 
 
@@ -71,8 +71,8 @@ def simulate(
     *,
     conditions: Conditions | None = None,
     config: EngineConfig | None = None,
-    most_seconds: float = MOST_SECONDS,
-    most_steps: int = MOST_STEPS,
+    max_seconds: float = MAX_SECONDS,
+    max_steps: int = MAX_STEPS,
     transcript: bool = True,
     dissolve: bool = True,
 ) -> History:
@@ -82,7 +82,7 @@ def simulate(
     ended, and it is checked that the engine then holds nothing (unless `dissolve` is False).
 
     Raises what the scenario raises, with the last lines of the transcript as a note; HistoryStuck if it is not over
-    after `most_seconds` of virtual time or `most_steps` steps; AssertionError if something is left in the engine.
+    after `max_seconds` of virtual time or `max_steps` steps; AssertionError if something is left in the engine.
     """
     collecting = gc.isenabled()
     gc.disable()  # what it would finalise, and when, does not follow from the seed
@@ -95,8 +95,8 @@ def simulate(
                 {
                     "conditions": conditions,
                     "config": config,
-                    "most_seconds": most_seconds,
-                    "most_steps": most_steps,
+                    "max_seconds": max_seconds,
+                    "max_steps": max_steps,
                     "transcript": transcript,
                     "dissolve": dissolve,
                 },
@@ -117,8 +117,8 @@ async def play(
     *,
     conditions: Conditions | None = None,
     config: EngineConfig | None = None,
-    most_seconds: float = MOST_SECONDS,
-    most_steps: int = MOST_STEPS,
+    max_seconds: float = MAX_SECONDS,
+    max_steps: int = MAX_STEPS,
     transcript: bool = True,
     dissolve: bool = True,
 ) -> History:
@@ -128,13 +128,13 @@ async def play(
     """
     seed_scheduler(seed)
     enough = trio.CancelScope()
-    steps = _Steps(most_steps, enough)
+    steps = _Steps(max_steps, enough)
     world: World | None = None
     value: Any = None
     began = trio.current_time()
     trio.lowlevel.add_instrument(steps)
     try:
-        with enough, trio.move_on_after(most_seconds) as patience:
+        with enough, trio.move_on_after(max_seconds) as patience:
             async with open_world(seed, conditions, config) as world:
                 if not transcript:
                     world.transcript = None
@@ -144,9 +144,9 @@ async def play(
                     await world.dissolve()
                 ended = tuple(world.ended)
         if enough.cancelled_caught:
-            raise HistoryStuck(f"the history was not over after {most_steps} steps, at {_now(began)}")
+            raise HistoryStuck(f"the history was not over after {max_steps} steps, at {_now(began)}")
         if patience.cancelled_caught:
-            raise HistoryStuck(f"the history was not over after {most_seconds:g} virtual seconds")
+            raise HistoryStuck(f"the history was not over after {max_seconds:g} virtual seconds")
     except Exception as error:
         error.add_note(f"in the history of seed {seed}, at {_now(began)}")
         if world is not None and world.transcript:

@@ -35,7 +35,7 @@ from .schedule import seeded_schedule
 
 _CHUNK: Final = 250
 _COLLECT_EVERY: Final = 50
-_MOST_STEPS: Final = 3_000_000  # a slow line of tiny segments takes some 600,000
+_MAX_STEPS: Final = 3_000_000  # a slow line of tiny segments takes some 600,000
 
 
 @attrs.define
@@ -72,7 +72,7 @@ async def _soak(seeds: Sequence[int]) -> Tally:
     for seed in seeds:
         try:
             history = await play_conversation(
-                draw_conversation(Random(seed)), seed, transcript=False, most_steps=_MOST_STEPS
+                draw_conversation(Random(seed)), seed, transcript=False, max_steps=_MAX_STEPS
             )
         except Exception as error:
             tally.broken, tally.problem = seed, "".join(traceback.format_exception(error))
@@ -88,7 +88,7 @@ def replay(seed: int) -> None:
     """Play the history of one seed alone, with its transcript. Raises as it did in the long run."""
     logging.disable(logging.CRITICAL)
     try:
-        print(simulate_conversation(draw_conversation(Random(seed)), seed, most_steps=_MOST_STEPS))
+        print(simulate_conversation(draw_conversation(Random(seed)), seed, max_steps=_MAX_STEPS))
     finally:
         logging.disable(logging.NOTSET)
 

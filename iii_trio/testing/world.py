@@ -213,7 +213,7 @@ class World:
         if self._engine is None:
             return
         channels = self.config.channels
-        await trio.sleep(max(self.config.patience.dead_peer_seconds, channels.expires_after_seconds or 0.0) + 60)
+        await trio.sleep(max(self.config.timeouts.dead_peer_seconds, channels.expires_after_seconds or 0.0) + 60)
         held = attrs.asdict(self.engine.statistics())
         if any(held.values()):
             raise AssertionError(f"after everybody has left, the engine holds {held}")

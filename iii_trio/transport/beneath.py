@@ -33,7 +33,7 @@ _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads get
 
 
 async def end_writing(stream: trio.abc.Stream) -> bool:
-    """Tell the peer, behind all that was written, that nothing more comes; whether this stream can. Raises as `send_eof`.
+    """Log the peer, behind all that was written, that nothing more comes; whether this stream can. Raises as `send_eof`.
 
     Under TLS it is the transport's end that tells: TLS itself cannot half close, and what is complete is said above it.
     """

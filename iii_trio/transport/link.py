@@ -62,7 +62,7 @@ class Link(Protocol):
         On a link that is over this does nothing: the receiving side learns of the end.
         """
 
-    def hurry(self) -> None:
+    def flush_output(self) -> None:
         """Have what was sent go out now, where it would have waited for more."""
 
     @property

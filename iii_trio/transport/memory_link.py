@@ -72,10 +72,10 @@ class MemoryLink:
             if self._gathered:
                 self._spoke.unpark()
             else:
-                self.hurry()
+                self.flush_output()
 
-    def hurry(self) -> None:
-        """As `Link.hurry`."""
+    def flush_output(self) -> None:
+        """As `Link.flush_output`."""
         if self._said:
             said, self._said = self._said, []
             self._hear(said)
@@ -91,7 +91,7 @@ class MemoryLink:
 
     def close(self, reason: str = "") -> None:
         """As `Link.close`."""
-        self.hurry()
+        self.flush_output()
         if self._ended is None:
             self._end(reason or "it closed")
             self._hung_up(reason or "it closed")
@@ -108,9 +108,9 @@ class MemoryLink:
             while self._ended is None:
                 if not self._said:
                     await self._spoke.park()
-                self.hurry()
+                self.flush_output()
         finally:
-            self.hurry()
+            self.flush_output()
 
     def put(self, message: bytes, *, bound: int) -> bool:
         """Take a message for the worker; False if more than `bound` bytes wait already."""

@@ -109,7 +109,7 @@ class RemoteWriter(_RemoteEnd):
         """As `WritingEnd.close`: the engine answers our Close once it has everything before it."""
         self._closing = True
         # No deadline: the engine reads on when its pipe has room, and that is the reader's pace.
-        self._websocket.close(Close.NORMAL, patience=math.inf)
+        self._websocket.close(Close.NORMAL, timeout=math.inf)
         try:
             await trio.lowlevel.checkpoint()
             end = await self.wait_ended()

@@ -69,8 +69,8 @@ class RemoteLink:
             websocket.outbox.put(frame(TEXT, message, mask=self._new_mask()))
             websocket.outbox.flush()
 
-    def hurry(self) -> None:
-        """As `Link.hurry`: what is sent waits for nothing."""
+    def flush_output(self) -> None:
+        """As `Link.flush_output`: what is sent waits for nothing."""
 
     @property
     def has_room(self) -> bool:

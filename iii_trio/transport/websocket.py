@@ -20,7 +20,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
 
 from ..errors import ConnectionFailed, FrameError
-from ..lifecycle import Lifecycle, Step, Table
+from ..state_machine import StateMachine, Table, TableEnum
 from .beneath import READ_BYTES, Beneath, ReadBuffer, portion
 from .frames import CLOSE, CloseFrame, close_payload, frame
 from .http1 import Head, Refusal
@@ -28,7 +28,7 @@ from .outbox import Outbox
 from .socket import Socket, drop
 
 
-class Phase(Step):
+class ConnectionState(TableEnum):
     """Where a connection is in its life."""
 
     SHAKING = auto()
@@ -38,7 +38,7 @@ class Phase(Step):
     CUT = auto()  # there will be no closing handshake
 
 
-class Cue(Step):
+class ConnectionEvent(TableEnum):
     """What happened to a connection."""
 
     SHAKEN = auto()
@@ -47,12 +47,23 @@ class Cue(Step):
     LOST = auto()
 
 
-CONNECTION: Final[Table[Phase, Cue]] = {
-    Phase.SHAKING: {Cue.SHAKEN: Phase.OPEN, Cue.WE_CLOSED: Phase.CUT, Cue.LOST: Phase.CUT},
-    Phase.OPEN: {Cue.WE_CLOSED: Phase.CLOSING, Cue.PEER_CLOSED: Phase.CLOSED, Cue.LOST: Phase.CUT},
-    Phase.CLOSING: {Cue.PEER_CLOSED: Phase.CLOSED, Cue.LOST: Phase.CUT},
-    Phase.CLOSED: {},
-    Phase.CUT: {},
+CONNECTION: Final[Table[ConnectionState, ConnectionEvent]] = {
+    ConnectionState.SHAKING: {
+        ConnectionEvent.SHAKEN: ConnectionState.OPEN,
+        ConnectionEvent.WE_CLOSED: ConnectionState.CUT,
+        ConnectionEvent.LOST: ConnectionState.CUT,
+    },
+    ConnectionState.OPEN: {
+        ConnectionEvent.WE_CLOSED: ConnectionState.CLOSING,
+        ConnectionEvent.PEER_CLOSED: ConnectionState.CLOSED,
+        ConnectionEvent.LOST: ConnectionState.CUT,
+    },
+    ConnectionState.CLOSING: {
+        ConnectionEvent.PEER_CLOSED: ConnectionState.CLOSED,
+        ConnectionEvent.LOST: ConnectionState.CUT,
+    },
+    ConnectionState.CLOSED: {},
+    ConnectionState.CUT: {},
 }
 
 
@@ -124,7 +135,7 @@ class WebSocket:
         self.buffer = buffer
         self.portion = READ_BYTES
         """How many bytes to read at once; an occupant that is busy with small messages asks for less (`portion`)."""
-        self.life = Lifecycle(CONNECTION, Phase.SHAKING)
+        self.state = StateMachine(CONNECTION, ConnectionState.SHAKING)
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
         self._stalled_seconds = stalled_seconds
@@ -178,12 +189,12 @@ class WebSocket:
 
     # --- ending it, without waiting
 
-    def close(self, code: int, reason: str = "", *, patience: float | None = None) -> None:
-        """Say Close behind what was put before; throw away what comes; drop the connection after `patience` seconds.
+    def close(self, code: int, reason: str = "", *, timeout: float | None = None) -> None:
+        """Say Close behind what was put before; throw away what comes; drop the connection after `timeout` seconds.
 
         The default is `goodbye_seconds`. Harmless when the connection is ending already.
         """
-        self._say(_Goodbye(self._goodbye_seconds if patience is None else patience, int(code), reason))
+        self._say(_Goodbye(self._goodbye_seconds if timeout is None else timeout, int(code), reason))
 
     def cut(self, farewell: bytes = b"") -> None:
         """Write `farewell` behind what was put before, then FIN, and drop the connection soon: no closing handshake."""
@@ -192,29 +203,29 @@ class WebSocket:
     def lost(self, cause: str, *, by_fin: bool = False) -> None:
         """The connection is no more: drop it. Harmless when it is over already."""
         self._tell(Lost(cause, by_fin))
-        if self.life.accepts(Cue.LOST):
-            self.life.take(Cue.LOST)
+        if self.state.can(ConnectionEvent.LOST):
+            self.state.advance(ConnectionEvent.LOST)
         self._attention.set()
 
     @property
     def shaking(self) -> bool:
         """Whether the handshake is under way."""
-        return self.life.phase is Phase.SHAKING
+        return self.state.current is ConnectionState.SHAKING
 
     @property
     def talking(self) -> bool:
         """Whether data may be sent."""
-        return self.life.phase is Phase.OPEN
+        return self.state.current is ConnectionState.OPEN
 
     @property
     def closed(self) -> bool:
         """Whether both sides have said Close."""
-        return self.life.phase is Phase.CLOSED
+        return self.state.current is ConnectionState.CLOSED
 
     @property
     def discarding(self) -> bool:
         """Whether what the peer still sends is thrown away."""
-        return self.life.phase is not Phase.OPEN
+        return self.state.current is not ConnectionState.OPEN
 
     @property
     def close_written(self) -> bool:
@@ -238,21 +249,21 @@ class WebSocket:
         deadline = trio.current_time() + self._handshake_seconds
         try:
             async with trio.open_nursery() as nursery:
-                patience = nursery.cancel_scope
-                patience.deadline = deadline
-                beneath.given_up = patience.cancel
+                scope = nursery.cancel_scope
+                scope.deadline = deadline
+                beneath.given_up = scope.cancel
                 self.start_soon = nursery.start_soon
                 self.outbox = Outbox(self.stream, nursery.start_soon, self.lost, self._stalled_seconds)
                 try:
                     connection = await shake(nursery, beneath)
-                    if connection is not None and self.life.phase is Phase.SHAKING:
-                        patience.deadline = math.inf
-                        self.life.take(Cue.SHAKEN)
+                    if connection is not None and self.state.current is ConnectionState.SHAKING:
+                        scope.deadline = math.inf
+                        self.state.advance(ConnectionEvent.SHAKEN)
                         self.occupant.opened(self)
                         beneath.begin()
                         opened()
                         await self._attention.wait()
-                        patience.deadline = trio.current_time() + self._seconds_to_part
+                        scope.deadline = trio.current_time() + self._seconds_to_part
                         await self._part(connection, beneath)
                 finally:  # in here: nobody may start a task in a nursery that has closed
                     if not beneath.begun:
@@ -261,7 +272,7 @@ class WebSocket:
                     self.lost(f"no handshake: {failure}" if failure else "the connection was dropped")
                     self.outbox.abandon()
                     if nursery.child_tasks:
-                        patience.cancel()
+                        scope.cancel()
         finally:
             await drop(self.stream)  # noqa: ASYNC102 - it never waits
         return failure
@@ -277,22 +288,26 @@ class WebSocket:
             pass
         elif goodbye.code is None:
             self.outbox.put(goodbye.farewell)
-        elif self.life.phase is Phase.CLOSING:
+        elif self.state.current is ConnectionState.CLOSING:
             await connection.aclose(goodbye.code, goodbye.reason or None)
-        if self.life.phase is Phase.CUT or self.outbox.over:
+        if self.state.current is ConnectionState.CUT or self.outbox.over:
             return
-        if self.life.phase is Phase.CLOSED:
+        if self.state.current is ConnectionState.CLOSED:
             await beneath.wait_stopped()  # the library may be about to answer the peer's Close
         await self.outbox.wait_empty()
-        if self.life.phase is Phase.CLOSED and isinstance(self.stream, Socket) and self.stream.nothing_unread():
+        if (
+            self.state.current is ConnectionState.CLOSED
+            and isinstance(self.stream, Socket)
+            and self.stream.nothing_unread()
+        ):
             return
         self.outbox.abandon()  # nothing may follow our FIN, not even the library's answer to a late Close
         await beneath.linger()
 
     def _say(self, goodbye: _Goodbye) -> None:
-        if self._goodbye is None and self.life.accepts(Cue.WE_CLOSED):
+        if self._goodbye is None and self.state.can(ConnectionEvent.WE_CLOSED):
             self._goodbye = goodbye
-            self.life.take(Cue.WE_CLOSED)
+            self.state.advance(ConnectionEvent.WE_CLOSED)
             self._attention.set()
 
     def _tell(self, how: CloseFrame | FrameError | Lost) -> None:
@@ -304,8 +319,8 @@ class WebSocket:
         """The peer's stream is over, in the order of its bytes."""
         if isinstance(how, FrameError):  # no answer to our Close would be found in what is no WebSocket any more
             self.cut(frame(CLOSE, close_payload(how.code, how.reason), mask=self._mask))
-        elif self.life.accepts(Cue.PEER_CLOSED):
-            self.life.take(Cue.PEER_CLOSED)
+        elif self.state.can(ConnectionEvent.PEER_CLOSED):
+            self.state.advance(ConnectionEvent.PEER_CLOSED)
         self._tell(how)  # last: what it leads to may not change how this connection ends
 
     def leave(self) -> None:
@@ -317,4 +332,14 @@ class WebSocket:
         self._close_put_at = self.outbox.written_bytes + self.outbox.waiting_bytes
 
 
-__all__ = ["CONNECTION", "READ_BYTES", "Cue", "Lost", "Occupant", "Phase", "ReadBuffer", "WebSocket", "portion"]
+__all__ = [
+    "CONNECTION",
+    "READ_BYTES",
+    "ConnectionEvent",
+    "ConnectionState",
+    "Lost",
+    "Occupant",
+    "ReadBuffer",
+    "WebSocket",
+    "portion",
+]

@@ -33,13 +33,13 @@ class Close(IntEnum):
     NORMAL = 1000
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
-    NO_CODE = 1005
+    NO_STATUS_RCVD = 1005
     ABNORMAL = 1006
-    BAD_TEXT = 1007
-    AGAINST_THE_RULES = 1008
-    TOO_BIG = 1009
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
     INTERNAL_ERROR = 1011
-    RESTARTING = 1012
+    SERVICE_RESTART = 1012
     ABORTED = 4001
     WRITER_LOST = 4002
     READER_CANCELLED = 4003
@@ -61,7 +61,7 @@ CLOSE_OF: Final = {
     Outcome.ENGINE_CLOSED: Close.ENGINE_CLOSED,
 }
 OUTCOME_OF: Final = {int(code): outcome for outcome, code in CLOSE_OF.items()}
-CLEAN_CLOSES: Final = frozenset({Close.NORMAL, Close.NO_CODE})
+CLEAN_CLOSES: Final = frozenset({Close.NORMAL, Close.NO_STATUS_RCVD})
 """The close codes by which a writer says that its stream is whole (clause C4.1)."""
 
 

@@ -38,7 +38,7 @@ def from_json(text: bytes) -> JsonValue:
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'  # or what a cut off one leaves: nothing is looked at twice
 _OUTERMOST: Final = re.compile(_STRING + rb'|[{}\[\],:]|[^{}\[\],:"]++', re.DOTALL)
 _DEEPER: Final = re.compile(rb"[{}\[\]]|(?:[^\"{}\[\]]++|" + _STRING + rb")++", re.DOTALL)
-_MOST_TOKENS: Final = 1_000_000  # some tenths of a second, in which the engine does nothing else
+_MAX_TOKENS: Final = 1_000_000  # some tenths of a second, in which the engine does nothing else
 
 
 def top_level_strings(text: bytes) -> dict[str, str]:
@@ -52,7 +52,7 @@ def top_level_strings(text: bytes) -> dict[str, str]:
     depth = at = 0
     key: bytes | None = None
     after_colon = False
-    for _ in range(_MOST_TOKENS):
+    for _ in range(_MAX_TOKENS):
         match = (_OUTERMOST if depth == 1 else _DEEPER).match(text, at)
         if match is None:
             break

@@ -16,9 +16,9 @@ from msgspec import Raw
 
 from ..errors import MessageError
 
-MOST_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024
 """Of a message that is read: SDKs batch by the hundred, and a larger one would hold up the engine meanwhile."""
-MOST_SPAN_BYTES: Final = 4 * 1024 * 1024
+MAX_SPAN_BYTES: Final = 4 * 1024 * 1024
 """Of a message of spans, which are skipped, and that is quick."""
 
 
@@ -177,11 +177,11 @@ def read_logs(message: bytes | bytearray) -> Iterator[LogRecord]:
 
 def check_spans(message: bytes | bytearray) -> None:
     """Raises MessageError unless a SPANS message is one."""
-    if not bytes(_decode(_spans, message, MOST_SPAN_BYTES).resourceSpans).startswith(b"["):
+    if not bytes(_decode(_spans, message, MAX_SPAN_BYTES).resourceSpans).startswith(b"["):
         raise MessageError("it has no list `resourceSpans`")
 
 
-def _decode(decoder: msgspec.json.Decoder[T], message: bytes | bytearray, most: int = MOST_BYTES) -> T:
+def _decode(decoder: msgspec.json.Decoder[T], message: bytes | bytearray, most: int = MAX_BYTES) -> T:
     if len(message) > most:
         raise MessageError(f"it is {len(message)} bytes, and at most {most} are read: send smaller batches")
     try:

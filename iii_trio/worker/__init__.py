@@ -6,7 +6,7 @@ from .channels import Channel
 from .context import CallInfo, current_call
 from .declare import Registered
 from .ends import ChannelReader, ChannelWriter, Ended
-from .open_call import OpenCall
+from .open_call import InlineCall
 from .opening import open_worker
 from .providing import BoundTrigger, TriggerType
 from .queueing import Enqueue, Receipt, enqueue
@@ -24,7 +24,7 @@ __all__ = [
     "Duplex",
     "Ended",
     "Enqueue",
-    "OpenCall",
+    "InlineCall",
     "ReaderStream",
     "Receipt",
     "Registered",

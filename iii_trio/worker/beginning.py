@@ -10,7 +10,7 @@ import trio
 from ..wire import InvokeFunction
 from .answer import answer
 from .calls import Session
-from .open_call import OpenCall
+from .open_call import InlineCall
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -33,7 +33,7 @@ class Beginnings:
         worker = self._worker
         declared = worker.offers.functions.get(call.function_id)
         if declared is not None and declared.prompt is not None:
-            OpenCall(session, call).ask(declared.prompt)
+            InlineCall(session, call).ask(declared.prompt)
         elif not worker.tasks.cancel_scope.cancel_called:
             scope = trio.CancelScope()
             if call.invocation_id is not None:

@@ -13,7 +13,7 @@ from .handler import Handler, Plan
 
 if TYPE_CHECKING:
     from .offers import Offers
-    from .open_call import Prompt
+    from .open_call import InlineHandler
 
 
 @attrs.define(eq=False)
@@ -23,7 +23,7 @@ class Declared:
     id: str
     plan: Plan | None = None
     """None: it has a `prompt`."""
-    prompt: Prompt | None = None
+    prompt: InlineHandler | None = None
     """What answers it without a task."""
     description: str | None = None
     metadata: Mapping[str, Any] | None = None

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import trio
 
-from ..core.channel_end import CHANNEL_END, Cue, Phase
+from ..core.channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
-from ..lifecycle import Lifecycle
+from ..state_machine import StateMachine
 from ..transport.link import End, Identity, ReadingEnd, WritingEnd
 from ..wire import Direction, ErrorCode, JsonValue, Ref
 
@@ -87,7 +87,7 @@ class _ChannelEnd(Generic[E]):
         self._home = home
         self._ref = ref
         self._invocation_id = invocation_id
-        self._life = Lifecycle(CHANNEL_END, Phase.FRESH)
+        self._state = StateMachine(CHANNEL_END, ChannelEndState.FRESH)
         self._end: E | None = None
         self._failure: IIIError | trio.BrokenResourceError | None = None
         self._settled = trio.Event()  # attached, or known not to be
@@ -95,7 +95,7 @@ class _ChannelEnd(Generic[E]):
         self.detached = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._ref.channel_id} {self._life.phase.name.lower()}>"
+        return f"<{type(self).__name__} {self._ref.channel_id} {self._state.current.name.lower()}>"
 
     @property
     def channel_id(self) -> str:
@@ -104,19 +104,19 @@ class _ChannelEnd(Generic[E]):
     @property
     def ref(self) -> dict[str, JsonValue]:
         """The ref, to be passed on: its receiver is then the one to use this end (clause C5.4)."""
-        if self._life.accepts(Cue.PASS_ON):
-            self._life.take(Cue.PASS_ON)
+        if self._state.can(ChannelEndEvent.PASS_ON):
+            self._state.advance(ChannelEndEvent.PASS_ON)
         return self._ref.to_json()
 
     @property
     def used(self) -> bool:
         """Whether it was used here."""
-        return self._life.phase in (Phase.USED, Phase.CLOSED)
+        return self._state.current in (ChannelEndState.USED, ChannelEndState.CLOSED)
 
     @property
     def lent(self) -> bool:
         """Whether its ref was passed on and it was not used here."""
-        return self._life.phase is Phase.LENT
+        return self._state.current is ChannelEndState.LENT
 
     def detach(self) -> Any:
         """Take this end out of the hands of its call, or its block: it then lives until it is closed. Returns itself."""
@@ -155,8 +155,8 @@ class _ChannelEnd(Generic[E]):
     def _use(self) -> None:
         """Begin to attach it, if that was not done."""
         self._check_open()
-        if self._life.phase is not Phase.USED:
-            self._life.take(Cue.USE)
+        if self._state.current is not ChannelEndState.USED:
+            self._state.advance(ChannelEndEvent.USE)
             self._home.hold(self)  # type: ignore[arg-type]
 
     async def _attached(self) -> E:
@@ -167,7 +167,7 @@ class _ChannelEnd(Generic[E]):
         return self._get()
 
     def _check_open(self) -> None:
-        if self._life.phase is Phase.CLOSED:
+        if self._state.current is ChannelEndState.CLOSED:
             raise trio.ClosedResourceError("this end of the channel was already closed")
 
     def _get(self) -> E:
@@ -249,7 +249,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         trio.ClosedResourceError, and this raises trio.BusyResourceError.
         If cancelled: the channel is aborted, so that the stream does not look complete.
         """
-        if self._life.phase is Phase.CLOSED:
+        if self._state.current is ChannelEndState.CLOSED:
             await trio.lowlevel.checkpoint()
             return
         if self._sending:
@@ -259,7 +259,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         try:
             await trio.lowlevel.checkpoint()
             end = await self._attached()
-            self._life.take(Cue.CLOSE)
+            self._state.advance(ChannelEndEvent.CLOSE)
             if self._waiting is not None:
                 self._waiting.cancel(reason="this end was closed")
             await end.close()
@@ -267,8 +267,8 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             self._abort("the writer was cancelled while closing", ErrorCode.INVOCATION_CANCELLED)
             raise
         except BaseException:
-            if self._life.accepts(Cue.CLOSE):
-                self._life.take(Cue.CLOSE)
+            if self._state.can(ChannelEndEvent.CLOSE):
+                self._state.advance(ChannelEndEvent.CLOSE)
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise
 
@@ -277,15 +277,15 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
 
         What is still on its way may be dropped (clause C4.3). Never waits.
         """
-        if self._life.phase is not Phase.CLOSED:
+        if self._state.current is not ChannelEndState.CLOSED:
             self._abort(reason, code)
 
     def _abort(self, reason: str, code: str | None) -> None:
         self._aborted = (reason, code)
-        if self._life.accepts(Cue.CLOSE):
+        if self._state.can(ChannelEndEvent.CLOSE):
             if not self.used:
                 self._home.hold(self)  # so that the reader is told
-            self._life.take(Cue.CLOSE)
+            self._state.advance(ChannelEndEvent.CLOSE)
         if self._end is not None:
             self._end.abort(reason, code)
 
@@ -368,12 +368,12 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
 
     def cancel(self, reason: str, code: str | None = None) -> None:
         """Want no more, now: the writer gets an error with this reason and code. Harmless after the clean end."""
-        if not self._life.accepts(Cue.CLOSE):
+        if not self._state.can(ChannelEndEvent.CLOSE):
             return
         self._cancelled = (reason, code)
         if not self.used:
             self._home.hold(self)  # so that the writer is told
-        self._life.take(Cue.CLOSE)
+        self._state.advance(ChannelEndEvent.CLOSE)
         if self._end is not None:
             self._end.cancel(reason, code)
 

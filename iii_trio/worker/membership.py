@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 from msgspec import Raw
 
-from ..core.membership import MEMBERSHIP, Cue, Phase
+from ..core.membership import MEMBERSHIP, WorkerEvent, WorkerState
 from ..errors import CallError, ConnectionFailed, Rejected
-from ..lifecycle import Lifecycle
+from ..state_machine import StateMachine
 from ..transport.link import Link
 from ..wire import (
     FEATURE,
@@ -57,16 +57,16 @@ class Membership:
         self._rng = rng
         self._last: Session | None = None
         self._staying = trio.CancelScope()
-        self.life = Lifecycle(MEMBERSHIP, Phase.DIALING)
+        self.state = StateMachine(MEMBERSHIP, WorkerState.CONNECTING)
         self.changed = trio.lowlevel.ParkingLot()
         self.session: Session | None = None
         """The session that is ready, while one is."""
         self.refused: Rejected | None = None
 
-    def take(self, cue: Cue) -> None:
+    def take(self, cue: WorkerEvent) -> None:
         """Move on, and wake whoever waits for a change."""
-        if self.life.accepts(cue):
-            self.life.take(cue)
+        if self.state.can(cue):
+            self.state.advance(cue)
             self.changed.unpark_all()
 
     async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -81,7 +81,7 @@ class Membership:
     def leave(self) -> None:
         """Close the link with a goodbye, and dial no more."""
         self._staying.cancel(reason="the worker left")
-        self.take(Cue.LEFT)
+        self.take(WorkerEvent.LEFT)
 
     async def _stay(self, task_status: trio.TaskStatus[None]) -> None:
         ready = False
@@ -93,9 +93,9 @@ class Membership:
                 if not ready:
                     raise
                 LOGGER.warning("%s; trying again", error)
-                self.take(Cue.NOT_REACHED)
+                self.take(WorkerEvent.NOT_REACHED)
             else:
-                self.take(Cue.LINKED)
+                self.take(WorkerEvent.LINKED)
                 try:
                     if await self._converse(link, None if ready else task_status):
                         ready = True
@@ -103,15 +103,15 @@ class Membership:
                 finally:
                     self._lose(link)
                 if self.refused is not None:
-                    self.take(Cue.REJECTED)
+                    self.take(WorkerEvent.REJECTED)
                     raise self.refused
                 if not ready:
                     raise ConnectionFailed(f"{self._worker.address} ended the link at once: {_why(link)}")
                 LOGGER.warning("the link to %s was lost: %s", self._worker.address, _why(link))
-                self.take(Cue.LINK_LOST)
+                self.take(WorkerEvent.LINK_LOST)
             await trio.sleep(wait * (1 + _JITTER * (2 * self._rng.random() - 1)))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
-            self.take(Cue.WAITED)
+            self.take(WorkerEvent.WAITED)
 
     async def _converse(self, link: Link, task_status: trio.TaskStatus[None] | None) -> bool:
         """Introduce ourselves and listen until the link is over; whether we became a member."""
@@ -177,7 +177,7 @@ class Membership:
 
     def _joined(self, session: Session, task_status: trio.TaskStatus[None] | None) -> None:
         self.session = session
-        self.take(Cue.GREETED)
+        self.take(WorkerEvent.GREETED)
         if task_status is not None:
             # Under a cancellation `started` would leave us where we began, in the start's own nursery: not to be shielded.
             self._staying.shield = trio.current_effective_deadline() != -math.inf

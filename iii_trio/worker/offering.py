@@ -11,7 +11,7 @@ from .bindings import Binding
 from .declare import Declared, Registered, declare
 from .handler import Handler
 from .offers import Offers
-from .open_call import Prompt
+from .open_call import InlineHandler
 from .providing import Home, TriggerType
 from .queueing import SUBSCRIBER, subscription
 
@@ -69,7 +69,9 @@ class Offering:
         self.offers.offer(declared)
         return Registered(self.offers, declared)
 
-    def register_prompt(self, function_id: str, prompt: Prompt, *, description: str | None = None) -> Registered:
+    def register_inline_handler(
+        self, function_id: str, prompt: InlineHandler, *, description: str | None = None
+    ) -> Registered:
         """Offer a function that is answered without a task: `prompt(call)` is called at once, in the order of the calls,
         must not wait, and has `call.answer(value)` or `call.fail(error)` called once, now or later; what it raises is
         the answer. For modules whose calls are many and small.

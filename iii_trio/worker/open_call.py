@@ -13,7 +13,7 @@ from .calls import Session
 
 
 @final
-class OpenCall:
+class InlineCall:
     """Has to be answered once, by `answer` or by `fail`. Its caller may have cancelled meanwhile: nothing tells."""
 
     __slots__ = ("_message", "_session")
@@ -35,7 +35,7 @@ class OpenCall:
     def baggage(self) -> str | None:
         return self._message.baggage
 
-    def ask(self, prompt: Prompt) -> None:
+    def ask(self, prompt: InlineHandler) -> None:
         """Have it answered; what `prompt` raises is the answer."""
         try:
             prompt(self)
@@ -51,5 +51,5 @@ class OpenCall:
         answer_error(self._session, self._message, error)
 
 
-Prompt = Callable[[OpenCall], object]
+InlineHandler = Callable[[InlineCall], object]
 """Sees to a call, now or later, without waiting; may raise CallError. Calls are given to it in their order."""

@@ -36,7 +36,7 @@ async def open_worker(
 
     `name` (default: host and process) is leased per namespace: one worker of a name at a time. A link that is lost is
     healed: the worker dials again, with growing and jittered pauses, and says anew what it offers; `connected`,
-    `wait_connected` and `wait_phase` tell. `run_sync` runs handlers that are plain functions (default: a Trio worker
+    `wait_connected` and `wait_state` tell. `run_sync` runs handlers that are plain functions (default: a Trio worker
     thread, 40 at most at a time); `new_id` and `rng` make ids and jitter, for simulations that must repeat.
 
     Raises ConnectionFailed if there is no engine at first, Rejected (also out of the block) if it refuses this worker.

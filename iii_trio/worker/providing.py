@@ -233,7 +233,7 @@ class TriggerType:
 
 
 def answer(session: Session, message: RegisterTrigger, error: WireError | None) -> None:
-    """Tell the engine how a binding was taken."""
+    """Log the engine how a binding was taken."""
     body = ABSENT if error is None else Raw(to_json(error))
     session.link.send(
         encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error=body))

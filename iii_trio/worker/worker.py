@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast, final, overload
 
 import trio
 
-from ..core.membership import Phase
+from ..core.membership import WorkerState
 from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..transport.link import Address, Identity
 from ..transport.link import End as TransportEnd
@@ -76,7 +76,7 @@ class Worker(Offering):
         self._held: set[End] = set()
 
     def __repr__(self) -> str:
-        return f"<Worker {self.name!r} at {self.address}: {self.phase}>"
+        return f"<Worker {self.name!r} at {self.address}: {self.state}>"
 
     # --- being connected
 
@@ -86,9 +86,9 @@ class Worker(Offering):
         return self.membership.session is not None
 
     @property
-    def phase(self) -> str:
+    def state(self) -> str:
         """Where its membership is: dialing, greeting, ready, waiting, refused or retired."""
-        return self.membership.life.phase.name.lower()
+        return self.membership.state.current.name.lower()
 
     @property
     def worker_id(self) -> str | None:
@@ -101,12 +101,12 @@ class Worker(Offering):
         await self._connected()
         await trio.lowlevel.checkpoint()
 
-    async def wait_phase(self, phase: str) -> None:
-        """Wait until `phase` is this one. If cancelled: nothing changes."""
-        if phase.upper() not in Phase.__members__:
-            raise MisuseError(f"there is no phase {phase!r}, but {', '.join(p.name.lower() for p in Phase)}")
+    async def wait_state(self, state: str) -> None:
+        """Wait until `state` is this one. If cancelled: nothing changes."""
+        if state.upper() not in WorkerState.__members__:
+            raise MisuseError(f"there is no state {state!r}, but {', '.join(p.name.lower() for p in WorkerState)}")
         await trio.lowlevel.checkpoint()
-        while self.phase != phase:
+        while self.state != state:
             await self.membership.changed.park()
 
     # --- what it offers
@@ -123,7 +123,7 @@ class Worker(Offering):
             if await session.ping():
                 return {one.id: one.refused for one in self.offers.functions.values() if one.refused is not None}
             membership = self.membership
-            while membership.session is session and not membership.life.over:  # until its loss is known
+            while membership.session is session and not membership.state.is_final:  # until its loss is known
                 await membership.changed.park()
 
     # --- what it asks
@@ -230,21 +230,21 @@ class Worker(Offering):
         session.link.send(text)
 
     @property
-    def can_ask(self) -> bool:
+    def can_call(self) -> bool:
         """Whether `ask` may be called now: there is a connection, and it takes more."""
         session = self.membership.session
         return session is not None and session.link.has_room
 
-    async def wait_can_ask(self) -> None:
-        """Wait until `can_ask`. Raises ConnectionFailed when it will not be. If cancelled: nothing changes."""
-        while not self.can_ask:
+    async def wait_can_call(self) -> None:
+        """Wait until `can_call`. Raises ConnectionFailed when it will not be. If cancelled: nothing changes."""
+        while not self.can_call:
             await (await self._connected()).link.wait_room()
 
-    def ask(self, message: InvokeFunction, then: Callable[[], object]) -> Asked:
+    def call_nowait(self, message: InvokeFunction, then: Callable[[], object]) -> Asked:
         """Make a call without a task that waits for it: `then` is called once it is settled, and must not wait.
 
         For modules whose calls are many and small. The message is sent as it is, but for its `invocation_id`, which is
-        made here. Only while `can_ask`. Raises CallError `payload_too_large`.
+        made here. Only while `can_call`. Raises CallError `payload_too_large`.
         """
         session = self.membership.session
         assert session is not None
@@ -253,10 +253,10 @@ class Worker(Offering):
         session.send(call, checked(encode(message), message.function_id))
         return Asked(session, call)
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """Have what was asked and answered go out now, and not with what follows in this turn of the loop."""
         if self.membership.session is not None:
-            self.membership.session.link.hurry()
+            self.membership.session.link.flush_output()
 
     def create_channel(
         self,
@@ -308,7 +308,7 @@ class Worker(Offering):
 
     def hold(self, end: End) -> None:
         """Start the task that attaches and holds this end."""
-        if self.membership.life.over:
+        if self.membership.state.is_final:
             end.not_attached(ConnectionFailed(f"the worker '{self.name}' has left {self.address}"))
             return
         self._held.add(end)
@@ -365,7 +365,7 @@ class Worker(Offering):
         while membership.session is None:
             if membership.refused is not None:
                 raise membership.refused
-            if membership.life.over:
+            if membership.state.is_final:
                 await trio.lowlevel.checkpoint()
                 raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
             await membership.changed.park()

@@ -28,7 +28,7 @@ from clause_world import (
     write_until_broken,
 )
 
-from iii_trio.core.channel import Cue
+from iii_trio.core.channel import ChannelEvent
 from iii_trio.core.effects import EndChannel, SealPipe, Send
 from iii_trio.core.hub import Hub
 from iii_trio.core.session import Session
@@ -324,10 +324,10 @@ def test_C4_5_a_stream_that_was_finished_outlives_its_owner(reader_came: bool) -
     hub.channels.attach(made.id, made.write_key, Direction.WRITE, 0.0, leaving)
     if reader_came:
         hub.channels.attach(made.id, made.read_key, Direction.READ, 0.0, other)
-    assert hub.channels.take(made.id, Cue.WRITER_CLOSED, "", 0.0) == [SealPipe(made.id)]
+    assert hub.channels.take(made.id, ChannelEvent.WRITER_CLOSED, "", 0.0) == [SealPipe(made.id)]
     assert not [e for e in hub.disconnected(leaving, "done", 1.0) if isinstance(e, EndChannel)]
     if reader_came:
-        (end, *_) = hub.channels.take(made.id, Cue.READER_FINISHED, "", 2.0)
+        (end, *_) = hub.channels.take(made.id, ChannelEvent.READER_FINISHED, "", 2.0)
     else:
         assert hub.tick(299.0) == []
         (end, *_) = hub.tick(301.5)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iii_trio.config import EngineConfig
-from iii_trio.core.effects import Deliver, Effects, HangUp, Send, Tell
+from iii_trio.core.effects import Deliver, Effects, HangUp, Log, Send
 from iii_trio.core.hub import Hub
 from iii_trio.core.session import Session
 
@@ -115,5 +115,5 @@ class Conversation:
                 self.peers[effect.session].inbox.append(json.loads(effect.message))
             elif isinstance(effect, HangUp):
                 self.hung_up.setdefault(effect.session, effect)
-            elif isinstance(effect, Tell):
+            elif isinstance(effect, Log):
                 assert effect.about.keys() & {"session", "function", "channel"}, f"about whom is this? {effect}"

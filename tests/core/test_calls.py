@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iii_trio.config import EngineConfig, Limits
 from iii_trio.core.calls import with_caller
-from iii_trio.core.effects import Deliver, HangUp, Send, Tell
+from iii_trio.core.effects import Deliver, HangUp, Log, Send
 from iii_trio.core.hub import Hub
 from iii_trio.wire import FEATURE, LARGE_MESSAGES
 
@@ -304,7 +304,7 @@ def test_whatever_workers_say_harms_nobody_and_leaves_nothing(said: list[tuple[i
 def test_bytes_that_are_no_message_are_a_line_in_the_log(text: bytes) -> None:
     hub = Hub(EngineConfig(), counted_ids())
     session, _ = hub.connected(0.0, 0, peer=None, in_process=True)
-    assert all(isinstance(effect, Tell) for effect in hub.received(session, text, 0.0))
+    assert all(isinstance(effect, Log) for effect in hub.received(session, text, 0.0))
 
 
 # --- bounds
@@ -319,7 +319,7 @@ def test_a_worker_that_answers_nothing_keeps_no_more_than_so_many_calls_and_the_
     (told,) = one.hears()
     assert (told["invocation_id"], told["error"]["code"]) == (call_id(0), "invocation_stopped")
     assert [*hung.session.answering] == [call_id(1), call_id(2), call_id(3)] and [*one.session.made] == [call_id(2)]
-    assert any(isinstance(effect, Tell) and "was given up: worker 'hung'" in effect.text for effect in talk.effects)
+    assert any(isinstance(effect, Log) and "was given up: worker 'hung'" in effect.text for effect in talk.effects)
     hung.answer(call_id(0), result="late")
     hung.answer(call_id(2), result="in time")
     assert [frame["result"] for frame in one.hears()] == ["in time"] and not two.hears()

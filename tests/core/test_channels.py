@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iii_trio.config import ChannelDefaults, EngineConfig, Limits, Patience
-from iii_trio.core.channel import Channel, Cue, Phase
+from iii_trio.config import ChannelDefaults, EngineConfig, Limits, Timeouts
+from iii_trio.core.channel import Channel, ChannelEvent, ChannelState
 from iii_trio.core.channels import Refused
 from iii_trio.core.effects import EndChannel, SealPipe
 from iii_trio.wire import FEATURE, Direction, Outcome
@@ -38,7 +38,7 @@ class Harbour(Conversation):
         session = holder.session if holder is not None else None
         return self.hub.channels.attach(channel.id, key, direction, self.now, session)
 
-    def take(self, channel: Channel, *cues: Cue, reason: str = "because") -> None:
+    def take(self, channel: Channel, *cues: ChannelEvent, reason: str = "because") -> None:
         for cue in cues:
             self.act(self.hub.channels.take(channel.id, cue, reason, self.now))
 
@@ -94,7 +94,7 @@ def test_C1_5_a_session_has_a_limit_of_channels_and_gets_room_again() -> None:
     assert harbour.owner.ask("engine::channels::create")["code"] == "channel_limit_reached"
     harbour.create(harbour.user)
     harbour.attach(first, Direction.WRITE)
-    harbour.take(first, Cue.WRITER_LOST)
+    harbour.take(first, ChannelEvent.WRITER_LOST)
     harbour.create()
 
 
@@ -122,7 +122,7 @@ def test_C2_1_a_second_claimant_is_refused_and_disturbs_nothing() -> None:
     for direction in Direction:
         refused = harbour.attach(channel, direction, harbour.user)
         assert isinstance(refused, Refused) and refused.status == 409
-    assert channel.life.phase is Phase.FLOWING
+    assert channel.state.current is ChannelState.FLOWING
     assert channel.writer == harbour.owner.id and not harbour.user.session.held_readers
 
 
@@ -142,13 +142,13 @@ def test_C2_1_unknown_ids_and_keys_are_404_and_the_other_direction_403() -> None
     assert status(channel.id, "ключ", Direction.WRITE) == 404
     assert status(channel.id, channel.write_key, Direction.READ) == 403
     assert status(channel.id, channel.read_key, Direction.WRITE) == 403
-    assert channel.life.phase is Phase.ALLOCATED
+    assert channel.state.current is ChannelState.ALLOCATED
 
 
 def test_C2_1_a_late_comer_with_a_key_is_told_how_it_ended_until_that_is_forgotten() -> None:
     harbour = Harbour(EngineConfig(channels=ChannelDefaults(ended_remembered=2)))
     channel = flowing(harbour)
-    harbour.take(channel, Cue.WRITER_ABORTED, reason="enough")
+    harbour.take(channel, ChannelEvent.WRITER_ABORTED, reason="enough")
     for direction in Direction:
         refused = harbour.attach(channel, direction)
         assert isinstance(refused, Refused) and refused.status == 410
@@ -156,7 +156,7 @@ def test_C2_1_a_late_comer_with_a_key_is_told_how_it_ended_until_that_is_forgott
     wrong = harbour.hub.channels.attach(channel.id, "nope", Direction.READ, 0.0, None)
     assert isinstance(wrong, Refused) and wrong.status == 404
     for _ in range(2):
-        harbour.take(flowing(harbour), Cue.WRITER_LOST)
+        harbour.take(flowing(harbour), ChannelEvent.WRITER_LOST)
     refused = harbour.attach(channel, Direction.READ)
     assert isinstance(refused, Refused) and refused.status == 404
     assert len(harbour.hub.channels.ended()) == 2
@@ -203,10 +203,10 @@ def test_C2_4_a_writer_that_closes_before_any_reader_is_sealed_and_drains_to_its
     harbour = Harbour()
     channel = harbour.create()
     harbour.attach(channel, Direction.WRITE)
-    harbour.take(channel, Cue.WRITER_CLOSED)
-    assert SealPipe(channel.id) in harbour.effects and channel.life.phase is Phase.SEALED
+    harbour.take(channel, ChannelEvent.WRITER_CLOSED)
+    assert SealPipe(channel.id) in harbour.effects and channel.state.current is ChannelState.SEALED
     harbour.attach(channel, Direction.READ)
-    harbour.take(channel, Cue.READER_FINISHED)
+    harbour.take(channel, ChannelEvent.READER_FINISHED)
     assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
 
 
@@ -239,12 +239,12 @@ def test_C4_5_a_stream_closed_by_its_writer_outlives_its_owner(reader_there: boo
     harbour.attach(channel, Direction.WRITE, harbour.owner)
     if reader_there:
         harbour.attach(channel, Direction.READ, harbour.user)
-    harbour.take(channel, Cue.WRITER_CLOSED)
+    harbour.take(channel, ChannelEvent.WRITER_CLOSED)
     harbour.owner.leave()
     assert not harbour.outcomes() and channel.owner is None
     if not reader_there:
         harbour.attach(channel, Direction.READ, harbour.user)
-    harbour.take(channel, Cue.READER_FINISHED)
+    harbour.take(channel, ChannelEvent.READER_FINISHED)
     assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
 
 
@@ -263,7 +263,14 @@ def test_C4_5_the_channels_end_before_the_calls_fail() -> None:
 def test_C4_7_every_channel_has_one_outcome_and_is_forgotten() -> None:
     harbour = Harbour()
     channel = flowing(harbour, writer=harbour.owner, reader=harbour.user)
-    harbour.take(channel, Cue.READER_CANCELLED, Cue.WRITER_LOST, Cue.READER_LOST, Cue.OWNER_LEFT, Cue.ENGINE_CLOSED)
+    harbour.take(
+        channel,
+        ChannelEvent.READER_CANCELLED,
+        ChannelEvent.WRITER_LOST,
+        ChannelEvent.READER_LOST,
+        ChannelEvent.OWNER_LEFT,
+        ChannelEvent.ENGINE_CLOSED,
+    )
     harbour.owner.leave()
     harbour.user.leave()
     assert harbour.outcomes() == [(channel.id, Outcome.READER_CANCELLED)]
@@ -275,9 +282,16 @@ def test_C4_7_every_channel_has_one_outcome_and_is_forgotten() -> None:
 def test_C4_8_a_late_cue_for_a_forgotten_channel_is_harmless() -> None:
     harbour = Harbour()
     channel = flowing(harbour)
-    harbour.take(channel, Cue.WRITER_CLOSED, Cue.WRITER_CLOSED, Cue.WRITER_LOST, Cue.READER_FINISHED, Cue.WRITER_LOST)
+    harbour.take(
+        channel,
+        ChannelEvent.WRITER_CLOSED,
+        ChannelEvent.WRITER_CLOSED,
+        ChannelEvent.WRITER_LOST,
+        ChannelEvent.READER_FINISHED,
+        ChannelEvent.WRITER_LOST,
+    )
     assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
-    assert harbour.hub.channels.take("nope", Cue.WRITER_LOST, "", 0.0) == []
+    assert harbour.hub.channels.take("nope", ChannelEvent.WRITER_LOST, "", 0.0) == []
 
 
 def test_C4_7_an_engine_that_closes_ends_every_channel() -> None:
@@ -326,9 +340,9 @@ def test_C7_2_ended_channels_are_listed_latest_first_with_their_cause() -> None:
     harbour = Harbour()
     first, second = flowing(harbour), flowing(harbour)
     harbour.wait(2)
-    harbour.take(first, Cue.WRITER_LOST, reason="the cable")
+    harbour.take(first, ChannelEvent.WRITER_LOST, reason="the cable")
     harbour.wait(1)
-    harbour.take(second, Cue.READER_CANCELLED, reason="enough")
+    harbour.take(second, ChannelEvent.READER_CANCELLED, reason="enough")
     rows = harbour.user.ask("engine::channels::ended")["channels"]
     assert [(row["id"], row["outcome"], row["reason"]) for row in rows] == [
         (second.id, "reader_cancelled", "enough"),
@@ -347,7 +361,7 @@ def test_C8_3_owner_and_holders_are_told_once_if_they_understand_it() -> None:
     channel = harbour.create(ours)
     harbour.attach(channel, Direction.WRITE, ours)
     harbour.attach(channel, Direction.READ, harbour.user)
-    harbour.take(channel, Cue.WRITER_ABORTED, reason="enough")
+    harbour.take(channel, ChannelEvent.WRITER_ABORTED, reason="enough")
     assert ours.hears() == [
         {"type": "channelended", "channel_id": channel.id, "outcome": "aborted", "reason": "enough"}
     ]
@@ -370,7 +384,9 @@ def test_C8_2_only_the_channel_secret_names_a_holder() -> None:
 STEPS = st.one_of(
     st.tuples(st.just("create"), st.integers(0, 1)),
     st.tuples(st.just("attach"), st.integers(0, 5), st.sampled_from(Direction), st.integers(0, 2)),
-    st.tuples(st.just("cue"), st.integers(0, 5), st.sampled_from([cue for cue in Cue if "ATTACHED" not in cue.name])),
+    st.tuples(
+        st.just("cue"), st.integers(0, 5), st.sampled_from([cue for cue in ChannelEvent if "ATTACHED" not in cue.name])
+    ),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 100.0, 400.0])),
     st.tuples(st.just("leave"), st.integers(0, 1)),
 )
@@ -413,7 +429,7 @@ def test_C2_3_a_finished_stream_that_lost_its_owner_expires_even_if_it_never_sho
     harbour = Harbour()
     channel = harbour.create(expires_after_ms=None)
     harbour.attach(channel, Direction.WRITE, harbour.user)
-    harbour.take(channel, Cue.WRITER_CLOSED)
+    harbour.take(channel, ChannelEvent.WRITER_CLOSED)
     harbour.owner.leave()
     harbour.wait(299)
     assert not harbour.outcomes()
@@ -431,7 +447,7 @@ def absent(harbour: Harbour, who: Peer) -> str:
 
 
 def graceful() -> Harbour:
-    return Harbour(EngineConfig(patience=Patience(reattach_grace_seconds=10)))
+    return Harbour(EngineConfig(timeouts=Timeouts(reattach_grace_seconds=10)))
 
 
 def test_C4_6_during_the_grace_only_channels_wait_and_the_rest_ends_at_once() -> None:

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from iii_trio.core.binding import Phase as BindingPhase
+from iii_trio.core.binding import BindingState
 from iii_trio.core.hub import Hub
 
 from .conversation import Conversation, Peer, call_id
@@ -279,7 +279,7 @@ class HubModel(RuleBasedStateMachine):
             if refused and self._provider(bound) != bound.refused_by:
                 continue
             assert (binding.provider.key if binding.provider is not None else None) == expected, bound
-            assert (binding.life.phase is BindingPhase.PARKED) == (expected is None)
+            assert (binding.state.current is BindingState.PARKED) == (expected is None)
 
     @invariant()
     def nothing_refers_to_a_session_that_is_gone(self) -> None:
@@ -300,7 +300,7 @@ def check_no_ghosts(hub: Hub) -> None:
     for session in there:
         for call in (*session.made.values(), *session.answering.values()):
             assert call.callee in there and (call.caller is None or call.caller in there)
-            assert call.callee.answering[call.id] is call and not call.life.over
+            assert call.callee.answering[call.id] is call and not call.state.is_final
             assert call.caller is None or call.caller.made[call.id] is call
         assert session.functions == {(each.namespace, each.id) for each in hub.registry if each.owner is session}
         assert session.bindings == {each.id for each in hub.triggers if each.owner is session}

@@ -44,7 +44,7 @@ def test_one_whose_holder_stays_is_refused_after_the_moment_and_hung_up_on() -> 
     assert new.hears() == [] and new.id not in talk.hung_up
     talk.wait(0.2)
     assert kinds(new) == [REJECTED, "invocationresult"]
-    assert talk.hung_up[new.id].code == 1000 and new.session.life.over
+    assert talk.hung_up[new.id].code == 1000 and new.session.state.is_final
     assert talk.hub.registry.worker("default", "harbour") is old.session
 
 

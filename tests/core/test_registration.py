@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from iii_trio.config import EngineConfig, Patience
-from iii_trio.core.effects import HangUp, Send, Tell
-from iii_trio.core.session import Phase
+from iii_trio.config import EngineConfig, Timeouts
+from iii_trio.core.effects import HangUp, Log, Send
+from iii_trio.core.session import SessionState
 from iii_trio.wire import FEATURE
 
 from .conversation import Conversation, call_id
@@ -48,7 +48,7 @@ def test_calls_and_results_do_not_wait_for_the_namespace() -> None:
 
 @pytest.mark.parametrize("grace", [0.0, 2.5])
 def test_the_grace_is_as_long_as_configured(grace: float) -> None:
-    talk = Conversation(EngineConfig(patience=Patience(registration_grace_seconds=grace)))
+    talk = Conversation(EngineConfig(timeouts=Timeouts(registration_grace_seconds=grace)))
     peer = talk.connect()
     peer.offer("a")
     if grace:
@@ -67,7 +67,7 @@ def test_after_the_grace_the_namespace_stays_and_the_rest_is_taken() -> None:
     talk.wait(5)
     peer.register("late", namespace="fleet")
     assert peer.session.namespace == "default" and peer.session.info.name == "late"
-    assert any(isinstance(effect, Tell) and "too late" in effect.text for effect in talk.effects)
+    assert any(isinstance(effect, Log) and "too late" in effect.text for effect in talk.effects)
     peer.offer("a")
     assert owners(talk) == {("default", "a"): peer.id}
     assert talk.hub.registry.worker("default", "late") is peer.session
@@ -89,7 +89,7 @@ def test_a_worker_may_say_anew_who_it_is() -> None:
     peer.register("two", namespace="fleet", version="9", features=[FEATURE])
     assert (peer.session.info.name, peer.session.info.version, peer.session.namespace) == ("two", "9", "fleet")
     assert talk.hub.registry.worker("fleet", "one") is None
-    assert talk.join("one", namespace="fleet").session.life.phase is Phase.SERVING
+    assert talk.join("one", namespace="fleet").session.state.current is SessionState.SERVING
     peer.register(None)
     assert talk.hub.registry.worker("fleet", "two") is None
 
@@ -140,7 +140,7 @@ def test_a_refused_worker_is_told_and_answered_before_it_is_hung_up_on_and_does_
     second.offer("a")
     talk.effects.clear()
     second.call("engine::workers::register", {"name": "harbour"})
-    ours = [type(effect) for effect in talk.effects if not isinstance(effect, Tell)]
+    ours = [type(effect) for effect in talk.effects if not isinstance(effect, Log)]
     assert ours == [Send, Send, HangUp]
     assert talk.hung_up[second.id].code == 1000
     second.offer("b")
@@ -175,7 +175,7 @@ def test_a_register_call_of_the_wrong_shape_is_an_error_and_changes_nothing(data
     (answer,) = peer.hears()
     assert answer["error"]["code"] == "deserialization_error"
     assert answer["error"]["message"].startswith("Failed to deserialize input for engine::workers::register: ")
-    assert peer.session.life.phase is Phase.UNNAMED
+    assert peer.session.state.current is SessionState.UNNAMED
 
 
 # --- coming back

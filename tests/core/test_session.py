@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from iii_trio.core.effects import EndChannel, HangUp, Send, Tell
-from iii_trio.core.session import Phase
+from iii_trio.core.effects import EndChannel, HangUp, Log, Send
+from iii_trio.core.session import SessionState
 from iii_trio.wire import FEATURE
 
 from .conversation import Conversation, call_id
@@ -63,7 +63,7 @@ def test_C4_5_a_session_ends_in_one_step_and_in_its_order() -> None:
         ("Send", ours.id),  # the handler of its own call is cancelled
         ("Send", provider.id),  # its binding is withdrawn
         ("Deliver", watch.id),  # listeners are told
-        ("Tell", ""),
+        ("Log", ""),
     ]
     answer, cancelled = ours.hears()
     why = f"worker 'harbour' ({harbour.id}) is gone: the cable was cut"
@@ -77,7 +77,7 @@ def test_a_session_ends_once() -> None:
     harbour = talk.join("harbour")
     assert talk.hub.disconnected(harbour.session, "first", 0.0)
     assert talk.hub.disconnected(harbour.session, "second", 0.0) == []
-    assert harbour.session.life.phase is Phase.GONE
+    assert harbour.session.state.current is SessionState.GONE
 
 
 def test_what_a_session_says_after_its_end_is_not_heard() -> None:
@@ -111,7 +111,7 @@ def test_every_line_of_the_log_names_the_session(said: dict[str, str]) -> None:
     peer.offer("engine::workers::list")
     peer.say("nonsense")
     peer.leave()
-    lines = [effect for effect in talk.effects if isinstance(effect, Tell)]
+    lines = [effect for effect in talk.effects if isinstance(effect, Log)]
     assert len(lines) >= 4 and all(effect.about["session"] == peer.id for effect in lines)
     assert [effect for effect in talk.effects if isinstance(effect, Send)]
 
@@ -124,4 +124,4 @@ def test_a_blank_message_is_passed_over_and_nothing_else_is(text: str) -> None:
     worker.say(text)
     assert talk.effects == []
     worker.say("otlp{}")
-    assert [effect.level for effect in talk.effects if isinstance(effect, Tell)] == [logging.WARNING]
+    assert [effect.level for effect in talk.effects if isinstance(effect, Log)] == [logging.WARNING]

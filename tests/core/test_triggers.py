@@ -7,8 +7,8 @@ from typing import Any
 
 from iii_trio.config import EngineConfig
 from iii_trio.core.announcements import FUNCTIONS, SETTLING_SECONDS, WORKERS
-from iii_trio.core.binding import Phase
-from iii_trio.core.effects import Tell
+from iii_trio.core.binding import BindingState
+from iii_trio.core.effects import Log
 
 from .conversation import Conversation, Peer, call_id
 
@@ -205,7 +205,7 @@ def test_a_durable_bindings_maker_is_answered_if_the_provider_leaves_and_forgott
     harbour.leave()
     assert [frame["invocation_id"] for frame in boats.hears()] == [call_id(1)]
     assert other.hears() == []
-    assert [binding.life.phase for binding in talk.hub.triggers] == [Phase.PARKED, Phase.PARKED]
+    assert [binding.state.current for binding in talk.hub.triggers] == [BindingState.PARKED, BindingState.PARKED]
     talk.wait(100)
     assert boats.hears() == []
 
@@ -295,7 +295,7 @@ def test_a_line_of_a_worker_reaches_the_log_with_its_level_and_nothing_that_fool
     talk = Conversation(EngineConfig())
     boats = talk.join("boats")
     boats.ask("engine::log::warn", {"message": "a\n\x1b[31mb", "trace_id": "t1", "data": {"x": "\u202e"}})
-    lines = [effect for effect in talk.effects if isinstance(effect, Tell) and "a" in effect.text.split(": ")[-1]]
+    lines = [effect for effect in talk.effects if isinstance(effect, Log) and "a" in effect.text.split(": ")[-1]]
     assert lines[-1].level == logging.WARNING
     assert lines[-1].text == f"worker 'boats' ({boats.id}): a[31mb"
     assert lines[-1].about == {"session": boats.id, "trace_id": "t1", "data": '{"x":""}'}

@@ -105,7 +105,7 @@ def play_script(machine: ChannelMachine) -> None:
 
 
 def hold_conversation(conversation: Conversation, seed: int) -> None:
-    simulate_conversation(conversation, seed, most_steps=100_000)
+    simulate_conversation(conversation, seed, max_steps=100_000)
 
 
 @attrs.frozen
@@ -157,7 +157,7 @@ def hold_talk(talk: Talk, network: Any, seed: int) -> None:
     async def scenario(world: World) -> None:
         await _talk(world, talk)
 
-    simulate(scenario, seed, conditions=network, most_seconds=2_000, most_steps=100_000)
+    simulate(scenario, seed, conditions=network, max_seconds=2_000, max_steps=100_000)
 
 
 async def _talk(world: World, talk: Talk) -> None:

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "iii_trio"
 PATCHES = sorted(HERE.glob("*.patch"))
 HUNTS = ("frames", "scripts", "conversations", "clauses")
-MOST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 
 @attrs.frozen
@@ -36,7 +36,7 @@ class Hunted:
 async def hunt(name: str, copy: Path) -> Hunted:
     """Run a hunt at a copy of the package."""
     began = trio.current_time()
-    with trio.move_on_after(MOST_SECONDS):
+    with trio.move_on_after(MAX_SECONDS):
         done = await trio.run_process(
             [sys.executable, str(HERE / "hunt.py"), name],
             env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -47,7 +47,7 @@ async def hunt(name: str, copy: Path) -> Hunted:
             check=False,
         )
         return Hunted(done.returncode, (done.stdout or b"").decode(), trio.current_time() - began)
-    return Hunted(-1, "it was not over", MOST_SECONDS)
+    return Hunted(-1, "it was not over", MAX_SECONDS)
 
 
 async def copy_of_the_package(folder: Path, patch: Path | None) -> None:

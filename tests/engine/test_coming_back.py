@@ -10,13 +10,13 @@ import trio.testing
 from bare import Bare, connected, within
 
 import iii_trio
-from iii_trio.config import EngineConfig, Patience
+from iii_trio.config import EngineConfig, Timeouts
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.worker import open_worker
 
 HOUR = 3600
-GRACE = EngineConfig(patience=Patience(reattach_grace_seconds=10, registration_grace_seconds=0))
-STRICT = EngineConfig(patience=Patience(registration_grace_seconds=0))
+GRACE = EngineConfig(timeouts=Timeouts(reattach_grace_seconds=10, registration_grace_seconds=0))
+STRICT = EngineConfig(timeouts=Timeouts(registration_grace_seconds=0))
 CREATE = {
     "type": "invokefunction",
     "function_id": "engine::channels::create",

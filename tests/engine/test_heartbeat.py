@@ -9,10 +9,10 @@ import trio.testing
 from bare import Bare, connected, within
 
 import iii_trio
-from iii_trio.config import EngineConfig, Patience
+from iii_trio.config import EngineConfig, Timeouts
 from iii_trio.engine.heartbeat import Heartbeat
 
-CONFIG = EngineConfig(patience=Patience(silent_worker_seconds=60, registration_grace_seconds=0))
+CONFIG = EngineConfig(timeouts=Timeouts(silent_worker_seconds=60, registration_grace_seconds=0))
 PING, PONG = 9, 10
 
 
@@ -62,7 +62,7 @@ async def test_any_byte_counts_as_life_also_one_of_a_frame_that_never_ends(
 
 @within(100_000)
 async def test_a_channel_socket_is_never_pinged_and_never_given_up(autojump_clock: trio.testing.MockClock) -> None:
-    config = attrs.evolve(CONFIG, patience=Patience(silent_worker_seconds=1))
+    config = attrs.evolve(CONFIG, timeouts=Timeouts(silent_worker_seconds=1))
     async with (
         iii_trio.open_engine(config) as engine,
         engine.open_worker("owner") as owner,
@@ -78,7 +78,7 @@ async def test_a_channel_socket_is_never_pinged_and_never_given_up(autojump_cloc
 
 @within(100_000)
 async def test_with_no_deadline_or_no_worker_on_a_socket_nothing_wakes(autojump_clock: trio.testing.MockClock) -> None:
-    never = EngineConfig(patience=Patience(silent_worker_seconds=None, registration_grace_seconds=0))
+    never = EngineConfig(timeouts=Timeouts(silent_worker_seconds=None, registration_grace_seconds=0))
     async with iii_trio.open_engine(never) as engine, connected(engine) as bare:
         assert await bare.frame() is not None
         with trio.move_on_after(50_000) as patience:

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 from bare import Bare, connected, within
 
-from iii_trio import EngineConfig, Limits, Patience, open_engine
+from iii_trio import EngineConfig, Limits, Timeouts, open_engine
 from iii_trio.cli.logs import configure_logging
 from iii_trio.config import Auth, Listener
 from iii_trio.engine.admit import serve_stream
@@ -97,7 +97,7 @@ async def test_every_line_says_what_it_is_about(autojump_clock: trio.testing.Moc
         raise RuntimeError
 
     limits = Limits(functions_per_session=1, sessions=4)
-    config = EngineConfig(limits=limits, patience=Patience(registration_grace_seconds=2))
+    config = EngineConfig(limits=limits, timeouts=Timeouts(registration_grace_seconds=2))
     async with open_engine(config, on_channel_span=fail) as engine:
         async with connected(engine) as a, connected(engine) as b:
             await void(a, REGISTER, name="a")

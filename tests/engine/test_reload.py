@@ -11,7 +11,7 @@ import trio
 from bare import Bare, within
 
 import iii_trio
-from iii_trio import ChannelDefaults, Limits, Listener, Patience
+from iii_trio import ChannelDefaults, Limits, Listener, Timeouts
 from iii_trio.config import Auth, EngineConfig
 from iii_trio.errors import CallError, ConfigError, ConnectionFailed
 
@@ -97,7 +97,7 @@ async def test_limits_and_defaults_hold_for_what_comes_from_now_on() -> None:
                 config,
                 limits=Limits(channels=2),
                 channels=ChannelDefaults(buffer_size=7),
-                patience=Patience(silent_worker_seconds=None),
+                timeouts=Timeouts(silent_worker_seconds=None),
             )
             await engine.reload(new)
             async with worker.create_channel():

@@ -16,7 +16,7 @@ import trio.testing
 from bare import UPGRADE, Bare, connected, within
 from msgspec import Raw
 
-from iii_trio import Engine, EngineConfig, Limits, Listener, Patience, open_engine
+from iii_trio import Engine, EngineConfig, Limits, Listener, Timeouts, open_engine
 from iii_trio.engine.engine import Shell
 from iii_trio.transport.frames import frame_head
 from iii_trio.transport.socket import Buffer
@@ -100,7 +100,7 @@ async def test_a_session_that_takes_no_byte_in_its_time_is_cut_off_with_its_reas
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "iii_trio.engine")
-    config = attrs.evolve(TIGHT, patience=Patience(stalled_session_seconds=60))
+    config = attrs.evolve(TIGHT, timeouts=Timeouts(stalled_session_seconds=60))
     async with open_engine(config) as engine, clogged(engine, "slow"), connected(engine) as caller:
         await name(caller)
         began = trio.current_time()

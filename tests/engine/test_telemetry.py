@@ -12,7 +12,7 @@ import trio.testing
 from bare import Bare, connected, within
 
 import iii_trio
-from iii_trio import EngineConfig, Patience, open_engine
+from iii_trio import EngineConfig, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.door import Door
 
@@ -58,7 +58,7 @@ async def described(worker: iii_trio.Worker) -> dict[str, Any]:
 async def test_a_workers_gauges_are_its_latest_metrics_for_two_minutes(
     target: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    config = EngineConfig(patience=Patience(silent_worker_seconds=None))
+    config = EngineConfig(timeouts=Timeouts(silent_worker_seconds=None))
     async with open_engine(config) as engine, engine.open_worker("files") as worker, connected(engine, target) as bare:
         row = await described(worker)
         assert "latest_metrics" not in row

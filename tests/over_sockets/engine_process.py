@@ -10,12 +10,12 @@ import sys
 
 import trio
 
-from iii_trio import EngineConfig, Listener, Patience, open_engine
+from iii_trio import EngineConfig, Listener, Timeouts, open_engine
 
 
 async def main() -> None:
-    patience = Patience(silent_worker_seconds=float(sys.argv[1])) if sys.argv[1:] else Patience()
-    async with open_engine(EngineConfig(patience=patience)) as engine:
+    patience = Timeouts(silent_worker_seconds=float(sys.argv[1])) if sys.argv[1:] else Timeouts()
+    async with open_engine(EngineConfig(timeouts=patience)) as engine:
         (url,) = await engine.listen(Listener(port=0))
         print(url, flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)

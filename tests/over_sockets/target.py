@@ -17,13 +17,13 @@ import attrs
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from iii_trio import Engine, EngineConfig, Limits, Listener, Patience, Ref, open_engine
+from iii_trio import Engine, EngineConfig, Limits, Listener, Ref, Timeouts, open_engine
 from iii_trio.wire import attach_target
 
 QUICK: Final = EngineConfig(
     listeners=(Listener(port=0),),
     limits=Limits(handshake_seconds=0.3, message_bytes=1024 * 1024),
-    patience=Patience(goodbye_seconds=0.3),
+    timeouts=Timeouts(goodbye_seconds=0.3),
 )
 """An engine that loses patience soon."""
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from iii_trio import QueueConfig, QueueSettings
 from iii_trio.triggers.queue import Change, MemoryStore, Put
-from iii_trio.triggers.queue.job import Job, Moment, Phase
+from iii_trio.triggers.queue.job import Job, JobState, Moment
 from iii_trio.triggers.queue.lane import Lane, LaneKey
 from iii_trio.triggers.queue.ledger import Ledger
 
@@ -19,7 +19,7 @@ FIFO = QueueSettings(
     max_attempts=3, concurrency=2, backoff_seconds=1, fifo=True, group_by="g", max_lost_deliveries=2, delay_seconds=3
 )
 CONFIG = QueueConfig(queues={"plain": PLAIN, "fifo": FIFO}, memory_bytes=40)
-IN_FLIGHT = (Phase.LEASED, Phase.FINISHING, Phase.DYING)
+IN_FLIGHT = (JobState.LEASED, JobState.FINISHING, JobState.DYING)
 TOPIC = LaneKey("topic", "orders", "default", "f0")
 
 
@@ -124,7 +124,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ident, wanted = job.record.id, job.lane.settings
         attempts, lost = self.kept[ident]
         over = attempts >= wanted.max_attempts if end == "failed" else lost >= wanted.max_lost_deliveries
-        assert over == (job.phase is Phase.DYING)
+        assert over == (job.phase is JobState.DYING)
         self.write(changes)
         if over:
             self.turns()  # its death is not on disk yet
@@ -226,7 +226,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not lane.open:
             return []
         waiting = sorted(lane.jobs.values(), key=lambda job: (job.record.id not in self.begun, job.record.position))
-        free = lane.settings.concurrency - sum(job.phase is Phase.LEASED for job in waiting)
+        free = lane.settings.concurrency - sum(job.phase is JobState.LEASED for job in waiting)
         busy: set[str] = set()
         found = []
         if lane.settings.fifo:
@@ -237,7 +237,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 if group in busy:
                     continue
                 busy.add(group)
-            if job.phase is Phase.READY and job.function not in self.missing:
+            if job.phase is JobState.READY and job.function not in self.missing:
                 found.append(job)
         return found[: max(0, free)]
 
@@ -257,10 +257,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         for lane in self.ledger.lanes:
             jobs = [*lane.jobs.values(), *lane.dead.values()]
-            for phase in Phase:
-                if phase not in (Phase.DONE, Phase.REFUSED):
+            for phase in JobState:
+                if phase not in (JobState.DONE, JobState.REFUSED):
                     assert lane.phases[phase] == sum(job.phase is phase for job in jobs), phase
-            assert lane.running == lane.phases[Phase.LEASED]
+            assert lane.running == lane.phases[JobState.LEASED]
             assert len(lane.dead) <= lane.settings.dead_letters
         assert self.ledger.unfinished == len(self.kept)
         topics = [lane for lane in self.ledger.lanes if lane.key.kind == "topic"]

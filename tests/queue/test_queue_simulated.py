@@ -96,7 +96,7 @@ async def history(world: World, seen: Ledger) -> None:
 @pytest.mark.parametrize("seed", range(25))
 def test_Q2_what_was_promised_is_done_and_groups_keep_their_order(seed: int) -> None:
     seen = Ledger()
-    simulate(lambda world: history(world, seen), seed, config=CONFIG, most_seconds=100_000, dissolve=False)
+    simulate(lambda world: history(world, seen), seed, config=CONFIG, max_seconds=100_000, dissolve=False)
     assert set(seen.promised) <= set(seen.done)
     for name in WORKERS:
         group = f"fifo-{name}-"
@@ -106,7 +106,7 @@ def test_Q2_what_was_promised_is_done_and_groups_keep_their_order(seed: int) -> 
 
 def test_Q2_the_same_seed_is_the_same_history() -> None:
     first, again = (
-        simulate(lambda world: history(world, Ledger()), 7, config=CONFIG, most_seconds=100_000, dissolve=False)
+        simulate(lambda world: history(world, Ledger()), 7, config=CONFIG, max_seconds=100_000, dissolve=False)
         for _ in range(2)
     )
     assert first.transcript == again.transcript and len(first.transcript) > 50

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iii_trio import QueueConfig, QueueSettings
-from iii_trio.triggers.queue.job import Job, Moment, Phase
+from iii_trio.triggers.queue.job import Job, JobState, Moment
 from iii_trio.triggers.queue.ledger import Ledger
 
 
@@ -27,7 +27,7 @@ def test_an_attempt_that_takes_too_long_fails_at_its_time_and_not_before() -> No
     assert ledger.next_due() == 11
     assert ledger.tick(Moment(10.9, 0)) == []
     assert [job for job, _ in ledger.tick(Moment(11, 0))] == [first] and first.record.code == "visibility_timeout"
-    assert ledger.next_due() == 12 and second.phase is Phase.LEASED
+    assert ledger.next_due() == 12 and second.phase is JobState.LEASED
 
 
 def test_an_attempt_without_a_limit_has_no_timer() -> None:
@@ -44,4 +44,4 @@ def test_what_is_done_long_before_its_limit_leaves_no_heap_behind() -> None:
         ledger.succeeded(job, Moment(n / 1000, 0))
         ledger.erased(job)
     assert len(ledger._timers._heap) <= 1_001  # it is what is measured: nobody sees it otherwise
-    assert ledger.next_due() == 3600 and waiting.phase is Phase.LEASED
+    assert ledger.next_due() == 3600 and waiting.phase is JobState.LEASED

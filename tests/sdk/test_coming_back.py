@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import iii_trio
-from iii_trio.config import EngineConfig, Listener, Patience
+from iii_trio.config import EngineConfig, Listener, Timeouts
 
 from .conftest import KINDS, STEP_SECONDS, Mesh, open_mesh
 from .processes import Peer, open_peer
@@ -80,8 +80,8 @@ def provide_ebb(app: iii_trio.Worker) -> dict[str, iii_trio.BoundTrigger]:
 
 async def test_a_worker_that_was_stopped_is_found_silent_and_is_back_once_it_goes_on(tmp_path: Path) -> None:
     """SIGSTOP: its kernel acknowledges everything, so that only the unanswered pings tell."""
-    patience = Patience(silent_worker_seconds=SILENT_SECONDS)
-    async with open_mesh(EngineConfig(listeners=(Listener(port=0),), patience=patience), tmp_path) as mesh:
+    patience = Timeouts(silent_worker_seconds=SILENT_SECONDS)
+    async with open_mesh(EngineConfig(listeners=(Listener(port=0),), timeouts=patience), tmp_path) as mesh:
         await mesh.start(**{kind: kind for kind in KINDS})
         async with trio.open_nursery() as nursery:
             for kind in KINDS:

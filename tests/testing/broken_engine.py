@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from iii_trio.cli import main
-from iii_trio.core.channel import Cue
+from iii_trio.core.channel import ChannelEvent
 from iii_trio.core.session import Session
 from iii_trio.engine.engine import Shell
 from iii_trio.transport.frames import Run
@@ -20,8 +20,8 @@ from iii_trio.transport.pipe import Pipe
 def an_abort_looks_complete() -> None:
     real = Shell.cue
 
-    def cue(shell: Shell, channel_id: str, cue: Cue, *about: Any) -> None:
-        real(shell, channel_id, Cue.WRITER_CLOSED if cue is Cue.WRITER_ABORTED else cue, *about)
+    def cue(shell: Shell, channel_id: str, cue: ChannelEvent, *about: Any) -> None:
+        real(shell, channel_id, ChannelEvent.WRITER_CLOSED if cue is ChannelEvent.WRITER_ABORTED else cue, *about)
 
     Shell.cue = cue  # type: ignore[method-assign]
 
@@ -60,7 +60,7 @@ def it_complains() -> None:
     real = Shell.disconnected
 
     def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
-        shell.tell(30, "that should not have been")
+        shell.log(30, "that should not have been")
         real(shell, session, reason, **how)
 
     Shell.disconnected = disconnected  # type: ignore[method-assign]

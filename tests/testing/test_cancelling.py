@@ -102,7 +102,7 @@ def test_a_subject_that_never_ends_is_given_up() -> None:
                 raise
 
     with pytest.raises(AssertionError, match="still not done after 20 steps"):
-        cancel_everywhere(spin, lambda seen: None, most_steps=20)
+        cancel_everywhere(spin, lambda seen: None, max_steps=20)
 
 
 def test_a_run_that_hangs_is_a_failure() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from iii_trio.core.channel import CHANNEL, Cue, Phase
+from iii_trio.core.channel import CHANNEL, ChannelEvent, ChannelState
 from iii_trio.testing.channel_machine import ChannelMachine, play_script
 from iii_trio.testing.channel_model import Step
 
@@ -40,7 +40,7 @@ def test_any_script_shows_what_the_model_allows(machine: type[ChannelMachine]) -
 
 @pytest.mark.slow
 def test_a_planted_defect_is_found_and_shrunk_to_a_short_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CHANNEL[Phase.AWAITING_READER], Cue.WRITER_ABORTED, Phase.COMPLETED)  # type: ignore[arg-type]
+    monkeypatch.setitem(CHANNEL[ChannelState.AWAITING_READER], ChannelEvent.WRITER_ABORTED, ChannelState.COMPLETED)  # type: ignore[arg-type]
     scripts: list[list[Step]] = []
 
     class Watched(OverMemory):

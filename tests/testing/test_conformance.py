@@ -98,7 +98,7 @@ async def test_a_check_that_crashes_or_hangs_is_broken_and_the_run_goes_on() -> 
     checks = (C1_1_crashes, C1_2_hangs, C1_3_sees_nothing, C1_3_sees_something_wrong_in_a_task)
     async with open_engine(EngineConfig()) as engine:
         (url,) = await engine.listen(Listener(port=0))
-        report = await run_conformance(url, checks=checks, most_seconds=0.2)
+        report = await run_conformance(url, checks=checks, max_seconds=0.2)
     assert [(finding.verdict, finding.saw) for finding in report.findings[:4]] == [
         (Verdict.BROKEN, "ZeroDivisionError: oops"),
         (Verdict.BROKEN, "the check was not over after 0.2 s"),

@@ -77,7 +77,7 @@ def test_a_lifecycle_is_drawn_as_a_state_diagram() -> None:
     ]
 
 
-C = channel.Cue
+C = channel.ChannelEvent
 
 
 @pytest.mark.parametrize(
@@ -85,29 +85,37 @@ C = channel.Cue
     [
         pytest.param(
             channel.CHANNEL,
-            channel.Phase.ALLOCATED,
-            channel.Phase.COMPLETED,
-            set(channel.Cue) - {C.WRITER_ATTACHED, C.READER_ATTACHED, C.WRITER_CLOSED, C.READER_FINISHED},
+            channel.ChannelState.ALLOCATED,
+            channel.ChannelState.COMPLETED,
+            set(channel.ChannelEvent) - {C.WRITER_ATTACHED, C.READER_ATTACHED, C.WRITER_CLOSED, C.READER_FINISHED},
             id="channel",
         ),
         pytest.param(
-            channel_end.CHANNEL_END, channel_end.Phase.FRESH, channel_end.Phase.CLOSED, set(), id="channel end"
+            channel_end.CHANNEL_END,
+            channel_end.ChannelEndState.FRESH,
+            channel_end.ChannelEndState.CLOSED,
+            set(),
+            id="channel end",
         ),
         pytest.param(
-            websocket.CONNECTION, websocket.Phase.SHAKING, websocket.Phase.CLOSED, {websocket.Cue.LOST}, id="connection"
+            websocket.CONNECTION,
+            websocket.ConnectionState.SHAKING,
+            websocket.ConnectionState.CLOSED,
+            {websocket.ConnectionEvent.LOST},
+            id="connection",
         ),
         pytest.param(
             invocation.INVOCATION,
-            invocation.Phase.WAITING,
-            invocation.Phase.ANSWERED,
-            set(invocation.Cue) - {invocation.Cue.ANSWER_CAME},
+            invocation.CallState.WAITING,
+            invocation.CallState.ANSWERED,
+            set(invocation.CallEvent) - {invocation.CallEvent.ANSWER_CAME},
             id="call",
         ),
         pytest.param(
             membership.MEMBERSHIP,
-            membership.Phase.DIALING,
-            membership.Phase.RETIRED,
-            {membership.Cue.LINK_LOST, membership.Cue.NOT_REACHED, membership.Cue.REJECTED},
+            membership.WorkerState.CONNECTING,
+            membership.WorkerState.CLOSED,
+            {membership.WorkerEvent.LINK_LOST, membership.WorkerEvent.NOT_REACHED, membership.WorkerEvent.REJECTED},
             id="membership",
         ),
     ],

@@ -89,7 +89,7 @@ def hour(memory: Any = lambda at: 44 * MIB, blocks: Any = lambda at: 200_000) ->
 
 
 def problems(samples: list[Sample]) -> tuple[str, ...]:
-    verdict = judge(samples, STILL, warm_up=600, most_per_hour=MIB, most_blocks_per_hour=5_000)
+    verdict = judge(samples, STILL, warm_up=600, max_per_hour=MIB, max_blocks_per_hour=5_000)
     return verdict.problems
 
 

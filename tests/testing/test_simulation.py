@@ -118,7 +118,7 @@ def test_a_livelock_is_given_up_though_time_stands_still() -> None:
             await trio.lowlevel.checkpoint()
 
     with pytest.raises(HistoryStuck, match="after 10000 steps"):
-        simulate(spin, most_steps=10_000)
+        simulate(spin, max_steps=10_000)
 
 
 def test_what_is_left_in_the_engine_is_told() -> None:

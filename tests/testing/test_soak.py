@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from iii_trio.core.channel import CHANNEL, Cue, Phase
+from iii_trio.core.channel import CHANNEL, ChannelEvent, ChannelState
 from iii_trio.core.channels import Channels
 from iii_trio.testing import soak as soaking
 from iii_trio.testing.soak import soak
@@ -22,12 +22,12 @@ def test_no_promise_is_broken() -> None:
 
 
 def _an_abort_looks_complete(patch: Patch) -> None:
-    for phase in (Phase.FLOWING, Phase.AWAITING_READER):
-        patch.setitem(CHANNEL[phase], Cue.WRITER_ABORTED, Phase.COMPLETED)  # type: ignore[arg-type]
+    for phase in (ChannelState.FLOWING, ChannelState.AWAITING_READER):
+        patch.setitem(CHANNEL[phase], ChannelEvent.WRITER_ABORTED, ChannelState.COMPLETED)  # type: ignore[arg-type]
 
 
 def _a_lost_writer_looks_complete(patch: Patch) -> None:
-    patch.setitem(CHANNEL[Phase.FLOWING], Cue.WRITER_LOST, Phase.COMPLETED)  # type: ignore[arg-type]
+    patch.setitem(CHANNEL[ChannelState.FLOWING], ChannelEvent.WRITER_LOST, ChannelState.COMPLETED)  # type: ignore[arg-type]
 
 
 def _room_is_not_told(patch: Patch) -> None:
@@ -52,8 +52,8 @@ def _an_item_is_put_twice(patch: Patch) -> None:
 
 
 def _what_an_owner_leaves_stays(patch: Patch) -> None:
-    patch.setitem(CHANNEL[Phase.FLOWING], Cue.OWNER_LEFT, Phase.FLOWING)  # type: ignore[arg-type]
-    patch.setitem(CHANNEL[Phase.ALLOCATED], Cue.OWNER_LEFT, Phase.ALLOCATED)  # type: ignore[arg-type]
+    patch.setitem(CHANNEL[ChannelState.FLOWING], ChannelEvent.OWNER_LEFT, ChannelState.FLOWING)  # type: ignore[arg-type]
+    patch.setitem(CHANNEL[ChannelState.ALLOCATED], ChannelEvent.OWNER_LEFT, ChannelState.ALLOCATED)  # type: ignore[arg-type]
 
 
 def _nothing_expires(patch: Patch) -> None:

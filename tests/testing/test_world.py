@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import iii_trio
-from iii_trio.config import EngineConfig, Patience
+from iii_trio.config import EngineConfig, Timeouts
 from iii_trio.testing import World, simulate
 from iii_trio.testing.world import Over
 
@@ -113,7 +113,7 @@ def test_a_partition_is_noticed_when_the_peer_has_been_silent_too_long_and_not_i
             world.network.heal("b")
             return world.now - cut, error.outcome
 
-    no_heartbeat = EngineConfig(patience=Patience(silent_worker_seconds=None))
+    no_heartbeat = EngineConfig(timeouts=Timeouts(silent_worker_seconds=None))
     assert simulate(scenario, config=no_heartbeat).value == (150.0, "writer_lost")
 
 

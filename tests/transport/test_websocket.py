@@ -253,16 +253,16 @@ async def test_a_peer_that_never_answers_our_close_is_dropped_after_five_seconds
         assert isinstance(peer.notes.ends[0], Lost)
 
 
-@pytest.mark.parametrize("patience", [1.0, 77.0, math.inf])
-async def test_a_close_may_come_with_a_patience_of_its_own(
-    patience: float, autojump_clock: trio.testing.MockClock
+@pytest.mark.parametrize("timeout", [1.0, 77.0, math.inf])
+async def test_a_close_may_come_with_a_timeout_of_its_own(
+    timeout: float, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with served() as peer:
         began = trio.current_time()
-        peer.websocket.close(1000, patience=patience)
+        peer.websocket.close(1000, timeout=timeout)
         with trio.move_on_after(500):
             await peer.over.wait()
-        assert trio.current_time() - began == pytest.approx(min(patience, 500))
+        assert trio.current_time() - began == pytest.approx(min(timeout, 500))
 
 
 async def test_a_peer_that_answers_our_close_and_keeps_its_side_open_is_dropped_in_time(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iii_trio.errors import MessageError
 from iii_trio.wire.otlp import (
-    MOST_BYTES,
+    MAX_BYTES,
     Gauge,
     LogRecord,
     Telemetry,
@@ -82,9 +82,9 @@ def test_log_records_are_read_with_who_logged_them_and_in_which_trace() -> None:
 
 def test_spans_are_looked_at_no_further_than_that_they_are_some() -> None:
     check_spans(b'OTLP{"resourceSpans":[{"anything":1}]}')
-    check_spans(b'OTLP{"resourceSpans":["' + b"x" * 2 * MOST_BYTES + b'"]}')
+    check_spans(b'OTLP{"resourceSpans":["' + b"x" * 2 * MAX_BYTES + b'"]}')
     with pytest.raises(MessageError, match="at most 4194304 are read"):
-        check_spans(b'OTLP{"resourceSpans":["' + b"x" * 4 * MOST_BYTES + b'"]}')
+        check_spans(b'OTLP{"resourceSpans":["' + b"x" * 4 * MAX_BYTES + b'"]}')
     for wrong in (b"OTLP{}", b'OTLP{"resourceSpans":{}}', b"OTLP", b"OTLP[]", b'OTLP{"resourceSpans":[NaN]}'):
         with pytest.raises(MessageError):
             check_spans(wrong)
@@ -95,7 +95,7 @@ def test_spans_are_looked_at_no_further_than_that_they_are_some() -> None:
     [
         b"", b"{", b"[]", b"null", b"\xff", b'{"resourceMetrics":7}', b'{"resourceMetrics":[{"scopeMetrics":[7]}]}',
         b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":7}]}]}]}', b'{"a":' + b"[" * 100_000,
-        b'{"resourceMetrics":[],"x":"' + b"x" * MOST_BYTES + b'"}',
+        b'{"resourceMetrics":[],"x":"' + b"x" * MAX_BYTES + b'"}',
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_an_error_that_says_so(body: bytes) -> None:

@@ -94,7 +94,7 @@ class FakeLink:
         self.engine.react(self, decoded)  # type: ignore[arg-type]
         self.engine.news.unpark_all()
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         pass
 
     @property

@@ -94,7 +94,7 @@ async def test_it_hears_nothing_that_its_protocol_does_not_know(autojump_clock: 
         binding.unregister()
         provided.unregister()
         engine.link.drop()
-        await worker.wait_phase("ready")
+        await worker.wait_state("connected")
         await worker.wait_registered()
         for link in engine.links:
             said = {type(message).__struct_config__.tag for message in link.heard}
@@ -318,7 +318,7 @@ async def test_what_it_says_besides_hurts_nobody() -> None:
 @pytest.mark.parametrize("knows_us", [False, True])
 async def test_a_close_without_code_ends_a_stream_of_the_reference_and_cuts_one_of_ours(knows_us: bool) -> None:
     reader = RemoteReader(knows_our_codes=knows_us)
-    reader.done(CloseFrame(Close.NO_CODE, ""))
+    reader.done(CloseFrame(Close.NO_STATUS_RCVD, ""))
     with pytest.raises(ChannelBroken if knows_us else trio.EndOfChannel):
         await reader.take()
 

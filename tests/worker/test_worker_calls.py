@@ -197,7 +197,7 @@ async def test_a_call_made_without_a_link_waits_for_one(autojump_clock: trio.tes
     async with open_worker(engine) as worker:
         engine.unreachable = True
         engine.link.drop()
-        await worker.wait_phase("waiting")
+        await worker.wait_state("backoff")
         with trio.move_on_after(3) as scope:
             await worker.trigger("f")
         assert scope.cancelled_caught
@@ -322,4 +322,4 @@ async def test_every_call_is_a_checkpoint() -> None:
         with trio.testing.assert_checkpoints():
             await worker.wait_connected()
         with trio.testing.assert_checkpoints():
-            await worker.wait_phase("ready")
+            await worker.wait_state("connected")

@@ -217,16 +217,16 @@ async def test_pauses_double_up_to_half_a_minute_with_jitter(autojump_clock: tri
 async def test_the_state_can_be_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:
-        assert worker.connected and worker.phase == "ready" and worker.worker_id == engine.link.worker_id
+        assert worker.connected and worker.state == "connected" and worker.worker_id == engine.link.worker_id
         await worker.wait_connected()
         engine.link.drop()
-        await worker.wait_phase("waiting")
+        await worker.wait_state("backoff")
         assert not worker.connected and worker.worker_id is None
         await worker.wait_connected()
         assert worker.worker_id == engine.links[1].worker_id
-        with pytest.raises(MisuseError, match="retired"):
-            await worker.wait_phase("asleep")
-    assert worker.phase == "retired" and not worker.connected
+        with pytest.raises(MisuseError, match="closed"):
+            await worker.wait_state("asleep")
+    assert worker.state == "closed" and not worker.connected
 
 
 async def test_a_refusal_at_a_reconnection_leaves_the_block(autojump_clock: trio.testing.MockClock) -> None:

@@ -469,7 +469,7 @@ async def test_an_unregistered_binding_is_withdrawn_once_and_not_said_again(
         (unsaid,) = engine.link.of(UnregisterTrigger)
         assert (unsaid.id, unsaid.trigger_type) == (binding.id, "tide")
         engine.link.drop()
-        await worker.wait_phase("ready")
+        await worker.wait_state("connected")
         await worker.wait_registered()
         assert engine.link.of(RegisterTrigger) == []
 
@@ -521,7 +521,7 @@ async def test_what_is_offered_between_links_is_said_on_the_next_and_an_old_erro
         await worker.wait_registered()
         assert binding.error is not None
         engine.link.drop()
-        await worker.wait_phase("waiting")
+        await worker.wait_state("backoff")
         offer_all(worker)
         link = await engine.linked(2)
         await link.hear(RegisterTrigger, 2)

@@ -42,9 +42,9 @@ def expect(true: object, saw: object) -> None:
 @asynccontextmanager
 async def soon(what: str, seconds: float = SOON) -> AsyncIterator[None]:
     """Raises Broken if the block takes longer."""
-    with trio.move_on_after(seconds) as patience:  # noqa: ASYNC100 - the block waits
+    with trio.move_on_after(seconds) as deadline:  # noqa: ASYNC100 - the block waits
         yield
-    if patience.cancelled_caught:
+    if deadline.cancelled_caught:
         raise Broken(f"{what} had not happened after {seconds:g} s")
 
 
@@ -196,7 +196,7 @@ class Bench:
         Where its Close is not to be answered, a Close is the end.
         """
         async with soon(what, seconds):
-            return await peer.watch(answer=answer, patience=seconds * 0.75)
+            return await peer.watch(answer=answer, timeout=seconds * 0.75)
         raise AssertionError
 
     async def round_trip(self, writer: Peer) -> bool:

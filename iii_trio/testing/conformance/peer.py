@@ -15,7 +15,7 @@ import trio
 
 from ...errors import FrameError
 from ...transport.frames import BINARY, CLOSE, CONTINUATION, PONG, TEXT, close_payload, frame
-from ...transport.frames.build import NO_CODE
+from ...transport.frames.build import NO_STATUS_RCVD
 
 _MASK: Final = b"\x11\x22\x33\x44"
 
@@ -37,14 +37,16 @@ class Frame:
     def __str__(self) -> str:
         if self.opcode == CLOSE:
             code, reason = close_of(self)
-            return ("a Close without code" if code == NO_CODE else f"a Close with {code}") + (reason and f" ({reason})")
+            return ("a Close without code" if code == NO_STATUS_RCVD else f"a Close with {code}") + (
+                reason and f" ({reason})"
+            )
         return f"a frame of opcode {self.opcode} with {len(self.payload)} bytes"
 
 
 def close_of(close: Frame) -> tuple[int, str]:
     """The code and reason of a Close."""
     if len(close.payload) < 2:
-        return NO_CODE, ""
+        return NO_STATUS_RCVD, ""
     return int.from_bytes(close.payload[:2], "big"), close.payload[2:].decode(errors="replace")
 
 
@@ -73,7 +75,7 @@ class Seen:
     @property
     def looks_complete(self) -> bool:
         """Whether a client would take this for the end of a whole stream."""
-        return not self.loud and not self.within_message and self.code in (1000, 1001, NO_CODE)
+        return not self.loud and not self.within_message and self.code in (1000, 1001, NO_STATUS_RCVD)
 
     def __str__(self) -> str:
         said = [f"{len(self.messages)} messages", *map(str, self.others)]
@@ -243,8 +245,8 @@ class Peer:
             messages.append(message)
         return messages
 
-    async def watch(self, *, answer: bool = True, patience: float = 2.0) -> Seen:
-        """All that comes until the end. A Close is answered, and then the engine has `patience` seconds to end."""
+    async def watch(self, *, answer: bool = True, timeout: float = 2.0) -> Seen:
+        """All that comes until the end. A Close is answered, and then the engine has `timeout` seconds to end."""
         messages: list[Message] = []
         others: list[Frame] = []
         close: Frame | None = None
@@ -265,7 +267,7 @@ class Peer:
                 await self.say(CLOSE, close.payload[:2])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-            with trio.move_on_after(patience):
+            with trio.move_on_after(timeout):
                 while await self._more():
                     pass
         return Seen(tuple(messages), tuple(others), close, self.end or "open", bool(kind))

@@ -20,7 +20,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *ending.CHECKS,
     *foreign.CHECKS,
 )
-MOST_SECONDS: Final = 15.0
+MAX_SECONDS: Final = 15.0
 """What one check may take."""
 _HELLO_SECONDS: Final = 10.0
 
@@ -42,13 +42,13 @@ async def run_conformance(
     *,
     checks: Sequence[Check] = CHECKS,
     only: str = "",
-    most_seconds: float = MOST_SECONDS,
+    max_seconds: float = MAX_SECONDS,
     progress: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Check every clause that can be seen from outside at the engine at `url`; with `only`, those that begin so.
 
     Needs no more of the engine than the wire that all SDKs use; what is ours only is `not observable` where the engine
-    does not announce it. A check that takes more than `most_seconds`, or crashes, is `broken`, and the run goes on.
+    does not announce it. A check that takes more than `max_seconds`, or crashes, is `broken`, and the run goes on.
     `progress` is called with each finding. Raises OSError or NotAnEngine if no engine is there.
 
     If cancelled: all connections are closed.
@@ -57,7 +57,7 @@ async def run_conformance(
     findings: list[Finding] = []
     for check in checks:
         if _of(clause_of(check), only):
-            findings.append(await run_check(check, url, most_seconds=most_seconds))
+            findings.append(await run_check(check, url, max_seconds=max_seconds))
             if progress is not None:
                 progress(findings[-1])
     for clause, why in UNSEEN.items():
@@ -66,11 +66,11 @@ async def run_conformance(
     return Report(url, engine, tuple(findings))
 
 
-async def run_check(check: Check, url: str, *, most_seconds: float = MOST_SECONDS) -> Finding:
+async def run_check(check: Check, url: str, *, max_seconds: float = MAX_SECONDS) -> Finding:
     """Run one check, at the engine at `url`, and leave nothing behind there."""
     clause, title = clause_of(check), check.__name__.split("_", 2)[2].replace("_", " ")
     try:
-        with trio.fail_after(most_seconds):
+        with trio.fail_after(max_seconds):
             async with open_bench(url) as bench:
                 await check(bench)
     except NotObservable as error:
@@ -78,7 +78,7 @@ async def run_check(check: Check, url: str, *, most_seconds: float = MOST_SECOND
     except (Broken, NotAnEngine, FrameError) as error:
         return Finding(clause, title, Verdict.BROKEN, str(error))
     except trio.TooSlowError:
-        return Finding(clause, title, Verdict.BROKEN, f"the check was not over after {most_seconds:g} s")
+        return Finding(clause, title, Verdict.BROKEN, f"the check was not over after {max_seconds:g} s")
     except Exception as error:  # the engine did what the check was not written for
         return Finding(clause, title, Verdict.BROKEN, f"{type(error).__name__}: {error}")
     return Finding(clause, title, Verdict.KEPT)

@@ -23,7 +23,7 @@ import iii_trio
 from .ends import PREFIX, read_stream, say, write_stream
 from .plans import ENDINGS, Plan
 
-_MOST_SECONDS: Final = 60.0
+_MAX_SECONDS: Final = 60.0
 """What one deed may take before it counts as hanging: far longer than anybody is stopped."""
 _EXPIRES_SECONDS: Final = 12.0
 """How long a finished stream outlives its owner where no reader came (clause C4.5): longer than anybody is stopped."""
@@ -119,13 +119,13 @@ class Actor:
         (what,) = self._random.choices(list(_DEEDS), list(_DEEDS.values()))
         began = time.monotonic()
         try:
-            with trio.fail_after(_MOST_SECONDS):
+            with trio.fail_after(_MAX_SECONDS):
                 found = await self._worker.trigger("engine::functions::list", {"prefix": PREFIX})
                 here = [each["function_id"].split("::")[1] for each in found["functions"] if _is_here(each)]
                 if here:
                     await getattr(self, f"_{what}")(here)
         except trio.TooSlowError:
-            say("wrong", text=f"{what} of {self._name} took more than {_MOST_SECONDS:g} s")
+            say("wrong", text=f"{what} of {self._name} took more than {_MAX_SECONDS:g} s")
         except (iii_trio.CallError, iii_trio.ConnectionFailed) as error:
             self._tell_call("look around", [], began, str(error))
 
@@ -173,7 +173,7 @@ class Actor:
         binding = self._worker.register_trigger(
             f"{PREFIX}{provider}::tick", f"{PREFIX}{self._name}::noted", config={"token": token}
         )
-        with trio.move_on_after(_MOST_SECONDS / 3):
+        with trio.move_on_after(_MAX_SECONDS / 3):
             await done.wait()
         binding.unregister()
         del self._fired[token]

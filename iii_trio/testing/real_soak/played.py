@@ -29,9 +29,9 @@ class Soak:
     """The mean time between two things that are done to the workers."""
     empty_seconds: float = 20.0
     """What the engine has to forget workers that have gone, and to end when told to."""
-    most_per_hour: float = 1 << 20
+    max_per_hour: float = 1 << 20
     """How much the line of memory may rise in an hour."""
-    most_blocks_per_hour: float = 5_000.0
+    max_blocks_per_hour: float = 5_000.0
 
     @property
     def longest_stream(self) -> float:

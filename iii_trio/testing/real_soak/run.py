@@ -194,8 +194,8 @@ class _Play:
         assert self._baseline is not None
         soak = self._soak
         verdict = judge(
-            self._samples, self._baseline, warm_up=soak.warm_up, most_per_hour=soak.most_per_hour,
-            most_blocks_per_hour=soak.most_blocks_per_hour,
+            self._samples, self._baseline, warm_up=soak.warm_up, max_per_hour=soak.max_per_hour,
+            max_blocks_per_hour=soak.max_blocks_per_hour,
         )  # fmt: skip
         return Played(
             soak=soak, seconds=self._now, baseline=self._baseline, samples=tuple(self._samples), verdict=verdict,

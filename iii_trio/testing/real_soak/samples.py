@@ -15,7 +15,7 @@ COUNTED: Final = (
 """What has to be as it was in the beginning whenever all workers have gone."""
 SHORTEST: Final = 600.0
 """Seconds of samples, after the warm-up, from which a slope says something."""
-_MOST_PAIRS: Final = 400  # points that the slope is taken of: all pairs of them
+_MAX_PAIRS: Final = 400  # points that the slope is taken of: all pairs of them
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class Sample:
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """How steep a line through these is: the median of the slopes of all pairs (Theil and Sen), so outliers say nothing."""
-    step = max(1, len(points) // _MOST_PAIRS)
+    step = max(1, len(points) // _MAX_PAIRS)
     points = points[::step]
     slopes = [
         (b - a) / (then - now) for index, (now, a) in enumerate(points) for then, b in points[index + 1 :] if then > now
@@ -74,18 +74,18 @@ class Verdict:
 
 
 def judge(
-    samples: Sequence[Sample], baseline: Sample, *, warm_up: float, most_per_hour: float, most_blocks_per_hour: float
+    samples: Sequence[Sample], baseline: Sample, *, warm_up: float, max_per_hour: float, max_blocks_per_hour: float
 ) -> Verdict:
-    """Judge the samples of one engine. `warm_up` is in seconds, `most_per_hour` in bytes."""
+    """Judge the samples of one engine. `warm_up` is in seconds, `max_per_hour` in bytes."""
     problems = [*_left_behind(samples, baseline)]
     judged = [each for each in samples if each.at >= warm_up]
     seconds = judged[-1].at - judged[0].at if judged else 0.0
     memory = 3600 * slope([(each.at, each.memory) for each in judged])
     blocks = 3600 * slope([(each.at, each.memory_blocks) for each in judged])
-    if seconds >= SHORTEST and memory > most_per_hour:
-        problems.append(f"memory grows by {memory / 2**20:.2f} MiB an hour; {most_per_hour / 2**20:g} is allowed")
-    if seconds >= SHORTEST and blocks > most_blocks_per_hour:
-        problems.append(f"memory grows by {blocks:.0f} blocks an hour; {most_blocks_per_hour:g} are allowed")
+    if seconds >= SHORTEST and memory > max_per_hour:
+        problems.append(f"memory grows by {memory / 2**20:.2f} MiB an hour; {max_per_hour / 2**20:g} is allowed")
+    if seconds >= SHORTEST and blocks > max_blocks_per_hour:
+        problems.append(f"memory grows by {blocks:.0f} blocks an hour; {max_blocks_per_hour:g} are allowed")
     tenth = max(1, len(judged) // 10)
     return Verdict(
         judged_seconds=seconds,

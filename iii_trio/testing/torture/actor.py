@@ -1,4 +1,4 @@
-"""A worker of a torture round: `python -m iii_trio.testing.torture.actor ADDRESS NAME BOOK MOST_LOST`.
+"""A worker of a torture round: `python -m iii_trio.testing.torture.actor ADDRESS NAME BOOK MAX_LOST`.
 
 It writes into its book when a job is begun, done, or failed. Its stdin ends it.
 """
@@ -16,7 +16,7 @@ from iii_trio import ConnectionFailed, open_worker
 from .book import Book, key_of_job, key_of_message, subscription
 
 
-async def main(address: str, name: str, path: str, most_lost: str) -> None:
+async def main(address: str, name: str, path: str, max_lost: str) -> None:
     """Work."""
     book = Book(path)
 
@@ -37,7 +37,7 @@ async def main(address: str, name: str, path: str, most_lost: str) -> None:
                 async def heard(data: dict[str, Any], metadata: Any) -> None:
                     await work(key_of_message(data, name), data, metadata["job"]["attempt"])
 
-                worker.register_trigger("durable:subscriber", f"{name}::heard", config=subscription(name, most_lost))
+                worker.register_trigger("durable:subscriber", f"{name}::heard", config=subscription(name, max_lost))
                 await worker.wait_registered()
                 print("ready", flush=True)
                 await trio.to_thread.run_sync(sys.stdin.read)

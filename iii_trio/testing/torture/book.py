@@ -40,13 +40,13 @@ def key_of_message(data: dict[str, Any], subscriber: str) -> str:
     return f"topic-{subscriber}/{data['group']}/{data['n']}"
 
 
-def subscription(name: str, most_lost: str) -> dict[str, Any]:
+def subscription(name: str, max_lost: str) -> dict[str, Any]:
     """What this worker subscribes to; `b` wants its groups in order."""
     queue_config: dict[str, Any] = {
         "maxRetries": MAX_ATTEMPTS - 1,
         "backoffDelayMs": 30,
         "backoffType": "fixed",
-        "maxLostDeliveries": int(most_lost),
+        "maxLostDeliveries": int(max_lost),
     }
     if name == "b":
         queue_config |= {"type": "fifo", "messageGroupField": "group"}

@@ -1,4 +1,4 @@
-"""An engine of a torture round: `python -m iii_trio.testing.torture.engine DIRECTORY SOCKET MOST_LOST [PORT]`.
+"""An engine of a torture round: `python -m iii_trio.testing.torture.engine DIRECTORY SOCKET MAX_LOST [PORT]`.
 
 It says `ready`, and runs until its stdin ends; or, after a line there, until it has drained for a moment.
 """
@@ -19,14 +19,14 @@ from .plan import MAX_ATTEMPTS
 _GRACE_SECONDS = 0.02
 
 
-async def main(directory: str, socket: str, most_lost: str, port: str | None = None) -> None:
+async def main(directory: str, socket: str, max_lost: str, port: str | None = None) -> None:
     """Serve."""
     plain = QueueSettings(
         max_attempts=MAX_ATTEMPTS,
         concurrency=8,
         backoff_seconds=0.03,
         backoff="fixed",
-        max_lost_deliveries=int(most_lost),
+        max_lost_deliveries=int(max_lost),
         missing_function_seconds=None,
     )
     fifo = attrs.evolve(plain, fifo=True, group_by="group")

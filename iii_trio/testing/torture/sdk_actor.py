@@ -1,4 +1,4 @@
-"""As `actor`, on iii's Python SDK: `python -m iii_trio.testing.torture.sdk_actor URL NAME BOOK MOST_LOST`."""
+"""As `actor`, on iii's Python SDK: `python -m iii_trio.testing.torture.sdk_actor URL NAME BOOK MAX_LOST`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .book import Book, key_of_job, key_of_message, subscription
 
 
-def main(url: str, name: str, path: str, most_lost: str) -> None:
+def main(url: str, name: str, path: str, max_lost: str) -> None:
     """Work."""
     from iii import InitOptions, InvocationError, register_worker  # type: ignore[import-untyped]
     from iii_helpers.observability import ReconnectionConfig
@@ -34,7 +34,7 @@ def main(url: str, name: str, path: str, most_lost: str) -> None:
     worker = register_worker(url, options)
     worker.register_function(f"{name}::work", queued)
     worker.register_function(f"{name}::heard", heard)
-    binding = {"type": "durable:subscriber", "function_id": f"{name}::heard", "config": subscription(name, most_lost)}
+    binding = {"type": "durable:subscriber", "function_id": f"{name}::heard", "config": subscription(name, max_lost)}
     worker.register_trigger(binding)
     while True:  # the SDK does not tell when the engine has heard all that: another call comes after it
         try:

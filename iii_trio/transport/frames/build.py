@@ -17,9 +17,9 @@ PING: Final = 9
 PONG: Final = 10
 
 PROTOCOL_ERROR: Final = 1002
-NO_CODE: Final = 1005
+NO_STATUS_RCVD: Final = 1005
 INVALID_DATA: Final = 1007
-TOO_BIG: Final = 1009
+MESSAGE_TOO_BIG: Final = 1009
 
 MAX_CONTROL: Final = 125
 """The most payload bytes that a control frame has."""
@@ -87,7 +87,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
 def parse_close(payload: bytes) -> CloseFrame:
     """What the payload of a Close says. Raises FrameError."""
     if not payload:
-        return CloseFrame(NO_CODE)
+        return CloseFrame(NO_STATUS_RCVD)
     if len(payload) == 1:
         raise FrameError(PROTOCOL_ERROR, "a Close has half a code")
     code = int.from_bytes(payload[:2], "big")

@@ -26,10 +26,10 @@ from .build import (
     CONTINUATION,
     INVALID_DATA,
     MAX_CONTROL,
+    MESSAGE_TOO_BIG,
     PONG,
     PROTOCOL_ERROR,
     TEXT,
-    TOO_BIG,
     Buffer,
     CloseFrame,
     ReservedOpcode,
@@ -195,7 +195,7 @@ class _Scanner(ABC):
             if length >> 63:
                 raise FrameError(PROTOCOL_ERROR, "a length has its first bit set")
         if self._size + length > self._max_message:
-            raise FrameError(TOO_BIG, f"a message is larger than {self._max_message} bytes")
+            raise FrameError(MESSAGE_TOO_BIG, f"a message is larger than {self._max_message} bytes")
         if opcode != CONTINUATION:
             self._kind = opcode
         self._size += length

@@ -97,7 +97,7 @@ class Attempt:
 
     def _ask(self, function_id: str, data: bytes, then: Callable[[], object]) -> None:
         record = self.job.record
-        if not self._worker.can_ask:
+        if not self._worker.can_call:
             self._over(self, Went(How.RETURNED))
             return
         message = InvokeFunction(
@@ -109,7 +109,7 @@ class Attempt:
             namespace=record.namespace,
         )
         try:
-            self._asked = self._worker.ask(message, then)
+            self._asked = self._worker.call_nowait(message, then)
         except CallError as error:
             self._over(self, _went_wrong(error))
 

@@ -12,9 +12,9 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...wire import ErrorCode
-from ...worker import OpenCall, Worker
+from ...worker import InlineCall, Worker
 from .baggage import for_job
-from .job import Job, Phase
+from .job import Job, JobState
 from .keeper import FUNCTIONS_CHANGED, Keeper
 from .lane import Lane, depths
 from .wording import NULL, EnqueueInput, PublishInput, group_of, namespace_of, read
@@ -51,7 +51,7 @@ def register(worker: Worker, keeper: Keeper) -> None:
 
     # --- what brings jobs
 
-    def enqueue(call: OpenCall) -> None:
+    def enqueue(call: InlineCall) -> None:
         wanted: EnqueueInput = read("engine::queue::enqueue", call.payload, _enqueue)
         lane = ledger.lanes.queue(wanted.queue)
         if lane is None:
@@ -73,7 +73,7 @@ def register(worker: Worker, keeper: Keeper) -> None:
         )
         keeper.keep([job], lambda: call.answer({"messageReceiptId": job.record.id}), call.fail)
 
-    def publish(call: OpenCall) -> None:
+    def publish(call: InlineCall) -> None:
         wanted: PublishInput = read("iii::durable::publish", call.payload, _publish)
         if not wanted.topic:
             raise CallError("topic_not_set", "Topic is not set")
@@ -98,9 +98,9 @@ def register(worker: Worker, keeper: Keeper) -> None:
         ]
         keeper.keep(jobs, lambda: call.answer(None), call.fail)
 
-    worker.register_prompt("engine::queue::enqueue", enqueue, description="keep a job of a queue")
+    worker.register_inline_handler("engine::queue::enqueue", enqueue, description="keep a job of a queue")
     publishing = "keep a message for each subscriber of a topic"
-    worker.register_prompt("iii::durable::publish", publish, description=publishing)
+    worker.register_inline_handler("iii::durable::publish", publish, description=publishing)
 
     # --- what people ask
 
@@ -250,7 +250,7 @@ async def _dead_letter(keeper: Keeper, job: Job) -> dict[str, Any] | None:
     try:
         data = await keeper.data_of(job)
     except CallError:
-        if job.phase is not Phase.DEAD:
+        if job.phase is not JobState.DEAD:
             return None
         raise
     return {

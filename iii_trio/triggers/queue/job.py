@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import msgspec
 
-from ...lifecycle import Lifecycle, Step, Table
+from ...state_machine import StateMachine, Table, TableEnum
 
 if TYPE_CHECKING:
     from .lane import Lane
 
 
-class Phase(Step):
+class JobState(TableEnum):
     """Where a job is in its life."""
 
     STORING = auto()  # on its way to the disk: nobody has been told that it is there
@@ -42,7 +42,7 @@ class Phase(Step):
     DISCARDING = auto()  # thrown away, as soon as the disk says so
 
 
-class Cue(Step):
+class JobEvent(TableEnum):
     """What happened to a job."""
 
     STORED = auto()  # the disk has it, or has it as a job again
@@ -64,27 +64,35 @@ class Cue(Step):
     DISCARDED = auto()
 
 
-JOB: Final[Table[Phase, Cue]] = {
-    Phase.STORING: {Cue.STORED: Phase.READY, Cue.DELAYED: Phase.RESTING, Cue.NOT_STORED: Phase.REFUSED},
-    Phase.REFUSED: {},
-    Phase.READY: {Cue.LEASED: Phase.LEASED, Cue.FUNCTION_MISSING: Phase.ABSENT},
-    Phase.LEASED: {
-        Cue.SUCCEEDED: Phase.FINISHING,
-        Cue.FAILED: Phase.RESTING,
-        Cue.LOST_AGAIN: Phase.RESTING,
-        Cue.PUT_OFF: Phase.RESTING,
-        Cue.GAVE_UP: Phase.DYING,
-        Cue.RETURNED: Phase.READY,
-        Cue.FUNCTION_MISSING: Phase.ABSENT,
+JOB: Final[Table[JobState, JobEvent]] = {
+    JobState.STORING: {
+        JobEvent.STORED: JobState.READY,
+        JobEvent.DELAYED: JobState.RESTING,
+        JobEvent.NOT_STORED: JobState.REFUSED,
     },
-    Phase.RESTING: {Cue.DUE: Phase.READY},
-    Phase.ABSENT: {Cue.FUNCTION_CAME: Phase.READY, Cue.FAILED: Phase.RESTING, Cue.GAVE_UP: Phase.DYING},
-    Phase.FINISHING: {Cue.ERASED: Phase.DONE},
-    Phase.DONE: {},
-    Phase.DYING: {Cue.BURIED: Phase.DEAD},
-    Phase.DEAD: {Cue.REDRIVEN: Phase.REVIVING, Cue.DISCARDED: Phase.DISCARDING},
-    Phase.REVIVING: {Cue.STORED: Phase.READY, Cue.NOT_STORED: Phase.DEAD},
-    Phase.DISCARDING: {Cue.ERASED: Phase.DONE, Cue.NOT_STORED: Phase.DEAD},
+    JobState.REFUSED: {},
+    JobState.READY: {JobEvent.LEASED: JobState.LEASED, JobEvent.FUNCTION_MISSING: JobState.ABSENT},
+    JobState.LEASED: {
+        JobEvent.SUCCEEDED: JobState.FINISHING,
+        JobEvent.FAILED: JobState.RESTING,
+        JobEvent.LOST_AGAIN: JobState.RESTING,
+        JobEvent.PUT_OFF: JobState.RESTING,
+        JobEvent.GAVE_UP: JobState.DYING,
+        JobEvent.RETURNED: JobState.READY,
+        JobEvent.FUNCTION_MISSING: JobState.ABSENT,
+    },
+    JobState.RESTING: {JobEvent.DUE: JobState.READY},
+    JobState.ABSENT: {
+        JobEvent.FUNCTION_CAME: JobState.READY,
+        JobEvent.FAILED: JobState.RESTING,
+        JobEvent.GAVE_UP: JobState.DYING,
+    },
+    JobState.FINISHING: {JobEvent.ERASED: JobState.DONE},
+    JobState.DONE: {},
+    JobState.DYING: {JobEvent.BURIED: JobState.DEAD},
+    JobState.DEAD: {JobEvent.REDRIVEN: JobState.REVIVING, JobEvent.DISCARDED: JobState.DISCARDING},
+    JobState.REVIVING: {JobEvent.STORED: JobState.READY, JobEvent.NOT_STORED: JobState.DEAD},
+    JobState.DISCARDING: {JobEvent.ERASED: JobState.DONE, JobEvent.NOT_STORED: JobState.DEAD},
 }
 
 
@@ -128,10 +136,10 @@ class Job:
     lane: Lane
     size: int
     """Of its data, in bytes."""
-    life: Lifecycle[Phase, Cue] = attrs.field(factory=lambda: Lifecycle(JOB, Phase.STORING))
+    state: StateMachine[JobState, JobEvent] = attrs.field(factory=lambda: StateMachine(JOB, JobState.STORING))
     due: float = 0.0
     """While it rests, runs, or misses its function: until when."""
-    patience: float | None = None
+    timeouts: float | None = None
     """While it runs: how many seconds it may; None: as many as it takes."""
     revived: Record | None = None
     """While it is about to be a job again: as what."""
@@ -140,8 +148,8 @@ class Job:
         return self.record.position < other.record.position
 
     @property
-    def phase(self) -> Phase:
-        return self.life.phase
+    def phase(self) -> JobState:
+        return self.state.current
 
     @property
     def function(self) -> tuple[str, str]:

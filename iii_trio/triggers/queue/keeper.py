@@ -12,7 +12,7 @@ import trio
 
 from ...config_queue import QueueConfig
 from ...errors import CallError, ConnectionFailed
-from ...report import Reporter
+from ...report import RateLimitedLogger
 from ...worker import Worker
 from .attempt import Attempt, How, Went
 from .job import Job, Moment
@@ -48,7 +48,7 @@ class Keeper:
         journal.after_commit = self._committed
         self._wall_clock = wall_clock
         self._tasks: trio.Nursery | None = None
-        self._reporter = Reporter("iii-queue", LOGGER)
+        self._logger = RateLimitedLogger("iii-queue", LOGGER)
         self._nap = trio.CancelScope()
         self._ended = trio.lowlevel.ParkingLot()
         self._watching = False
@@ -191,7 +191,7 @@ class Keeper:
             return
         self._beginning = True  # an attempt may be over at once: what may start then is seen to here
         try:
-            for job in self.ledger.lease(self.moment, lambda: self._worker.can_ask):
+            for job in self.ledger.lease(self.moment, lambda: self._worker.can_call):
                 attempt = self._attempts[job.record.key] = Attempt(self._worker, job, self._over, self._arrivals)
                 if job.record.data is None:
                     self._tasks.start_soon(self._fetch_for, attempt)
@@ -199,7 +199,7 @@ class Keeper:
                     attempt.begin(job.record.data)
         finally:
             self._beginning = False
-        if not self._worker.can_ask and not self._waiting_to_ask:
+        if not self._worker.can_call and not self._waiting_to_ask:
             self._waiting_to_ask = True
             self._tasks.start_soon(self._wait_to_ask)
         self._mind_the_time()
@@ -210,11 +210,11 @@ class Keeper:
         receipts, self._receipts = self._receipts, []
         for tell in receipts:
             tell()
-        self._worker.hurry()
+        self._worker.flush()
 
     async def _wait_to_ask(self) -> None:
         try:
-            await self._worker.wait_can_ask()
+            await self._worker.wait_can_call()
         except ConnectionFailed:
             return  # the worker has left: nothing begins any more
         self._waiting_to_ask = False
@@ -343,7 +343,7 @@ class Keeper:
     def _tell(self, level: int, job: Job, what: str) -> None:
         name, function_id = job.lane.key.name, job.record.function_id
         about = {"queue": name, "job": job.record.id, "function": function_id}
-        self._reporter.tell(trio.current_time(), level, f"job {job.record.id} of {name} {what}", about)
+        self._logger.log(trio.current_time(), level, f"job {job.record.id} of {name} {what}", about)
 
     def _mind_the_time(self) -> None:
         due = self.ledger.next_due()

@@ -12,10 +12,10 @@ import attrs
 
 from ...config_queue import QueueSettings
 from ...wire import from_json, to_json
-from .job import Cue, Job, Moment, Phase
+from .job import Job, JobEvent, JobState, Moment
 
 _RATE_SECONDS: Final = 10.0
-_IN_FLIGHT: Final = frozenset({Phase.LEASED, Phase.FINISHING, Phase.DYING})
+_IN_FLIGHT: Final = frozenset({JobState.LEASED, JobState.FINISHING, JobState.DYING})
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ class Lane:
         """All that are not over, by their keys, the oldest first."""
         self.dead: dict[int, Job] = {}
         """The dead letters, and what is about to be none any more, by their keys, the oldest death first."""
-        self.phases: Counter[Phase] = Counter()
+        self.phases: Counter[JobState] = Counter()
         self.running = 0
         self.done = Rate()
         self._ready: list[Job] = []
@@ -101,11 +101,11 @@ class Lane:
         """Whether a job may be taken from it."""
         return bool(self._ready) and self.running < self.settings.concurrency and self.open
 
-    def take(self, job: Job, cue: Cue) -> None:
+    def take(self, job: Job, cue: JobEvent) -> None:
         """The only way in which a job's phase moves."""
         self.phases[job.phase] -= 1
-        job.life.take(cue)
-        if not job.life.over:  # what is over is in it no more
+        job.state.advance(cue)
+        if not job.state.is_final:  # what is over is in it no more
             self.phases[job.phase] += 1
         if self._strays and job.phase not in _IN_FLIGHT:
             self._comes_back(job)
@@ -122,7 +122,7 @@ class Lane:
 
     def line_up(self, job: Job) -> None:
         """A job that may have become one that could start."""
-        if job.phase is Phase.READY and self._first(job):
+        if job.phase is JobState.READY and self._first(job):
             heapq.heappush(self._ready, job)
 
     def pop(self) -> Job:
@@ -176,13 +176,13 @@ class Lane:
 
     def dead_letters(self) -> Iterator[Job]:
         """The oldest death first."""
-        return (job for job in self.dead.values() if job.phase is Phase.DEAD)
+        return (job for job in self.dead.values() if job.phase is JobState.DEAD)
 
     def absent(self) -> list[Job]:
         """The jobs that wait for a worker that has their function."""
-        if not self.phases[Phase.ABSENT]:
+        if not self.phases[JobState.ABSENT]:
             return []
-        return [job for job in self.jobs.values() if job.phase is Phase.ABSENT]
+        return [job for job in self.jobs.values() if job.phase is JobState.ABSENT]
 
     def oldest_seconds(self, moment: Moment) -> float | None:
         """How long ago the oldest job that is not over came; None if there is none."""
@@ -206,6 +206,6 @@ def depths(lanes: Iterable[Lane]) -> Depths:
     return Depths(
         depth=sum(len(lane.jobs) for lane in lanes),
         running=sum(lane.running for lane in lanes),
-        resting=sum(lane.phases[Phase.RESTING] for lane in lanes),
-        dead=sum(lane.phases[Phase.DEAD] for lane in lanes),
+        resting=sum(lane.phases[JobState.RESTING] for lane in lanes),
+        dead=sum(lane.phases[JobState.DEAD] for lane in lanes),
     )

@@ -13,8 +13,8 @@ from typing import Final, final
 import msgspec
 
 from ...config_queue import QueueConfig
-from ...lifecycle import Lifecycle
-from .job import JOB, Cue, Job, Moment, Phase, Record
+from ...state_machine import StateMachine
+from .job import JOB, Job, JobEvent, JobState, Moment, Record
 from .lane import Lane, LaneKey
 from .lanes import Lanes
 from .store import Change, Loaded, Remove, Update
@@ -65,9 +65,9 @@ class Ledger:
             job = self._enter(record, lane)
             self._next = max(self._next, record.key + 1, record.position + 1)
             if record.died_at_ms is not None:
-                job.life = Lifecycle(JOB, Phase.DEAD)
-                lane.phases[Phase.STORING] -= 1
-                lane.phases[Phase.DEAD] += 1
+                job.state = StateMachine(JOB, JobState.DEAD)
+                lane.phases[JobState.STORING] -= 1
+                lane.phases[JobState.DEAD] += 1
                 self.unfinished -= 1
                 self._let_go_of_data(job)
                 lane.dead[record.key] = job
@@ -116,16 +116,16 @@ class Ledger:
         """It is kept: it waits for its turn."""
         self._let_go_of_data(job, unless_room=True)
         if job.due > moment.now:
-            job.lane.take(job, Cue.DELAYED)
+            job.lane.take(job, JobEvent.DELAYED)
             self._timers.set(job, job.due)
         else:
-            job.lane.take(job, Cue.STORED)
+            job.lane.take(job, JobEvent.STORED)
         job.lane.join(job)
         self.lanes.wake(job.lane)
 
     def refused(self, job: Job) -> None:
         """It could not be kept: there is no such job."""
-        job.lane.take(job, Cue.NOT_STORED)
+        job.lane.take(job, JobEvent.NOT_STORED)
         self._over(job)
 
     # --- turns
@@ -143,18 +143,18 @@ class Ledger:
                 if job.function in self._absent:
                     self._park(job, moment)
                     continue
-                lane.take(job, Cue.LEASED)
+                lane.take(job, JobEvent.LEASED)
                 lane.running += 1
-                job.patience = lane.settings.visibility_timeout_seconds
-                if job.patience is None:
+                job.timeouts = lane.settings.visibility_timeout_seconds
+                if job.timeouts is None:
                     job.due = math.inf
                 else:
-                    self._timers.set(job, moment.now + job.patience)
+                    self._timers.set(job, moment.now + job.timeouts)
                 yield job
 
     def succeeded(self, job: Job, moment: Moment) -> list[Change]:
         """Its handler has done it. Say `erased` when the store has forgotten it."""
-        self._move_on(job, Cue.SUCCEEDED)
+        self._move_on(job, JobEvent.SUCCEEDED)
         job.lane.done.count(moment.now)
         return [Remove(job.record.key)]
 
@@ -165,7 +165,7 @@ class Ledger:
         record.code, record.message = code, message
         if record.attempts >= job.lane.settings.max_attempts:
             return self._die(job, moment)
-        return self._rest(job, Cue.FAILED, self._pause(job, record.attempts), moment)
+        return self._rest(job, JobEvent.FAILED, self._pause(job, record.attempts), moment)
 
     def lost(self, job: Job, message: str, moment: Moment) -> list[Change]:
         """Its worker is gone: no attempt is used up, but it is counted, in case the job did it."""
@@ -177,30 +177,30 @@ class Ledger:
         if record.lost == 1:
             self.returned(job)
             return [self._update(job)]
-        return self._rest(job, Cue.LOST_AGAIN, self._pause(job, record.lost - 1), moment)
+        return self._rest(job, JobEvent.LOST_AGAIN, self._pause(job, record.lost - 1), moment)
 
     def returned(self, job: Job) -> None:
         """It was not tried, or not to its end, and that is nobody's fault."""
-        self._move_on(job, Cue.RETURNED)
+        self._move_on(job, JobEvent.RETURNED)
         self._line_up(job)
 
     def put_off(self, job: Job, moment: Moment) -> list[Change]:
         """Its worker does not take it just now: another time, and no attempt is used up."""
-        return self._rest(job, Cue.PUT_OFF, max(0.1, self._pause(job, 1)), moment)
+        return self._rest(job, JobEvent.PUT_OFF, max(0.1, self._pause(job, 1)), moment)
 
     def erased(self, job: Job) -> None:
         """The store has forgotten a job that was done, or discarded."""
-        job.lane.take(job, Cue.ERASED)
+        job.lane.take(job, JobEvent.ERASED)
         self._over(job)
 
     def buried(self, job: Job) -> list[Job]:
         """The store knows that a job is dead: it is a dead letter now. Those that are too many, the oldest first."""
         lane = job.lane
-        lane.take(job, Cue.BURIED)
+        lane.take(job, JobEvent.BURIED)
         self._leave(job)
         self._let_go_of_data(job)
         lane.dead[job.record.key] = job
-        too_many = lane.phases[Phase.DEAD] - lane.settings.dead_letters
+        too_many = lane.phases[JobState.DEAD] - lane.settings.dead_letters
         return list(itertools.islice(lane.dead_letters(), max(0, too_many)))
 
     # --- functions that nobody has
@@ -218,7 +218,7 @@ class Ledger:
     def function_came(self, function: tuple[str, str]) -> None:
         """Somebody may have it now."""
         for job in self._absent.pop(function, {}).values():
-            job.lane.take(job, Cue.FUNCTION_CAME)
+            job.lane.take(job, JobEvent.FUNCTION_CAME)
             self._line_up(job)
         self.lanes.wake_subscribers(function)
 
@@ -230,7 +230,7 @@ class Ledger:
         job.revived = msgspec.structs.replace(
             job.record, position=position, attempts=0, lost=0, due_ms=None, died_at_ms=None, code=None, message=None
         )
-        job.lane.take(job, Cue.REDRIVEN)
+        job.lane.take(job, JobEvent.REDRIVEN)
         return [Update(job.revived)]
 
     def revived(self, job: Job) -> None:
@@ -239,19 +239,19 @@ class Ledger:
         del job.lane.dead[job.record.key]
         job.record, job.revived = job.revived, None
         self.unfinished += 1
-        job.lane.take(job, Cue.STORED)
+        job.lane.take(job, JobEvent.STORED)
         job.lane.join(job)
         self.lanes.wake(job.lane)
 
     def discard(self, job: Job) -> list[Change]:
         """A dead letter is not wanted. Say `erased` when the store has forgotten it, or `still_dead` if it cannot."""
-        job.lane.take(job, Cue.DISCARDED)
+        job.lane.take(job, JobEvent.DISCARDED)
         return [Remove(job.record.key)]
 
     def still_dead(self, job: Job) -> None:
         """The store does not take what was to become of a dead letter."""
         job.revived = None
-        job.lane.take(job, Cue.NOT_STORED)
+        job.lane.take(job, JobEvent.NOT_STORED)
 
     # --- time
 
@@ -263,11 +263,11 @@ class Ledger:
         """Time has passed: do what is due. The jobs that moved for good, each with its changes."""
         moved = []
         for job in self._timers.due(moment.now):
-            if job.phase is Phase.RESTING:
-                job.lane.take(job, Cue.DUE)
+            if job.phase is JobState.RESTING:
+                job.lane.take(job, JobEvent.DUE)
                 self._line_up(job)
-            elif job.phase is Phase.LEASED:
-                why = f"the attempt took longer than {job.patience:g} s"
+            elif job.phase is JobState.LEASED:
+                why = f"the attempt took longer than {job.timeouts:g} s"
                 moved.append((job, self.failed(job, "visibility_timeout", why, moment)))
             else:
                 self._unpark(job)
@@ -281,7 +281,7 @@ class Ledger:
     def _enter(self, record: Record, lane: Lane) -> Job:
         size = len(record.data or b"")
         job = Job(record, lane, size)
-        lane.phases[Phase.STORING] += 1
+        lane.phases[JobState.STORING] += 1
         self.unfinished += 1
         self.kept_bytes += size
         return job
@@ -306,15 +306,15 @@ class Ledger:
         job.lane.line_up(job)
         self.lanes.wake(job.lane)
 
-    def _move_on(self, job: Job, cue: Cue) -> None:
+    def _move_on(self, job: Job, cue: JobEvent) -> None:
         """A job has been tried, or was not to be: whoever had it is free."""
-        leased = job.phase is Phase.LEASED
+        leased = job.phase is JobState.LEASED
         job.lane.take(job, cue)
         if leased:
             job.lane.running -= 1
             self.lanes.wake(job.lane)
 
-    def _rest(self, job: Job, cue: Cue, pause: float, moment: Moment) -> list[Change]:
+    def _rest(self, job: Job, cue: JobEvent, pause: float, moment: Moment) -> list[Change]:
         self._move_on(job, cue)
         self._timers.set(job, moment.now + pause)
         job.record.due_ms = moment.wall_at(job.due)
@@ -324,11 +324,11 @@ class Ledger:
         """The last failure. Say `buried` when the store knows."""
         job.record.died_at_ms = moment.wall_ms
         job.record.due_ms = None
-        self._move_on(job, Cue.GAVE_UP)
+        self._move_on(job, JobEvent.GAVE_UP)
         return [self._update(job)]
 
     def _park(self, job: Job, moment: Moment) -> None:
-        self._move_on(job, Cue.FUNCTION_MISSING)
+        self._move_on(job, JobEvent.FUNCTION_MISSING)
         self._absent[job.function][job.record.key] = job
         patience = job.lane.settings.missing_function_seconds
         if patience is not None and job.lane.key.kind == "queue":

@@ -44,7 +44,7 @@ _MOVED: Final = "position = ?, attempts = ?, lost = ?, due_ms = ?, died_at_ms = 
 _UPDATE: Final = f"UPDATE jobs SET {_MOVED} WHERE key = ?"
 
 
-_MOST_ROWS: Final = 64
+_MAX_ROWS: Final = 64
 
 
 @functools.cache
@@ -60,7 +60,7 @@ def _remove(rows: int) -> str:
 
 def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """The rows in chunks of few sizes, powers of two, so that their statements are known already."""
-    at, size = 0, _MOST_ROWS
+    at, size = 0, _MAX_ROWS
     while at < len(rows):
         while size > len(rows) - at:
             size //= 2

@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Final, final
 
-from .job import Job, Phase
+from .job import Job, JobState
 
 _FEW: Final = 1_000
-_WITH_TIMERS: Final = frozenset({Phase.RESTING, Phase.LEASED, Phase.ABSENT})
+_WITH_TIMERS: Final = frozenset({JobState.RESTING, JobState.LEASED, JobState.ABSENT})
 
 
 @final
