@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from iii_trio.core import binding, channel, channel_end, invocation, membership, session
+from iii_trio.core import binding, channel, invocation, session
 from iii_trio.testing import draw_lifecycle
 from iii_trio.transport import websocket
 from iii_trio.triggers.queue import job
+from iii_trio.worker import channel_end, worker_state
 
 HEAD = """# Lifecycles
 
@@ -27,7 +28,7 @@ def drawings() -> str:
         ),
         (
             "Channel end",
-            "iii_trio/core/channel_end.py",
+            "iii_trio/worker/channel_end.py",
             "An end in a worker's hands: what a call does with the ends it has used depends on it (clause C5.4).",
             draw_lifecycle(channel_end.CHANNEL_END, channel_end.ChannelEndState.FRESH),
         ),
@@ -39,9 +40,9 @@ def drawings() -> str:
         ),
         (
             "Membership",
-            "iii_trio/core/membership.py",
+            "iii_trio/worker/worker_state.py",
             "The same, as the worker sees it: lost links are healed.",
-            draw_lifecycle(membership.MEMBERSHIP, membership.WorkerState.CONNECTING),
+            draw_lifecycle(worker_state.MEMBERSHIP, worker_state.WorkerState.CONNECTING),
         ),
         (
             "Call",

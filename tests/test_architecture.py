@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "core": {"wire", *LEAVES},
     "transport": {"wire", *LEAVES},
     "engine": {"core", "transport", "wire", *LEAVES},
-    "worker": {"core", "transport", "wire", "ids", *LEAVES},
+    "worker": {"transport", "wire", "ids", *LEAVES},
     "triggers": {"worker", "transport", "wire", *LEAVES},
     "modules": {"triggers", "engine", *LEAVES},
     "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", "ids", *LEAVES},

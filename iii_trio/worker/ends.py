@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import trio
 
-from ..core.channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..state_machine import StateMachine
 from ..transport.link import End, Identity, ReadingEnd, WritingEnd
 from ..wire import Direction, ErrorCode, JsonValue, Ref
+from .channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
 
 if TYPE_CHECKING:
     from .streams import ReaderStream, WriterStream

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 from msgspec import Raw
 
-from ..core.membership import MEMBERSHIP, WorkerEvent, WorkerState
 from ..errors import CallError, ConnectionFailed, Rejected
 from ..state_machine import StateMachine
 from ..transport.link import Link
@@ -38,6 +37,7 @@ from ..wire import (
 )
 from .answer import answer_error
 from .calls import PendingCall, Session, cancel
+from .worker_state import MEMBERSHIP, WorkerEvent, WorkerState
 
 if TYPE_CHECKING:
     from .worker import Worker

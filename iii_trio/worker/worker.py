@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast, final, overload
 
 import trio
 
-from ..core.membership import WorkerState
 from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..transport.link import Address, Identity
 from ..transport.link import End as TransportEnd
@@ -35,6 +34,7 @@ from .offers import Offers
 from .outcomes import Outcomes
 from .payload import End
 from .queueing import Enqueue, Receipt
+from .worker_state import WorkerState
 
 H = TypeVar("H", bound=Handler)
 P = TypeVar("P")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from iii_trio.core import channel, channel_end, invocation, membership
+from iii_trio.core import channel, invocation
 from iii_trio.testing import check_lifecycle, draw_lifecycle, phases_that_reach
 from iii_trio.transport import websocket
+from iii_trio.worker import channel_end, worker_state
 
 
 class Phase(Enum):
@@ -112,10 +113,14 @@ C = channel.ChannelEvent
             id="call",
         ),
         pytest.param(
-            membership.MEMBERSHIP,
-            membership.WorkerState.CONNECTING,
-            membership.WorkerState.CLOSED,
-            {membership.WorkerEvent.LINK_LOST, membership.WorkerEvent.NOT_REACHED, membership.WorkerEvent.REJECTED},
+            worker_state.MEMBERSHIP,
+            worker_state.WorkerState.CONNECTING,
+            worker_state.WorkerState.CLOSED,
+            {
+                worker_state.WorkerEvent.LINK_LOST,
+                worker_state.WorkerEvent.NOT_REACHED,
+                worker_state.WorkerEvent.REJECTED,
+            },
             id="membership",
         ),
     ],

@@ -1,4 +1,4 @@
-"""The life of a worker's membership: from the first dial to its last goodbye."""
+"""The states of a worker, from its first connection to its last Close."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..state_machine import Table, TableEnum
 
 
 class WorkerState(TableEnum):
-    """Where a worker is, as seen by itself."""
+    """The states of a worker, as the worker itself sees them."""
 
     CONNECTING = auto()
-    REGISTERING = auto()  # linked; what it declared is being replayed
+    REGISTERING = auto()  # connected; its registrations are being sent again
     CONNECTED = auto()
-    BACKOFF = auto()  # lost, or not reached; it dials again soon
-    REJECTED = auto()  # the engine wants it no more, for good
-    CLOSED = auto()  # it left by itself
+    BACKOFF = auto()  # the connection was lost or refused; the worker will try again soon
+    REJECTED = auto()  # the engine refused this worker for good
+    CLOSED = auto()  # the worker closed itself
 
 
 class WorkerEvent(TableEnum):
-    """What happened to a worker's membership."""
+    """The events in the life of a worker."""
 
     LINKED = auto()
     GREETED = auto()

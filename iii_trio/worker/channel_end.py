@@ -1,4 +1,4 @@
-"""The life of a channel's end in a worker's hands."""
+"""The states of a channel end that a worker holds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..state_machine import Table, TableEnum
 
 
 class ChannelEndState(TableEnum):
-    """What has been done with an end here."""
+    """The states of a channel end."""
 
     FRESH = auto()
-    LENT = auto()  # its ref was passed on: its rightful user attaches it
+    LENT = auto()  # its ref was sent to another worker, which attaches it
     USED = auto()  # attached, or being attached, here
     CLOSED = auto()  # ended from this side
 
 
 class ChannelEndEvent(TableEnum):
-    """What is done with an end."""
+    """The events in the life of a channel end."""
 
     PASS_ON = auto()
     USE = auto()
