@@ -17,8 +17,8 @@ from .config import EngineConfig, Listener
 from .core.channels import Ended
 from .engine.admit import serve_stream
 from .engine.engine import Shell
-from .engine.entrances import Entrances
 from .engine.in_process import InProcess
+from .engine.listeners import Listeners
 from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
 from .engine.spans import ChannelSpan
 from .errors import MisuseError
@@ -113,7 +113,7 @@ class Engine:
     def __init__(self, shell: Shell, nursery: trio.Nursery, modules: Modules) -> None:
         self._shell = shell
         self._modules = modules
-        self._entrances = Entrances(shell, nursery)
+        self._listeners = Listeners(shell, nursery)
 
     @property
     def config(self) -> EngineConfig:
@@ -137,7 +137,7 @@ class Engine:
         be used; nothing is bound then.
         If cancelled: nothing is bound.
         """
-        return await self._entrances.open(listeners or self._shell.config.listeners)
+        return await self._listeners.open(listeners or self._shell.config.listeners)
 
     async def listen_at(self, descriptors: Sequence[int], *listeners: Listener) -> list[str]:
         """Listen at sockets that are open and listen already (systemd's socket activation); the engine owns them then.
@@ -145,7 +145,7 @@ class Engine:
         `listeners`, or `config.listeners`, say what else holds there (TLS, tokens): one for all, or one for each.
         Raises ConnectionFailed and ConfigError.
         """
-        return await self._entrances.adopt(listeners or self._shell.config.listeners, descriptors)
+        return await self._listeners.adopt(listeners or self._shell.config.listeners, descriptors)
 
     async def reload(self, config: EngineConfig) -> list[str]:
         """Take a new configuration, and keep every session that it does not forbid; where the engine listens now.
@@ -155,7 +155,7 @@ class Engine:
         Raises ConnectionFailed and ConfigError; nothing is changed then.
         If cancelled: either nothing is changed, or everything.
         """
-        addresses = await self._entrances.change(config.listeners)
+        addresses = await self._listeners.change(config.listeners)
         self._shell.reconfigure(config)
         self._modules.reconfigure(config)
         return addresses

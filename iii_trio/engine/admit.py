@@ -16,8 +16,8 @@ from ..transport.beneath import end_writing, read_at_once
 from ..transport.http1 import BadRequest, Head, answer, parse_head, read_head
 from ..transport.socket import Socket, drop
 from ..wire import PREFIX, Direction, read_attach_target, to_json
-from .door import Door
 from .engine import Shell
+from .policy import ListenerPolicy
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
 from .telemetry import serve_telemetry
@@ -26,24 +26,24 @@ _HEALTH: Final = "/healthz"
 
 
 @attrs.frozen
-class _CameIn:
+class _Admitted:
     """A request for an upgrade that may come in, by this token if one is needed."""
 
     head: Head
     token: str | None
 
 
-async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
+async def handle_connection(shell: Shell, connection: socket.socket, policy: ListenerPolicy) -> None:
     """Serve a connection that a listener accepted, until it is over.
 
     One connection's bug ends this connection, and is logged; the engine goes on.
     """
     stream = Socket(connection, dead_peer_seconds=shell.config.timeouts.dead_peer_seconds)
     secure: trio.abc.Stream = stream
-    if door.ssl_context is not None:
-        secure = trio.SSLStream(stream, door.ssl_context, server_side=True, https_compatible=True)
+    if policy.ssl_context is not None:
+        secure = trio.SSLStream(stream, policy.ssl_context, server_side=True, https_compatible=True)
     try:
-        await serve_stream(shell, secure, stream.peer, door)
+        await serve_stream(shell, secure, stream.peer, policy)
     except Exception as error:
         text = f"a connection from {stream.peer} ended by an error of ours"
         shell.log_error(text, error, peer=stream.peer or "")
@@ -51,45 +51,49 @@ async def welcome(shell: Shell, connection: socket.socket, door: Door) -> None:
         stream.close()
 
 
-async def serve_stream(shell: Shell, stream: trio.abc.Stream, peer: str | None, door: Door | None = None) -> None:
-    """Serve a connection over any stream, and close the stream. Without a door, everybody may come in."""
-    door = door or Door()
+async def serve_stream(
+    shell: Shell, stream: trio.abc.Stream, peer: str | None, policy: ListenerPolicy | None = None
+) -> None:
+    """Serve a connection over any stream, and close the stream. Without a policy, everybody may come in."""
+    policy = policy or ListenerPolicy()
     shell.connections += 1
-    door.crowd.connections += 1
+    policy.counts.connections += 1
     try:
         begun = read_at_once(stream, shell.buffer)
-        came_in = _come_in_at_once(shell, begun, door) or await _come_in(shell, stream, begun, peer, door)
-        if came_in is not None:
-            await _serve_upgrade(shell, stream, came_in, peer, door)
+        admitted = _come_in_at_once(shell, begun, policy) or await _come_in(shell, stream, begun, peer, policy)
+        if admitted is not None:
+            await _serve_upgrade(shell, stream, admitted, peer, policy)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # the peer went away while we were at its head
     finally:
         shell.connections -= 1
-        door.crowd.connections -= 1
+        policy.counts.connections -= 1
         await drop(stream)  # noqa: ASYNC102 - it never waits
 
 
-def _come_in_at_once(shell: Shell, begun: bytes, door: Door) -> _CameIn | None:
+def _come_in_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Admitted | None:
     """Whoever has said all by now, and may come in, needs no deadline and no turn of the loop. None: look again."""
     try:
-        _check_connections(shell, door)
+        _check_connections(shell, policy)
         head = parse_head(begun, shell.config.limits.head_bytes)
-        return None if head is None or head.path == _HEALTH else _let_in(shell, head, door)
+        return None if head is None or head.path == _HEALTH else _let_in(shell, head, policy)
     except BadRequest:
         return None
 
 
-async def _come_in(shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: str | None, door: Door) -> _CameIn | None:
+async def _come_in(
+    shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: str | None, policy: ListenerPolicy
+) -> _Admitted | None:
     """Read the head, and answer whoever may not come in or wants something else than an upgrade: then None."""
     limits = shell.config.limits
-    with trio.move_on_after(door.handshake_seconds(limits)) as scope, shell.stopped_by_close(scope.cancel):
+    with trio.move_on_after(policy.handshake_seconds(limits)) as scope, shell.stopped_by_close(scope.cancel):
         try:
-            _check_connections(shell, door)
+            _check_connections(shell, policy)
             head = await read_head(stream, limits.head_bytes, begun)
             if head is not None and head.path == _HEALTH:
                 await _tell_health(shell, stream, head)
             elif head is not None:
-                return _let_in(shell, head, door)
+                return _let_in(shell, head, policy)
         except BadRequest as problem:
             level = logging.INFO if problem.status in (401, 503) else logging.DEBUG
             text = f"a connection was refused: {problem}"
@@ -109,25 +113,25 @@ async def _tell_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> Non
     await _write(stream, answer(status, b"" if head.method == "HEAD" else body, kind="application/json"))
 
 
-def _let_in(shell: Shell, head: Head, door: Door) -> _CameIn:
+def _let_in(shell: Shell, head: Head, policy: ListenerPolicy) -> _Admitted:
     """Let in whoever may come in. Raises BadRequest."""
     if head.path not in ("/", "/otel") and not head.path.startswith(PREFIX):
         raise BadRequest(404, "nothing is served here: workers connect at /, channel ends below /ws/channels/")
     head.check_upgrade()
-    token = door.check(head)
-    _check_room(shell, head, door)
-    return _CameIn(head, token)
+    token = policy.check(head)
+    _check_room(shell, head, policy)
+    return _Admitted(head, token)
 
 
-def _check_connections(shell: Shell, door: Door) -> None:
+def _check_connections(shell: Shell, policy: ListenerPolicy) -> None:
     """Raise BadRequest if there are too many."""
     most = shell.config.limits.connections
     if shell.connections > most:
         raise BadRequest(503, f"the engine has as many connections as it may ({most})")
-    door.check_connections()
+    policy.check_connections()
 
 
-def _check_room(shell: Shell, head: Head, door: Door) -> None:
+def _check_room(shell: Shell, head: Head, policy: ListenerPolicy) -> None:
     """Raise BadRequest for a worker that there is no room for."""
     if head.path == "/":
         if shell.hub.draining:
@@ -135,16 +139,18 @@ def _check_room(shell: Shell, head: Head, door: Door) -> None:
         most = shell.config.limits.sessions
         if shell.hub.guests + shell.arriving >= most:
             raise BadRequest(503, f"the engine has as many sessions as it may ({most})")
-        door.check_sessions()
+        policy.check_sessions()
 
 
-async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, came_in: _CameIn, peer: str | None, door: Door) -> None:
-    head = came_in.head
+async def _serve_upgrade(
+    shell: Shell, stream: trio.abc.Stream, admitted: _Admitted, peer: str | None, policy: ListenerPolicy
+) -> None:
+    head = admitted.head
     if head.path == "/":
-        await serve_session(shell, stream, head, peer, door, came_in.token)
+        await serve_session(shell, stream, head, peer, policy, admitted.token)
         return
     if head.path == "/otel":
-        await serve_telemetry(shell, stream, head, peer, door)
+        await serve_telemetry(shell, stream, head, peer, policy)
         return
     try:
         ref = read_attach_target(head.path, head.query)
@@ -166,9 +172,9 @@ async def _serve_upgrade(shell: Shell, stream: trio.abc.Stream, came_in: _CameIn
         shell.log(logging.DEBUG, text, channel=ref.channel_id, status=str(flow.status), **about)
         await _write(stream, answer(flow.status, flow.body, kind=kind))
     elif ref.direction is Direction.WRITE:
-        await serve_writer(shell, stream, head, flow, holder, door)
+        await serve_writer(shell, stream, head, flow, holder, policy)
     else:
-        await serve_reader(shell, stream, head, flow, holder, door)
+        await serve_reader(shell, stream, head, flow, holder, policy)
 
 
 async def _answer(stream: trio.abc.Stream, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:

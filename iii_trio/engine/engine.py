@@ -25,10 +25,10 @@ from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
 from ..wire import Close, Direction, Outcome, Ref
 from ..wire.otlp import Telemetry, telemetry_kind
-from .door import CameIn, Door
 from .flow import Flow
 from .heartbeat import Heartbeat
 from .look import as_row, count_all, look_at_channel
+from .policy import AuthenticatedPeer, ListenerPolicy
 from .spans import ChannelSpan, span_of
 
 _WITHDRAWN: Final = "its token was withdrawn"
@@ -137,11 +137,11 @@ class Shell:
         self.act(self.hub.disconnected(session, reason, trio.current_time(), may_come_back=may_come_back))
         self.lines.pop(session.id, None)
 
-    def change_door(self, old: Door, new: Door) -> None:
-        """A listener's door is another now: who came in by the old one stays, if it would be let in by the new one."""
+    def update_policy(self, old: ListenerPolicy, new: ListenerPolicy) -> None:
+        """A listener's policy is another now: who came in by the old one stays, if it would be let in by the new one."""
         for session_id, line in list(self.lines.items()):
-            if isinstance(line, CameIn) and line.door is old:
-                line.door = new
+            if isinstance(line, AuthenticatedPeer) and line.policy is old:
+                line.policy = new
                 session = self.hub.sessions.get(session_id)
                 if session is not None:
                     session.max_channels = new.limits.channels_per_session

@@ -17,9 +17,9 @@ from ..transport.pipe import as_run
 from ..transport.recut import Recut, TextTooLarge
 from ..transport.websocket import Lost, WebSocket, portion
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
-from .door import Door
 from .engine import Shell
 from .flow import Flow
+from .policy import ListenerPolicy
 
 _MESSAGES_AT_ONCE: Final = 1024  # half a millisecond before others have their turn
 _ABORT_FOR_THE_UNAWARE = (
@@ -28,38 +28,40 @@ _ABORT_FOR_THE_UNAWARE = (
 
 
 async def serve_writer(
-    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, door: Door
+    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, policy: ListenerPolicy
 ) -> None:
     """Take what a writer sends until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `writer_lost`.
     """
-    end = _WriterSocket(shell, flow, holder, door)
+    end = _WriterSocket(shell, flow, holder, policy)
     flow.writer = end
-    end.websocket = _websocket(shell, stream, end, door)
+    end.websocket = _websocket(shell, stream, end, policy)
     await end.websocket.serve(head)
 
 
 async def serve_reader(
-    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, door: Door
+    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, policy: ListenerPolicy
 ) -> None:
     """Give a reader what is in the pipe until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
     """
     recut = Recut() if holder is None and "websockets/" in head.headers.get("user-agent", "") else None
-    end = _ReaderSocket(shell, flow, holder, door, recut)
+    end = _ReaderSocket(shell, flow, holder, policy, recut)
     flow.reader = end
-    end.websocket = _websocket(shell, stream, end, door)
+    end.websocket = _websocket(shell, stream, end, policy)
     await end.websocket.serve(head)
 
 
-def _websocket(shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _ReaderSocket, door: Door) -> WebSocket:
+def _websocket(
+    shell: Shell, stream: trio.abc.Stream, end: _WriterSocket | _ReaderSocket, policy: ListenerPolicy
+) -> WebSocket:
     return WebSocket(
         stream,
         end,
         buffer=shell.buffer,
-        handshake_seconds=door.handshake_seconds(shell.config.limits),
+        handshake_seconds=policy.handshake_seconds(shell.config.limits),
         goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
 
@@ -74,23 +76,23 @@ class _WriterSocket:
 
     websocket: WebSocket
 
-    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, door: Door) -> None:
+    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, policy: ListenerPolicy) -> None:
         self._shell = shell
         self._flow = flow
         self._holder = holder
-        self._scanner = RunScanner(door.message_bytes(shell.config.limits))
+        self._scanner = RunScanner(policy.message_bytes(shell.config.limits))
         self._ahead: Run | None = None  # read, and not in the pipe yet: the read-ahead of clause C3.2
         self._finished: End | None = None
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         if self._finished is not None:  # while the handshake was under way
             self._say(self._finished)
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         run, controls = self._scanner.scan(data)
         if run is not None and not self.websocket.discarding:
             self.websocket.portion = portion(len(data), run.items, _MESSAGES_AT_ONCE)
@@ -98,12 +100,12 @@ class _WriterSocket:
             self._shell.touch(self._flow)
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         while self._ahead is not None:
             await self._flow.pipe.wait_room()
             self._ahead = self._flow.pipe.push(self._ahead)
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         shell, channel = self._shell, self._flow.channel_id
         match how:
             case CloseFrame() if how.code in CLEAN_CLOSES and not self._scanner.within_message:
@@ -143,16 +145,18 @@ class _ReaderSocket:
 
     websocket: WebSocket
 
-    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, door: Door, recut: Recut | None) -> None:
+    def __init__(
+        self, shell: Shell, flow: Flow, holder: Session | None, policy: ListenerPolicy, recut: Recut | None
+    ) -> None:
         self._shell = shell
         self._flow = flow
         self._holder = holder
         self._recut = recut
-        self._scanner = RunScanner(door.message_bytes(shell.config.limits))
+        self._scanner = RunScanner(policy.message_bytes(shell.config.limits))
         self._finished: End | None = None
         self._draining = False
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         if self._finished is not None:
             self._say(self._finished)
         if self._recut is None:
@@ -196,17 +200,17 @@ class _ReaderSocket:
         self._look()
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         _, controls = self._scanner.scan(data)  # what a reader sends means nothing
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         """There is always room for nothing."""
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         shell, channel = self._shell, self._flow.channel_id
         told_the_end = self._flow.pipe.drained and self.websocket.close_written
         match how:

@@ -13,8 +13,8 @@ from ..transport.http1 import Head
 from ..transport.socket import Socket
 from ..transport.websocket import Lost, WebSocket, portion
 from ..wire import Close
-from .door import Door
 from .engine import Shell
+from .policy import ListenerPolicy
 
 _MESSAGES_AT_ONCE: Final = 64  # a millisecond or two before others have their turn
 _FIRST_BYTES: Final = 16_384  # to be read at once, as long as nothing is known of the size of messages
@@ -25,19 +25,19 @@ _LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_STATUS_RCVD})
 
 
 async def serve_session(
-    shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door, token: str | None
+    shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, policy: ListenerPolicy, token: str | None
 ) -> None:
-    """Converse with one worker, who came in by `door` with `token`, over a WebSocket until either side is done.
+    """Converse with one worker, who came in by `policy` with `token`, over a WebSocket until either side is done.
 
     If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
     """
     timeouts = shell.config.timeouts
-    line = _SocketLine(shell, peer, door, token)
+    line = _SocketLine(shell, peer, policy, token)
     websocket = WebSocket(
         stream,
         line,
         buffer=shell.buffer,
-        handshake_seconds=door.handshake_seconds(shell.config.limits),
+        handshake_seconds=policy.handshake_seconds(shell.config.limits),
         goodbye_seconds=timeouts.goodbye_seconds,
         stalled_seconds=timeouts.stalled_session_seconds,
     )
@@ -45,14 +45,14 @@ async def serve_session(
 
 
 class _SocketLine:
-    """A session's socket: occupant of its connection, and the line to it."""
+    """A session's socket: handler of its connection, and the line to it."""
 
-    def __init__(self, shell: Shell, peer: str | None, door: Door, token: str | None) -> None:
-        self.door = door
+    def __init__(self, shell: Shell, peer: str | None, policy: ListenerPolicy, token: str | None) -> None:
+        self.policy = policy
         self.token = token
         self._shell = shell
         self._peer = peer
-        self._scanner = MessageScanner(door.message_bytes(shell.config.limits), masked=True, check_text=False)
+        self._scanner = MessageScanner(policy.message_bytes(shell.config.limits), masked=True, check_text=False)
         self._websocket: WebSocket | None = None
         self._session: Session | None = None
         self._may_come_back = False
@@ -60,15 +60,15 @@ class _SocketLine:
         self._heard = True
         self._written = 0
         shell.arriving += 1
-        door.crowd.sessions += 1
+        policy.counts.sessions += 1
 
-    # --- as the connection's occupant
+    # --- as the connection's handler
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         websocket.portion = _FIRST_BYTES
         self._shell.arriving -= 1
-        max_channels = self.door.limits.channels_per_session
+        max_channels = self.policy.limits.channels_per_session
         self._session = self._shell.connected(self, peer=self._peer, in_process=False, max_channels=max_channels)
         if self._over is None:
             self._shell.heartbeat.watch(self)
@@ -76,10 +76,10 @@ class _SocketLine:
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         self._heard = True
         messages, controls = self._scanner.scan(data)
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
@@ -87,11 +87,11 @@ class _SocketLine:
             self._shell.heard(self._session, [payload for _, payload in messages])
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         """The reader of a session never waits for anyone: what it brings is answered or refused at once."""
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
-        self.door.crowd.sessions -= 1
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
+        self.policy.counts.sessions -= 1
         if self._websocket is None:
             self._shell.arriving -= 1
         match how:

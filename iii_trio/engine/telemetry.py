@@ -11,22 +11,24 @@ from ..transport.frames import BINARY, CloseFrame, MessageScanner
 from ..transport.http1 import Head
 from ..transport.websocket import Lost, WebSocket
 from ..wire import Close
-from .door import Door
 from .engine import Shell
+from .policy import ListenerPolicy
 
 
-async def serve_telemetry(shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, door: Door) -> None:
+async def serve_telemetry(
+    shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, policy: ListenerPolicy
+) -> None:
     """Take telemetry, and answer pings, until the connection is over or the engine closes. If cancelled: it is dropped.
 
     Where workers need a token, what comes without one is thrown away: most SDKs can show none here, and anybody could
     otherwise write into the log.
     """
-    occupant = _Telemetry(shell, peer, door.message_bytes(shell.config.limits), believed=door.trusts(head))
+    handler = _Telemetry(shell, peer, policy.message_bytes(shell.config.limits), believed=policy.trusts(head))
     websocket = WebSocket(
         stream,
-        occupant,
+        handler,
         buffer=shell.buffer,
-        handshake_seconds=door.handshake_seconds(shell.config.limits),
+        handshake_seconds=policy.handshake_seconds(shell.config.limits),
         goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
     with shell.stopped_by_close(lambda: websocket.close(Close.SERVICE_RESTART, "the engine was closed")):
@@ -34,7 +36,7 @@ async def serve_telemetry(shell: Shell, stream: trio.abc.Stream, head: Head, pee
 
 
 class _Telemetry:
-    """The occupant of such a connection. Text, and binary messages that are no telemetry, mean nothing here."""
+    """The handler of such a connection. Text, and binary messages that are no telemetry, mean nothing here."""
 
     def __init__(self, shell: Shell, peer: str | None, message_bytes: int, *, believed: bool) -> None:
         self._shell = shell
@@ -42,24 +44,24 @@ class _Telemetry:
         self._about = {"peer": peer or ""}
         self._scanner = MessageScanner(message_bytes, masked=True, check_text=False)
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         """Nobody is told that it is there."""
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         for opcode, payload in messages:
             if opcode == BINARY and self._believed:
                 self._shell.heard_telemetry(payload, self._about)
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         """What it brings is read at once."""
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         if isinstance(how, FrameError):
             text = f"a telemetry connection was ended: it broke the protocol: {how.reason}"
             self._shell.log(logging.WARNING, text, **self._about)

@@ -2,7 +2,7 @@
 
 Reading is done by trio-websocket's reader task, inside `receive_some`. All reads go into one buffer for all connections:
 nothing waits between a read and the end of its scanning, and what cannot be understood yet (under 140 bytes) is the
-scanner's `tail`. What is beneath goes to the connection's occupant; a full occupant (`settle`) stops the reading.
+scanner's `tail`. What is beneath goes to the connection's handler; a full handler (`wait_ready`) stops the reading.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Beneath(trio.abc.Stream):
         self._pongs_end = 0
 
     def begin(self) -> None:
-        """The occupant is there: frames may be read."""
+        """The handler is there: frames may be read."""
         self._begun.set()
 
     @property
@@ -139,7 +139,7 @@ class Beneath(trio.abc.Stream):
             return await self._receive_answer()
         if not self._begun.is_set():
             await self._begun.wait()
-        websocket, occupant = self._websocket, self._websocket.occupant
+        websocket, handler = self._websocket, self._websocket.handler
         while True:
             while self._controls:
                 control = self._controls.popleft()
@@ -151,7 +151,7 @@ class Beneath(trio.abc.Stream):
             if self._deaf:
                 await self._throw_away()
                 return self._stop()
-            await occupant.settle()
+            await handler.wait_ready()
             try:
                 data = await self._read()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -160,7 +160,7 @@ class Beneath(trio.abc.Stream):
             if data is None:
                 websocket.lost("the connection ended without a Close", by_fin=True)
                 return self._stop(at_end=True)
-            controls, how = occupant.scan(data)
+            controls, how = handler.feed(data)
             if controls:
                 self._controls.extend(split_controls(controls))
             if how is not None:
@@ -172,7 +172,7 @@ class Beneath(trio.abc.Stream):
 
     async def _read(self) -> memoryview | None:
         """What comes next, behind the scanner's `tail`: good until somebody reads again. None at the end of the stream."""
-        now, tail = self._now, self._websocket.occupant.tail
+        now, tail = self._now, self._websocket.handler.unparsed
         if self._rest:
             data, self._rest = self._rest, b""
             return memoryview(data)

@@ -19,7 +19,7 @@ from .refusal import refusal_of
 from .remote_ends import RemoteReader, RemoteWriter
 from .remote_link import RemoteLink
 from .socket import Socket
-from .websocket import Occupant, ReadBuffer, WebSocket
+from .websocket import FrameHandler, ReadBuffer, WebSocket
 
 CONNECT_SECONDS: Final = 10.0
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -112,14 +112,14 @@ class SocketAddress:
 
     async def _converse(
         self,
-        occupant: Occupant,
+        handler: FrameHandler,
         target: str,
         identity: Identity | None,
         opened: Callable[[], None],
         refused: type[ConnectionFailed] | None = None,
     ) -> None:
         stream = await self._dial()
-        websocket = WebSocket(stream, occupant, buffer=self._buffer, handshake_seconds=self._connect_seconds)
+        websocket = WebSocket(stream, handler, buffer=self._buffer, handshake_seconds=self._connect_seconds)
         headers = [*self._said_always, *_headers(identity)]
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:

@@ -126,8 +126,10 @@ class ListeningSocket:
             except OSError:
                 pass  # somebody else removed it, or what it was in
 
-    async def accept_each(self, welcome: Callable[[socket.socket], Awaitable[object]], nursery: trio.Nursery) -> None:
-        """Start `welcome` with each connection, in `nursery`, until closed. The connection is then its to close.
+    async def accept_each(
+        self, handle_connection: Callable[[socket.socket], Awaitable[object]], nursery: trio.Nursery
+    ) -> None:
+        """Start `handle_connection` with each connection, in `nursery`, until closed. The connection is then its to close.
 
         If cancelled: nothing is accepted any more; connections go on.
         """
@@ -146,7 +148,7 @@ class ListeningSocket:
                     raise
                 await trio.sleep(0.1)  # no event tells that files were closed elsewhere
                 continue
-            nursery.start_soon(welcome, connection)
+            nursery.start_soon(handle_connection, connection)
 
 
 def _is_abandoned(path: str) -> bool:

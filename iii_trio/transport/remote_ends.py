@@ -41,7 +41,7 @@ class _RemoteEnd:
         assert self._end is not None
         return self._end
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
     def told(self, end: End) -> None:
@@ -65,7 +65,7 @@ def _outcome_of_close(close: CloseFrame, otherwise: Outcome) -> End:
 
 @final
 class RemoteWriter(_RemoteEnd):
-    """A `WritingEnd` over a WebSocket, and the occupant of its connection."""
+    """A `WritingEnd` over a WebSocket, and the handler of its connection."""
 
     def __init__(self, new_mask: Callable[[], bytes]) -> None:
         super().__init__()
@@ -136,17 +136,17 @@ class RemoteWriter(_RemoteEnd):
             self._waiting.cancel(reason="the channel has ended")
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         _, controls = self._scanner.scan(data)  # an engine sends a writer nothing but control frames
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         """There is always room for nothing."""
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         match how:
             case CloseFrame() if self._closing and how.code in CLEAN_CLOSES:
                 self._finish(End(Outcome.COMPLETED))
@@ -160,7 +160,7 @@ class RemoteWriter(_RemoteEnd):
 
 @final
 class RemoteReader(_RemoteEnd):
-    """A `ReadingEnd` over a WebSocket, and the occupant of its connection."""
+    """A `ReadingEnd` over a WebSocket, and the handler of its connection."""
 
     def __init__(self, *, knows_our_codes: bool) -> None:
         super().__init__()
@@ -194,10 +194,10 @@ class RemoteReader(_RemoteEnd):
             self._websocket.close(Close.READER_CANCELLED, join_reason(reason, code))
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         if messages and self._end is None:
             self._items.extend(
@@ -206,11 +206,11 @@ class RemoteReader(_RemoteEnd):
             self._arrived.unpark_all()
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         while self._items and self._end is None:
             await self._taken.park()
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         match how:
             case CloseFrame() if how.code in self._clean and not self._scanner.within_message:
                 self._finish(End(Outcome.COMPLETED))

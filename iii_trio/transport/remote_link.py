@@ -21,7 +21,7 @@ _BOUND: Final = 1024 * 1024  # bytes sent and not yet taken, or received and not
 
 @final
 class RemoteLink:
-    """A `Link` over a WebSocket, and the occupant of its connection."""
+    """A `Link` over a WebSocket, and the handler of its connection."""
 
     def __init__(self, new_mask: Callable[[], bytes]) -> None:
         self._new_mask = new_mask
@@ -93,16 +93,16 @@ class RemoteLink:
     def ended(self) -> End | None:
         return self._ended
 
-    # --- as the connection's occupant
+    # --- as the connection's handler
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         for _, payload in messages:
             if self._listening is not None:
@@ -112,11 +112,11 @@ class RemoteLink:
                 self._into.send_nowait(bytes(payload))
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         while self._waiting_bytes > _BOUND and self._websocket is not None and self._websocket.talking:
             await self._taken.park()
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         match how:
             case _ if self._closed_here is not None:
                 reason = self._closed_here

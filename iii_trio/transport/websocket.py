@@ -1,11 +1,11 @@
 """One WebSocket connection, whose data frames stay ours and whose control frames trio-websocket sees.
 
 Theory of operation. trio-websocket does the handshake, answers pings and speaks the closing handshake, over a stream
-that shows it nothing else (`beneath.py`). The data frames go to the connection's *occupant* (a worker's session, a
-channel's end), who decides by `settle` when to read on. Writing is the outbox's. The connection owns its stream, its
+that shows it nothing else (`beneath.py`). The data frames go to the connection's *handler* (a worker's session, a
+channel's end), who decides by `wait_ready` when to read on. Writing is the outbox's. The connection owns its stream, its
 nursery and its deadlines, because the library leaves streams open, and waits for ever, in several places.
 
-The occupant is told of the end exactly once, by `done`, at the place in the order of bytes where it happened.
+The handler is told of the end exactly once, by `on_close`, at the place in the order of bytes where it happened.
 """
 
 from __future__ import annotations
@@ -75,26 +75,26 @@ class Lost:
     by_fin: bool = False
 
 
-class Occupant(Protocol):
+class FrameHandler(Protocol):
     """What a connection is for."""
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         """The handshake is done; from here on frames may come and go."""
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         """What was read before and could not be understood yet."""
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         """Take the data frames; give back the control frames as they came, and how the peer's stream ended, if it did.
 
         Once the connection is `discarding`, data frames are thrown away.
         """
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until there is room for more; not a checkpoint if there is, or once the connection is `discarding`."""
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         """The peer's stream is over: its Close, a rule it broke, or the cause of the loss. Called once."""
 
 
@@ -123,7 +123,7 @@ class WebSocket:
     def __init__(
         self,
         stream: trio.abc.Stream,
-        occupant: Occupant,
+        handler: FrameHandler,
         *,
         buffer: ReadBuffer,
         handshake_seconds: float = 10.0,
@@ -131,16 +131,16 @@ class WebSocket:
         stalled_seconds: float = math.inf,
     ) -> None:
         self.stream = stream
-        self.occupant = occupant
+        self.handler = handler
         self.buffer = buffer
         self.portion = READ_BYTES
-        """How many bytes to read at once; an occupant that is busy with small messages asks for less (`portion`)."""
+        """How many bytes to read at once; a frame handler that is busy with small messages asks for less (`portion`)."""
         self.state = StateMachine(CONNECTION, ConnectionState.SHAKING)
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
         self._stalled_seconds = stalled_seconds
         self._goodbye: _Goodbye | None = None
-        self._told = False  # the occupant, of the end
+        self._told = False  # the handler, of the end
         self._attention = trio.Event()  # something to do for the main task: say goodbye, or leave
 
     # --- a connection's whole life
@@ -148,7 +148,7 @@ class WebSocket:
     async def serve(self, head: Head, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Accept the upgrade whose head was read already, and serve the connection until it is over.
 
-        If cancelled: the connection is dropped; the occupant is told.
+        If cancelled: the connection is dropped; the handler is told.
         """
 
         async def shake(nursery: trio.Nursery, beneath: Beneath) -> WebSocketConnection | None:
@@ -166,7 +166,7 @@ class WebSocket:
         """Ask for the upgrade, call `opened` once granted, and talk until the connection is over.
 
         Gives back the engine's answer if that was not 101. Raises ConnectionFailed if there was none in time.
-        If cancelled: the connection is dropped; the occupant is told.
+        If cancelled: the connection is dropped; the handler is told.
         """
 
         async def shake(nursery: trio.Nursery, beneath: Beneath) -> WebSocketConnection | None:
@@ -259,7 +259,7 @@ class WebSocket:
                     if connection is not None and self.state.current is ConnectionState.SHAKING:
                         scope.deadline = math.inf
                         self.state.advance(ConnectionEvent.SHAKEN)
-                        self.occupant.opened(self)
+                        self.handler.on_open(self)
                         beneath.begin()
                         opened()
                         await self._attention.wait()
@@ -313,7 +313,7 @@ class WebSocket:
     def _tell(self, how: CloseFrame | FrameError | Lost) -> None:
         if not self._told:
             self._told = True
-            self.occupant.done(how)
+            self.handler.on_close(how)
 
     def peer_ended(self, how: CloseFrame | FrameError) -> None:
         """The peer's stream is over, in the order of its bytes."""
@@ -337,8 +337,8 @@ __all__ = [
     "READ_BYTES",
     "ConnectionEvent",
     "ConnectionState",
+    "FrameHandler",
     "Lost",
-    "Occupant",
     "ReadBuffer",
     "WebSocket",
     "portion",

@@ -19,7 +19,7 @@ from iii_trio import EngineConfig, Limits, Timeouts, open_engine
 from iii_trio.cli.logs import configure_logging
 from iii_trio.config import Auth, Listener
 from iii_trio.engine.admit import serve_stream
-from iii_trio.engine.door import Door
+from iii_trio.engine.policy import ListenerPolicy
 
 REGISTER = "engine::workers::register"
 
@@ -160,11 +160,11 @@ async def test_every_line_says_what_it_is_about(autojump_clock: trio.testing.Moc
 
 async def _strangers(shell: Any) -> None:
     """Connections that do not come so far as to be anybody's."""
-    tight = Door.of(Listener(auth=Auth(tokens=("t",))))
-    for door, request in ((tight, b"GET / HTTP/1.1\r\nHost: e\r\n" + _UPGRADE), (Door(), b"")):
+    tight = ListenerPolicy.from_config(Listener(auth=Auth(tokens=("t",))))
+    for policy, request in ((tight, b"GET / HTTP/1.1\r\nHost: e\r\n" + _UPGRADE), (ListenerPolicy(), b"")):
         near, far = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, shell, far, "10.0.0.9", door)
+            nursery.start_soon(serve_stream, shell, far, "10.0.0.9", policy)
             if request:
                 await near.send_all(request)
                 await near.receive_some()

@@ -14,7 +14,7 @@ from bare import Bare, connected, within
 import iii_trio
 from iii_trio import EngineConfig, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
-from iii_trio.engine.door import Door
+from iii_trio.engine.policy import ListenerPolicy
 
 SERVICE = {"attributes": [{"key": "service.name", "value": {"stringValue": "harbour"}}]}
 
@@ -194,7 +194,7 @@ async def test_where_workers_need_a_token_telemetry_without_one_is_taken_and_thr
 ) -> None:
     async with open_engine() as engine, trio.open_nursery() as nursery:
         near, far = trio.testing.memory_stream_pair()
-        nursery.start_soon(serve_stream, engine._shell, far, None, Door(tokens=["known"]))
+        nursery.start_soon(serve_stream, engine._shell, far, None, ListenerPolicy(tokens=["known"]))
         bare = Bare(near)
         assert await bare.ask("/otel", **({} if token is None else {"authorization": f"Bearer {token}"})) == 101
         await bare.say(2, logs("a line"))

@@ -17,7 +17,7 @@ from bare import Bare, connected, within
 import iii_trio
 from iii_trio import CallError, ChannelBroken, Engine, EngineConfig, Limits, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
-from iii_trio.engine.door import Door
+from iii_trio.engine.policy import ListenerPolicy
 
 LIMITS = Limits(message_bytes=10_000, outbox_bytes=1_000, outbox_reserve_bytes=2_000, held_back_registrations=3)
 CONFIG = EngineConfig(limits=LIMITS, timeouts=Timeouts(silent_worker_seconds=60))
@@ -29,7 +29,7 @@ class Scene:
     engine: Engine
     victim: Bare
     hello: dict[str, Any]
-    door: Door
+    policy: ListenerPolicy
 
     async def answer(self) -> None:
         """Wait for the answer to the victim's last message."""
@@ -58,7 +58,7 @@ async def closed(scene: Scene) -> None:
 
 
 async def token_withdrawn(scene: Scene) -> None:
-    scene.engine._shell.change_door(scene.door, Door(tokens=["another"]))
+    scene.engine._shell.update_policy(scene.policy, ListenerPolicy(tokens=["another"]))
 
 
 async def takes_nothing(scene: Scene) -> None:
@@ -117,11 +117,11 @@ async def test_the_peer_the_log_and_the_list_of_ended_channels_say_why(
             await trio.sleep_forever()
 
         near, far = trio.testing.lockstep_stream_pair() if slow else trio.testing.memory_stream_pair()
-        door = Door(tokens=["known"])
-        nursery.start_soon(serve_stream, engine._shell, far, "10.0.0.9", door)
+        policy = ListenerPolicy(tokens=["known"])
+        nursery.start_soon(serve_stream, engine._shell, far, "10.0.0.9", policy)
         victim = Bare(near)
         assert await victim.ask("/", authorization="Bearer known") == 101
-        scene = Scene(engine, victim, await victim.message(), door)
+        scene = Scene(engine, victim, await victim.message(), policy)
         worker_id = scene.hello["worker_id"]
         await other.wait_registered()
         made, waits = str(uuid.uuid4()), str(uuid.uuid4())

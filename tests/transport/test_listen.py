@@ -58,12 +58,12 @@ async def test_connections_are_given_out_until_it_is_closed() -> None:
     (listening,) = await ListeningSocket.bind("127.0.0.1", 0)
     welcomed: list[socket.socket] = []
 
-    async def welcome(connection: socket.socket) -> None:
+    async def handle_connection(connection: socket.socket) -> None:
         welcomed.append(connection)
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listening.accept_each, welcome, nursery)
+            nursery.start_soon(listening.accept_each, handle_connection, nursery)
             clients = [socket.create_connection(("127.0.0.1", listening.port)) for _ in range(5)]
             while len(welcomed) < 5:
                 await trio.testing.wait_all_tasks_blocked()
@@ -101,13 +101,13 @@ async def test_without_room_it_pauses_and_goes_on_when_there_is_some(
     listening._sock = exhausted  # type: ignore[assignment]
     welcomed = trio.Event()
 
-    async def welcome(connection: socket.socket) -> None:
+    async def handle_connection(connection: socket.socket) -> None:
         connection.close()
         welcomed.set()
 
     with socket.create_connection(("127.0.0.1", listening.port)):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listening.accept_each, welcome, nursery)
+            nursery.start_soon(listening.accept_each, handle_connection, nursery)
             await welcomed.wait()
             nursery.cancel_scope.cancel()
     assert len(exhausted.tries) == 11
@@ -124,13 +124,13 @@ async def test_a_connection_that_is_gone_before_it_is_accepted_is_no_event(
     listening._sock = exhausted  # type: ignore[assignment]
     welcomed = trio.Event()
 
-    async def welcome(connection: socket.socket) -> None:
+    async def handle_connection(connection: socket.socket) -> None:
         connection.close()
         welcomed.set()
 
     with socket.create_connection(("127.0.0.1", listening.port)):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listening.accept_each, welcome, nursery)
+            nursery.start_soon(listening.accept_each, handle_connection, nursery)
             await welcomed.wait()
             nursery.cancel_scope.cancel()
     assert exhausted.tries[-1] == exhausted.tries[0]

@@ -72,18 +72,18 @@ async def plainly(server: trio.abc.Stream, got: list[Message], told: list[int]) 
         nursery.cancel_scope.cancel()
 
 
-class _Occupant:
+class _Handler:
     def __init__(self, got: list[Message], told: list[int]) -> None:
         self.got = got
         self.told = told
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         self.websocket = websocket
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         pass
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         self.told.append(1006 if isinstance(how, Lost) else how.code)
 
     def take(self, messages: list[tuple[int, bytes | bytearray]]) -> None:
@@ -91,7 +91,7 @@ class _Occupant:
             self.got += [bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages]
 
 
-class AsSession(_Occupant):
+class AsSession(_Handler):
     """Whole messages."""
 
     def __init__(self, got: list[Message], told: list[int]) -> None:
@@ -99,16 +99,16 @@ class AsSession(_Occupant):
         self._scanner = MessageScanner(MAX, masked=True)
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         self.take(messages)
         return controls, self._scanner.error or self._scanner.closed
 
 
-class AsChannel(_Occupant):
+class AsChannel(_Handler):
     """Runs of frames, as they would go to a reader, read as a reader would."""
 
     def __init__(self, got: list[Message], told: list[int]) -> None:
@@ -118,10 +118,10 @@ class AsChannel(_Occupant):
         self._unread = b""
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         run, controls = self._scanner.scan(data)
         if run is not None:
             messages, _ = self._reader.scan(memoryview(self._reader.tail + b"".join(run.parts)))
@@ -133,11 +133,11 @@ class AsChannel(_Occupant):
 Way = Callable[[trio.abc.Stream, list[Message], list[int]], Awaitable[None]]
 
 
-def ours(occupant: Callable[[list[Message], list[int]], _Occupant]) -> Way:
+def ours(handler: Callable[[list[Message], list[int]], _Handler]) -> Way:
     async def read(server: trio.abc.Stream, got: list[Message], told: list[int]) -> None:
         head = await read_head(server, 10_000)
         assert head is not None
-        await WebSocket(server, occupant(got, told), buffer=BUFFER).serve(head)  # type: ignore[arg-type]
+        await WebSocket(server, handler(got, told), buffer=BUFFER).serve(head)  # type: ignore[arg-type]
 
     return read
 
@@ -261,8 +261,8 @@ valid = st.lists(whole_messages(), max_size=5).map(b"".join)
 @given(in_pieces(st.builds(lambda talk, close: talk + close, valid, closes | st.just(b""))))
 def test_a_valid_conversation_means_the_same_to_all(pieces: list[bytes]) -> None:
     plain = seen_by(plainly, pieces)
-    for occupant in (AsSession, AsChannel):
-        seen = seen_by(ours(occupant), pieces)
+    for handler in (AsSession, AsChannel):
+        seen = seen_by(ours(handler), pieces)
         if seen.close is not None:  # a ping that comes together with a Close need not be answered
             plain = attrs.evolve(plain, pongs=plain.pongs[: len(seen.pongs)])
         assert seen == plain
@@ -283,8 +283,8 @@ def test_a_valid_conversation_means_the_same_to_all(pieces: list[bytes]) -> None
 @example([BROKEN[0]])
 def test_a_broken_conversation_means_the_same_up_to_where_it_breaks(pieces: list[bytes]) -> None:
     plain = seen_by(plainly, pieces)
-    for occupant in (AsSession, AsChannel):
-        seen = seen_by(ours(occupant), pieces)
+    for handler in (AsSession, AsChannel):
+        seen = seen_by(ours(handler), pieces)
         assert (seen.messages, seen.told) == (plain.messages, plain.told)
         assert [seen.close] == seen.told, "who broke a rule is told which, where the library only hangs up"
         assert plain.pongs[: len(seen.pongs)] == seen.pongs

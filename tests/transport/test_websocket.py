@@ -41,7 +41,7 @@ REQUEST = (
 
 
 class Notes:
-    """An occupant that notes what it is told."""
+    """A frame handler that notes what it is told."""
 
     def __init__(self, *, masked: bool) -> None:
         self.messages: list[bytes] = []
@@ -51,25 +51,25 @@ class Notes:
         self._scanner = MessageScanner(10**6, masked=masked)
         self._room = trio.lowlevel.ParkingLot()
 
-    def opened(self, websocket: WebSocket) -> None:
+    def on_open(self, websocket: WebSocket) -> None:
         self.websocket = websocket
 
     @property
-    def tail(self) -> bytes:
+    def unparsed(self) -> bytes:
         return self._scanner.tail
 
-    def scan(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
+    def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
         assert self.websocket is not None
         if not self.websocket.discarding:
             self.messages += [bytes(payload) for _, payload in messages]
         return controls, self._scanner.error or self._scanner.closed
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         while self.full and self.websocket is not None and not self.websocket.discarding:
             await self._room.park()
 
-    def done(self, how: CloseFrame | FrameError | Lost) -> None:
+    def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         self.ends.append(how)
 
 
@@ -147,7 +147,7 @@ async def test_messages_arrive_and_pings_are_answered(autojump_clock: trio.testi
         assert peer.notes.messages == [b"one", b"two"]
 
 
-async def test_a_full_occupant_stops_the_reading(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_full_handler_stops_the_reading(autojump_clock: trio.testing.MockClock) -> None:
     async with served() as peer:
         peer.notes.full = True
         await peer.send(TEXT, b"this read was under way")
@@ -228,7 +228,7 @@ async def test_pings_and_data_behind_our_close_harm_nothing(autojump_clock: trio
         assert not peer.notes.messages
 
 
-async def test_our_close_does_not_wait_for_a_full_occupant(autojump_clock: trio.testing.MockClock) -> None:
+async def test_our_close_does_not_wait_for_a_full_handler(autojump_clock: trio.testing.MockClock) -> None:
     async with served() as peer:
         peer.notes.full = True
         await peer.send(TEXT, b"one")

@@ -15,8 +15,8 @@ from ..transport.http1 import BadRequest, Head
 
 
 @final
-class Crowd:
-    """How many are in by one listener, by whichever of its doors they came."""
+class ConnectionCounts:
+    """How many are in by one listener, by whichever of its policies they came."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -24,7 +24,7 @@ class Crowd:
 
 
 @final
-class Door:
+class ListenerPolicy:
     """One listener's way in. Without arguments: in the clear, for everybody."""
 
     def __init__(
@@ -36,14 +36,14 @@ class Door:
         channels_need_token: bool = False,
     ) -> None:
         self.limits = limits or ListenerLimits()
-        self.crowd = Crowd()
+        self.counts = ConnectionCounts()
         self.ssl_context = ssl_context
         self._tokens = None if tokens is None else [token.encode() for token in tokens]
         self._channels_need_token = channels_need_token
 
     @classmethod
-    def of(cls, listener: Listener) -> Door:
-        """The door that a listener describes. Reads its files, so it blocks. Raises ConfigError."""
+    def from_config(cls, listener: Listener) -> ListenerPolicy:
+        """The policy that a listener describes. Reads its files, so it blocks. Raises ConfigError."""
         auth = listener.auth
         return cls(
             limits=listener.limits,
@@ -63,13 +63,13 @@ class Door:
     def check_connections(self) -> None:
         """Raise BadRequest (503) if more connections came in here than may."""
         most = self.limits.connections
-        if most is not None and self.crowd.connections > most:
+        if most is not None and self.counts.connections > most:
             raise BadRequest(503, f"this listener has as many connections as it may ({most})")
 
     def check_sessions(self) -> None:
         """Raise BadRequest (503) if no more sessions may come in here."""
         most = self.limits.sessions
-        if most is not None and self.crowd.sessions >= most:
+        if most is not None and self.counts.sessions >= most:
             raise BadRequest(503, f"this listener has as many sessions as it may ({most})")
 
     def check(self, head: Head) -> str | None:
@@ -107,10 +107,10 @@ def _shown(head: Head) -> str | None:
 
 
 @runtime_checkable
-class CameIn(Protocol):
-    """A worker's socket, as far as it came in by a door."""
+class AuthenticatedPeer(Protocol):
+    """A worker's socket, as far as it came in by a policy."""
 
-    door: Door
+    policy: ListenerPolicy
     token: str | None
 
 

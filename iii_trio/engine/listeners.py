@@ -12,17 +12,17 @@ import trio
 from ..config import Listener
 from ..errors import ConfigError
 from ..transport.listen import ListeningSocket
-from .admit import welcome
-from .door import Door
+from .admit import handle_connection
 from .engine import Shell
+from .policy import ListenerPolicy
 
 
 @attrs.define(eq=False)
-class Entrance:
-    """One listener with its sockets; its door may be changed while they are open."""
+class BoundListener:
+    """One listener with its sockets; its policy may be changed while they are open."""
 
     listener: Listener
-    door: Door
+    policy: ListenerPolicy
     sockets: list[ListeningSocket]
 
     def close(self) -> None:
@@ -32,24 +32,24 @@ class Entrance:
 
     @property
     def urls(self) -> list[str]:
-        return [listening.url(secure=self.door.ssl_context is not None) for listening in self.sockets]
+        return [listening.url(secure=self.policy.ssl_context is not None) for listening in self.sockets]
 
 
 @final
-class Entrances:
+class Listeners:
     """Where this engine listens. Connections are served in `nursery`."""
 
     def __init__(self, shell: Shell, nursery: trio.Nursery) -> None:
         self._shell = shell
         self._nursery = nursery
-        self._open: list[Entrance] = []
+        self._open: list[BoundListener] = []
         self._adopted = False  # where we listen was said by whoever started this process
 
     async def open(self, listeners: Iterable[Listener]) -> list[str]:
         """Listen at these, too; the bound addresses. Raises ConnectionFailed and ConfigError; nothing is bound then."""
-        entrances = await _bind(listeners)
-        self._begin(entrances)
-        return [url for entrance in entrances for url in entrance.urls]
+        bound = await _bind(listeners)
+        self._begin(bound)
+        return [url for each in bound for url in each.urls]
 
     async def adopt(self, listeners: Sequence[Listener], descriptors: Sequence[int]) -> list[str]:
         """Listen at sockets that are open already, as these listeners say: one for all, or one for each, in order.
@@ -62,16 +62,16 @@ class Entrances:
                 "configure one for all of them, or one for each"
             )
         shares = [descriptors] if len(listeners) == 1 else [[each] for each in descriptors]
-        entrances = []
+        bound = []
         for listener, share in zip(listeners, shares, strict=True):
-            door = await _door(listener)
-            entrances.append(Entrance(listener, door, [ListeningSocket.adopt(each) for each in share]))
+            policy = await _policy(listener)
+            bound.append(BoundListener(listener, policy, [ListeningSocket.adopt(each) for each in share]))
         self._adopted = True
-        self._begin(entrances)
-        return [url for entrance in entrances for url in entrance.urls]
+        self._begin(bound)
+        return [url for each in bound for url in each.urls]
 
     async def change(self, listeners: Iterable[Listener]) -> list[str]:
-        """Listen at these and nowhere else; where it stays the same place, the socket stays, and only its door is new.
+        """Listen at these and nowhere else; where it stays the same place, the socket stays, and only its policy is new.
 
         Who came in with a token that its listener no longer knows is sent away. Raises as `open` does; nothing is
         changed then.
@@ -83,7 +83,7 @@ class Entrances:
                 f"{len(listeners)}: restart to change that"
             )
         left = list(self._open)
-        kept: list[tuple[Entrance, Listener, Door]] = []
+        kept: list[tuple[BoundListener, Listener, ListenerPolicy]] = []
         new: list[Listener] = []
         for listener in listeners:
             same = next((each for each in left if self._adopted or each.listener.place == listener.place), None)
@@ -91,51 +91,51 @@ class Entrances:
                 new.append(listener)
             else:
                 left.remove(same)
-                kept.append((same, listener, await _door(listener)))
-        entrances = await _bind(new)
-        for entrance, listener, door in kept:
-            old, entrance.listener, entrance.door = entrance.door, listener, door
-            door.crowd = old.crowd
-            self._shell.change_door(old, door)
-        for entrance in left:
-            entrance.close()
-            self._open.remove(entrance)
-            del self._shell.at_close[entrance]
-        self._begin(entrances)
-        return [url for entrance in self._open for url in entrance.urls]
+                kept.append((same, listener, await _policy(listener)))
+        bound = await _bind(new)
+        for each, listener, policy in kept:
+            old, each.listener, each.policy = each.policy, listener, policy
+            policy.counts = old.counts
+            self._shell.update_policy(old, policy)
+        for each in left:
+            each.close()
+            self._open.remove(each)
+            del self._shell.at_close[each]
+        self._begin(bound)
+        return [url for each in self._open for url in each.urls]
 
-    def _begin(self, entrances: list[Entrance]) -> None:
-        for entrance in entrances:
-            self._open.append(entrance)
-            self._shell.at_close[entrance] = entrance.close
-            for listening in entrance.sockets:
-                self._nursery.start_soon(self._accept, listening, entrance)
+    def _begin(self, bound: list[BoundListener]) -> None:
+        for each in bound:
+            self._open.append(each)
+            self._shell.at_close[each] = each.close
+            for listening in each.sockets:
+                self._nursery.start_soon(self._accept, listening, each)
 
-    async def _accept(self, listening: ListeningSocket, entrance: Entrance) -> None:
+    async def _accept(self, listening: ListeningSocket, bound: BoundListener) -> None:
         async def accepted(connection: socket.socket) -> None:
-            await welcome(self._shell, connection, entrance.door)
+            await handle_connection(self._shell, connection, bound.policy)
 
         await listening.accept_each(accepted, self._nursery)
 
 
-async def _door(listener: Listener) -> Door:
+async def _policy(listener: Listener) -> ListenerPolicy:
     if listener.tls is None and (listener.auth is None or listener.auth.token_file is None):
-        return Door.of(listener)
-    return await trio.to_thread.run_sync(Door.of, listener)  # there are files to be read
+        return ListenerPolicy.from_config(listener)
+    return await trio.to_thread.run_sync(ListenerPolicy.from_config, listener)  # there are files to be read
 
 
-async def _bind(listeners: Iterable[Listener]) -> list[Entrance]:
-    entrances: list[Entrance] = []
+async def _bind(listeners: Iterable[Listener]) -> list[BoundListener]:
+    bound: list[BoundListener] = []
     try:
         for listener in listeners:
-            door = await _door(listener)
+            policy = await _policy(listener)
             if listener.unix is not None:
                 sockets = [ListeningSocket.bind_unix(listener.unix)]
             else:
                 sockets = await ListeningSocket.bind(listener.host, listener.port)
-            entrances.append(Entrance(listener, door, sockets))
+            bound.append(BoundListener(listener, policy, sockets))
     except BaseException:
-        for entrance in entrances:
-            entrance.close()
+        for each in bound:
+            each.close()
         raise
-    return entrances
+    return bound
