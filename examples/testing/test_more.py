@@ -11,6 +11,7 @@ import trio
 from hypothesis import given, settings
 
 import iii_trio
+from iii_trio.conformance import CHECKS, Verdict, run_check
 from iii_trio.testing import (
     Conditions,
     Conversation,
@@ -24,7 +25,6 @@ from iii_trio.testing import (
     simulate_conversation,
 )
 from iii_trio.testing.channel_machine import ChannelMachine
-from iii_trio.testing.conformance import CHECKS, Verdict, run_check
 from iii_trio.testing.strategies import conversations
 from iii_trio.triggers.queue.sqlite_store import SqliteStore
 

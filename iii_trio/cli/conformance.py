@@ -23,8 +23,8 @@ async def conformance(
 
     Prints them clause by clause: kept, broken (with what was seen), or not observable (with why). Takes some seconds.
     """
-    from ..testing.conformance import run_conformance
-    from ..testing.conformance.bench import Broken, NotAnEngine, NotObservable
+    from ..conformance import run_conformance
+    from ..conformance.bench import Broken, NotAnEngine, NotObservable
 
     address = engine_address(url)
     try:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.testing
-from clause_world import ENDS, IN_PROCESS, WAITED, WEBSOCKET, Open, World, open_world
+
+from tests.helpers.clause_world import ENDS, IN_PROCESS, WAITED, WEBSOCKET, Open, World, open_world
 
 
 @pytest.fixture

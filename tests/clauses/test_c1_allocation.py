@@ -6,7 +6,11 @@ import attrs
 import msgspec
 import pytest
 import trio
-from clause_world import (
+
+from iii_trio.config import Limits
+from iii_trio.transport.frames import frame
+from iii_trio.wire import InvokeFunction, RegisterFunction, encode
+from tests.helpers.clause_world import (
     BINARY,
     IN_PROCESS,
     MASK,
@@ -20,10 +24,6 @@ from clause_world import (
     put_all,
     take_all,
 )
-
-from iii_trio.config import Limits
-from iii_trio.transport.frames import frame
-from iii_trio.wire import InvokeFunction, RegisterFunction, encode
 
 
 async def test_C1_1_creating_a_channel_opens_no_connection(autojump_clock: Clock, world: World) -> None:

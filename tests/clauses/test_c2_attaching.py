@@ -7,7 +7,11 @@ import json
 import attrs
 import pytest
 import trio
-from clause_world import (
+
+from iii_trio.config import ChannelDefaults
+from iii_trio.errors import AttachRefused, ChannelBroken
+from iii_trio.wire import Ref
+from tests.helpers.clause_world import (
     BINARY,
     ENDS,
     IN_PROCESS,
@@ -23,10 +27,6 @@ from clause_world import (
     put_all,
     take_all,
 )
-
-from iii_trio.config import ChannelDefaults
-from iii_trio.errors import AttachRefused, ChannelBroken
-from iii_trio.wire import Ref
 
 
 async def refusal(world: World, kind: str, ref: Ref, direction: str | None = None) -> int:

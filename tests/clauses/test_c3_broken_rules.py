@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from clause_world import (
+
+from iii_trio.config import Limits
+from iii_trio.transport.frames import close_payload, frame, frame_head
+from tests.helpers.clause_world import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -15,9 +18,6 @@ from clause_world import (
     EngineConfig,
     Open,
 )
-
-from iii_trio.config import Limits
-from iii_trio.transport.frames import close_payload, frame, frame_head
 
 # --- C3.6: broken rules
 

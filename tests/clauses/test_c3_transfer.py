@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from clause_world import (
+
+from iii_trio.transport.frames import close_payload, frame, frame_head
+from iii_trio.transport.websocket import READ_BYTES
+from tests.helpers.clause_world import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -27,9 +30,6 @@ from clause_world import (
     take_all,
     write_until_broken,
 )
-
-from iii_trio.transport.frames import close_payload, frame, frame_head
-from iii_trio.transport.websocket import READ_BYTES
 
 PYTHON_SDK = ("User-Agent", "Python/3.11 websockets/17.4")
 ITEMS: list[bytes | str] = [

@@ -8,25 +8,6 @@ import socket
 
 import pytest
 import trio
-from clause_world import (
-    BINARY,
-    CLOSE,
-    IN_PROCESS,
-    MASK,
-    TEXT,
-    WEBSOCKET,
-    Clock,
-    Direction,
-    EngineConfig,
-    RawPeer,
-    World,
-    attach_target,
-    error_of,
-    put_all,
-    take_all,
-    to_raw,
-    write_until_broken,
-)
 
 from iii_trio.core.channel import ChannelEvent
 from iii_trio.core.effects import EndChannel, SealPipe, Send
@@ -44,6 +25,25 @@ from iii_trio.wire import (
     RegisterFunction,
     decode,
     encode,
+)
+from tests.helpers.clause_world import (
+    BINARY,
+    CLOSE,
+    IN_PROCESS,
+    MASK,
+    TEXT,
+    WEBSOCKET,
+    Clock,
+    Direction,
+    EngineConfig,
+    RawPeer,
+    World,
+    attach_target,
+    error_of,
+    put_all,
+    take_all,
+    to_raw,
+    write_until_broken,
 )
 
 # --- C4.1: the clean end

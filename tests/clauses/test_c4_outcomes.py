@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 import attrs
 import pytest
 import trio
-from clause_world import (
+
+from iii_trio.errors import ChannelBroken
+from tests.helpers.clause_world import (
     IN_PROCESS,
     WEBSOCKET,
     Clock,
@@ -19,8 +21,6 @@ from clause_world import (
     put_all,
     take_all,
 )
-
-from iii_trio.errors import ChannelBroken
 
 
 @attrs.define(eq=False)

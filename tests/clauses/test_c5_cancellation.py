@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from clause_world import (
+
+from iii_trio.errors import ChannelBroken
+from iii_trio.testing.cancelling import Run, Seen, cancel_everywhere
+from tests.helpers.clause_world import (
     ENDS,
     IN_PROCESS,
     WAITED,
@@ -16,9 +19,6 @@ from clause_world import (
     put_all,
     take_all,
 )
-
-from iii_trio.errors import ChannelBroken
-from iii_trio.testing.cancelling import Run, Seen, cancel_everywhere
 
 # --- C5.1
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from clause_world import (
+
+import iii_trio
+from iii_trio.errors import ChannelBroken
+from iii_trio.wire import CancelInvocation, InvocationResult, InvokeFunction, RegisterFunction, encode
+from tests.helpers.clause_world import (
     WEBSOCKET,
     Clock,
     World,
     to_raw,
 )
-
-import iii_trio
-from iii_trio.errors import ChannelBroken
-from iii_trio.wire import CancelInvocation, InvocationResult, InvokeFunction, RegisterFunction, encode
 
 # --- workers
 

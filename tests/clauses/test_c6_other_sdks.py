@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from clause_world import (
+
+from iii_trio.wire import CLOSE_OF, Outcome
+from tests.helpers.clause_world import (
     BINARY,
     CLOSE,
     IN_PROCESS,
@@ -20,8 +22,6 @@ from clause_world import (
     error_of,
     put_all,
 )
-
-from iii_trio.wire import CLOSE_OF, Outcome
 
 MIB = 1 << 20
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
-from clause_world import (
+
+from iii_trio.wire import RegisterFunction, encode
+from tests.helpers.clause_world import (
     WEBSOCKET,
     Clock,
     World,
 )
-
-from iii_trio.wire import RegisterFunction, encode
 
 
 async def test_C7_1_every_open_channel_can_be_looked_at(

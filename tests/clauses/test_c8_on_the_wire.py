@@ -6,14 +6,14 @@ import json
 
 import pytest
 import trio
-from clause_world import (
+
+from iii_trio.wire import CLOSE_OF, Outcome
+from tests.helpers.clause_world import (
     TEXT,
     WEBSOCKET,
     Clock,
     World,
 )
-
-from iii_trio.wire import CLOSE_OF, Outcome
 
 
 async def test_C8_1_the_engine_announces_its_feature_and_a_secret(autojump_clock: Clock, world: World) -> None:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cli_processes import Site
 
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
+from tests.helpers.cli_processes import Site
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from cli_processes import SECONDS, kill, read_line, run, start
 
 import iii_trio
 from iii_trio.cli.data import default_directory
 from iii_trio.config import Listener
+from tests.helpers.cli_processes import SECONDS, kill, read_line, run, start
 
 MANAGER = "workers:\n  - name: iii-worker-manager\n    config: { port: 0 }\n"
 

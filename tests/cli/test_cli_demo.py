@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from cli_processes import SECONDS, read_line, read_rest, run, start
+
+from tests.helpers.cli_processes import SECONDS, read_line, read_rest, run, start
 
 ON_LINUX = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 

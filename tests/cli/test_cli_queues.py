@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from cli_processes import SECONDS, Site, read_line, run, start
 
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
 from iii_trio.config_queue import QueueConfig, QueueSettings
+from tests.helpers.cli_processes import SECONDS, Site, read_line, run, start
 
 QUEUES = {
     "mail": QueueSettings(max_attempts=1),

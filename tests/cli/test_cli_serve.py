@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from cli_processes import SECONDS, Site, read_line, read_rest, run, start
 
 import iii_trio
+from tests.helpers.cli_processes import SECONDS, Site, read_line, read_rest, run, start
 
 READY = re.compile(r"^iii-trio \S+ ready on (ws://127\.0\.0\.1:\d+) \(jobs in memory; Ctrl-C drains\)$")
 

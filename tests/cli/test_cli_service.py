@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from cli_processes import SECONDS, kill, read_line, start
 
 import iii_trio
 from iii_trio.cli import service
 from iii_trio.cli.logs import Unhurried
 from iii_trio.errors import ConnectionFailed
+from tests.helpers.cli_processes import SECONDS, kill, read_line, start
 
 MANAGER = "workers:\n  - name: iii-worker-manager\n    config: { port: 0 }\n"
 

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from cli_processes import SECONDS, Site, read_line, start
 from rich.console import Console
 
 import iii_trio
 from iii_trio.cli.tables import View, _shown
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.wire import WorkerRegistered, decode
+from tests.helpers.cli_processes import SECONDS, Site, read_line, start
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import trio
-from cli_processes import SECONDS, Site, read_rest, run, start
 
 import iii_trio
+from tests.helpers.cli_processes import SECONDS, Site, read_rest, run, start
 
 CONTENT = os.urandom(1024) * 3000  # more than a channel holds
 

@@ -14,8 +14,7 @@ from iii_trio.core.calls import with_caller
 from iii_trio.core.effects import Deliver, HangUp, Log, Send
 from iii_trio.core.hub import Hub
 from iii_trio.wire import FEATURE, LARGE_MESSAGES
-
-from .conversation import Conversation, Peer, call_id, counted_ids
+from tests.helpers.conversation import Conversation, Peer, call_id, counted_ids
 
 MIB = 1024 * 1024
 

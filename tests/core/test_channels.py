@@ -14,8 +14,7 @@ from iii_trio.core.channel import Channel, ChannelEvent, ChannelState
 from iii_trio.core.channels import Refused
 from iii_trio.core.effects import EndChannel, SealPipe
 from iii_trio.wire import FEATURE, Direction, Outcome
-
-from .conversation import Conversation, Peer
+from tests.helpers.conversation import Conversation, Peer
 
 
 class Harbour(Conversation):

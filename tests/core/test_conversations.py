@@ -1,7 +1,7 @@
 """Golden conversations: what SDKs send, and what the engine has to answer, frame by frame.
 
-They are written down in `conversations/*.txt`, by hand, from what the SDKs do and expect; `script.py` says how to read
-them. No Trio, no sockets: frames go straight into the hub.
+They are written down in `conversations/*.txt`, by hand, from what the SDKs do and expect.
+`tests/helpers/script.py` says how to read them. No Trio, no sockets: frames go straight into the hub.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .script import play
+from tests.helpers.script import play
 
 
 def rows() -> Iterator[object]:

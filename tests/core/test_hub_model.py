@@ -15,8 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from iii_trio.core.binding import BindingState
 from iii_trio.core.hub import Hub
-
-from .conversation import Conversation, Peer, call_id
+from tests.helpers.conversation import Conversation, Peer, call_id
 
 NAMESPACES = st.sampled_from(["default", "fleet"])
 NAMES = st.sampled_from(["one", "two"])

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from iii_trio.core.effects import Log
-
-from .conversation import Conversation, Peer, call_id
+from tests.helpers.conversation import Conversation, Peer, call_id
 
 LARGE = "x" * (1024 * 1024 + 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conversation import Conversation, Peer, call_id
+from tests.helpers.conversation import Conversation, Peer, call_id
 
 REJECTED = "registrationrejected"
 

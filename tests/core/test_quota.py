@@ -10,8 +10,7 @@ import pytest
 from iii_trio.config import EngineConfig, Limits
 from iii_trio.core.effects import Log
 from iii_trio.wire import FEATURE
-
-from .conversation import Conversation, Peer
+from tests.helpers.conversation import Conversation, Peer
 
 
 def talk_with(**limits: int) -> Conversation:

@@ -10,8 +10,7 @@ from iii_trio.config import EngineConfig, Timeouts
 from iii_trio.core.effects import HangUp, Log, Send
 from iii_trio.core.session import SessionState
 from iii_trio.wire import FEATURE
-
-from .conversation import Conversation, call_id
+from tests.helpers.conversation import Conversation, call_id
 
 
 def owners(talk: Conversation) -> dict[tuple[str, str], str]:

@@ -9,8 +9,7 @@ import pytest
 from iii_trio.core.effects import EndChannel, HangUp, Log, Send
 from iii_trio.core.session import SessionState
 from iii_trio.wire import FEATURE
-
-from .conversation import Conversation, call_id
+from tests.helpers.conversation import Conversation, call_id
 
 
 def test_a_worker_is_greeted_with_its_id_and_secrets_of_its_own() -> None:

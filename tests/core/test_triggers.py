@@ -9,8 +9,7 @@ from iii_trio.config import EngineConfig
 from iii_trio.core.announcements import FUNCTIONS, SETTLING_SECONDS, WORKERS
 from iii_trio.core.binding import BindingState
 from iii_trio.core.effects import Log
-
-from .conversation import Conversation, Peer, call_id
+from tests.helpers.conversation import Conversation, Peer, call_id
 
 TIDE = {"type": "registertriggertype", "id": "tide", "description": "fires at high water"}
 

@@ -10,8 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iii_trio.core.unfit import nests_deeper
-
-from .conversation import Conversation, call_id
+from tests.helpers.conversation import Conversation, call_id
 
 JSON = st.recursive(
     st.none() | st.text('[]{}"\\n:,é') | st.integers(),

@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from iii_trio import EngineConfig, Listener, Worker, open_engine
+from iii_trio.conformance import run_conformance
+from iii_trio.conformance.peer import Peer, Seen, as_message
 from iii_trio.testing import simulate, simulate_conversation
 from iii_trio.testing.channel_machine import ChannelMachine
-from iii_trio.testing.conformance import run_conformance
-from iii_trio.testing.conformance.peer import Peer, Seen, as_message
 from iii_trio.testing.conversations import Conversation
 from iii_trio.testing.sim_stream import Conditions
 from iii_trio.testing.strategies import conversations

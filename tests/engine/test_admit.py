@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from bare import connected, within
 
 import iii_trio
 from iii_trio import Engine, EngineConfig, Limits, Ref, open_engine
 from iii_trio.wire import attach_target
+from tests.helpers.bare import connected, within
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 UPGRADES = f"Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"

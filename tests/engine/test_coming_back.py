@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from bare import Bare, connected, within
 
 import iii_trio
 from iii_trio.config import EngineConfig, Timeouts
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.worker import open_worker
+from tests.helpers.bare import Bare, connected, within
 
 HOUR = 3600
 GRACE = EngineConfig(timeouts=Timeouts(reattach_grace_seconds=10, registration_grace_seconds=0))

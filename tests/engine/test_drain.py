@@ -6,10 +6,10 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from bare import connected, within
 
 import iii_trio
 from iii_trio.errors import CallError, ChannelBroken
+from tests.helpers.bare import connected, within
 
 HOUR = 3600
 INVOCATION = "11111111-1111-4111-8111-111111111111"

@@ -6,11 +6,11 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from bare import Bare, connected, within
 
 import iii_trio
 from iii_trio.config import EngineConfig, Timeouts
 from iii_trio.engine.heartbeat import Heartbeat
+from tests.helpers.bare import Bare, connected, within
 
 CONFIG = EngineConfig(timeouts=Timeouts(silent_worker_seconds=60, registration_grace_seconds=0))
 PING, PONG = 9, 10

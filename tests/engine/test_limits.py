@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from bare import Bare, within
 
 import iii_trio
 from iii_trio import EngineConfig, Limits, Listener, ListenerLimits
 from iii_trio.errors import CallError, ConnectionFailed
+from tests.helpers.bare import Bare, within
 
 SECONDS = 20
 

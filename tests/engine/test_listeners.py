@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from bare import Bare, within
 
 import iii_trio
 from iii_trio import Listener, ListenerLimits
 from iii_trio.config import Auth, EngineConfig, Limits, Tls
 from iii_trio.errors import ConfigError, ConnectionFailed, MisuseError
+from tests.helpers.bare import Bare, within
 
 SECONDS = 20
 TOKENS = Auth(tokens=("correct horse", "battery staple"))

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from bare import Bare, connected, within
 
 from iii_trio import EngineConfig, Limits, Timeouts, open_engine
 from iii_trio.cli.logs import configure_logging
 from iii_trio.config import Auth, Listener
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
+from tests.helpers.bare import Bare, connected, within
 
 REGISTER = "engine::workers::register"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from bare import Bare, within
 
 import iii_trio
 from iii_trio import ChannelDefaults, Limits, Listener, Timeouts
 from iii_trio.config import Auth, EngineConfig
 from iii_trio.errors import CallError, ConfigError, ConnectionFailed
+from tests.helpers.bare import Bare, within
 
 SECONDS = 20
 

@@ -13,7 +13,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from bare import UPGRADE, Bare, connected, within
 from msgspec import Raw
 
 from iii_trio import Engine, EngineConfig, Limits, Listener, Timeouts, open_engine
@@ -21,6 +20,7 @@ from iii_trio.engine.engine import Shell
 from iii_trio.transport.frames import frame_head
 from iii_trio.transport.socket import Buffer
 from iii_trio.wire import InvocationResult, InvokeFunction, RegisterFunction, decode, encode
+from tests.helpers.bare import UPGRADE, Bare, connected, within
 
 TIGHT = EngineConfig(limits=Limits(outbox_bytes=10_000, outbox_reserve_bytes=20_000))
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from bare import Bare, connected, within
 
 import iii_trio
 from iii_trio import EngineConfig, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
+from tests.helpers.bare import Bare, connected, within
 
 SERVICE = {"attributes": [{"key": "service.name", "value": {"stringValue": "harbour"}}]}
 

@@ -12,12 +12,12 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from bare import Bare, connected, within
 
 import iii_trio
 from iii_trio import CallError, ChannelBroken, Engine, EngineConfig, Limits, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
+from tests.helpers.bare import Bare, connected, within
 
 LIMITS = Limits(message_bytes=10_000, outbox_bytes=1_000, outbox_reserve_bytes=2_000, held_back_registrations=3)
 CONFIG = EngineConfig(limits=LIMITS, timeouts=Timeouts(silent_worker_seconds=60))

@@ -12,10 +12,10 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from target import QUICK, Client, Target, open_target, upgrade
 
 from iii_trio import Limits
 from iii_trio.transport.frames import CLOSE, TEXT, close_payload, frame
+from tests.helpers.target import QUICK, Client, Target, open_target, upgrade
 
 MASK: Final = b"\x01\x02\x03\x04"
 PLACES: Final = ("session", "telemetry", "writer", "reader", "nowhere", "no channel", "wrong key", "health")

@@ -20,13 +20,13 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from target import Client, wait_until
 
 from iii_trio import ChannelBroken, Engine, Listener, Ref, open_engine
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.transport.frames import TEXT, frame
 from iii_trio.transport.link import Address, Identity, Link, ReadingEnd, WritingEnd
 from iii_trio.wire import InvocationResult, InvokeFunction, WorkerRegistered, decode, encode, to_json
+from tests.helpers.target import Client, wait_until
 
 WAYS: Final = (
     "read to the end", "aborted", "cancelled", "writer vanishes", "reader vanishes", "both vanish", "owner leaves",
@@ -241,7 +241,7 @@ async def test_five_hundred_clients_that_vanish_at_once_leave_no_work_and_few_li
     log = tmp_path / "log"
     with many_files(4096), log.open("wb") as stderr:
         engine = subprocess.Popen(  # noqa: ASYNC220
-            [sys.executable, str(Path(__file__).with_name("engine_process.py"))],
+            [sys.executable, "-m", "tests.helpers.engine_process"],
             cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
         with engine, trio.fail_after(60):

@@ -8,13 +8,13 @@ from random import Random
 import attrs
 import pytest
 import trio
-from queue_world import inline
 
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.testing import cancel_everywhere
 from iii_trio.testing.cancelling import Run, Seen
 from iii_trio.triggers.queue import MemoryStore, open_queue
+from tests.helpers.queue_world import inline
 
 FIFO = QueueConfig(queues={"fifo": QueueSettings(fifo=True, group_by="g")})
 

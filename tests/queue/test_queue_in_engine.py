@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from queue_world import Seen, inline, queueing, rows, settled
 
 import iii_trio
 from iii_trio import CallError, EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.config import Limits, Listener
 from iii_trio.transport.link import Link
 from iii_trio.triggers.queue import MemoryStore
+from tests.helpers.queue_world import Seen, inline, queueing, rows, settled
 
 Clock = trio.testing.MockClock
 STRICT = QueueSettings(max_attempts=1, max_lost_deliveries=1, concurrency=3)

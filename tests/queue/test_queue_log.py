@@ -7,9 +7,9 @@ import logging
 import pytest
 import trio
 import trio.testing
-from queue_world import queueing
 
 from iii_trio import QueueSettings, enqueue
+from tests.helpers.queue_world import queueing
 
 
 async def test_a_dead_letter_is_one_line_with_its_ids_and_a_flood_of_them_is_bounded(

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from queue_world import Seen, dead, inline, queueing, rows, settled
 
 import iii_trio
 from iii_trio import CallError, QueueSettings, enqueue
 from iii_trio.triggers.queue import Change, MemoryStore, Put, StorageError
+from tests.helpers.queue_world import Seen, dead, inline, queueing, rows, settled
 
 Clock = trio.testing.MockClock
 

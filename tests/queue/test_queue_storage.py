@@ -401,11 +401,11 @@ async def stat_is(app: iii_trio.Worker, depth: int) -> bool:
     return await stat(app, "depth") == depth
 
 
-ENGINE = ["-m", "iii_trio.testing.torture.engine"]
+ENGINE = ["-m", "tests.torture.engine"]
 ENGINE_OF_NOBODY = [
     "-c",
     "import os, sys, trio, iii_trio.embed, iii_trio.triggers.queue.sqlite_store\n"  # nobody may read where they are
-    "from iii_trio.testing.torture.engine import main\n"
+    "from tests.torture.engine import main\n"
     "if os.geteuid() == 0:  # root may write anywhere\n"
     "    os.setgid(65534), os.setuid(65534)\n"
     "trio.run(main, *sys.argv[1:])\n",

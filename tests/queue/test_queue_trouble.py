@@ -11,13 +11,13 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from queue_world import Seen, inline
 
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.config import Limits, Listener
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.triggers.queue import MemoryStore, StorageError, open_queue
+from tests.helpers.queue_world import Seen, inline
 
 Clock = trio.testing.MockClock
 ONCE = QueueSettings(max_attempts=1, max_lost_deliveries=1, concurrency=5, missing_function_seconds=None)

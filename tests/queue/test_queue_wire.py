@@ -14,12 +14,12 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from queue_world import queueing
 
 import iii_trio
 from iii_trio import QueueSettings
 from iii_trio.transport.link import Link
 from iii_trio.triggers.queue.wording import read_subscriber
+from tests.helpers.queue_world import queueing
 
 Clock = trio.testing.MockClock
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

@@ -38,7 +38,7 @@ HOUR: Final = 3600
 SILENT_SECONDS: Final = 5.0
 CHUNK: Final = 10_000
 CHUNKS: Final = 120
-ENGINE = Path(__file__).parent.parent / "over_sockets" / "engine_process.py"
+ENGINE = Path(__file__).parent.parent / "helpers" / "engine_process.py"
 
 
 @attrs.define(eq=False)

@@ -74,8 +74,8 @@ def test_within_hypothesis_the_schedule_follows_from_the_drawn_seed(seed: int) -
 
 def test_a_history_repeats_in_another_process_with_other_hashes() -> None:
     program = (
-        f"import sys, zlib; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]\n"
-        "from test_simulation import *\n"
+        f"import sys, zlib; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from tests.testing.test_simulation import *\n"
         "print(zlib.crc32(str(simulate(count_a_stream, 11, conditions=ROUGH)).encode()))"
     )
     printed = {

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from fake_engine import REGISTER, FakeEnd, FakeEngine, parsed, raw
 
 from iii_trio.errors import CallError, ChannelBroken, MisuseError
 from iii_trio.transport.frames import CloseFrame
@@ -31,6 +30,7 @@ from iii_trio.wire import (
     decode,
 )
 from iii_trio.worker import BoundTrigger, ChannelReader, ChannelWriter, open_worker
+from tests.helpers.fake_engine import REGISTER, FakeEnd, FakeEngine, parsed, raw
 
 OURS = ("cancelinvocation", "channelended")
 KNOWN = {

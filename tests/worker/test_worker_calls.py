@@ -9,11 +9,11 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from fake_engine import CREATE, FakeEngine, parsed, raw
 
 from iii_trio.errors import CallError, IIIError, MisuseError
 from iii_trio.wire import Action, CancelInvocation, InvocationResult, InvokeFunction
 from iii_trio.worker import Worker, current_call, open_worker
+from tests.helpers.fake_engine import CREATE, FakeEngine, parsed, raw
 
 
 async def called(engine: FakeEngine, worker: Worker, *arguments: Any, **options: Any) -> InvokeFunction:

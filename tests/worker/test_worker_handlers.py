@@ -9,11 +9,11 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from fake_engine import FakeEnd, FakeEngine, outcome, ref
 
 from iii_trio.errors import CallError, ConnectionFailed, MisuseError
 from iii_trio.wire import CancelInvocation, InvocationResult, Outcome
 from iii_trio.worker import ChannelReader, ChannelWriter, Worker, open_worker
+from tests.helpers.fake_engine import FakeEnd, FakeEngine, outcome, ref
 
 
 @attrs.frozen

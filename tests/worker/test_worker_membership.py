@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from fake_engine import CREATE, REGISTER, FakeEngine, parsed, registered
 
 from iii_trio.errors import CallError, ConnectionFailed, MisuseError, Rejected
 from iii_trio.wire import (
@@ -22,6 +21,7 @@ from iii_trio.wire import (
     WireError,
 )
 from iii_trio.worker import open_worker
+from tests.helpers.fake_engine import CREATE, REGISTER, FakeEngine, parsed, registered
 
 
 async def nothing() -> None:

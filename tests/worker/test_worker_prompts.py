@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from fake_engine import FakeEngine, outcome
 from msgspec import Raw
 
 from iii_trio.errors import CallError, ConnectionFailed, MisuseError
 from iii_trio.wire import MAX_MESSAGE_BYTES, CancelInvocation, InvocationResult, InvokeFunction
 from iii_trio.worker import InlineCall, open_worker
+from tests.helpers.fake_engine import FakeEngine, outcome
 
 
 async def test_a_prompt_answers_at_once_or_later_and_is_asked_in_order() -> None:

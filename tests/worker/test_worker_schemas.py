@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, NewType, NotRequired, Required, Type
 
 import attrs
 import pytest
-from fake_engine import FakeEngine, parsed
 
 import iii_trio
 from iii_trio.wire import RegisterFunction
 from iii_trio.worker import ChannelReader, ChannelWriter, open_worker
 from iii_trio.worker.handler import Plan
 from iii_trio.worker.schemas import schema_of
+from tests.helpers.fake_engine import FakeEngine, parsed
 
 
 class Colour(enum.Enum):

@@ -10,7 +10,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from fake_engine import REGISTER, FakeEngine, FakeLink, parsed, raw
 
 from iii_trio.errors import CallError, MisuseError
 from iii_trio.wire import (
@@ -24,6 +23,7 @@ from iii_trio.wire import (
     UnregisterTriggerType,
 )
 from iii_trio.worker import BoundTrigger, Worker, open_worker
+from tests.helpers.fake_engine import REGISTER, FakeEngine, FakeLink, parsed, raw
 
 
 @attrs.define(eq=False)

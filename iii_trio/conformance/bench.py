@@ -1,0 +1,267 @@
+"""What the checks work with: sessions and channel ends at one engine, all of them gone when a check is over."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from ..transport.frames import PING, PONG
+from ..wire import FEATURE, Ref, attach_target, is_ref
+from .peer import Message, NotAnEngine, Peer, Seen
+
+SOON: Final = 1.0
+"""Seconds within which an effect must be seen on a loopback or a near network."""
+QUIET: Final = 0.25
+"""Seconds without a sign after which nothing more is expected."""
+
+
+class Broken(Exception):
+    """A clause is not kept; the text is what was seen."""
+
+
+class NotObservable(Exception):
+    """A clause cannot be seen with this engine; the text is why."""
+
+
+Check: TypeAlias = Callable[["Bench"], Awaitable[None]]
+
+
+def expect(true: object, saw: object) -> None:
+    """Raises Broken with what was seen, unless it is `true`."""
+    if not true:
+        raise Broken(str(saw))
+
+
+@asynccontextmanager
+async def soon(what: str, seconds: float = SOON) -> AsyncIterator[None]:
+    """Raises Broken if the block takes longer."""
+    with trio.move_on_after(seconds) as deadline:  # noqa: ASYNC100 - the block waits
+        yield
+    if deadline.cancelled_caught:
+        raise Broken(f"{what} had not happened after {seconds:g} s")
+
+
+@attrs.define(eq=False)
+class Session:
+    """A worker's session, played by hand."""
+
+    peer: Peer
+    hello: dict[str, Any] = attrs.field(factory=dict)
+    """What the engine said of itself: its `workerregistered`."""
+    heard: list[dict[str, Any]] = attrs.field(factory=list)
+    """What it said since, but for answers and pings."""
+    answers: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    on_call: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+    news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    ended: bool = False
+
+    @property
+    def aware(self) -> bool:
+        """Whether the engine has announced what is ours."""
+        return FEATURE in (self.hello.get("features") or ()) and bool(self.hello.get("channel_secret"))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The header that makes this session the holder of an end (clause C8.2)."""
+        return {"Iii-Session": f"{self.hello['worker_id']} {self.hello['channel_secret']}"}
+
+    async def listen(self) -> None:
+        """Keep what the engine says."""
+        while (message := await self.peer.next_message()) is not None:
+            said = _read(message)
+            match said.get("type"):
+                case "workerregistered":
+                    self.hello = said
+                case "invocationresult":
+                    self.answers[said["invocation_id"]] = said
+                case "ping":
+                    await self.peer.tell(type="pong")
+                case "invokefunction" if self.on_call is not None:
+                    self.heard.append(said)
+                    await self.on_call(said)
+                case _:
+                    self.heard.append(said)
+            self.news.unpark_all()
+        self.ended = True
+        self.news.unpark_all()
+
+    async def call(self, function_id: str, **data: Any) -> Any:
+        """What the engine answers: a result. Raises Broken for an error, NotObservable if it knows no such function."""
+        invocation_id = await self.begin_call(function_id, data)
+        async with soon(f"an answer to {function_id}", 5):
+            while invocation_id not in self.answers and not self.ended:
+                await self.news.park()
+        if self.ended:
+            raise Broken(f"instead of answering {function_id} the engine ended the session")
+        answer = self.answers.pop(invocation_id)
+        if (answer.get("error") or {}).get("code") == "function_not_found":
+            raise NotObservable(f"the engine has no function {function_id}")
+        if answer.get("error"):
+            raise Broken(f"{function_id} was answered with {json.dumps(answer['error'])[:200]}")
+        return answer.get("result")
+
+    async def begin_call(self, function_id: str, data: Any) -> str:
+        """Send a call, and give back its id."""
+        invocation_id = str(uuid.uuid4())
+        await self.peer.tell(type="invokefunction", function_id=function_id, invocation_id=invocation_id, data=data)
+        return invocation_id
+
+    async def hear(self, kind: str, seconds: float = SOON) -> dict[str, Any]:
+        """The first message of this type, once it is there."""
+        async with soon(f"a {kind} message", seconds):
+            while True:
+                for said in self.heard:
+                    if said.get("type") == kind:
+                        return said
+                await self.news.park()
+        raise AssertionError
+
+    async def create_channel(self, **options: Any) -> tuple[Ref, Ref]:
+        """The refs of a new channel: writer, reader."""
+        told = await self.call("engine::channels::create", **options)
+        if not isinstance(told, dict) or not is_ref(told.get("writer")) or not is_ref(told.get("reader")):
+            raise Broken(f"engine::channels::create gave {json.dumps(told)[:200]}")
+        return Ref.from_json(told["writer"]), Ref.from_json(told["reader"])
+
+
+@attrs.define(eq=False)
+class Bench:
+    """One engine under test, and whoever a check has talk to it."""
+
+    url: str
+    nursery: trio.Nursery
+    peers: list[Peer] = attrs.field(factory=list)
+
+    async def session(self, *, announce: bool = False) -> Session:
+        """A worker's session; with `announce` it says that it knows what is ours. Raises Broken if there is none."""
+        peer = await self.connect(_below(self.url))
+        if peer.status != 101:
+            raise Broken(f"a worker's connection was answered with {peer.status}")
+        session = Session(peer)
+        self.nursery.start_soon(session.listen)
+        about: dict[str, Any] = {
+            "runtime": "conformance",
+            "version": "1",
+            "name": f"conformance-{uuid.uuid4().hex[:8]}",
+        }
+        if announce:
+            about["features"] = [FEATURE]
+        await session.call("engine::workers::register", **about)
+        return session
+
+    async def aware(self) -> Session:
+        """A session that has announced what is ours. Raises NotObservable where the engine has not."""
+        session = await self.session(announce=True)
+        if not session.aware:
+            raise NotObservable(f"the engine does not announce {FEATURE}")
+        return session
+
+    async def connect(self, target: str, headers: dict[str, str] | None = None) -> Peer:
+        """A connection that has asked for an upgrade at `target`."""
+        peer = await Peer.connect(self.url, target, headers)
+        self.peers.append(peer)
+        return peer
+
+    async def claim(self, ref: Ref, headers: dict[str, str] | None = None) -> Peer:
+        """Whoever claims an end, whatever the answer is."""
+        return await self.connect(attach_target(ref, self.url), headers)
+
+    async def attach(self, ref: Ref, headers: dict[str, str] | None = None) -> Peer:
+        """An attached end. Raises Broken if the engine refuses it."""
+        peer = await self.claim(ref, headers)
+        if peer.status != 101:
+            raise Broken(f"a rightful {ref.direction} end was refused with {peer.status}")
+        return peer
+
+    async def pair(self, **options: Any) -> tuple[Peer, Peer]:
+        """Both ends of a new channel of a new session: writer, reader."""
+        writer, reader = await (await self.session()).create_channel(**options)
+        return await self.attach(writer), await self.attach(reader)
+
+    async def held_pair(self, owner: Session, holder: Session) -> tuple[Peer, Peer]:
+        """Both ends of a new channel of `owner`, attached in the name of `holder`: writer, reader."""
+        writer, reader = await owner.create_channel()
+        return await self.attach(writer, holder.identity), await self.attach(reader, holder.identity)
+
+    async def last_seen(self, peer: Peer, what: str, seconds: float = SOON, *, answer: bool = True) -> Seen:
+        """All that an end saw until its end. Raises Broken if that does not come soon; `what` names it.
+
+        Where its Close is not to be answered, a Close is the end.
+        """
+        async with soon(what, seconds):
+            return await peer.watch(answer=answer, timeout=seconds * 0.75)
+        raise AssertionError
+
+    async def round_trip(self, writer: Peer) -> bool:
+        """Whether a ping is answered before it has been quiet for a while: all that was said before has been read."""
+        mark = uuid.uuid4().bytes
+        with trio.move_on_after(QUIET * 2):
+            await writer.say(PING, mark)
+            while (came := await writer.next_frame()) is not None:
+                if came.opcode == PONG and came.payload == mark:
+                    return True
+        return False
+
+
+def _read(message: Message) -> dict[str, Any]:
+    try:
+        said = json.loads(message)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise NotAnEngine(f"a worker was sent {message[:60]!r}")
+    return said
+
+
+def _below(url: str) -> str:
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+@asynccontextmanager
+async def open_bench(url: str) -> AsyncIterator[Bench]:
+    """A bench; whatever becomes of the check, its connections are closed at the end.
+
+    Of all that went wrong, in the block and in its tasks, one error is raised.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            bench = Bench(url, nursery)
+            try:
+                yield bench
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    for peer in bench.peers:
+                        await peer.drop()
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """What was the matter: a verdict before a mere failure, and what must not be swallowed before both."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [_first(inner) for inner in error.exceptions]
+    return min(found, key=lambda one: (isinstance(one, Exception), not isinstance(one, Broken | NotObservable)))
+
+
+__all__ = [
+    "QUIET",
+    "SOON",
+    "Bench",
+    "Broken",
+    "Check",
+    "NotAnEngine",
+    "NotObservable",
+    "Session",
+    "expect",
+    "open_bench",
+]
