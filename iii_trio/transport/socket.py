@@ -209,7 +209,7 @@ class Socket(trio.abc.HalfCloseableStream):
         self._sending = True
         try:
             await trio.lowlevel.checkpoint()
-            self._check_sendable()
+            self.check_sendable()
             with memoryview(data) as left:
                 sent = 0
                 while sent < len(left):
@@ -227,7 +227,7 @@ class Socket(trio.abc.HalfCloseableStream):
         self._sending = True
         try:
             await trio.lowlevel.checkpoint()
-            self._check_sendable()
+            self.check_sendable()
             await self._wait_writable()
         finally:
             self._sending = False
@@ -277,7 +277,8 @@ class Socket(trio.abc.HalfCloseableStream):
         if self._broken is not None:
             raise trio.BrokenResourceError(self._broken)
 
-    def _check_sendable(self) -> None:
+    def check_sendable(self) -> None:
+        """Raise what `send_all` would raise for a closed, broken or ended sending side."""
         self._check()
         if self._eof_sent:
             raise trio.ClosedResourceError("this socket's sending side was already ended")
