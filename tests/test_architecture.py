@@ -31,7 +31,15 @@ MAY_IMPORT = {
     "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", "ids", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "conformance", "testing"}
-PURE = ("wire/", "core/", "state_machine.py", "structure.py", "config.py", "transport/frames/", "transport/recut.py")
+PURE = (
+    "wire/",
+    "core/",
+    "state_machine.py",
+    "structure.py",
+    "config.py",
+    "transport/frames/",
+    "transport/message_splitter.py",
+)
 IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
 LONGEST_FILE = 470
 

@@ -164,17 +164,17 @@ async def _serve_upgrade(
         if holder is None:
             await _answer(stream, 403, "Iii-Session names no session, or its secret is another's")
             return
-    flow = shell.attach(ref, holder, head.headers.get("iii-invocation"))
-    if isinstance(flow, Refused):
-        kind = "application/json" if flow.status == 410 else "text/plain"
-        text = f"the {ref.direction} end of channel {ref.channel_id} was refused: {flow.body.decode()}"
+    attached = shell.attach(ref, holder, head.headers.get("iii-invocation"))
+    if isinstance(attached, Refused):
+        kind = "application/json" if attached.status == 410 else "text/plain"
+        text = f"the {ref.direction} end of channel {ref.channel_id} was refused: {attached.body.decode()}"
         about = {"session": holder.id} if holder is not None else {"peer": peer or ""}
-        shell.log(logging.DEBUG, text, channel=ref.channel_id, status=str(flow.status), **about)
-        await _write(stream, answer(flow.status, flow.body, kind=kind))
+        shell.log(logging.DEBUG, text, channel=ref.channel_id, status=str(attached.status), **about)
+        await _write(stream, answer(attached.status, attached.body, kind=kind))
     elif ref.direction is Direction.WRITE:
-        await serve_writer(shell, stream, head, flow, holder, policy)
+        await serve_writer(shell, stream, head, attached, holder, policy)
     else:
-        await serve_reader(shell, stream, head, flow, holder, policy)
+        await serve_reader(shell, stream, head, attached, holder, policy)
 
 
 async def _answer(stream: trio.abc.Stream, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:

@@ -20,12 +20,12 @@ from ..core.effects import Deliver, Effects, EndChannel, Export, HangUp, Log, Se
 from ..core.hub import Hub
 from ..core.session import Session
 from ..report import RateLimitedLogger
-from ..transport.link import End
+from ..transport.link import EndReason
 from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
 from ..wire import Close, Direction, Outcome, Ref
 from ..wire.otlp import Telemetry, telemetry_kind
-from .flow import Flow
+from .attached_channel import AttachedChannel
 from .heartbeat import Heartbeat
 from .look import as_row, count_all, look_at_channel
 from .policy import AuthenticatedPeer, ListenerPolicy
@@ -43,7 +43,7 @@ def _version() -> str | None:
         return None
 
 
-class Line(Protocol):
+class SessionOutput(Protocol):
     """What carries messages to a session: a socket, or memory."""
 
     def put(self, message: bytes, *, bound: int) -> bool:
@@ -63,7 +63,7 @@ class Line(Protocol):
 
 
 class Shell:
-    """One engine at work: its hub, the lines to its sessions, the flows of its channels."""
+    """One engine at work: its hub, the lines to its sessions, the pipes of its channels."""
 
     def __init__(
         self,
@@ -73,12 +73,14 @@ class Shell:
     ) -> None:
         self.config = config
         self.hub = Hub(config, new_id, version=_version(), started_at_ms=int(wall_clock() * 1000))
-        self.hub.look = lambda channel, now: as_row(look_at_channel(channel, self.flows.get(channel.id), now))
+        self.hub.look = lambda channel, now: as_row(
+            look_at_channel(channel, self.attached_channels.get(channel.id), now)
+        )
         self.hub.count = lambda: count_all(self)
         self.hub.may_be_leaving = self._has_more_to_say
         self.buffer = ReadBuffer()
-        self.lines: dict[str, Line] = {}
-        self.flows: dict[str, Flow] = {}
+        self.lines: dict[str, SessionOutput] = {}
+        self.attached_channels: dict[str, AttachedChannel] = {}
         self.heartbeat = Heartbeat(config.timeouts.silent_worker_seconds)
         self.connections = 0
         self.arriving = 0
@@ -90,7 +92,7 @@ class Shell:
         """What else is to be stopped when the engine closes."""
         self._logger = RateLimitedLogger(config.name)
         self._wall_clock = wall_clock
-        self._unflushed: dict[Line, None] = {}
+        self._unflushed: dict[SessionOutput, None] = {}
         self._nap = trio.CancelScope()
         self._settled = trio.lowlevel.ParkingLot()
 
@@ -98,7 +100,7 @@ class Shell:
 
     def connected(
         self,
-        line: Line,
+        line: SessionOutput,
         *,
         peer: str | None,
         in_process: bool,
@@ -118,7 +120,7 @@ class Shell:
         self.act(effects)
         return session
 
-    def heard(self, session: Session, messages: Iterable[bytes | bytearray]) -> None:
+    def on_messages(self, session: Session, messages: Iterable[bytes | bytearray]) -> None:
         """A session's link brought these. What they lead to is written with one write per peer."""
         now = trio.current_time()
         for message in messages:
@@ -126,7 +128,7 @@ class Shell:
         self._flush()
         self._mind_the_time()
 
-    def heard_telemetry(self, message: bytes | bytearray, about: dict[str, str]) -> None:
+    def on_telemetry_message(self, message: bytes | bytearray, about: dict[str, str]) -> None:
         """A connection that is no session brought a message. What is no telemetry means nothing."""
         kind = telemetry_kind(message)
         if kind is not None:
@@ -162,27 +164,29 @@ class Shell:
 
     # --- channels
 
-    def attach(self, ref: Ref, holder: Session | None, invocation_id: str | None = None) -> Flow | Refused:
-        """Attach an end of a channel; the caller then puts itself into the flow, in the same step."""
+    def attach(self, ref: Ref, holder: Session | None, invocation_id: str | None = None) -> AttachedChannel | Refused:
+        """Attach an end of a channel; the caller then puts its end into the result, in the same step."""
         channel = self.hub.channels.attach(
             ref.channel_id, ref.access_key, ref.direction, trio.current_time(), holder, invocation_id
         )
         if isinstance(channel, Refused):
             return channel
         self._mind_the_time()
-        flow = self.flows.get(channel.id)
-        if flow is None:
-            flow = self.flows[channel.id] = Flow(channel.id, Pipe(channel.buffer_size, channel.max_bytes))
-        return flow
+        attached = self.attached_channels.get(channel.id)
+        if attached is None:
+            attached = self.attached_channels[channel.id] = AttachedChannel(
+                channel.id, Pipe(channel.buffer_size, channel.max_bytes)
+            )
+        return attached
 
     def cue(self, channel_id: str, cue: ChannelEvent, reason: str = "", code: str | None = None) -> None:
         """Something happened to a channel."""
         self.act(self.hub.channels.take(channel_id, cue, reason, trio.current_time(), code))
 
-    def touch(self, flow: Flow) -> None:
+    def touch(self, attached: AttachedChannel) -> None:
         """A message passed while only one end is attached (clause C2.3)."""
-        if flow.reader is None or flow.writer is None:
-            self.hub.channels.touch(flow.channel_id, trio.current_time())
+        if attached.reader is None or attached.writer is None:
+            self.hub.channels.touch(attached.channel_id, trio.current_time())
 
     # --- effects
 
@@ -215,9 +219,9 @@ class Shell:
                     if line is not None:
                         line.hang_up(effect.code, effect.reason)
                 case SealPipe():
-                    flow = self.flows.get(effect.channel)
-                    if flow is not None:
-                        flow.pipe.seal()
+                    attached = self.attached_channels.get(effect.channel)
+                    if attached is not None:
+                        attached.pipe.seal()
                 case EndChannel():
                     self._end_channel(effect)
                 case Log():
@@ -232,17 +236,17 @@ class Shell:
                     assert_never(effect)
 
     def _end_channel(self, effect: EndChannel) -> None:
-        flow = self.flows.pop(effect.channel, None)
-        if flow is not None:
-            end = End(effect.outcome, effect.reason, effect.code)
-            flow.finish(end, clean=effect.outcome is Outcome.COMPLETED)
+        attached = self.attached_channels.pop(effect.channel, None)
+        if attached is not None:
+            end = EndReason(effect.outcome, effect.reason, effect.code)
+            attached.finish(end, clean=effect.outcome is Outcome.COMPLETED)
         level = logging.DEBUG if effect.outcome is Outcome.COMPLETED else logging.INFO
         text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
         now = trio.current_time()
         about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
         self._logger.log(now, level, text, about)
         if self.on_channel_span is not None:
-            pipe = flow.pipe if flow is not None else None
+            pipe = attached.pipe if attached is not None else None
             span = span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000))
             self._hand_out("the tracer", self.on_channel_span, span, channel=effect.channel)
 
@@ -282,12 +286,12 @@ class Shell:
         if not self.hub.draining:
             self.hub.drain()
             calls = sum(len(session.answering) for session in self.hub.sessions.values())
-            self.log(logging.INFO, f"draining: {calls} calls and {len(self.flows)} channels are under way")
+            self.log(logging.INFO, f"draining: {calls} calls and {len(self.attached_channels)} channels are under way")
 
     @property
     def idle(self) -> bool:
         """Whether no call is under way and no channel is open."""
-        return not self.flows and not any(session.answering for session in self.hub.sessions.values())
+        return not self.attached_channels and not any(session.answering for session in self.hub.sessions.values())
 
     async def wait_idle(self) -> None:
         """Wait until nothing runs."""
@@ -336,9 +340,9 @@ class Shell:
         """A line in the engine's log about an error of ours, with its traceback."""
         self._logger.log(trio.current_time(), logging.ERROR, text, about, error=error)
 
-    def channel(self, flow: Flow) -> Channel | None:
-        """What the ledger has of a flow's channel, while it is open."""
-        return self.hub.channels.get(flow.channel_id)
+    def channel(self, attached: AttachedChannel) -> Channel | None:
+        """What the ledger has of an attached channel, while it is open."""
+        return self.hub.channels.get(attached.channel_id)
 
 
-__all__ = ["Direction", "Line", "Shell"]
+__all__ = ["Direction", "SessionOutput", "Shell"]

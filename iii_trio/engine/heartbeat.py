@@ -17,7 +17,7 @@ import trio
 _LOOKS: Final = 4
 
 
-class Beating(Protocol):
+class HeartbeatTarget(Protocol):
     """A worker's socket, as far as its heartbeat goes."""
 
     def take_sign_of_life(self) -> bool:
@@ -36,17 +36,17 @@ class Heartbeat:
 
     def __init__(self, deadline_seconds: float | None) -> None:
         self.deadline_seconds = deadline_seconds
-        self._silent_looks: dict[Beating, int] = {}
+        self._silent_looks: dict[HeartbeatTarget, int] = {}
         self._wanted = trio.Event()
 
-    def watch(self, line: Beating) -> None:
+    def watch(self, target: HeartbeatTarget) -> None:
         """Look after this one, until `forget`."""
-        self._silent_looks[line] = 0
+        self._silent_looks[target] = 0
         self._wanted.set()
 
-    def forget(self, line: Beating) -> None:
+    def forget(self, target: HeartbeatTarget) -> None:
         """It is gone. Harmless if it is not watched."""
-        self._silent_looks.pop(line, None)
+        self._silent_looks.pop(target, None)
 
     async def keep(self) -> None:
         """Look, until cancelled. With nobody to look after, nothing wakes."""
@@ -64,13 +64,13 @@ class Heartbeat:
         self._wanted.set()
 
     def _look(self) -> None:
-        for line, silent in list(self._silent_looks.items()):
-            if line.take_sign_of_life():
-                self._silent_looks[line] = 0
+        for target, silent in list(self._silent_looks.items()):
+            if target.take_sign_of_life():
+                self._silent_looks[target] = 0
                 continue
-            self._silent_looks[line] = silent + 1
+            self._silent_looks[target] = silent + 1
             if silent + 1 < _LOOKS:
-                line.ping()
+                target.ping()
             else:
-                self.forget(line)
-                line.give_up(f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping")
+                self.forget(target)
+                target.give_up(f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping")

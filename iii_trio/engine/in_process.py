@@ -13,8 +13,8 @@ from ..transport.link import Identity, Link, ReadingEnd, WritingEnd
 from ..transport.memory_link import MemoryLink
 from ..transport.refusal import refusal_of
 from ..wire import Direction, Ref
+from .attached_channel import AttachedChannel
 from .engine import Shell
-from .flow import Flow
 from .local_ends import LocalReader, LocalWriter
 
 
@@ -35,15 +35,15 @@ class InProcess:
             raise ConnectionFailed(f"{self} is closed")
         session: Session | None = None
 
-        def hear(messages: list[bytes]) -> None:
+        def on_messages(messages: list[bytes]) -> None:
             if session is not None:
-                shell.heard(session, messages)
+                shell.on_messages(session, messages)
 
-        def hung_up(reason: str) -> None:
+        def on_close(reason: str) -> None:
             if session is not None:
                 shell.disconnected(session, reason)
 
-        link = MemoryLink(hear, hung_up, gathered=self._internal)
+        link = MemoryLink(on_messages, on_close, gathered=self._internal)
         session = shell.connected(link, peer=None, in_process=True, internal=self._internal)
         try:
             task_status.started(link)
@@ -55,9 +55,9 @@ class InProcess:
     async def attach_writer(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
     ) -> None:
-        holder, flow = self._attach(ref, identity, Direction.WRITE)
-        end = LocalWriter(self._shell, flow, holder.label if holder else "in this process")
-        flow.writer = end
+        holder, attached = self._attach(ref, identity, Direction.WRITE)
+        end = LocalWriter(self._shell, attached, holder.label if holder else "in this process")
+        attached.writer = end
         try:
             task_status.started(end)
             await end.wait_ended()
@@ -67,16 +67,18 @@ class InProcess:
     async def attach_reader(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
     ) -> None:
-        holder, flow = self._attach(ref, identity, Direction.READ)
-        end = LocalReader(self._shell, flow, holder.label if holder else "in this process")
-        flow.reader = end
+        holder, attached = self._attach(ref, identity, Direction.READ)
+        end = LocalReader(self._shell, attached, holder.label if holder else "in this process")
+        attached.reader = end
         try:
             task_status.started(end)
             await end.wait_ended()
         finally:
             end.lost()
 
-    def _attach(self, ref: Ref, identity: Identity | None, direction: Direction) -> tuple[Session | None, Flow]:
+    def _attach(
+        self, ref: Ref, identity: Identity | None, direction: Direction
+    ) -> tuple[Session | None, AttachedChannel]:
         shell = self._shell
         if ref.direction is not direction:
             raise AttachRefused(403, f"this ref is for the channel's other direction: {ref.direction}")
@@ -85,7 +87,7 @@ class InProcess:
             holder = shell.hub.by_secret(identity.worker_id, identity.channel_secret)
             if holder is None:
                 raise AttachRefused(403, "the session is unknown, or the secret is not its own")
-        flow = shell.attach(ref, holder, identity.invocation_id if identity is not None else None)
-        if isinstance(flow, Refused):
-            raise refusal_of(flow.status, flow.body)
-        return holder, flow
+        attached = shell.attach(ref, holder, identity.invocation_id if identity is not None else None)
+        if isinstance(attached, Refused):
+            raise refusal_of(attached.status, attached.body)
+        return holder, attached

@@ -9,40 +9,40 @@ import trio
 
 from ..core.channel import ChannelEvent
 from ..errors import ChannelBroken
-from ..transport.frames import TEXT, MessageScanner, Run
-from ..transport.link import End
+from ..transport.frames import TEXT, FrameBatch, MessageScanner
+from ..transport.link import EndReason
 from ..transport.pipe import Chunk
 from ..wire import Outcome
+from .attached_channel import AttachedChannel
 from .engine import Shell
-from .flow import Flow
 
 
-def broken(end: End) -> ChannelBroken:
+def broken(end: EndReason) -> ChannelBroken:
     """The error that says how a channel ended."""
     return ChannelBroken(str(end.outcome or Outcome.ABORTED), end.reason, code=end.code)
 
 
 class _LocalEnd:
-    def __init__(self, shell: Shell, flow: Flow, who: str) -> None:
+    def __init__(self, shell: Shell, attached: AttachedChannel, who: str) -> None:
         self._shell = shell
-        self._flow = flow
+        self._attached = attached
         self._who = who
-        self._end: End | None = None
+        self._end: EndReason | None = None
         self._over = trio.Event()
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self._end
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         await self._over.wait()
         assert self._end is not None
         return self._end
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         """The pipe has told already."""
 
-    def finish(self, end: End) -> None:
+    def finish(self, end: EndReason) -> None:
         if self._end is None:
             self._end = end
             self._over.set()
@@ -54,12 +54,12 @@ class LocalWriter(_LocalEnd):
 
     async def put(self, item: bytes | str) -> None:
         await self.wait_room()
-        self._flow.pipe.push_item(item)
-        self._shell.touch(self._flow)
+        self._attached.pipe.push_item(item)
+        self._shell.touch(self._attached)
 
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()
-        pipe = self._flow.pipe
+        pipe = self._attached.pipe
         if pipe.full:
             await pipe.wait_room()
         if pipe.broken is not None:
@@ -70,38 +70,38 @@ class LocalWriter(_LocalEnd):
     async def close(self) -> None:
         self.close_now()
         await trio.lowlevel.cancel_shielded_checkpoint()
-        if self._flow.pipe.broken is not None:
-            raise broken(self._flow.pipe.broken)
+        if self._attached.pipe.broken is not None:
+            raise broken(self._attached.pipe.broken)
 
     def close_now(self) -> None:
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_CLOSED)
-            self.finish(End(Outcome.COMPLETED))
+            self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_CLOSED)
+            self.finish(EndReason(Outcome.COMPLETED))
 
     def abort(self, reason: str, code: str | None = None) -> None:
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_ABORTED, reason, code)
-            self.finish(End(Outcome.ABORTED, reason, code))
+            self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, reason, code)
+            self.finish(EndReason(Outcome.ABORTED, reason, code))
 
     def lost(self) -> None:
         """The task that held this end is gone."""
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_LOST, f"the writer ({self._who}) is gone")
+            self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_LOST, f"the writer ({self._who}) is gone")
 
 
 @final
 class LocalReader(_LocalEnd):
     """A `ReadingEnd` in the engine's own process."""
 
-    def __init__(self, shell: Shell, flow: Flow, who: str) -> None:
-        super().__init__(shell, flow, who)
+    def __init__(self, shell: Shell, attached: AttachedChannel, who: str) -> None:
+        super().__init__(shell, attached, who)
         self._items: deque[bytes | str] = deque()  # of a chunk that was taken whole
         self._chunk: Chunk | None = None
         self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=False)
 
     async def take(self) -> bytes | str:
         await trio.lowlevel.checkpoint()
-        pipe = self._flow.pipe
+        pipe = self._attached.pipe
         while True:
             if pipe.broken is not None:
                 raise broken(pipe.broken)
@@ -112,7 +112,7 @@ class LocalReader(_LocalEnd):
             except trio.EndOfChannel:
                 if pipe.broken is not None:
                     raise broken(pipe.broken) from None
-                self._shell.cue(self._flow.channel_id, ChannelEvent.READER_FINISHED)
+                self._shell.cue(self._attached.channel_id, ChannelEvent.READER_FINISHED)
                 raise trio.EndOfChannel from None
             self._open(chunk)
         item = self._items.popleft()
@@ -122,18 +122,18 @@ class LocalReader(_LocalEnd):
 
     def cancel(self, reason: str, code: str | None = None) -> None:
         if self._end is None:
-            drained = self._flow.pipe.drained and not self._items
+            drained = self._attached.pipe.drained and not self._items
             cue = ChannelEvent.READER_FINISHED if drained else ChannelEvent.READER_CANCELLED
-            self._shell.cue(self._flow.channel_id, cue, reason, code)
-            self.finish(End(Outcome.COMPLETED if drained else Outcome.READER_CANCELLED, reason, code))
+            self._shell.cue(self._attached.channel_id, cue, reason, code)
+            self.finish(EndReason(Outcome.COMPLETED if drained else Outcome.READER_CANCELLED, reason, code))
 
     def lost(self) -> None:
         """The task that held this end is gone."""
         if self._end is None:
-            self._shell.cue(self._flow.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone")
+            self._shell.cue(self._attached.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone")
 
     def _open(self, chunk: Chunk) -> None:
-        if isinstance(chunk, Run):
+        if isinstance(chunk, FrameBatch):
             messages, _ = self._scanner.scan(memoryview(b"".join(chunk.parts)))
             self._items.extend(bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages)
         else:
@@ -145,7 +145,7 @@ class LocalReader(_LocalEnd):
     def _done(self) -> None:
         """The chunk has been handed out. The reader that took the last of a finished stream has everything."""
         assert self._chunk is not None
-        self._flow.pipe.done(self._chunk)
+        self._attached.pipe.done(self._chunk)
         self._chunk = None
-        if self._flow.pipe.drained:
-            self._shell.cue(self._flow.channel_id, ChannelEvent.READER_FINISHED)
+        if self._attached.pipe.drained:
+            self._shell.cue(self._attached.channel_id, ChannelEvent.READER_FINISHED)

@@ -10,7 +10,7 @@ import trio
 
 from ..core.channel import Channel
 from ..wire import JsonValue
-from .flow import Flow
+from .attached_channel import AttachedChannel
 
 if TYPE_CHECKING:
     from .engine import Shell
@@ -46,7 +46,7 @@ class EngineStatistics:
     bindings: int
     calls: int
     channels: int
-    flows: int
+    attached_channels: int
     connections: int
 
 
@@ -62,7 +62,7 @@ def count(shell: Shell) -> EngineStatistics:
         bindings=len(hub.triggers) - own,
         calls=sum(len(session.answering) for session in guests),
         channels=len(hub.channels),
-        flows=len(shell.flows),
+        attached_channels=len(shell.attached_channels),
         connections=shell.connections,
     )
 
@@ -75,16 +75,16 @@ def count_all(shell: Shell) -> dict[str, JsonValue]:
 
 def look_at_channels(shell: Shell, now: float) -> list[ChannelView]:
     """Every open channel, oldest first."""
-    return [look_at_channel(channel, shell.flows.get(channel.id), now) for channel in shell.hub.channels]
+    return [look_at_channel(channel, shell.attached_channels.get(channel.id), now) for channel in shell.hub.channels]
 
 
-def look_at_channel(channel: Channel, flow: Flow | None, now: float) -> ChannelView:
-    """One open channel; it has no flow before its first end is attached."""
-    pipe = flow.pipe if flow is not None else None
+def look_at_channel(channel: Channel, attached: AttachedChannel | None, now: float) -> ChannelView:
+    """One open channel; there is no pipe before its first end is attached."""
+    pipe = attached.pipe if attached is not None else None
     waiting = ""
     if pipe is not None and pipe.full:
         waiting = "writer for reader"
-    elif pipe is not None and flow is not None and flow.reader is not None and not pipe.items_waiting:
+    elif pipe is not None and attached is not None and attached.reader is not None and not pipe.items_waiting:
         waiting = "reader for writer"
     return ChannelView(
         id=channel.id,

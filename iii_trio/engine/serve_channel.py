@@ -10,15 +10,15 @@ import trio
 from ..core.channel import ChannelEvent
 from ..core.session import Session
 from ..errors import FrameError
-from ..transport.frames import CloseFrame, Run, RunScanner
+from ..transport.frames import BatchScanner, CloseFrame, FrameBatch
 from ..transport.http1 import Head
-from ..transport.link import End
-from ..transport.pipe import as_run
-from ..transport.recut import Recut, TextTooLarge
-from ..transport.websocket import Lost, WebSocket, portion
+from ..transport.link import EndReason
+from ..transport.message_splitter import MessageSplitter, TextTooLarge
+from ..transport.pipe import as_batch
+from ..transport.websocket import Lost, WebSocket, choose_read_size
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
+from .attached_channel import AttachedChannel
 from .engine import Shell
-from .flow import Flow
 from .policy import ListenerPolicy
 
 _MESSAGES_AT_ONCE: Final = 1024  # half a millisecond before others have their turn
@@ -28,28 +28,38 @@ _ABORT_FOR_THE_UNAWARE = (
 
 
 async def serve_writer(
-    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, policy: ListenerPolicy
+    shell: Shell,
+    stream: trio.abc.Stream,
+    head: Head,
+    attached: AttachedChannel,
+    holder: Session | None,
+    policy: ListenerPolicy,
 ) -> None:
     """Take what a writer sends until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `writer_lost`.
     """
-    end = _WriterSocket(shell, flow, holder, policy)
-    flow.writer = end
+    end = _WriterSocket(shell, attached, holder, policy)
+    attached.writer = end
     end.websocket = _websocket(shell, stream, end, policy)
     await end.websocket.serve(head)
 
 
 async def serve_reader(
-    shell: Shell, stream: trio.abc.Stream, head: Head, flow: Flow, holder: Session | None, policy: ListenerPolicy
+    shell: Shell,
+    stream: trio.abc.Stream,
+    head: Head,
+    attached: AttachedChannel,
+    holder: Session | None,
+    policy: ListenerPolicy,
 ) -> None:
     """Give a reader what is in the pipe until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
     """
-    recut = Recut() if holder is None and "websockets/" in head.headers.get("user-agent", "") else None
-    end = _ReaderSocket(shell, flow, holder, policy, recut)
-    flow.reader = end
+    splitter = MessageSplitter() if holder is None and "websockets/" in head.headers.get("user-agent", "") else None
+    end = _ReaderSocket(shell, attached, holder, policy, splitter)
+    attached.reader = end
     end.websocket = _websocket(shell, stream, end, policy)
     await end.websocket.serve(head)
 
@@ -76,13 +86,13 @@ class _WriterSocket:
 
     websocket: WebSocket
 
-    def __init__(self, shell: Shell, flow: Flow, holder: Session | None, policy: ListenerPolicy) -> None:
+    def __init__(self, shell: Shell, attached: AttachedChannel, holder: Session | None, policy: ListenerPolicy) -> None:
         self._shell = shell
-        self._flow = flow
+        self._attached = attached
         self._holder = holder
-        self._scanner = RunScanner(policy.message_bytes(shell.config.limits))
-        self._ahead: Run | None = None  # read, and not in the pipe yet: the read-ahead of clause C3.2
-        self._finished: End | None = None
+        self._scanner = BatchScanner(policy.message_bytes(shell.config.limits))
+        self._ahead: FrameBatch | None = None  # read, and not in the pipe yet: the read-ahead of clause C3.2
+        self._finished: EndReason | None = None
 
     def on_open(self, websocket: WebSocket) -> None:
         if self._finished is not None:  # while the handshake was under way
@@ -93,24 +103,24 @@ class _WriterSocket:
         return self._scanner.tail
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
-        run, controls = self._scanner.scan(data)
-        if run is not None and not self.websocket.discarding:
-            self.websocket.portion = portion(len(data), run.items, _MESSAGES_AT_ONCE)
-            self._ahead = self._flow.pipe.push(run)
-            self._shell.touch(self._flow)
+        batch, controls = self._scanner.scan(data)
+        if batch is not None and not self.websocket.discarding:
+            self.websocket.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
+            self._ahead = self._attached.pipe.push(batch)
+            self._shell.touch(self._attached)
         return controls, self._scanner.error or self._scanner.closed
 
     async def wait_ready(self) -> None:
         while self._ahead is not None:
-            await self._flow.pipe.wait_room()
-            self._ahead = self._flow.pipe.push(self._ahead)
+            await self._attached.pipe.wait_room()
+            self._ahead = self._attached.pipe.push(self._ahead)
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
-        shell, channel = self._shell, self._flow.channel_id
+        shell, channel = self._shell, self._attached.channel_id
         match how:
             case CloseFrame() if how.code in CLEAN_CLOSES and not self._scanner.within_message:
                 if self._ahead is not None:
-                    self._flow.pipe.push_all(self._ahead)
+                    self._attached.pipe.push_all(self._ahead)
                     self._ahead = None
                 shell.cue(channel, ChannelEvent.WRITER_CLOSED)
             case CloseFrame() if how.code in CLEAN_CLOSES:
@@ -129,13 +139,13 @@ class _WriterSocket:
             case Lost():
                 shell.cue(channel, ChannelEvent.WRITER_LOST, f"{_named('writer', self._holder)} is gone: {how.cause}")
 
-    def finish(self, end: End) -> None:
+    def finish(self, end: EndReason) -> None:
         self._finished = end
         self._ahead = None
         if not self.websocket.shaking:
             self._say(end)
 
-    def _say(self, end: End) -> None:
+    def _say(self, end: EndReason) -> None:
         if end.outcome is not None and end.outcome is not Outcome.COMPLETED:
             self.websocket.close(CLOSE_OF[end.outcome], join_reason(end.reason, end.code))
 
@@ -146,27 +156,32 @@ class _ReaderSocket:
     websocket: WebSocket
 
     def __init__(
-        self, shell: Shell, flow: Flow, holder: Session | None, policy: ListenerPolicy, recut: Recut | None
+        self,
+        shell: Shell,
+        attached: AttachedChannel,
+        holder: Session | None,
+        policy: ListenerPolicy,
+        splitter: MessageSplitter | None,
     ) -> None:
         self._shell = shell
-        self._flow = flow
+        self._attached = attached
         self._holder = holder
-        self._recut = recut
-        self._scanner = RunScanner(policy.message_bytes(shell.config.limits))
-        self._finished: End | None = None
+        self._splitter = splitter
+        self._scanner = BatchScanner(policy.message_bytes(shell.config.limits))
+        self._finished: EndReason | None = None
         self._draining = False
 
     def on_open(self, websocket: WebSocket) -> None:
         if self._finished is not None:
             self._say(self._finished)
-        if self._recut is None:
-            self._flow.pipe.flow_directly(websocket.outbox.offer)
-        self._flow.pipe.when_waiting(self._look)
+        if self._splitter is None:
+            self._attached.pipe.flow_directly(websocket.outbox.offer)
+        self._attached.pipe.when_waiting(self._look)
         self._look()
 
     def _look(self) -> None:
         """Have written what waits in the pipe, by a task that lives no longer than it takes; or say the clean end."""
-        pipe, websocket = self._flow.pipe, self.websocket
+        pipe, websocket = self._attached.pipe, self.websocket
         if self._draining or pipe.broken is not None or not websocket.talking:
             return
         if not pipe.empty:
@@ -177,16 +192,16 @@ class _ReaderSocket:
             websocket.close(Close.NORMAL, timeout=math.inf)
 
     async def _drain(self) -> None:
-        pipe, websocket, outbox = self._flow.pipe, self.websocket, self.websocket.outbox
+        pipe, websocket, outbox = self._attached.pipe, self.websocket, self.websocket.outbox
         while (chunk := pipe.take_now()) is not None:
-            rest: Run | None = as_run(chunk)
-            if self._recut is not None and rest is not None:
+            rest: FrameBatch | None = as_batch(chunk)
+            if self._splitter is not None and rest is not None:
                 try:
-                    rest = self._recut.cut(rest)
+                    rest = self._splitter.split(rest)
                 except TextTooLarge as problem:
-                    self._shell.cue(self._flow.channel_id, ChannelEvent.WRITER_ABORTED, str(problem))
+                    self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, str(problem))
                     self._shell.cue(
-                        self._flow.channel_id, ChannelEvent.READER_CANCELLED, str(problem)
+                        self._attached.channel_id, ChannelEvent.READER_CANCELLED, str(problem)
                     )  # the writer had closed
                     return
             while rest is not None and websocket.talking:
@@ -211,8 +226,8 @@ class _ReaderSocket:
         """There is always room for nothing."""
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
-        shell, channel = self._shell, self._flow.channel_id
-        told_the_end = self._flow.pipe.drained and self.websocket.close_written
+        shell, channel = self._shell, self._attached.channel_id
+        told_the_end = self._attached.pipe.drained and self.websocket.close_written
         match how:
             case CloseFrame() | Lost(by_fin=True) if told_the_end:
                 shell.cue(channel, ChannelEvent.READER_FINISHED)
@@ -228,12 +243,12 @@ class _ReaderSocket:
             case Lost():
                 shell.cue(channel, ChannelEvent.READER_LOST, f"{_named('reader', self._holder)} is gone: {how.cause}")
 
-    def finish(self, end: End) -> None:
+    def finish(self, end: EndReason) -> None:
         self._finished = end
         if not self.websocket.shaking:
             self._say(end)
 
-    def _say(self, end: End) -> None:
+    def _say(self, end: EndReason) -> None:
         if end.outcome is None or end.outcome is Outcome.COMPLETED:
             return
         if self._holder is not None:

@@ -11,7 +11,7 @@ from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
 from ..transport.socket import Socket
-from ..transport.websocket import Lost, WebSocket, portion
+from ..transport.websocket import Lost, WebSocket, choose_read_size
 from ..wire import Close
 from .engine import Shell
 from .policy import ListenerPolicy
@@ -32,7 +32,7 @@ async def serve_session(
     If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
     """
     timeouts = shell.config.timeouts
-    line = _SocketLine(shell, peer, policy, token)
+    line = _SessionSocket(shell, peer, policy, token)
     websocket = WebSocket(
         stream,
         line,
@@ -44,7 +44,7 @@ async def serve_session(
     await websocket.serve(head)
 
 
-class _SocketLine:
+class _SessionSocket:
     """A session's socket: handler of its connection, and the line to it."""
 
     def __init__(self, shell: Shell, peer: str | None, policy: ListenerPolicy, token: str | None) -> None:
@@ -66,7 +66,7 @@ class _SocketLine:
 
     def on_open(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        websocket.portion = _FIRST_BYTES
+        websocket.read_size = _FIRST_BYTES
         self._shell.arriving -= 1
         max_channels = self.policy.limits.channels_per_session
         self._session = self._shell.connected(self, peer=self._peer, in_process=False, max_channels=max_channels)
@@ -83,8 +83,8 @@ class _SocketLine:
         self._heard = True
         messages, controls = self._scanner.scan(data)
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
-            self._websocket.portion = portion(len(data), len(messages), _MESSAGES_AT_ONCE)
-            self._shell.heard(self._session, [payload for _, payload in messages])
+            self._websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
+            self._shell.on_messages(self._session, [payload for _, payload in messages])
         return controls, self._scanner.error or self._scanner.closed
 
     async def wait_ready(self) -> None:

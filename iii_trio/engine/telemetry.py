@@ -55,7 +55,7 @@ class _Telemetry:
         messages, controls = self._scanner.scan(data)
         for opcode, payload in messages:
             if opcode == BINARY and self._believed:
-                self._shell.heard_telemetry(payload, self._about)
+                self._shell.on_telemetry_message(payload, self._about)
         return controls, self._scanner.error or self._scanner.closed
 
     async def wait_ready(self) -> None:

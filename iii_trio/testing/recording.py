@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, final
 import attrs
 import trio
 
-from ..transport.link import Address, End, Identity, Link, ReadingEnd, WritingEnd
+from ..transport.link import Address, EndReason, Identity, Link, ReadingEnd, WritingEnd
 from ..wire import Ref, decode
 
 Note: TypeAlias = Callable[..., None]
@@ -94,10 +94,10 @@ class _RecordedLink:
         self.note(self.name, "heard", _shown(message) if message is not None else "the end")
         return message
 
-    async def listen(self, hear: Callable[[bytes], object]) -> None:
+    async def listen(self, on_message: Callable[[bytes], object]) -> None:
         def heard(message: bytes) -> None:
             self.note(self.name, "heard", _shown(message))
-            hear(message)
+            on_message(message)
 
         await self.inner.listen(heard)
         self.note(self.name, "heard", "the end")
@@ -120,7 +120,7 @@ class _RecordedLink:
         self.inner.close(reason)
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self.inner.ended
 
 
@@ -148,14 +148,14 @@ class _RecordedWriter:
         self.note(self.name, "aborts", self.channel_id, reason)
         self.inner.abort(reason, code)
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         self.inner.told(end)
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self.inner.ended
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         return await self.inner.wait_ended()
 
 
@@ -180,12 +180,12 @@ class _RecordedReader:
         self.note(self.name, "cancels", self.channel_id, reason)
         self.inner.cancel(reason, code)
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         self.inner.told(end)
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self.inner.ended
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         return await self.inner.wait_ended()

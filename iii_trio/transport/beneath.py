@@ -44,7 +44,7 @@ async def end_writing(stream: trio.abc.Stream) -> bool:
     return True
 
 
-def portion(n: int, messages: int, most: int) -> int:
+def choose_read_size(n: int, messages: int, most: int) -> int:
     """How many bytes to read at once for some `most` messages, if they are as large as these, which came in `n` bytes.
 
     A connection has the loop to itself for one read and what it leads to: many small messages would make that long.
@@ -179,14 +179,14 @@ class Beneath(trio.abc.Stream):
         if now is None:
             received = await self._stream.receive_some(READ_BYTES)
             return memoryview(tail + received) if received else None
-        buffer, portion = self._websocket.buffer, self._websocket.portion
+        buffer, wanted = self._websocket.buffer, self._websocket.read_size
         if self._drained:
             await now.wait_readable()
         elif self._drained is False:
             await trio.lowlevel.checkpoint()  # there is more, most likely: others have their turn first
-        while (n := now.read_now(buffer.free[:portion])) is None:
+        while (n := now.read_now(buffer.free[:wanted])) is None:
             await now.wait_readable()
-        self._drained = n < portion
+        self._drained = n < wanted
         return buffer.filled(tail, n) if n else None
 
     async def _receive_answer(self) -> bytes:

@@ -21,7 +21,7 @@ from ..wire import Outcome, Ref
 
 
 @attrs.frozen
-class End:
+class EndReason:
     """How an end of a channel, or a link, came to its end. A value: expected ends are not exceptions.
 
     `outcome` is None for a link, and `code` is the error code that the other side gave, if it gave one.
@@ -50,8 +50,8 @@ class Link(Protocol):
         If cancelled: no message is lost.
         """
 
-    async def listen(self, hear: Callable[[bytes], object]) -> None:
-        """Have every further message given to `hear` as it comes, until the link is over. `hear` must not wait.
+    async def listen(self, on_message: Callable[[bytes], object]) -> None:
+        """Have every further message given to `on_message` as it comes, until the link is over. `on_message` must not wait.
 
         If cancelled: what comes from then on waits to be received.
         """
@@ -76,7 +76,7 @@ class Link(Protocol):
         """Say goodbye and end the link. What was sent before is still delivered. Does not wait."""
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         """Why the link is over, or None while it is not."""
 
 
@@ -101,14 +101,14 @@ class WritingEnd(Protocol):
     def abort(self, reason: str, code: str | None = None) -> None:
         """End by force, now, without waiting: what is still on its way may be dropped. Harmless once ended."""
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         """The engine told by the session's link how the channel ended (clause C8.3)."""
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         """How the channel ended as far as this end has been told, or None."""
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         """Wait until this end is over, and say how."""
 
 
@@ -124,14 +124,14 @@ class ReadingEnd(Protocol):
     def cancel(self, reason: str, code: str | None = None) -> None:
         """Want no more, now, without waiting. After the clean end, or a second time, this does nothing."""
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         """The engine told by the session's link how the channel ended (clause C8.3)."""
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         """How the channel ended as far as this end has been told, or None."""
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         """Wait until this end is over, and say how."""
 
 

@@ -12,8 +12,8 @@ import trio
 class Listening:
     """A listener, until its link is over. What it raises ends its own listening, not the step of who brought the message."""
 
-    def __init__(self, hear: Callable[[bytes], object]) -> None:
-        self._hear = hear
+    def __init__(self, on_message: Callable[[bytes], object]) -> None:
+        self._on_message = on_message
         self._over = trio.Event()
         self._problem: Exception | None = None
 
@@ -21,7 +21,7 @@ class Listening:
         """Have a message heard."""
         if self._problem is None:
             try:
-                self._hear(message)
+                self._on_message(message)
             except Exception as problem:
                 self._problem = problem
                 self._over.set()

@@ -8,7 +8,7 @@ from typing import final
 
 import trio
 
-from .link import End
+from .link import EndReason
 from .listening import Listening
 
 
@@ -16,17 +16,17 @@ from .listening import Listening
 class MemoryLink:
     """The worker's side of a link to an engine in the same process.
 
-    What the worker sends is heard at once, by `hear`. What the engine sends is heard by who listens at the end of the
+    What the worker sends is heard at once, by `on_message`. What the engine sends is heard by who listens at the end of the
     engine's step, when all that the step led to has been sent; until somebody listens, it waits.
     Where it is `gathered`, what the worker sends in one turn of the loop is heard together, in the next, or when it
     hurries: for one that has a lot to say, so that what this leads to is written with one write per peer.
     """
 
     def __init__(
-        self, hear: Callable[[list[bytes]], None], hung_up: Callable[[str], None], *, gathered: bool = False
+        self, on_messages: Callable[[list[bytes]], None], on_close: Callable[[str], None], *, gathered: bool = False
     ) -> None:
-        self._hear = hear
-        self._hung_up = hung_up
+        self._on_messages = on_messages
+        self._on_close = on_close
         self._gathered = gathered
         self._said: list[bytes] = []
         self._spoke = trio.lowlevel.ParkingLot()
@@ -35,7 +35,7 @@ class MemoryLink:
         self._came = trio.lowlevel.ParkingLot()
         self._listening: Listening | None = None
         self._flushing = False
-        self._ended: End | None = None
+        self._ended: EndReason | None = None
 
     # --- the worker's side
 
@@ -48,9 +48,9 @@ class MemoryLink:
             await self._came.park()
         return self._take()
 
-    async def listen(self, hear: Callable[[bytes], object]) -> None:
+    async def listen(self, on_message: Callable[[bytes], object]) -> None:
         """As `Link.listen`."""
-        listening = self._listening = Listening(hear)
+        listening = self._listening = Listening(on_message)
         try:
             self.flush()
             if self._ended is not None:
@@ -78,7 +78,7 @@ class MemoryLink:
         """As `Link.flush_output`."""
         if self._said:
             said, self._said = self._said, []
-            self._hear(said)
+            self._on_messages(said)
 
     @property
     def has_room(self) -> bool:
@@ -94,10 +94,10 @@ class MemoryLink:
         self.flush_output()
         if self._ended is None:
             self._end(reason or "it closed")
-            self._hung_up(reason or "it closed")
+            self._on_close(reason or "it closed")
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self._ended
 
     # --- the engine's side
@@ -144,7 +144,7 @@ class MemoryLink:
             self._end(reason)
 
     def _end(self, reason: str) -> None:
-        self._ended = End(None, reason)
+        self._ended = EndReason(None, reason)
         self._said.clear()  # nobody is there to hear it
         self._came.unpark_all()
         self._spoke.unpark_all()

@@ -20,7 +20,7 @@ from typing import Final, final
 
 import trio
 
-from .frames import Run
+from .frames import FrameBatch
 from .socket import GATHERED, Buffer, WritesNow, writes_now
 
 _WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
@@ -93,32 +93,32 @@ class Outbox:
             self._gathering = True
             self._start_soon(self._gather)
 
-    def offer(self, run: Run) -> Run | None:
-        """Write as much of a run as the stream takes at once; give back the frames that were not begun.
+    def offer(self, batch: FrameBatch) -> FrameBatch | None:
+        """Write as much of a batch as the stream takes at once; give back the frames that were not begun.
 
         What is left of a begun frame stays here, so that whatever is put next goes between two frames. With something
         waiting already, nothing is begun.
         """
         if self._waiting or self._busy:
-            return run
+            return batch
         if self.over:
             return None
         if self._now is None:
-            self._waiting.extend(run.parts)
-            self.waiting_bytes += run.size
+            self._waiting.extend(batch.parts)
+            self.waiting_bytes += batch.size
             self.flush()
             return None
         try:
-            took = self._now.write_now(run.parts)
+            took = self._now.write_now(batch.parts)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._break(str(error))
             return None
         self.written_bytes += took
-        if took == run.size:
+        if took == batch.size:
             return None
         if not took:
-            return run
-        torn, rest = run.sent(took)
+            return batch
+        torn, rest = batch.sent(took)
         for part in torn:
             self.put(part)
         return rest

@@ -1,7 +1,7 @@
 """A channel's bytes on their way from its writer to its reader. Full means wait.
 
 A Trio memory channel carries the chunks, with a budget of items and bytes beside it (clause C1.4), because a memory
-channel counts neither the items inside a run nor their bytes. A chunk is a run of ready-made frames (from a socket) or
+channel counts neither the items inside a batch nor their bytes. A chunk is a batch of ready-made frames (from a socket) or
 one whole item (from a writer in this process). The budget is given back when a chunk has been *written or handed out*,
 not when it is taken, so that the bound holds for all that the engine keeps.
 
@@ -16,24 +16,24 @@ from typing import TypeAlias, final
 
 import trio
 
-from .frames import BINARY, TEXT, Run, frame
-from .link import End
+from .frames import BINARY, TEXT, FrameBatch, frame
+from .link import EndReason
 
-Chunk: TypeAlias = Run | bytes | str
+Chunk: TypeAlias = FrameBatch | bytes | str
 
 
-def as_run(chunk: Chunk) -> Run:
+def as_batch(chunk: Chunk) -> FrameBatch:
     """A chunk as frames."""
-    if isinstance(chunk, Run):
+    if isinstance(chunk, FrameBatch):
         return chunk
     if isinstance(chunk, str):
         data = chunk.encode()
-        return Run([frame(TEXT, data)], items=1, payload=len(data))
-    return Run([frame(BINARY, chunk)], items=1, payload=len(chunk))
+        return FrameBatch([frame(TEXT, data)], items=1, payload=len(data))
+    return FrameBatch([frame(BINARY, chunk)], items=1, payload=len(chunk))
 
 
 def _measure(chunk: Chunk) -> tuple[int, int]:
-    if isinstance(chunk, Run):
+    if isinstance(chunk, FrameBatch):
         return chunk.items, chunk.payload
     return 1, len(chunk.encode()) if isinstance(chunk, str) else len(chunk)
 
@@ -48,7 +48,7 @@ class Pipe:
         self._into, self._out_of = trio.open_memory_channel[Chunk](math.inf)
         self._room = trio.lowlevel.ParkingLot()
         self._chunks = 0  # in the pipe or taken and not yet done with
-        self._direct: Callable[[Run], Run | None] | None = None
+        self._direct: Callable[[FrameBatch], FrameBatch | None] | None = None
         self._tell: Callable[[], object] | None = None
         self.items_waiting = 0
         self.bytes_waiting = 0
@@ -59,7 +59,7 @@ class Pipe:
         self.moved_at = 0.0
         """When something last went in: Trio's time."""
         self.sealed = False
-        self.broken: End | None = None
+        self.broken: EndReason | None = None
 
     @property
     def full(self) -> bool:
@@ -68,22 +68,22 @@ class Pipe:
 
     # --- the writer's side
 
-    def push(self, run: Run) -> Run | None:
-        """Take as much of a run as there is room for; give back the rest. Past an empty pipe it is written at once."""
+    def push(self, batch: FrameBatch) -> FrameBatch | None:
+        """Take as much of a batch as there is room for; give back the rest. Past an empty pipe it is written at once."""
         if self.broken is not None:
             return None
         self.moved_at = trio.current_time()
         if not self._chunks and self._direct is not None:
-            items, payload = run.items, run.payload
-            rest = self._direct(run)
+            items, payload = batch.items, batch.payload
+            rest = self._direct(batch)
             if rest is None:
                 self.items_passed += items
                 self.bytes_passed += payload
                 return None
             self.items_passed += items - rest.items
             self.bytes_passed += payload - rest.payload
-            run = rest
-        fitting, left = run.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)
+            batch = rest
+        fitting, left = batch.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)
         if fitting is not None:
             self._put(fitting)
         return left
@@ -93,17 +93,17 @@ class Pipe:
         if self.broken is not None:
             return
         if not self._chunks and self._direct is not None:
-            rest = self.push(as_run(item))
+            rest = self.push(as_batch(item))
             if rest is not None:
                 self._put(rest)
         else:
             self._put(item)
 
-    def push_all(self, run: Run) -> None:
-        """Take a run whatever the bound: the read-ahead of a writer that has closed."""
+    def push_all(self, batch: FrameBatch) -> None:
+        """Take a batch whatever the bound: the read-ahead of a writer that has closed."""
         if self.broken is None:
             peaks = self.items_peak, self.bytes_peak
-            self._put(run)
+            self._put(batch)
             self.items_peak, self.bytes_peak = (
                 peaks  # of what may wait; this is the read-ahead, which had waited already
             )
@@ -122,7 +122,7 @@ class Pipe:
 
     # --- the reader's side
 
-    def flow_directly(self, write: Callable[[Run], Run | None]) -> None:
+    def flow_directly(self, write: Callable[[FrameBatch], FrameBatch | None]) -> None:
         """From now on, what finds the pipe empty is given to `write` at once; it gives back what it did not take."""
         self._direct = write
 
@@ -169,7 +169,7 @@ class Pipe:
 
     # --- the end by force
 
-    def break_off(self, end: End) -> None:
+    def break_off(self, end: EndReason) -> None:
         """Drop what waits (clause C4.3) and wake whoever waits, on both sides. Harmless the second time."""
         if self.broken is not None:
             return

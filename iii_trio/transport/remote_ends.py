@@ -12,7 +12,7 @@ import trio
 from ..errors import ChannelBroken, FrameError
 from ..wire import CLEAN_CLOSES, MAX_MESSAGE_BYTES, OUTCOME_OF, Close, Outcome, join_reason, split_reason
 from .frames import BINARY, CONTINUATION, TEXT, CloseFrame, MessageScanner, ReservedOpcode, frame
-from .link import End
+from .link import EndReason
 from .websocket import Lost, WebSocket
 
 _BOUND: Final = 256 * 1024  # bytes sent and not yet taken before `put` waits
@@ -20,7 +20,7 @@ _SMALL: Final = 4096  # bytes; a write of more costs more than what it would be 
 _FRAGMENT: Final = 256 * 1024  # larger items go in pieces, so that an abort never waits behind a whole large one
 
 
-def broken(end: End) -> ChannelBroken:
+def broken(end: EndReason) -> ChannelBroken:
     """The error that says how a channel ended."""
     return ChannelBroken(str(end.outcome), end.reason, code=end.code)
 
@@ -29,14 +29,14 @@ class _RemoteEnd:
     _websocket: WebSocket
 
     def __init__(self) -> None:
-        self._end: End | None = None
+        self._end: EndReason | None = None
         self._over = trio.Event()
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self._end
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         await self._over.wait()
         assert self._end is not None
         return self._end
@@ -44,23 +44,23 @@ class _RemoteEnd:
     def on_open(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         """As `WritingEnd.told`: the news may come before our Close does, or while we do not read."""
         if end.outcome is not Outcome.COMPLETED:
             self._finish(end)
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: EndReason) -> None:
         if self._end is None:
             self._end = end
             self._over.set()
 
 
-def _outcome_of_close(close: CloseFrame, otherwise: Outcome) -> End:
+def _outcome_of_close(close: CloseFrame, otherwise: Outcome) -> EndReason:
     outcome = OUTCOME_OF.get(close.code)
     if outcome is None or outcome is Outcome.COMPLETED:
         said = f" ({close.reason})" if close.reason else ""
-        return End(otherwise, f"the engine closed with {close.code}{said}")
-    return End(outcome, *split_reason(close.reason))
+        return EndReason(otherwise, f"the engine closed with {close.code}{said}")
+    return EndReason(outcome, *split_reason(close.reason))
 
 
 @final
@@ -123,14 +123,14 @@ class RemoteWriter(_RemoteEnd):
         """As `WritingEnd.abort`."""
         if self._end is not None:
             return
-        self._finish(End(Outcome.ABORTED, reason, code))
+        self._finish(EndReason(Outcome.ABORTED, reason, code))
         if self._closing:
             self._websocket.lost(reason)  # our Close may be on its way already: only the cut takes it back
         else:
             self._websocket.outbox.drop_unbegun()
             self._websocket.close(Close.ABORTED, join_reason(reason, code))
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: EndReason) -> None:
         super()._finish(end)
         if self._waiting is not None:
             self._waiting.cancel(reason="the channel has ended")
@@ -149,13 +149,13 @@ class RemoteWriter(_RemoteEnd):
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         match how:
             case CloseFrame() if self._closing and how.code in CLEAN_CLOSES:
-                self._finish(End(Outcome.COMPLETED))
+                self._finish(EndReason(Outcome.COMPLETED))
             case CloseFrame():
                 self._finish(_outcome_of_close(how, Outcome.READER_LOST))
             case FrameError():
-                self._finish(End(Outcome.WRITER_LOST, f"the engine broke the protocol: {how.reason}"))
+                self._finish(EndReason(Outcome.WRITER_LOST, f"the engine broke the protocol: {how.reason}"))
             case Lost():
-                self._finish(End(Outcome.WRITER_LOST, f"the connection to the engine is gone: {how.cause}"))
+                self._finish(EndReason(Outcome.WRITER_LOST, f"the connection to the engine is gone: {how.cause}"))
 
 
 @final
@@ -190,7 +190,7 @@ class RemoteReader(_RemoteEnd):
     def cancel(self, reason: str, code: str | None = None) -> None:
         """As `ReadingEnd.cancel`."""
         if self._end is None:
-            self._finish(End(Outcome.READER_CANCELLED, reason, code))
+            self._finish(EndReason(Outcome.READER_CANCELLED, reason, code))
             self._websocket.close(Close.READER_CANCELLED, join_reason(reason, code))
 
     @property
@@ -213,19 +213,19 @@ class RemoteReader(_RemoteEnd):
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         match how:
             case CloseFrame() if how.code in self._clean and not self._scanner.within_message:
-                self._finish(End(Outcome.COMPLETED))
+                self._finish(EndReason(Outcome.COMPLETED))
             case CloseFrame() if how.code in CLEAN_CLOSES:
-                self._finish(End(Outcome.ABORTED, f"the engine closed with {how.code}, which is no clean end"))
+                self._finish(EndReason(Outcome.ABORTED, f"the engine closed with {how.code}, which is no clean end"))
             case CloseFrame():
                 self._finish(_outcome_of_close(how, Outcome.READER_LOST))
             case ReservedOpcode():
-                self._finish(End(Outcome.ABORTED, "the stream was cut by the engine"))
+                self._finish(EndReason(Outcome.ABORTED, "the stream was cut by the engine"))
             case FrameError():
-                self._finish(End(Outcome.READER_LOST, f"the engine broke the protocol: {how.reason}"))
+                self._finish(EndReason(Outcome.READER_LOST, f"the engine broke the protocol: {how.reason}"))
             case Lost():
-                self._finish(End(Outcome.READER_LOST, f"the connection to the engine is gone: {how.cause}"))
+                self._finish(EndReason(Outcome.READER_LOST, f"the connection to the engine is gone: {how.cause}"))
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: EndReason) -> None:
         super()._finish(end)
         self._arrived.unpark_all()
         self._taken.unpark_all()

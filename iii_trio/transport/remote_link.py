@@ -12,7 +12,7 @@ import trio
 from ..errors import FrameError
 from ..wire import MAX_MESSAGE_BYTES, Close
 from .frames import TEXT, CloseFrame, MessageScanner, frame
-from .link import End
+from .link import EndReason
 from .listening import Listening
 from .websocket import Lost, WebSocket
 
@@ -31,7 +31,7 @@ class RemoteLink:
         self._taken = trio.lowlevel.ParkingLot()
         self._listening: Listening | None = None
         self._websocket: WebSocket | None = None
-        self._ended: End | None = None
+        self._ended: EndReason | None = None
         self._closed_here: str | None = None
 
     # --- the worker's side
@@ -44,12 +44,12 @@ class RemoteLink:
             return None
         return self._took(message)
 
-    async def listen(self, hear: Callable[[bytes], object]) -> None:
+    async def listen(self, on_message: Callable[[bytes], object]) -> None:
         """As `Link.listen`."""
         with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                hear(self._took(self._out_of.receive_nowait()))
-        listening = self._listening = Listening(hear)
+                on_message(self._took(self._out_of.receive_nowait()))
+        listening = self._listening = Listening(on_message)
         try:
             if self._ended is not None:
                 listening.end()
@@ -90,7 +90,7 @@ class RemoteLink:
             self._websocket.close(Close.NORMAL, reason)
 
     @property
-    def ended(self) -> End | None:
+    def ended(self) -> EndReason | None:
         return self._ended
 
     # --- as the connection's handler
@@ -126,7 +126,7 @@ class RemoteLink:
                 reason = f"the engine broke the protocol: {how.reason}"
             case Lost():
                 reason = how.cause
-        self._ended = End(None, reason)
+        self._ended = EndReason(None, reason)
         self._into.close()
         if self._listening is not None:
             self._listening.end()

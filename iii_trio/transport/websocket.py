@@ -21,7 +21,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from ..errors import ConnectionFailed, FrameError
 from ..state_machine import StateMachine, Table, TableEnum
-from .beneath import READ_BYTES, Beneath, ReadBuffer, portion
+from .beneath import READ_BYTES, Beneath, ReadBuffer, choose_read_size
 from .frames import CLOSE, CloseFrame, close_payload, frame
 from .http1 import Head, Refusal
 from .outbox import Outbox
@@ -133,8 +133,8 @@ class WebSocket:
         self.stream = stream
         self.handler = handler
         self.buffer = buffer
-        self.portion = READ_BYTES
-        """How many bytes to read at once; a frame handler that is busy with small messages asks for less (`portion`)."""
+        self.read_size = READ_BYTES
+        """How many bytes to read at once; a frame handler asks for less while messages are small (`choose_read_size`)."""
         self.state = StateMachine(CONNECTION, ConnectionState.SHAKING)
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
@@ -341,5 +341,5 @@ __all__ = [
     "Lost",
     "ReadBuffer",
     "WebSocket",
-    "portion",
+    "choose_read_size",
 ]

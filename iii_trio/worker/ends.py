@@ -14,7 +14,7 @@ import trio
 
 from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..state_machine import StateMachine
-from ..transport.link import End, Identity, ReadingEnd, WritingEnd
+from ..transport.link import EndReason, Identity, ReadingEnd, WritingEnd
 from ..wire import Direction, ErrorCode, JsonValue, Ref
 from .channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
 
@@ -138,7 +138,7 @@ class _ChannelEnd(Generic[E]):
         self._end = end
         self._settled.set()
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         """The engine told how the channel ended, by the worker's link: no need to wait for this end's own socket."""
         if self._end is not None:
             self._end.told(end)

@@ -10,8 +10,7 @@ from typing import Any, TypeVar, cast, final, overload
 import trio
 
 from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
-from ..transport.link import Address, Identity
-from ..transport.link import End as TransportEnd
+from ..transport.link import Address, EndReason, Identity
 from ..wire import (
     FEATURE,
     Action,
@@ -329,7 +328,7 @@ class Worker(Offering):
         """The engine told how a channel ended: whoever waits for it, and the ends of it that are held here, learn of it."""
         self.outcomes.told(session, message.channel_id, Ended(message.outcome, message.reason))
         try:
-            ended = TransportEnd(Outcome(message.outcome), message.reason, message.code)
+            ended = EndReason(Outcome(message.outcome), message.reason, message.code)
         except ValueError:
             return  # an outcome of a newer engine: the end's own socket will tell
         for end in [end for end in self._held if end.channel_id == message.channel_id]:

@@ -32,7 +32,7 @@ async def test_C1_1_creating_a_channel_opens_no_connection(autojump_clock: Clock
     for _ in range(10):
         await owner.create_channel()
     assert len(world.opened) == before
-    assert world.held()["connections"] == 1 and not world.shell.flows
+    assert world.held()["connections"] == 1 and not world.shell.attached_channels
 
 
 async def test_C1_1_the_ends_connect_in_either_order(

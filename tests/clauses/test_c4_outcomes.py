@@ -124,7 +124,7 @@ async def test_C4_7_every_outcome_is_reported_alike_to_all(
     assert (ended.id, ended.outcome, ended.code) == (scene.channel_id, outcome, code)
     assert reason in ended.reason
     assert not world.engine.channels()
-    assert world.engine.statistics().flows == 0
+    assert world.engine.statistics().attached_channels == 0
     # both ends
     ends = await scene.writer.wait_ended(), await scene.reader.wait_ended()
     assert [end.outcome for end in ends] == [outcome, outcome]

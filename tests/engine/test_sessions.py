@@ -173,7 +173,7 @@ class Eager:
         self.got.append(told)
         if isinstance(told, InvokeFunction):
             answer = InvocationResult(told.invocation_id or "", told.function_id, told.data)
-            self.shell.heard(self.session, [encode(answer)])
+            self.shell.on_messages(self.session, [encode(answer)])
         return True
 
     def flush(self) -> None:
@@ -189,10 +189,12 @@ async def test_an_answer_may_come_before_the_call_has_been_sent_in_full(autojump
     callee, caller = Eager(shell), Eager(shell)
     for line in (callee, caller):
         line.session = shell.connected(line, peer=None, in_process=True)
-        shell.heard(line.session, [b'{"type":"invokefunction","function_id":"engine::workers::register","data":{}}'])
-    shell.heard(callee.session, [encode(RegisterFunction("f"))])
+        shell.on_messages(
+            line.session, [b'{"type":"invokefunction","function_id":"engine::workers::register","data":{}}']
+        )
+    shell.on_messages(callee.session, [encode(RegisterFunction("f"))])
     asked = new_id()
-    shell.heard(caller.session, [encode(InvokeFunction("f", asked, data=Raw(b"[1]")))])
+    shell.on_messages(caller.session, [encode(InvokeFunction("f", asked, data=Raw(b"[1]")))])
     answers = [told for told in caller.got if isinstance(told, InvocationResult)]
     assert [(told.invocation_id, bytes(told.result)) for told in answers] == [(asked, b"[1]")]
     assert not callee.session.answering

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from iii_trio import open_engine
-from iii_trio.transport.beneath import READ_BYTES, portion
+from iii_trio.transport.beneath import READ_BYTES, choose_read_size
 from iii_trio.transport.frames import TEXT, frame
 
 HEAD = (
@@ -72,7 +72,7 @@ async def test_a_flood_of_small_messages_gives_others_a_turn_after_few(message: 
 
 
 def test_large_messages_are_read_in_large_portions() -> None:
-    assert portion(100_000, 0, 64) == READ_BYTES  # a part of a message
-    assert portion(READ_BYTES, 4, 64) == READ_BYTES
-    assert portion(64_000, 1000, 64) == 4096
-    assert portion(64_000, 64, 64) == 64_000
+    assert choose_read_size(100_000, 0, 64) == READ_BYTES  # a part of a message
+    assert choose_read_size(READ_BYTES, 4, 64) == READ_BYTES
+    assert choose_read_size(64_000, 1000, 64) == 4096
+    assert choose_read_size(64_000, 64, 64) == 64_000

@@ -15,7 +15,7 @@ from iii_trio.cli import main
 from iii_trio.core.channel import ChannelEvent
 from iii_trio.core.session import Session
 from iii_trio.engine.engine import Shell
-from iii_trio.transport.frames import Run
+from iii_trio.transport.frames import FrameBatch
 from iii_trio.transport.pipe import Pipe
 
 
@@ -31,8 +31,8 @@ def an_abort_looks_complete() -> None:
 def runs_are_lost() -> None:
     real, numbers = Pipe.push, itertools.count()
 
-    def push(pipe: Pipe, run: Run) -> Run | None:
-        return None if next(numbers) % 5 == 4 else real(pipe, run)
+    def push(pipe: Pipe, batch: FrameBatch) -> FrameBatch | None:
+        return None if next(numbers) % 5 == 4 else real(pipe, batch)
 
     Pipe.push = push
 

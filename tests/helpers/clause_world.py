@@ -20,7 +20,7 @@ from iii_trio.errors import ChannelBroken
 from iii_trio.testing.network import Network
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.transport.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
-from iii_trio.transport.link import Address, End, Identity, Link, ReadingEnd, WritingEnd
+from iii_trio.transport.link import Address, EndReason, Identity, Link, ReadingEnd, WritingEnd
 from iii_trio.wire import (
     FEATURE,
     ChannelEnded,
@@ -194,7 +194,7 @@ class World:
         shell = self.shell
         return {
             "channels": len(shell.hub.channels),
-            "flows": len(shell.flows),
+            "attached_channels": len(shell.attached_channels),
             "connections": shell.connections,
             "tasks": len(self.connections.child_tasks),
             "owned": sum(len(s.owned) + len(s.held_writers) + len(s.held_readers) for s in shell.hub.sessions.values()),
@@ -287,7 +287,7 @@ __all__ = [
     "WEBSOCKET",
     "Clock",
     "Direction",
-    "End",
+    "EndReason",
     "EngineConfig",
     "Open",
     "Peer",

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from iii_trio.errors import ChannelBroken, ConnectionFailed
-from iii_trio.transport.link import End, Identity, Link, ReadingEnd, WritingEnd
+from iii_trio.transport.link import EndReason, Identity, Link, ReadingEnd, WritingEnd
 from iii_trio.wire import (
     FEATURE,
     ChannelEnded,
@@ -65,7 +65,7 @@ class FakeLink:
     heard: list[Message] = attrs.field(factory=list)
     over: trio.Event = attrs.field(factory=trio.Event)
     said_goodbye: str | None = None
-    ended: End | None = None
+    ended: EndReason | None = None
 
     def __attrs_post_init__(self) -> None:
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
@@ -78,12 +78,12 @@ class FakeLink:
         except trio.EndOfChannel:
             return None
 
-    async def listen(self, hear: Callable[[bytes], object]) -> None:
+    async def listen(self, on_message: Callable[[bytes], object]) -> None:
         while (message := await self.receive()) is not None:
-            hear(message)
+            on_message(message)
             with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
                 while True:  # all that has come, at once
-                    hear(self._out_of.receive_nowait())
+                    on_message(self._out_of.receive_nowait())
 
     def send(self, message: bytes) -> None:
         if self.ended is not None:
@@ -176,7 +176,7 @@ class FakeLink:
             self.say(InvocationResult(call.invocation_id, call.function_id, raw(value)))
 
     def _end(self, reason: str) -> None:
-        self.ended = End(None, reason)
+        self.ended = EndReason(None, reason)
         self._into.close()
         self.over.set()
         self.engine.news.unpark_all()
@@ -201,7 +201,7 @@ class FakeEnd:
     room: bool = True
     finished: bool = False
     """Of a reader: behind its items is the clean end."""
-    ended: End | None = None
+    ended: EndReason | None = None
     over: trio.Event = attrs.field(factory=trio.Event)
 
     async def put(self, item: bytes | str) -> None:
@@ -249,19 +249,19 @@ class FakeEnd:
             self.done.append(("cancel", reason, code))
             self.finish(Outcome.READER_CANCELLED, reason, code)
 
-    async def wait_ended(self) -> End:
+    async def wait_ended(self) -> EndReason:
         await self.over.wait()
         assert self.ended is not None
         return self.ended
 
-    def told(self, end: End) -> None:
+    def told(self, end: EndReason) -> None:
         if end.outcome is not None and end.outcome is not Outcome.COMPLETED:
             self.finish(end.outcome, end.reason, end.code)
 
     def finish(self, outcome: Outcome, reason: str = "", code: str | None = None) -> None:
         """The channel ends."""
         if self.ended is None:
-            self.ended = End(outcome, reason, code)
+            self.ended = EndReason(outcome, reason, code)
             self.over.set()
             self.engine.news.unpark_all()
 

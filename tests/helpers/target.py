@@ -82,7 +82,7 @@ class Target:
 
     async def wait_nothing_left(self, **besides: int) -> None:
         """Wait until the engine holds nothing but the good session, its function, and what is said `besides`."""
-        nothing = ("calls", "channels", "flows", "trigger_types", "bindings")
+        nothing = ("calls", "channels", "attached_channels", "trigger_types", "bindings")
         expected = dict.fromkeys(nothing, 0) | {"sessions": 1, "functions": 1, "connections": 1}
         await wait_until(lambda: attrs.asdict(self.engine.statistics()) == expected | besides, self.engine.statistics)
 

@@ -10,7 +10,7 @@ import attrs
 
 COUNTED: Final = (
     "sockets", "files", "tasks", "sessions", "connections", "functions", "trigger_types", "bindings", "calls",
-    "channels", "flows",
+    "channels", "attached_channels",
 )  # fmt: skip
 """What has to be as it was in the beginning whenever all workers have gone."""
 SHORTEST: Final = 600.0
@@ -38,7 +38,7 @@ class Sample:
     bindings: int
     calls: int
     channels: int
-    flows: int
+    attached_channels: int
     cpu: float
     load: float
     workers: int

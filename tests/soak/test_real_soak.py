@@ -74,7 +74,7 @@ async def test_a_broken_engine_is_found(defect: str, found: list[str], tmp_path:
 
 STILL = Sample(
     at=0, quiet=True, memory=44 * MIB, memory_blocks=200_000, files=10, sockets=6, tasks=10, sessions=1, connections=1,
-    functions=0, trigger_types=0, bindings=0, calls=0, channels=0, flows=0, cpu=0, load=0, workers=0,
+    functions=0, trigger_types=0, bindings=0, calls=0, channels=0, attached_channels=0, cpu=0, load=0, workers=0,
 )  # fmt: skip
 BUSY = attrs.evolve(
     STILL, quiet=False, sessions=9, tasks=60, sockets=30, files=34, functions=40, channels=12, workers=8

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iii_trio.testing import Conversation, simulate_conversation, strategies
-from iii_trio.transport.frames import RunScanner
+from iii_trio.transport.frames import BatchScanner
 from iii_trio.wire import Ref, find_refs
 from iii_trio.wire.json import JsonValue, to_json
 
@@ -48,6 +48,6 @@ def test_pieces_make_the_whole(data: st.DataObject) -> None:
 
 @given(st.binary(min_size=4, max_size=4).flatmap(lambda mask: st.lists(strategies.frames(mask), max_size=5)))
 def test_frames_are_valid(frames: list[bytes]) -> None:
-    scanner = RunScanner(1_000_000)
+    scanner = BatchScanner(1_000_000)
     scanner.scan(memoryview(b"".join(frames)))
     assert scanner.error is None

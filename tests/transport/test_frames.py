@@ -21,11 +21,11 @@ from iii_trio.transport.frames import (
     PING,
     PONG,
     TEXT,
+    BatchScanner,
     CloseFrame,
+    FrameBatch,
     MessageScanner,
     ReservedOpcode,
-    Run,
-    RunScanner,
     apply_mask,
     close_payload,
     frame,
@@ -43,10 +43,10 @@ _BUFFER = memoryview(bytearray(_SLACK + 1_000_000))  # one for all, as in an eng
 class Feeder:
     """Feeds a scanner as a connection does: from one buffer that is overwritten as soon as the scan is done."""
 
-    def __init__(self, scanner: MessageScanner | RunScanner) -> None:
+    def __init__(self, scanner: MessageScanner | BatchScanner) -> None:
         self.scanner = scanner
         self.messages: list[tuple[int, bytes | bytearray]] = []
-        self.runs: list[Run] = []
+        self.runs: list[FrameBatch] = []
         self.controls = b""
 
     def feed(self, *chunks: bytes) -> Feeder:
@@ -66,7 +66,7 @@ class Feeder:
 
     @property
     def wire(self) -> bytes:
-        return b"".join(wire(run) for run in self.runs)
+        return b"".join(wire(batch) for batch in self.runs)
 
     @property
     def error(self) -> FrameError:
@@ -74,8 +74,8 @@ class Feeder:
         return self.scanner.error
 
 
-def wire(run: Run | None) -> bytes:
-    return b"" if run is None else b"".join(run.parts)
+def wire(batch: FrameBatch | None) -> bytes:
+    return b"" if batch is None else b"".join(batch.parts)
 
 
 def from_client(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
@@ -91,7 +91,7 @@ def messages_of(data: bytes) -> list[tuple[int, bytes]]:
 
 def scanners() -> list[Feeder]:
     """Both scanners that take what clients send."""
-    return [Feeder(MessageScanner(LIMIT, masked=True)), Feeder(RunScanner(LIMIT))]
+    return [Feeder(MessageScanner(LIMIT, masked=True)), Feeder(BatchScanner(LIMIT))]
 
 
 def messages_from(feeder: Feeder) -> list[tuple[int, bytes]]:
@@ -150,17 +150,19 @@ def test_messages_of_every_length_come_through(kind: int, length: int) -> None:
         assert not feeder.scanner.within_message
         if feeder.runs:
             assert feeder.wire == frame(kind, payload) * 2
-            assert [(run.items, run.payload, run.size) for run in feeder.runs] == [(2, 2 * length, len(feeder.wire))]
+            assert [(batch.items, batch.payload, batch.size) for batch in feeder.runs] == [
+                (2, 2 * length, len(feeder.wire))
+            ]
 
 
 def test_a_frame_that_is_not_wholly_here_is_passed_on_as_fragments() -> None:
     data = from_client(BINARY, b"abcdefghij")
-    feeder = Feeder(RunScanner(LIMIT)).feed(data[:9], data[9:13])
-    assert [wire(run) for run in feeder.runs] == [
+    feeder = Feeder(BatchScanner(LIMIT)).feed(data[:9], data[9:13])
+    assert [wire(batch) for batch in feeder.runs] == [
         frame(BINARY, b"abc", fin=False),
         frame(CONTINUATION, b"defg", fin=False),
     ]
-    assert [run.items for run in feeder.runs] == [0, 0]
+    assert [batch.items for batch in feeder.runs] == [0, 0]
     assert feeder.scanner.within_message
     feeder.feed(data[13:])
     assert wire(feeder.runs[2]) == frame(CONTINUATION, b"hij")
@@ -170,14 +172,14 @@ def test_a_frame_that_is_not_wholly_here_is_passed_on_as_fragments() -> None:
 
 def test_a_read_that_ends_between_a_head_and_its_payload_makes_no_empty_fragment() -> None:
     data = from_client(TEXT, b"abc")
-    feeder = Feeder(RunScanner(LIMIT)).feed(data[:6])
+    feeder = Feeder(BatchScanner(LIMIT)).feed(data[:6])
     assert not feeder.runs
     assert feeder.scanner.within_message
     assert feeder.feed(data[6:]).wire == frame(TEXT, b"abc")
 
 
 def test_empty_fragments_are_left_out_but_for_the_last() -> None:
-    feeder = Feeder(RunScanner(LIMIT))
+    feeder = Feeder(BatchScanner(LIMIT))
     feeder.feed(from_client(TEXT, b"", fin=False), from_client(CONTINUATION, b"", fin=False))
     assert not feeder.runs
     assert feeder.scanner.within_message
@@ -302,7 +304,7 @@ def test_what_rfc_6455_forbids_is_refused_and_what_came_before_is_not_lost(reaso
 
 
 def messages_from_valid_prefix(feeder: Feeder) -> list[tuple[int, bytes]]:
-    if isinstance(feeder.scanner, RunScanner):
+    if isinstance(feeder.scanner, BatchScanner):
         reader = Feeder(MessageScanner(LIMIT, masked=False)).feed(feeder.wire)
         assert reader.scanner.error is None
         return messages_from(reader)
@@ -325,14 +327,14 @@ def test_a_reserved_opcode_can_be_told_from_other_errors(opcode: int) -> None:
 
 def test_a_message_that_is_too_large_is_noticed_at_its_head() -> None:
     for length in (11, 126, 70_000):
-        for feeder in (Feeder(MessageScanner(10, masked=True)), Feeder(RunScanner(10))):
+        for feeder in (Feeder(MessageScanner(10, masked=True)), Feeder(BatchScanner(10))):
             feeder.feed(frame_head(TEXT, length, mask=KEY))
             assert feeder.error.code == 1009
 
 
 @pytest.mark.parametrize("limit", [0, 10, 125, 126, 1000, 65_535, 65_536])
 def test_the_largest_message_is_taken_and_the_next_larger_one_is_not(limit: int) -> None:
-    for feeder in (Feeder(MessageScanner(limit, masked=True)), Feeder(RunScanner(limit))):
+    for feeder in (Feeder(MessageScanner(limit, masked=True)), Feeder(BatchScanner(limit))):
         feeder.feed(from_client(BINARY, bytes(limit)) + from_client(BINARY, bytes(limit + 1)))
         assert messages_from_valid_prefix(feeder) == [(BINARY, bytes(limit))]
         assert feeder.error.code == 1009
@@ -469,14 +471,14 @@ def test_a_servers_conversation_means_what_another_library_says(
 @relaxed
 @given(client_bytes(), places)
 def test_a_run_counts_what_is_in_it(data: bytes, cuts: list[int]) -> None:
-    feeder = Feeder(RunScanner(LIMIT)).feed(*split_at(data, cuts))
-    for run in feeder.runs:
-        frames = list(frames_of(run))
-        assert run.size == len(wire(run))
-        assert run.items == sum(fin for _, fin, _ in frames)
-        assert run.payload == sum(len(payload) for _, _, payload in frames)
+    feeder = Feeder(BatchScanner(LIMIT)).feed(*split_at(data, cuts))
+    for batch in feeder.runs:
+        frames = list(frames_of(batch))
+        assert batch.size == len(wire(batch))
+        assert batch.items == sum(fin for _, fin, _ in frames)
+        assert batch.payload == sum(len(payload) for _, _, payload in frames)
         assert all(payload or fin for _, fin, payload in frames)
-        assert b"".join(frame(opcode, payload, fin=fin) for opcode, fin, payload in frames) == wire(run)
+        assert b"".join(frame(opcode, payload, fin=fin) for opcode, fin, payload in frames) == wire(batch)
 
 
 mutations = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), min_size=1, max_size=3)
@@ -512,7 +514,7 @@ def test_what_another_library_refuses_is_refused_and_nothing_else(data: bytes, c
 @relaxed
 @given(st.binary(max_size=200), places, st.booleans())
 def test_no_garbage_makes_a_scan_raise(data: bytes, cuts: list[int], masked: bool) -> None:
-    for feeder in (Feeder(MessageScanner(LIMIT, masked=masked)), Feeder(RunScanner(LIMIT))):
+    for feeder in (Feeder(MessageScanner(LIMIT, masked=masked)), Feeder(BatchScanner(LIMIT))):
         feeder.feed(*split_at(data, cuts))
 
 
@@ -532,8 +534,8 @@ def test_where_a_stream_is_split_makes_no_difference(data: bytes, cuts: list[int
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> tuple[Run, list[int]]:
-    """A run, and where its frames begin and end."""
+def runs(draw: st.DrawFn) -> tuple[FrameBatch, list[int]]:
+    """A batch, and where its frames begin and end."""
     frames = draw(st.lists(st.tuples(st.booleans(), lengths), min_size=1, max_size=12))
     parts: list[bytes | bytearray | memoryview] = []
     places = [0]
@@ -547,15 +549,15 @@ def runs(draw: st.DrawFn) -> tuple[Run, list[int]]:
         else:
             parts.append(memoryview(head + payload))
         places.append(places[-1] + len(head) + length)
-    return Run(parts, items=sum(fin for fin, _ in frames), payload=sum(n for _, n in frames)), places
+    return FrameBatch(parts, items=sum(fin for fin, _ in frames), payload=sum(n for _, n in frames)), places
 
 
-def check_counts(run: Run | None) -> None:
-    if run is not None:
-        frames = list(frames_of(run))
+def check_counts(batch: FrameBatch | None) -> None:
+    if batch is not None:
+        frames = list(frames_of(batch))
         assert frames
-        assert (run.size, run.items, run.payload) == (
-            len(wire(run)),
+        assert (batch.size, batch.items, batch.payload) == (
+            len(wire(batch)),
             sum(fin for _, fin, _ in frames),
             sum(len(payload) for _, _, payload in frames),
         )
@@ -564,16 +566,16 @@ def check_counts(run: Run | None) -> None:
 @relaxed
 @given(runs(), st.integers(0, 14), st.one_of(st.integers(0, 1000), st.integers(0, 400_000)))
 def test_a_cut_is_the_longest_that_fits_and_at_most_one_frame_over(
-    run_and_places: tuple[Run, list[int]], items: int, payload: int
+    run_and_places: tuple[FrameBatch, list[int]], items: int, payload: int
 ) -> None:
-    run, places = run_and_places
-    before, behind = run.cut(items, payload)
-    assert wire(before) + wire(behind) == wire(run)
+    batch, places = run_and_places
+    before, behind = batch.cut(items, payload)
+    assert wire(before) + wire(behind) == wire(batch)
     check_counts(before)
     check_counts(behind)
     if not items or not payload:
         assert before is None
-        assert behind is run
+        assert behind is batch
         return
     if before is not None:
         frames = list(frames_of(before))
@@ -589,24 +591,24 @@ def test_a_cut_is_the_longest_that_fits_and_at_most_one_frame_over(
 
 def test_a_cut_is_made_where_the_bytes_are_reached_and_not_behind() -> None:
     ten, nothing = frame(BINARY, bytes(10)), frame(BINARY, b"")
-    run = Run([ten + ten, nothing, ten], items=4, payload=30)
+    batch = FrameBatch([ten + ten, nothing, ten], items=4, payload=30)
     for payload, frames in ((1, 1), (10, 1), (11, 2), (20, 2), (21, 4), (30, 4), (31, 4)):
-        before, _ = run.cut(9, payload)
+        before, _ = batch.cut(9, payload)
         assert before is not None
         assert before.items == frames
-    before, behind = Run([ten, nothing], items=2, payload=10).cut(9, 10)
+    before, behind = FrameBatch([ten, nothing], items=2, payload=10).cut(9, 10)
     assert (wire(before), wire(behind)) == (ten, nothing)
 
 
 @relaxed
 @given(runs(), st.integers(0, 1 << 20))
 def test_after_a_write_there_is_what_it_tore_and_what_it_did_not_begin(
-    run_and_places: tuple[Run, list[int]], number: int
+    run_and_places: tuple[FrameBatch, list[int]], number: int
 ) -> None:
-    run, places = run_and_places
-    n = number % (run.size + 1)
-    torn, rest = run.sent(n)
-    assert wire(run)[:n] + b"".join(torn) + wire(rest) == wire(run)
+    batch, places = run_and_places
+    n = number % (batch.size + 1)
+    torn, rest = batch.sent(n)
+    assert wire(batch)[:n] + b"".join(torn) + wire(rest) == wire(batch)
     assert all(torn)
     check_counts(rest)
     if n in places:
@@ -616,9 +618,9 @@ def test_after_a_write_there_is_what_it_tore_and_what_it_did_not_begin(
 
 
 def test_a_large_payload_is_not_copied_again() -> None:
-    feeder = Feeder(RunScanner(LIMIT)).feed(from_client(BINARY, b"small") + from_client(BINARY, bytes(60_000)))
-    (run,) = feeder.runs
-    assert [len(part) for part in run.parts] == [2 + 5 + 4, 60_000]
-    torn, _ = run.sent(30_000)
+    feeder = Feeder(BatchScanner(LIMIT)).feed(from_client(BINARY, b"small") + from_client(BINARY, bytes(60_000)))
+    (batch,) = feeder.runs
+    assert [len(part) for part in batch.parts] == [2 + 5 + 4, 60_000]
+    torn, _ = batch.sent(30_000)
     assert isinstance(torn[0], memoryview)
-    assert torn[0].obj is run.parts[1]
+    assert torn[0].obj is batch.parts[1]

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from iii_trio.transport.link import End
+from iii_trio.transport.link import EndReason
 from iii_trio.transport.memory_link import MemoryLink
 
 
@@ -29,7 +29,7 @@ async def test_what_was_put_before_the_end_is_still_delivered() -> None:
     assert link.put(b"one", bound=100) and link.put(b"two", bound=100)
     link.hang_up(1000, "the engine left")
     link.hang_up(None, "said later")
-    assert link.ended == End(None, "the engine left") and not gone
+    assert link.ended == EndReason(None, "the engine left") and not gone
     assert [await link.receive(), await link.receive(), await link.receive()] == [b"one", b"two", None]
     link.close()
     assert not gone
@@ -151,7 +151,7 @@ async def test_the_end_wakes_who_waits(autojump_clock: trio.testing.MockClock) -
 def test_an_end_has_a_reason() -> None:
     link, _, gone = new_link()
     link.close()
-    assert gone == ["it closed"] and link.ended == End(None, "it closed")
+    assert gone == ["it closed"] and link.ended == EndReason(None, "it closed")
     with pytest.raises(AttributeError):
         link.ended.reason = "else"  # type: ignore[misc, union-attr]
 

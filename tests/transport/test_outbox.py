@@ -15,7 +15,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iii_trio.transport.frames import BINARY, TEXT, Run, frame
+from iii_trio.transport.frames import BINARY, TEXT, FrameBatch, frame
 from iii_trio.transport.outbox import Outbox
 from iii_trio.transport.socket import Buffer
 
@@ -113,9 +113,9 @@ async def outbox_on(stream: trio.abc.SendStream, **options: Any) -> AsyncIterato
         nursery.cancel_scope.cancel()
 
 
-def run_of(*payloads: bytes) -> Run:
+def batch_of(*payloads: bytes) -> FrameBatch:
     frames: list[Buffer] = [frame(BINARY, payload) for payload in payloads]
-    return Run(frames, len(frames), sum(map(len, payloads)))
+    return FrameBatch(frames, len(frames), sum(map(len, payloads)))
 
 
 async def settled() -> None:
@@ -150,7 +150,7 @@ async def test_bytes_put_behind_a_partial_write_keep_their_place() -> None:
     async with outbox_on(sink) as bench:
         bench.outbox.put(b"abc")
         bench.outbox.flush()
-        sink.grant(1000)  # there is room again, but the task has not run yet
+        sink.grant(1000)  # there is room again, but the task has not batch yet
         bench.outbox.put(b"def")
         bench.outbox.flush()
         await settled()
@@ -191,7 +191,7 @@ async def test_a_run_is_torn_by_no_control_frame(taken: int) -> None:
     ping = b"\x89\x00"
     payloads = [b"0123456789", b"abcdefg", b"x"]
     async with outbox_on(sink) as bench:
-        rest = bench.outbox.offer(run_of(*payloads))
+        rest = bench.outbox.offer(batch_of(*payloads))
         bench.outbox.put(ping)
         bench.outbox.flush()
         sink.grant(1000)
@@ -209,11 +209,11 @@ async def test_a_run_is_not_begun_while_something_waits() -> None:
     sink = Sink()
     async with outbox_on(sink) as bench:
         bench.outbox.put(b"before")
-        run = run_of(b"data")
-        assert bench.outbox.offer(run) is run
+        batch = batch_of(b"data")
+        assert bench.outbox.offer(batch) is batch
         sink.grant(1000)
         await bench.outbox.wait_writable()
-        assert bench.outbox.offer(run) is None
+        assert bench.outbox.offer(batch) is None
         assert bytes(sink.got) == b"before" + frame(BINARY, b"data")
 
 
@@ -221,14 +221,14 @@ async def test_what_was_put_and_not_flushed_yet_is_not_overtaken() -> None:
     sink = Sink(1000)
     async with outbox_on(sink) as bench:
         bench.outbox.put(b"before")
-        run = run_of(b"data")
-        assert bench.outbox.offer(run) is run and not sink.got
+        batch = batch_of(b"data")
+        assert bench.outbox.offer(batch) is batch and not sink.got
 
 
 async def test_a_cancelled_waiter_loses_nothing_of_a_begun_frame() -> None:
     sink = Sink(3)
     async with outbox_on(sink) as bench:
-        rest = bench.outbox.offer(run_of(b"0123456789"))
+        rest = bench.outbox.offer(batch_of(b"0123456789"))
         assert rest is None and bench.outbox.waiting_bytes == 9
         with trio.CancelScope() as scope:
             bench.nursery.start_soon(settled_then, scope.cancel)
@@ -275,7 +275,7 @@ async def test_a_write_that_fails_breaks_it_for_good_and_is_told_once() -> None:
         assert bench.outbox.over and bench.outbox.waiting_bytes == 0
         bench.outbox.put(b"more")
         bench.outbox.flush()
-        assert bench.outbox.offer(run_of(b"data")) is None
+        assert bench.outbox.offer(batch_of(b"data")) is None
         with trio.fail_after(1):
             await bench.outbox.wait_empty()
             await bench.outbox.wait_writable()
@@ -292,7 +292,7 @@ async def test_a_write_that_fails_at_once_is_told_too() -> None:
     sink = Sink()
     sink.broken = "Broken pipe"
     async with outbox_on(sink) as bench:
-        assert bench.outbox.offer(run_of(b"data")) is None
+        assert bench.outbox.offer(batch_of(b"data")) is None
         assert bench.causes == ["Broken pipe"]
 
 
@@ -366,7 +366,7 @@ async def test_nothing_is_left_when_all_can_be_dropped() -> None:
 async def test_a_stream_without_write_now_gets_the_same_bytes() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     async with outbox_on(ours) as bench:
-        assert bench.outbox.offer(run_of(b"a" * 100_000)) is None
+        assert bench.outbox.offer(batch_of(b"a" * 100_000)) is None
         bench.outbox.put(b"tail")
         await bench.outbox.wait_empty()
         await ours.send_eof()

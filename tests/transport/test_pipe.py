@@ -10,20 +10,20 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iii_trio.transport.frames import BINARY, MessageScanner, Run, frame, frames_of
-from iii_trio.transport.link import End
-from iii_trio.transport.pipe import Chunk, Pipe, as_run
+from iii_trio.transport.frames import BINARY, FrameBatch, MessageScanner, frame, frames_of
+from iii_trio.transport.link import EndReason
+from iii_trio.transport.pipe import Chunk, Pipe, as_batch
 from iii_trio.wire import Outcome
 
-CUT = End(Outcome.ABORTED, "no good")
+CUT = EndReason(Outcome.ABORTED, "no good")
 
 
-def run_of(*payloads: bytes) -> Run:
-    return Run([frame(BINARY, payload) for payload in payloads], len(payloads), sum(map(len, payloads)))
+def batch_of(*payloads: bytes) -> FrameBatch:
+    return FrameBatch([frame(BINARY, payload) for payload in payloads], len(payloads), sum(map(len, payloads)))
 
 
 def items_in(chunks: list[Chunk]) -> list[bytes]:
-    data = b"".join(b"".join(as_run(chunk).parts) for chunk in chunks)
+    data = b"".join(b"".join(as_batch(chunk).parts) for chunk in chunks)
     messages, _ = MessageScanner(10**9, masked=False).scan(memoryview(data))
     return [bytes(payload) for _, payload in messages]
 
@@ -40,7 +40,7 @@ async def take_all(pipe: Pipe) -> list[Chunk]:
 
 async def test_what_goes_in_comes_out_and_then_the_end() -> None:
     pipe = Pipe(10, 1000)
-    assert pipe.push(run_of(b"a", b"b")) is None
+    assert pipe.push(batch_of(b"a", b"b")) is None
     pipe.push_item("hé")
     pipe.push_item(b"c")
     pipe.seal()
@@ -58,7 +58,7 @@ async def test_bytes_count_as_they_are_encoded() -> None:
 
 async def test_items_are_bounded_and_the_rest_is_given_back() -> None:
     pipe = Pipe(2, 10**6)
-    rest = pipe.push(run_of(b"a", b"b", b"c"))
+    rest = pipe.push(batch_of(b"a", b"b", b"c"))
     assert pipe.full and rest is not None and items_in([rest]) == [b"c"]
     again = pipe.push(rest)
     assert again is rest and pipe.items_waiting == 2
@@ -66,7 +66,7 @@ async def test_items_are_bounded_and_the_rest_is_given_back() -> None:
 
 async def test_bytes_are_bounded_but_one_message_may_always_pass() -> None:
     pipe = Pipe(100, 10)
-    rest = pipe.push(run_of(b"x" * 1000, b"y"))
+    rest = pipe.push(batch_of(b"x" * 1000, b"y"))
     assert pipe.full and rest is not None and items_in([rest]) == [b"y"]
     assert pipe.bytes_peak == 1000
 
@@ -92,12 +92,12 @@ async def test_room_comes_back_when_a_chunk_is_done_with_not_when_it_is_taken() 
 async def test_an_empty_pipe_is_flowed_past() -> None:
     pipe, written = Pipe(4, 1000), list[bytes]()
 
-    def write(run: Run) -> Run | None:
-        written.extend(items_in([run]))
+    def write(batch: FrameBatch) -> FrameBatch | None:
+        written.extend(items_in([batch]))
         return None
 
     pipe.flow_directly(write)
-    assert pipe.push(run_of(b"a", b"b")) is None
+    assert pipe.push(batch_of(b"a", b"b")) is None
     pipe.push_item(b"c")
     assert written == [b"a", b"b", b"c"]
     assert (pipe.items_waiting, pipe.items_passed, pipe.bytes_passed) == (0, 3, 3)
@@ -106,18 +106,18 @@ async def test_an_empty_pipe_is_flowed_past() -> None:
 async def test_what_the_reader_does_not_take_at_once_waits_and_nothing_overtakes_it() -> None:
     pipe, written, room = Pipe(10, 1000), list[bytes](), [1]
 
-    def write(run: Run) -> Run | None:
-        taken, rest = run.cut(room[0], 10**9)
+    def write(batch: FrameBatch) -> FrameBatch | None:
+        taken, rest = batch.cut(room[0], 10**9)
         if taken is not None:
             room[0] -= taken.items
             written.extend(items_in([taken]))
         return rest
 
     pipe.flow_directly(write)
-    pipe.push(run_of(b"a", b"b"))
+    pipe.push(batch_of(b"a", b"b"))
     room[0] = 100  # the socket has room again, but `b` waits in the pipe
     pipe.push_item(b"c")
-    pipe.push(run_of(b"d"))
+    pipe.push(batch_of(b"d"))
     assert written == [b"a"]
     first = await pipe.take()
     pipe.push_item(b"e")
@@ -134,9 +134,9 @@ async def test_what_the_reader_does_not_take_at_once_waits_and_nothing_overtakes
 async def test_a_waiting_part_of_a_message_is_not_overtaken_by_its_rest() -> None:
     """A chunk may hold no end of a message: it counts no item, and yet something waits."""
     pipe, written = Pipe(10, 1000), list[bytes]()
-    pipe.push(Run([frame(BINARY, b"be", fin=False)], items=0, payload=2))
-    pipe.flow_directly(lambda run: written.append(b"".join(bytes(part) for part in run.parts)))
-    pipe.push(Run([frame(0, b"gun")], items=1, payload=3))
+    pipe.push(FrameBatch([frame(BINARY, b"be", fin=False)], items=0, payload=2))
+    pipe.flow_directly(lambda batch: written.append(b"".join(bytes(part) for part in batch.parts)))
+    pipe.push(FrameBatch([frame(0, b"gun")], items=1, payload=3))
     pipe.seal()
     assert not written and items_in(await take_all(pipe)) == [b"begun"]
 
@@ -155,9 +155,9 @@ def test_nothing_is_lost_doubled_or_reordered_and_the_bounds_hold(
         written: list[bytes] = []
         room = 0
 
-        def write(run: Run) -> Run | None:
+        def write(batch: FrameBatch) -> FrameBatch | None:
             nonlocal room
-            taken, rest = run.cut(room, 10**9)
+            taken, rest = batch.cut(room, 10**9)
             if taken is not None:
                 room -= taken.items
                 written.extend(items_in([taken]))
@@ -177,7 +177,7 @@ def test_nothing_is_lost_doubled_or_reordered_and_the_bounds_hold(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drain)
             for room, payloads in steps:  # noqa: B007
-                rest: Run | None = run_of(*payloads)
+                rest: FrameBatch | None = batch_of(*payloads)
                 while rest is not None:
                     await pipe.wait_room()
                     rest = pipe.push(rest)
@@ -193,7 +193,7 @@ def test_nothing_is_lost_doubled_or_reordered_and_the_bounds_hold(
 async def test_the_read_ahead_of_a_writer_that_has_closed_passes_every_bound() -> None:
     pipe = Pipe(1, 1)
     pipe.push_item(b"a")
-    pipe.push_all(run_of(b"b", b"c"))
+    pipe.push_all(batch_of(b"b", b"c"))
     pipe.seal()
     assert items_in(await take_all(pipe)) == [b"a", b"b", b"c"]
 
@@ -214,7 +214,7 @@ async def test_breaking_off_drops_what_waits_and_wakes_both_sides(sealed: bool) 
         nursery.start_soon(writer)
         await trio.testing.wait_all_tasks_blocked()
         pipe.break_off(CUT)
-    pipe.break_off(End(Outcome.READER_LOST))
+    pipe.break_off(EndReason(Outcome.READER_LOST))
     assert woken == ["writer"] and pipe.broken == CUT
     assert (pipe.items_waiting, pipe.bytes_waiting, pipe.full) == (0, 0, False)
     with pytest.raises(trio.EndOfChannel):
@@ -237,37 +237,37 @@ async def test_breaking_off_wakes_a_reader_of_nothing() -> None:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda pipe: pipe.push(run_of(b"x")),
+        lambda pipe: pipe.push(batch_of(b"x")),
         lambda pipe: pipe.push_item(b"x"),
-        lambda pipe: pipe.push_all(run_of(b"x")),
-        lambda pipe: pipe.done(run_of(b"x")),
+        lambda pipe: pipe.push_all(batch_of(b"x")),
+        lambda pipe: pipe.done(batch_of(b"x")),
         lambda pipe: pipe.seal(),
     ],
     ids=["push", "push_item", "push_all", "done", "seal"],
 )
 async def test_a_broken_pipe_takes_nothing_and_complains_of_nothing(use: Callable[[Pipe], object]) -> None:
     pipe, written = Pipe(4, 1000), list[bytes]()
-    pipe.flow_directly(lambda run: written.extend(items_in([run])))
+    pipe.flow_directly(lambda batch: written.extend(items_in([batch])))
     pipe.break_off(CUT)
     assert not use(pipe)
     assert not written and (pipe.items_waiting, pipe.bytes_waiting) == (0, 0)
 
 
 def test_a_chunk_is_a_run_of_frames_or_becomes_one() -> None:
-    run = run_of(b"a")
-    assert as_run(run) is run
-    assert [(opcode, fin, bytes(data)) for opcode, fin, data in frames_of(as_run("hé"))] == [(1, True, "hé".encode())]
-    assert [(opcode, fin, bytes(data)) for opcode, fin, data in frames_of(as_run(b""))] == [(2, True, b"")]
+    batch = batch_of(b"a")
+    assert as_batch(batch) is batch
+    assert [(opcode, fin, bytes(data)) for opcode, fin, data in frames_of(as_batch("hé"))] == [(1, True, "hé".encode())]
+    assert [(opcode, fin, bytes(data)) for opcode, fin, data in frames_of(as_batch(b""))] == [(2, True, b"")]
 
 
 async def test_a_reader_without_a_task_is_told_of_all_that_waits_and_of_the_end() -> None:
     pipe = Pipe(10, 1000)
     told: list[tuple[bool, bool]] = []
-    pipe.flow_directly(lambda run: None)
+    pipe.flow_directly(lambda batch: None)
     pipe.when_waiting(lambda: told.append((pipe.empty, pipe.drained)))
-    assert pipe.push(run_of(b"past it")) is None and not told
-    pipe.flow_directly(lambda run: run)
-    pipe.push(run_of(b"waits"))
+    assert pipe.push(batch_of(b"past it")) is None and not told
+    pipe.flow_directly(lambda batch: batch)
+    pipe.push(batch_of(b"waits"))
     pipe.push_item(b"too")
     pipe.seal()
     assert told == [(False, False), (False, False), (False, False)]

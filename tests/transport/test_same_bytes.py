@@ -24,9 +24,9 @@ from iii_trio.transport.frames import (
     PING,
     PONG,
     TEXT,
+    BatchScanner,
     CloseFrame,
     MessageScanner,
-    RunScanner,
     close_payload,
     frame,
 )
@@ -113,7 +113,7 @@ class AsChannel(_Handler):
 
     def __init__(self, got: list[Message], told: list[int]) -> None:
         super().__init__(got, told)
-        self._scanner = RunScanner(MAX)
+        self._scanner = BatchScanner(MAX)
         self._reader = MessageScanner(MAX, masked=False)
         self._unread = b""
 
@@ -122,9 +122,9 @@ class AsChannel(_Handler):
         return self._scanner.tail
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
-        run, controls = self._scanner.scan(data)
-        if run is not None:
-            messages, _ = self._reader.scan(memoryview(self._reader.tail + b"".join(run.parts)))
+        batch, controls = self._scanner.scan(data)
+        if batch is not None:
+            messages, _ = self._reader.scan(memoryview(self._reader.tail + b"".join(batch.parts)))
             assert self._reader.error is None
             self.take(messages)
         return controls, self._scanner.error or self._scanner.closed

@@ -1,5 +1,6 @@
 """The only place that knows the frames of RFC 6455. Pure: no I/O, no clock, no randomness."""
 
+from .batch import FrameBatch, frames_of
 from .build import (
     BINARY,
     CLOSE,
@@ -16,8 +17,7 @@ from .build import (
     frame,
     frame_head,
 )
-from .run import Run, frames_of
-from .scan import MessageScanner, RunScanner, split_controls
+from .scan import BatchScanner, MessageScanner, split_controls
 
 __all__ = [
     "BINARY",
@@ -27,12 +27,12 @@ __all__ = [
     "PING",
     "PONG",
     "TEXT",
+    "BatchScanner",
     "Buffer",
     "CloseFrame",
+    "FrameBatch",
     "MessageScanner",
     "ReservedOpcode",
-    "Run",
-    "RunScanner",
     "apply_mask",
     "close_payload",
     "frame",

@@ -3,7 +3,7 @@
 Theory of operation. What is read lies in a buffer that the next read overwrites, so a scanner copies out all it needs
 (which unmasking does anyway). For itself it keeps only an incomplete head or control frame, under 140 bytes: its
 `tail`, to be placed before what is read next. The payload of a data frame is taken as it comes: a message grows in its
-own bytearray, a run gets what is here of it as a fragment (clause C3.4).
+own bytearray, a batch gets what is here of it as a fragment (clause C3.4).
 
 Most frames are plain: each a whole message, and wholly here. Loops of a few instructions take those (`_take_small`,
 `_take_larger`). The first frame that is anything else, or that may break a rule, is left to `_take_any`, which knows
@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from typing import Final, final
 
 from ...errors import FrameError
+from .batch import FrameBatch
 from .build import (
     BINARY,
     CLOSE,
@@ -38,7 +39,6 @@ from .build import (
     is_utf8,
     parse_close,
 )
-from .run import Run
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
@@ -244,7 +244,7 @@ def _may_follow(decoder: codecs.IncrementalDecoder, piece: bytes, *, ends: bool)
 
 
 @final
-class RunScanner(_Scanner):
+class BatchScanner(_Scanner):
     """Makes runs of server frames of the frames that a channel's writer sends."""
 
     def __init__(self, max_message: int) -> None:
@@ -255,17 +255,17 @@ class RunScanner(_Scanner):
         self._items = 0
         self._payload = 0
 
-    def scan(self, data: memoryview) -> tuple[Run | None, bytes]:
-        """Take `tail` and what was read behind it: the data frames as one run, and the control frames as they came."""
+    def scan(self, data: memoryview) -> tuple[FrameBatch | None, bytes]:
+        """Take `tail` and what was read behind it: the data frames as one batch, and the control frames as they came."""
         controls = self._scan(data)
         if self._pieces:
             self._parts.append(b"".join(self._pieces))
             self._pieces.clear()
         if not self._parts:
             return None, controls
-        run = Run(self._parts, self._items, self._payload)
+        batch = FrameBatch(self._parts, self._items, self._payload)
         self._parts, self._items, self._payload = [], 0, 0
-        return run, controls
+        return batch, controls
 
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
         opcode = CONTINUATION if self._begun else self._kind

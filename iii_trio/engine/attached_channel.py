@@ -6,19 +6,19 @@ from typing import Protocol
 
 import attrs
 
-from ..transport.link import End
+from ..transport.link import EndReason
 from ..transport.pipe import Pipe
 
 
 class AttachedEnd(Protocol):
     """What holds an end of a channel within the engine: a socket, or a worker in this process."""
 
-    def finish(self, end: End) -> None:
+    def finish(self, end: EndReason) -> None:
         """The channel has its outcome: tell whoever is at this end. Never waits, and never calls back."""
 
 
 @attrs.define(eq=False)
-class Flow:
+class AttachedChannel:
     """One attached channel's bytes and ends. Its life is decided elsewhere (`core/channel.py`)."""
 
     channel_id: str
@@ -26,8 +26,8 @@ class Flow:
     writer: AttachedEnd | None = None
     reader: AttachedEnd | None = None
 
-    def finish(self, end: End, *, clean: bool) -> None:
-        """Log both ends of the outcome; unless it was the clean end, drop what is still in the pipe (clause C4.3)."""
+    def finish(self, end: EndReason, *, clean: bool) -> None:
+        """Tell both ends the outcome; unless it was the clean end, drop what is still in the pipe (clause C4.3)."""
         if not clean:
             self.pipe.break_off(end)
         for attached in (self.writer, self.reader):

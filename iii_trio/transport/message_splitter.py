@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import PeerError
-from .frames import BINARY, CONTINUATION, TEXT, Run, frame, frames_of
+from .frames import BINARY, CONTINUATION, TEXT, FrameBatch, frame, frames_of
 
 _LIMIT: Final = 1024 * 1024
 _PIECE: Final = 256 * 1024
@@ -22,17 +22,17 @@ class TextTooLarge(PeerError):
         super().__init__("a text message above 1 MiB cannot be passed to this reader, whose SDK would end silently")
 
 
-class Recut:
+class MessageSplitter:
     """Cuts the messages of one channel for one reader."""
 
     def __init__(self) -> None:
         self._kind = BINARY
         self._so_far = 0  # payload bytes of the message that is being sent
 
-    def cut(self, run: Run) -> Run:
+    def split(self, batch: FrameBatch) -> FrameBatch:
         """The same bytes, in messages of at most 1 MiB. Raises TextTooLarge."""
         parts: list[bytes | bytearray | memoryview] = []
-        for opcode, fin, payload in frames_of(run):
+        for opcode, fin, payload in frames_of(batch):
             if opcode != CONTINUATION:
                 self._kind, self._so_far = opcode, 0
             if opcode == CONTINUATION or len(payload) > _LIMIT or self._kind == TEXT:
@@ -41,7 +41,7 @@ class Recut:
                 parts.append(frame(opcode, payload, fin=fin))
                 self._so_far = 0 if fin else len(payload)
         # Each part is one frame, and there may be more ends of messages now than there were.
-        return Run(parts, items=sum(part[0] >= 0x80 for part in parts), payload=run.payload)
+        return FrameBatch(parts, items=sum(part[0] >= 0x80 for part in parts), payload=batch.payload)
 
     def _cut_frame(
         self, parts: list[bytes | bytearray | memoryview], opcode: int, fin: bool, payload: memoryview

@@ -1,7 +1,7 @@
 """Runs: many ready-made server frames in one piece.
 
-What a channel's writer sends becomes a run and goes to the reader as it is: no message is ever an object of its own on
-the way. Only under back-pressure is a run looked into, to cut it at a bound or to find the frame that a write has torn;
+What a channel's writer sends becomes a batch and goes to the reader as it is: no message is ever an object of its own on
+the way. Only under back-pressure is a batch looked into, to cut it at a bound or to find the frame that a write has torn;
 then the frame heads inside it are walked, past the payloads.
 """
 
@@ -16,11 +16,11 @@ from .build import Buffer
 
 
 @final
-class Run:
+class FrameBatch:
     """Whole server frames, unmasked.
 
     `parts` are for a gathering send. A frame's head lies within one of them; its payload may go on in the next.
-    `items` is how many messages end in the run, `payload` how many payload bytes it has, `size` how many bytes in all.
+    `items` is how many messages end in the batch, `payload` how many payload bytes it has, `size` how many bytes in all.
     """
 
     __slots__ = ("items", "parts", "payload", "size")
@@ -31,7 +31,7 @@ class Run:
         self.payload = payload
         self.size = sum(map(len, parts))
 
-    def cut(self, items: int, payload: int) -> tuple[Run | None, Run | None]:
+    def cut(self, items: int, payload: int) -> tuple[FrameBatch | None, FrameBatch | None]:
         """As many frames as have at most `items` ends of messages, and the rest.
 
         They also end where `payload` bytes are reached, so they may be one frame over. Either is None if it is nothing;
@@ -44,7 +44,7 @@ class Run:
         place = _walk(self.parts, items, payload, self.size)
         return self._before(place), self._behind(place)
 
-    def sent(self, n: int) -> tuple[list[Buffer], Run | None]:
+    def sent(self, n: int) -> tuple[list[Buffer], FrameBatch | None]:
         """After a write took `n` bytes: what is left of the frame that it tore, and the frames not begun."""
         place = _walk(self.parts, self.items, self.payload + 1, n)
         torn: list[Buffer] = []
@@ -58,23 +58,23 @@ class Run:
         torn.reverse()
         return torn, self._behind(place)
 
-    def _before(self, place: _Place) -> Run | None:
+    def _before(self, place: _Place) -> FrameBatch | None:
         if not place.size:
             return None
-        return Run(_parts_before(self.parts, place), place.items, place.payload)
+        return FrameBatch(_parts_before(self.parts, place), place.items, place.payload)
 
-    def _behind(self, place: _Place) -> Run | None:
+    def _behind(self, place: _Place) -> FrameBatch | None:
         if place.size == self.size:
             return None
         parts = self.parts[place.part :]
         if place.offset:
             parts[0] = memoryview(parts[0])[place.offset :]
-        return Run(parts, self.items - place.items, self.payload - place.payload)
+        return FrameBatch(parts, self.items - place.items, self.payload - place.payload)
 
 
-def frames_of(run: Run) -> Iterator[tuple[int, bool, memoryview]]:
-    """Opcode, FIN and payload of each frame of a run."""
-    data = memoryview(run.parts[0] if len(run.parts) == 1 else b"".join(run.parts))
+def frames_of(batch: FrameBatch) -> Iterator[tuple[int, bool, memoryview]]:
+    """Opcode, FIN and payload of each frame of a batch."""
+    data = memoryview(batch.parts[0] if len(batch.parts) == 1 else b"".join(batch.parts))
     at = 0
     while at < len(data):
         head, payload = _lengths(data, at)
@@ -85,7 +85,7 @@ def frames_of(run: Run) -> Iterator[tuple[int, bool, memoryview]]:
 
 @attrs.frozen
 class _Place:
-    """A place between two frames of a run, and what lies before it."""
+    """A place between two frames of a batch, and what lies before it."""
 
     part: int
     offset: int
