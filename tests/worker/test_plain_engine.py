@@ -318,13 +318,13 @@ async def test_what_it_says_besides_hurts_nobody() -> None:
 @pytest.mark.parametrize("knows_us", [False, True])
 async def test_a_close_without_code_ends_a_stream_of_the_reference_and_cuts_one_of_ours(knows_us: bool) -> None:
     reader = RemoteReader(knows_our_codes=knows_us)
-    reader.done(CloseFrame(Close.NO_STATUS_RCVD, ""))
+    reader.on_close(CloseFrame(Close.NO_STATUS_RCVD, ""))
     with pytest.raises(ChannelBroken if knows_us else trio.EndOfChannel):
         await reader.take()
 
 
 async def test_a_close_of_the_reference_that_is_not_clean_cuts_a_stream() -> None:
     reader = RemoteReader(knows_our_codes=False)
-    reader.done(CloseFrame(Close.GOING_AWAY, ""))
+    reader.on_close(CloseFrame(Close.GOING_AWAY, ""))
     with pytest.raises(ChannelBroken):
         await reader.take()
