@@ -5,13 +5,13 @@ from __future__ import annotations
 from iii_trio.core import binding, channel, invocation, session
 from iii_trio.testing import draw_lifecycle
 from iii_trio.transport import websocket
-from iii_trio.triggers.queue import job
+from iii_trio.triggers.queue import states
 from iii_trio.worker import channel_end, worker_state
 
 HEAD = """# Lifecycles
 
-Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A phase says
-what *is*, a cue what *happened*. A cue without an edge from a phase cannot happen there: it raises `IllegalTransition` and
+Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A state says
+what *is*, an event what *happened*. An event without an edge from a state cannot happen there: it raises `IllegalTransition` and
 changes nothing.
 """
 
@@ -23,7 +23,7 @@ def drawings() -> str:
         (
             "Channel",
             "iii_trio/core/channel.py",
-            "One channel: two ends, attached and closed in any order. Each outcome is a phase of its own.",
+            "One channel: two ends, attached and closed in any order. Each outcome is a state of its own.",
             draw_lifecycle(channel.CHANNEL, channel.ChannelState.ALLOCATED),
         ),
         (
@@ -64,9 +64,9 @@ def drawings() -> str:
         ),
         (
             "Job",
-            "iii_trio/triggers/queue/job.py",
+            "iii_trio/triggers/queue/states.py",
             "One job of the queue. A lease is not on disk: there a job waits until it is done or dead (promise Q2).",
-            draw_lifecycle(job.JOB, job.JobState.STORING),
+            draw_lifecycle(states.JOB, states.JobState.STORING),
         ),
     ):
         parts.append(f"\n## {title}\n\n`{where}`: {text}\n\n```mermaid\n{drawing}```\n")

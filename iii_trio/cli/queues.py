@@ -25,7 +25,7 @@ async def queues(*, json: AsJson = False, watch: Watch = False, every: Every = 1
 
     async def look(worker: iii_trio.Worker) -> View:
         said = await list_queues(worker)
-        headings = ("queue", "kind", "jobs", "running", "resting", "dead", "done", "oldest", "waits for")
+        headings = ("queue", "kind", "jobs", "running", "delayed", "dead", "done", "oldest", "waits for")
         return View(said, headings, [_row(row) for row in said["queues"]], f"jobs are kept in {said['storage']}")
 
     return await show(look, "queues", address, json, watch, every)
@@ -36,7 +36,7 @@ def _row(row: Row) -> tuple[str, ...]:
     return (
         row["name"],
         row["kind"],
-        *(str(row[key]) for key in ("depth", "running", "resting", "dead")),
+        *(str(row[key]) for key in ("depth", "running", "delayed", "dead")),
         f"{row['done_per_second']:.1f}/s",
         "" if oldest is None else duration(oldest),
         ", ".join(row["waits_for"]),

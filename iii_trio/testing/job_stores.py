@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from ..triggers.queue import Change, Forget, Put, Remember, Remove, StorageError, Store, Update
-from ..triggers.queue.job import Record
+from ..triggers.queue.record import Record
 
 
 def check_job_store(make_store: Callable[[], Store], *, lasting: bool = True) -> None:

@@ -10,9 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from iii_trio import QueueConfig, QueueSettings
 from iii_trio.triggers.queue import Change, MemoryStore, Put
-from iii_trio.triggers.queue.job import Job, JobState, Moment
-from iii_trio.triggers.queue.lane import Lane, LaneKey
+from iii_trio.triggers.queue.lane import Job, Lane
+from iii_trio.triggers.queue.lane_key import LaneKey
 from iii_trio.triggers.queue.ledger import Ledger
+from iii_trio.triggers.queue.record import Timestamp
+from iii_trio.triggers.queue.states import JobState
 
 PLAIN = QueueSettings(max_attempts=2, concurrency=2, backoff_seconds=4, missing_function_seconds=50, dead_letters=3)
 FIFO = QueueSettings(
@@ -43,8 +45,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.last_end: dict[tuple[str, str], int] = {}
 
     @property
-    def moment(self) -> Moment:
-        return Moment(self.now, int(self.now * 1000) + 7_000_000)
+    def timestamp(self) -> Timestamp:
+        return Timestamp(self.now, int(self.now * 1000) + 7_000_000)
 
     def write(self, changes: list[Change]) -> None:
         self.store.write(changes)
@@ -63,12 +65,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.made += 1
         called = TOPIC.subscriber if where == "topic" else ("default", f"f{function}")
         job = self.ledger.admit(
-            lane, f"job {self.made}", called, b"x" * 15, self.moment, group=group if where == "fifo" else None
+            lane, f"job {self.made}", called, b"x" * 15, self.timestamp, group=group if where == "fifo" else None
         )
-        assert not list(self.ledger.lease(self.moment)), "it is not stored yet"
+        assert not list(self.ledger.lease(self.timestamp)), "it is not stored yet"
         if kept:
             self.write([Put(job.record)])
-            self.ledger.stored(job, self.moment)
+            self.ledger.stored(job, self.timestamp)
             self.kept[job.record.id] = (0, 0)
             self.jobs[job.record.id] = job
         else:
@@ -95,26 +97,26 @@ class LedgerMachine(RuleBasedStateMachine):
         attempts, lost = self.kept[ident]
         match end:
             case "succeeded":
-                changes = self.ledger.succeeded(job, self.moment)
+                changes = self.ledger.succeeded(job, self.timestamp)
                 self.turns()  # its end is not on disk yet: nobody of its group may start
                 self.write(changes)
                 self.ledger.erased(job)
                 del self.kept[ident]
             case "failed" | "lost":
                 if end == "failed":
-                    changes = self.ledger.failed(job, "code", "text", self.moment)
+                    changes = self.ledger.failed(job, "code", "text", self.timestamp)
                     self.kept[ident] = (attempts + 1, lost)
                 else:
-                    changes = self.ledger.lost(job, "text", self.moment)
+                    changes = self.ledger.lost(job, "text", self.timestamp)
                     self.kept[ident] = (attempts, lost + 1)
                 self.see_whether_it_died(job, end, changes)
             case "returned":
                 self.ledger.returned(job)
             case "missing":
-                self.ledger.missing(job, self.moment)
+                self.ledger.missing(job, self.timestamp)
                 self.missing.add(job.function)
             case "put off":
-                self.write(self.ledger.put_off(job, self.moment))
+                self.write(self.ledger.postponed(job, self.timestamp))
         assert (job.record.attempts, job.record.lost) == self.kept.get(ident, (attempts, lost)) or ident in self.dead
         assert lane.settings.max_attempts > self.kept.get(ident, (0, 0))[0]
         self.turns()
@@ -124,14 +126,14 @@ class LedgerMachine(RuleBasedStateMachine):
         ident, wanted = job.record.id, job.lane.settings
         attempts, lost = self.kept[ident]
         over = attempts >= wanted.max_attempts if end == "failed" else lost >= wanted.max_lost_deliveries
-        assert over == (job.phase is JobState.DYING)
+        assert over == (job.current_state is JobState.DYING)
         self.write(changes)
         if over:
             self.turns()  # its death is not on disk yet
             del self.kept[ident]
             self.dead.add(ident)
             self.begun.discard(ident)  # tried again, it goes behind all that waits
-            for unwanted in self.ledger.buried(job):
+            for unwanted in self.ledger.dead_lettered(job):
                 self.dead.remove(unwanted.record.id)
                 self.write(self.ledger.discard(unwanted))
                 self.ledger.erased(unwanted)
@@ -139,8 +141,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        moved = self.ledger.tick(self.moment)
-        self.missing = set(self.ledger.absent)
+        moved = self.ledger.tick(self.timestamp)
+        self.missing = set(self.ledger.missing_functions)
         for job, changes in moved:
             attempts, lost = self.kept[job.record.id]
             self.kept[job.record.id] = (attempts + 1, lost)  # its function was missing for too long
@@ -173,7 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.write(changes)
         self.dead.remove(job.record.id)
         if again:
-            self.ledger.revived(job)
+            self.ledger.redriven(job)
             self.kept[job.record.id] = (0, 0)
         else:
             self.ledger.erased(job)
@@ -185,7 +187,7 @@ class LedgerMachine(RuleBasedStateMachine):
         listeners = self.topic.listeners
         self.now += gap
         self.ledger = Ledger(CONFIG, lambda: 1.0)
-        self.ledger.load(self.store.load(), self.moment)
+        self.ledger.load(self.store.load(), self.timestamp)
         self.topic = self.ledger.lanes.remember(TOPIC, PLAIN)
         self.topic.listeners = listeners
         self.begun = set()
@@ -206,7 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
         lane = self.ledger.lanes.queue("fifo")
         assert lane is not None
         if fifo and not lane.settings.fifo:  # what has begun comes first in its group, until it is over
-            self.begun = {job.record.id for job in lane.jobs.values() if job.phase in IN_FLIGHT}
+            self.begun = {job.record.id for job in lane.jobs.values() if job.current_state in IN_FLIGHT}
         elif not fifo:
             self.begun = set()
         self.ledger.reconfigure(QueueConfig(queues=queues, memory_bytes=40))
@@ -216,9 +218,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def turns(self) -> None:
         """Exactly those start that may: found by looking at every job."""
-        self.missing |= set(self.ledger.absent)
+        self.missing |= set(self.ledger.missing_functions)
         expected = {job.record.id for lane in self.ledger.lanes for job in self.startable(lane)}
-        started = list(self.ledger.lease(self.moment))
+        started = list(self.ledger.lease(self.timestamp))
         assert {job.record.id for job in started} == expected
         self.leased += started
 
@@ -226,18 +228,18 @@ class LedgerMachine(RuleBasedStateMachine):
         if not lane.open:
             return []
         waiting = sorted(lane.jobs.values(), key=lambda job: (job.record.id not in self.begun, job.record.position))
-        free = lane.settings.concurrency - sum(job.phase is JobState.LEASED for job in waiting)
+        free = lane.settings.concurrency - sum(job.current_state is JobState.LEASED for job in waiting)
         busy: set[str] = set()
         found = []
         if lane.settings.fifo:
-            busy = {job.record.group or "" for job in waiting if job.phase in IN_FLIGHT}
+            busy = {job.record.group or "" for job in waiting if job.current_state in IN_FLIGHT}
         for job in waiting:
             if lane.settings.fifo:
                 group = job.record.group or ""
                 if group in busy:
                     continue
                 busy.add(group)
-            if job.phase is JobState.READY and job.function not in self.missing:
+            if job.current_state is JobState.READY and job.function not in self.missing:
                 found.append(job)
         return found[: max(0, free)]
 
@@ -259,8 +261,8 @@ class LedgerMachine(RuleBasedStateMachine):
             jobs = [*lane.jobs.values(), *lane.dead.values()]
             for phase in JobState:
                 if phase not in (JobState.DONE, JobState.REFUSED):
-                    assert lane.phases[phase] == sum(job.phase is phase for job in jobs), phase
-            assert lane.running == lane.phases[JobState.LEASED]
+                    assert lane.state_counts[phase] == sum(job.current_state is phase for job in jobs), phase
+            assert lane.running == lane.state_counts[JobState.LEASED]
             assert len(lane.dead) <= lane.settings.dead_letters
         assert self.ledger.unfinished == len(self.kept)
         topics = [lane for lane in self.ledger.lanes if lane.key.kind == "topic"]

@@ -18,7 +18,7 @@ import trio.testing
 import iii_trio
 from iii_trio import QueueSettings
 from iii_trio.transport.link import Link
-from iii_trio.triggers.queue.wording import read_subscriber
+from iii_trio.triggers.queue.protocol import read_subscriber
 from tests.helpers.queue_world import queueing
 
 Clock = trio.testing.MockClock

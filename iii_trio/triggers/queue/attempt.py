@@ -15,35 +15,37 @@ from msgspec import Raw
 from ...errors import CallError
 from ...wire import ErrorCode, InvokeFunction, from_json, to_json
 from ...worker import Asked, Worker
-from .job import Job
+from .lane import Job
 
 
-class How(Enum):
-    """How an attempt went."""
+class AttemptOutcome(Enum):
+    """How an attempt result."""
 
     SUCCEEDED = auto()
     FAILED = auto()
     LOST = auto()  # its worker is gone
     MISSING = auto()  # nobody has its function
-    PUT_OFF = auto()  # its worker takes nothing just now
+    POSTPONED = auto()  # its worker takes nothing just now
     RETURNED = auto()  # our own link is gone
     DRAINING = auto()  # the engine takes no calls any more
 
 
 @attrs.frozen
-class Went:
-    """How an attempt went, and of a failure what was said."""
+class AttemptResult:
+    """How an attempt result, and of a failure what was said."""
 
-    how: How
+    outcome: AttemptOutcome
     code: str = ""
     message: str = ""
 
 
 @final
 class Attempt:
-    """Begun once; then `over` is called once, with how it went, unless it is stopped before. `arrivals` is its maker's."""
+    """Begun once; then `over` is called once, with how it result, unless it is stopped before. `arrivals` is its maker's."""
 
-    def __init__(self, worker: Worker, job: Job, over: Callable[[Attempt, Went], object], arrivals: int) -> None:
+    def __init__(
+        self, worker: Worker, job: Job, over: Callable[[Attempt, AttemptResult], object], arrivals: int
+    ) -> None:
         self.job = job
         self.arrivals = arrivals
         self.stopped = False
@@ -70,15 +72,17 @@ class Attempt:
         try:
             wanted = self._answer() is not False
         except CallError as error:
-            went = _went_wrong(error)
-            if went.how is How.MISSING:  # a missing condition is no missing function
-                went = Went(How.FAILED, error.code, f"the condition {condition} failed: {error.message}")
-            self._over(self, went)
+            result = _failure(error)
+            if result.outcome is AttemptOutcome.MISSING:  # a missing condition is no missing function
+                result = AttemptResult(
+                    AttemptOutcome.FAILED, error.code, f"the condition {condition} failed: {error.message}"
+                )
+            self._over(self, result)
             return
         if wanted:
             self._call(data)
         else:
-            self._over(self, Went(How.SUCCEEDED))
+            self._over(self, AttemptResult(AttemptOutcome.SUCCEEDED))
 
     def _call(self, data: bytes) -> None:
         self._ask(self.job.record.function_id, data, self._done)
@@ -87,9 +91,9 @@ class Attempt:
         try:
             self._answer()
         except CallError as error:
-            self._over(self, _went_wrong(error))
+            self._over(self, _failure(error))
         else:
-            self._over(self, Went(How.SUCCEEDED))
+            self._over(self, AttemptResult(AttemptOutcome.SUCCEEDED))
 
     def _answer(self) -> Any:
         assert self._asked is not None
@@ -98,7 +102,7 @@ class Attempt:
     def _ask(self, function_id: str, data: bytes, then: Callable[[], object]) -> None:
         record = self.job.record
         if not self._worker.can_call:
-            self._over(self, Went(How.RETURNED))
+            self._over(self, AttemptResult(AttemptOutcome.RETURNED))
             return
         message = InvokeFunction(
             function_id,
@@ -111,7 +115,7 @@ class Attempt:
         try:
             self._asked = self._worker.call_nowait(message, then)
         except CallError as error:
-            self._over(self, _went_wrong(error))
+            self._over(self, _failure(error))
 
 
 def metadata_of(job: Job) -> Raw:
@@ -128,17 +132,17 @@ def metadata_of(job: Job) -> Raw:
     return Raw(to_json({**beside, "job": about}))
 
 
-def _went_wrong(error: CallError) -> Went:
+def _failure(error: CallError) -> AttemptResult:
     if error.origin == "link":
-        return Went(How.RETURNED)
+        return AttemptResult(AttemptOutcome.RETURNED)
     if error.origin == "engine":
         match error.code:
             case ErrorCode.INVOCATION_STOPPED:
-                return Went(How.LOST, message=f"its worker was lost: {error.message}")
+                return AttemptResult(AttemptOutcome.LOST, message=f"its worker was lost: {error.message}")
             case ErrorCode.FUNCTION_NOT_FOUND:
-                return Went(How.MISSING, error.code, error.message)
+                return AttemptResult(AttemptOutcome.MISSING, error.code, error.message)
             case ErrorCode.ENGINE_DRAINING:
-                return Went(How.DRAINING)
+                return AttemptResult(AttemptOutcome.DRAINING)
             case ErrorCode.CHANNEL_SEND_FAILED:
-                return Went(How.PUT_OFF)
-    return Went(How.FAILED, error.code, error.message)
+                return AttemptResult(AttemptOutcome.POSTPONED)
+    return AttemptResult(AttemptOutcome.FAILED, error.code, error.message)

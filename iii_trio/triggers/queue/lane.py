@@ -6,43 +6,47 @@ import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal, final
+from typing import Final, final
 
 import attrs
 
 from ...config_queue import QueueSettings
-from ...wire import from_json, to_json
-from .job import Job, JobEvent, JobState, Moment
+from ...state_machine import StateMachine
+from .lane_key import LaneKey
+from .record import Record, Timestamp
+from .states import JOB, JobEvent, JobState
 
 _RATE_SECONDS: Final = 10.0
 _IN_FLIGHT: Final = frozenset({JobState.LEASED, JobState.FINISHING, JobState.DYING})
 
 
-@attrs.frozen
-class LaneKey:
-    """Which lane: of a queue, or of one of the subscribers of a topic."""
+@attrs.define(eq=False)
+class Job:
+    """One job of the ledger."""
 
-    kind: Literal["queue", "topic"]
-    name: str
-    """Of the queue, or of the topic."""
-    namespace: str = ""
-    function_id: str = ""
+    record: Record
+    lane: Lane
+    size: int
+    """Of its data, in bytes."""
+    state: StateMachine[JobState, JobEvent] = attrs.field(factory=lambda: StateMachine(JOB, JobState.STORING))
+    due: float = 0.0
+    """While it rests, runs, or misses its function: until when."""
+    timeouts: float | None = None
+    """While it runs: how many seconds it may; None: as many as it takes."""
+    redriven: Record | None = None
+    """While it is about to be a job again: as what."""
 
-    @property
-    def text(self) -> str:
-        """For stores: a JSON list."""
-        parts = (self.kind, self.name) if self.kind == "queue" else (self.kind, self.name, *self.subscriber)
-        return to_json(parts).decode()
-
-    @classmethod
-    def parse(cls, text: str) -> LaneKey:
-        parts = from_json(text.encode())
-        assert isinstance(parts, list)
-        return cls(*parts)  # type: ignore[arg-type]
+    def __lt__(self, other: Job) -> bool:
+        return self.record.position < other.record.position
 
     @property
-    def subscriber(self) -> tuple[str, str]:
-        return self.namespace, self.function_id
+    def current_state(self) -> JobState:
+        return self.state.current
+
+    @property
+    def function(self) -> tuple[str, str]:
+        """What is to be called: namespace and id."""
+        return self.record.namespace, self.record.function_id
 
 
 @attrs.define
@@ -80,12 +84,12 @@ class Lane:
         """All that are not over, by their keys, the oldest first."""
         self.dead: dict[int, Job] = {}
         """The dead letters, and what is about to be none any more, by their keys, the oldest death first."""
-        self.phases: Counter[JobState] = Counter()
+        self.state_counts: Counter[JobState] = Counter()
         self.running = 0
         self.done = Rate()
         self._ready: list[Job] = []
         self._groups: dict[str, deque[Job]] = {}
-        self._strays: dict[int, Job] = {}
+        self._overlapping: dict[int, Job] = {}
         """Begun when there were no groups, beside another of what is their group now: nobody of it begins until they end."""
 
     def __repr__(self) -> str:
@@ -101,13 +105,13 @@ class Lane:
         """Whether a job may be taken from it."""
         return bool(self._ready) and self.running < self.settings.concurrency and self.open
 
-    def take(self, job: Job, cue: JobEvent) -> None:
+    def advance(self, job: Job, event: JobEvent) -> None:
         """The only way in which a job's phase moves."""
-        self.phases[job.phase] -= 1
-        job.state.advance(cue)
+        self.state_counts[job.current_state] -= 1
+        job.state.advance(event)
         if not job.state.is_final:  # what is over is in it no more
-            self.phases[job.phase] += 1
-        if self._strays and job.phase not in _IN_FLIGHT:
+            self.state_counts[job.current_state] += 1
+        if self._overlapping and job.current_state not in _IN_FLIGHT:
             self._comes_back(job)
 
     # --- the line
@@ -122,7 +126,7 @@ class Lane:
 
     def line_up(self, job: Job) -> None:
         """A job that may have become one that could start."""
-        if job.phase is JobState.READY and self._first(job):
+        if job.current_state is JobState.READY and self._first(job):
             heapq.heappush(self._ready, job)
 
     def pop(self) -> Job:
@@ -148,12 +152,14 @@ class Lane:
         regroup = settings.fifo is not self.settings.fifo
         self.settings = settings
         if regroup:
-            self._ready, self._groups, self._strays = [], {}, {}
-            jobs = sorted(self.jobs.values(), key=lambda job: (job.phase not in _IN_FLIGHT, job.record.position))
+            self._ready, self._groups, self._overlapping = [], {}, {}
+            jobs = sorted(
+                self.jobs.values(), key=lambda job: (job.current_state not in _IN_FLIGHT, job.record.position)
+            )
             if settings.fifo:
-                begun = [job for job in jobs if job.phase in _IN_FLIGHT]
+                begun = [job for job in jobs if job.current_state in _IN_FLIGHT]
                 first = {self._group_of(job): job for job in reversed(begun)}
-                self._strays = {job.record.key: job for job in begun if first[self._group_of(job)] is not job}
+                self._overlapping = {job.record.key: job for job in begun if first[self._group_of(job)] is not job}
             for job in jobs:
                 self.join(job)
 
@@ -164,30 +170,32 @@ class Lane:
         group = self._group_of(job)
         if group is None:
             return True
-        return self._groups[group][0] is job and all(self._group_of(stray) != group for stray in self._strays.values())
+        return self._groups[group][0] is job and all(
+            self._group_of(other) != group for other in self._overlapping.values()
+        )
 
     def _comes_back(self, job: Job) -> None:
-        """A job that may be a stray runs no more: the first of its group may begin."""
+        """A job that may be a other runs no more: the first of its group may begin."""
         group = self._group_of(job)
-        if self._strays.pop(job.record.key, None) is not None and group is not None:
+        if self._overlapping.pop(job.record.key, None) is not None and group is not None:
             first = self._groups[group][0]
             if first is not job:  # itself it lines up where it is made ready
                 self.line_up(first)
 
     def dead_letters(self) -> Iterator[Job]:
         """The oldest death first."""
-        return (job for job in self.dead.values() if job.phase is JobState.DEAD)
+        return (job for job in self.dead.values() if job.current_state is JobState.DEAD)
 
-    def absent(self) -> list[Job]:
+    def waiting_for_function(self) -> list[Job]:
         """The jobs that wait for a worker that has their function."""
-        if not self.phases[JobState.ABSENT]:
+        if not self.state_counts[JobState.WAITING_FOR_FUNCTION]:
             return []
-        return [job for job in self.jobs.values() if job.phase is JobState.ABSENT]
+        return [job for job in self.jobs.values() if job.current_state is JobState.WAITING_FOR_FUNCTION]
 
-    def oldest_seconds(self, moment: Moment) -> float | None:
+    def oldest_seconds(self, timestamp: Timestamp) -> float | None:
         """How long ago the oldest job that is not over came; None if there is none."""
         oldest = next(iter(self.jobs.values()), None)
-        return None if oldest is None else max(0.0, (moment.wall_ms - oldest.record.created_at_ms) / 1000)
+        return None if oldest is None else max(0.0, (timestamp.wall_ms - oldest.record.created_at_ms) / 1000)
 
 
 @attrs.frozen
@@ -196,7 +204,7 @@ class Depths:
 
     depth: int
     running: int
-    resting: int
+    delayed: int
     dead: int
 
 
@@ -206,6 +214,6 @@ def depths(lanes: Iterable[Lane]) -> Depths:
     return Depths(
         depth=sum(len(lane.jobs) for lane in lanes),
         running=sum(lane.running for lane in lanes),
-        resting=sum(lane.phases[JobState.RESTING] for lane in lanes),
-        dead=sum(lane.phases[JobState.DEAD] for lane in lanes),
+        delayed=sum(lane.state_counts[JobState.DELAYED] for lane in lanes),
+        dead=sum(lane.state_counts[JobState.DEAD] for lane in lanes),
     )

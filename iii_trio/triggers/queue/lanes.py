@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import final
 
 from ...config_queue import QueueConfig, QueueSettings
-from .lane import Lane, LaneKey
+from .lane import Lane
+from .lane_key import LaneKey
 
 
 @final
@@ -79,7 +80,7 @@ class Lanes:
 
     def drop_if_empty(self, lane: Lane) -> None:
         """Forget a lane that nobody knows, or listens to, and that has nothing in it."""
-        if lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.phases.values()):
+        if lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.state_counts.values()):
             return
         self._lanes.pop(lane.text, None)
         self._awake.pop(lane.text, None)

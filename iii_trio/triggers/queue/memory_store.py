@@ -7,7 +7,7 @@ from typing import final
 
 import msgspec
 
-from .job import Record
+from .record import Record
 from .store import Change, Forget, Loaded, Put, Remember, Remove, Update
 
 

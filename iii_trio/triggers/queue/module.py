@@ -15,12 +15,12 @@ from ...config_queue import QueueConfig
 from ...nursery import open_service_nursery
 from ...transport.link import Address
 from ...worker import Worker, open_worker
-from .bus import register
+from .dispatcher import Dispatcher
+from .functions import register
 from .journal import Journal, RunBlocking
-from .keeper import Keeper
 from .memory_store import MemoryStore
 from .store import Store
-from .subscribing import TRIGGER_TYPE, Subscribing
+from .subscriptions import TRIGGER_TYPE, SubscriberTriggers
 from .thread import open_thread
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def open_queue(
         await tasks.start(journal.keep)
         try:
             async with open_worker(address, name=WORKER, **options) as worker:  # type: ignore[arg-type]
-                keeper = Keeper(
+                dispatcher = Dispatcher(
                     worker,
                     journal,
                     config,
@@ -68,12 +68,12 @@ async def open_queue(
                     jitter=lambda: 1 + rng.random() * _JITTER,
                     wall_clock=wall_clock,
                 )
-                keeper.load(loaded)
+                dispatcher.load(loaded)
                 async with open_service_nursery() as jobs:
-                    await jobs.start(keeper.serve)
-                    _offer(worker, keeper)
+                    await jobs.start(dispatcher.serve)
+                    _offer(worker, dispatcher)
                     await worker.wait_registered()
-                    yield Queue(keeper)
+                    yield Queue(dispatcher)
                     jobs.cancel_scope.cancel()
         finally:
             tasks.cancel_scope.cancel()
@@ -107,10 +107,12 @@ async def _at_once(function: Callable[[], T]) -> T:
     return function()
 
 
-def _offer(worker: Worker, keeper: Keeper) -> None:
-    register(worker, keeper)
+def _offer(worker: Worker, dispatcher: Dispatcher) -> None:
+    register(worker, dispatcher)
     worker.register_trigger_type(
-        TRIGGER_TYPE, Subscribing(keeper), description="calls a function with what is published to a topic, durably"
+        TRIGGER_TYPE,
+        SubscriberTriggers(dispatcher),
+        description="calls a function with what is published to a topic, durably",
     )
 
 
@@ -118,19 +120,19 @@ def _offer(worker: Worker, keeper: Keeper) -> None:
 class Queue:
     """A queue that runs. Made by `open_queue`."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
 
     @property
     def place(self) -> str:
         """Where the jobs are kept: `memory`, or a file."""
-        return self._keeper.place
+        return self._dispatcher.place
 
     async def drain(self) -> None:
         """Begin no more jobs, and wait until those that run have ended. If cancelled: it begins no more all the same."""
-        await self._keeper.drain()
+        await self._dispatcher.drain()
 
     def reconfigure(self, config: QueueConfig) -> None:
         """These queues and bounds from now on. Where jobs are kept does not change: that needs a restart."""
-        self._keeper.ledger.reconfigure(config)
-        self._keeper.begin()
+        self._dispatcher.ledger.reconfigure(config)
+        self._dispatcher.begin()

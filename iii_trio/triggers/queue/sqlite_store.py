@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeVar, final
 
 from msgspec.structs import astuple
 
-from .job import Record
+from .record import Record
 from .store import Change, Forget, Loaded, Put, Remember, Remove, StorageError, Update
 
 T = TypeVar("T")

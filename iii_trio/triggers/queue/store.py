@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from ...errors import StorageError
-from .job import Record
+from .record import Record
 
 
 class Put(msgspec.Struct, frozen=True):

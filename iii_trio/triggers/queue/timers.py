@@ -7,10 +7,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Final, final
 
-from .job import Job, JobState
+from .lane import Job
+from .states import JobState
 
 _FEW: Final = 1_000
-_WITH_TIMERS: Final = frozenset({JobState.RESTING, JobState.LEASED, JobState.ABSENT})
+_WITH_TIMERS: Final = frozenset({JobState.DELAYED, JobState.LEASED, JobState.WAITING_FOR_FUNCTION})
 
 
 @final
@@ -47,4 +48,4 @@ class Timers:
 
 def _holds(timer: tuple[float, int, Job]) -> bool:
     due, _, job = timer
-    return job.due == due and job.phase in _WITH_TIMERS
+    return job.due == due and job.current_state in _WITH_TIMERS

@@ -10,20 +10,21 @@ import trio
 from ...errors import CallError
 from ...wire import to_json
 from ...worker import BoundTrigger
-from .keeper import Keeper
-from .lane import Lane, LaneKey
-from .wording import read_subscriber
+from .dispatcher import Dispatcher
+from .lane import Lane
+from .lane_key import LaneKey
+from .protocol import read_subscriber
 
 LOGGER: Final = logging.getLogger("iii_trio.queue")
 TRIGGER_TYPE: Final = "durable:subscriber"
 
 
 @final
-class Subscribing:
+class SubscriberTriggers:
     """Provides the trigger type: remembers who has asked for it."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
         self._lanes: dict[str, Lane] = {}
         self._replaced: dict[str, Lane] = {}
 
@@ -33,17 +34,17 @@ class Subscribing:
         said = read_subscriber(config)
         lane = None
         if said.topic:
-            lane = self._keeper.subscribe(LaneKey("topic", said.topic, bound.namespace, bound.function_id), said)
+            lane = self._dispatcher.subscribe(LaneKey("topic", said.topic, bound.namespace, bound.function_id), said)
             self._lanes[bound.id] = lane
         else:
             about = {"iii_binding": bound.id, "iii_function": bound.function_id}
             LOGGER.warning("the subscription of %s names no topic: it never fires", bound.function_id, extra=about)
         before = self._replaced.pop(bound.id, None)
         if before is not None and before is not lane:
-            self._keeper.forget(before)  # it wants something else now
+            self._dispatcher.forget(before)  # it wants something else now
         if lane is not None:
             try:
-                await self._keeper.remembered(lane, config)
+                await self._dispatcher.remembered(lane, config)
             except CallError:
                 self._leave(bound, for_good=lane.said is None)  # it is refused; what was remembered before, is still
                 raise
@@ -61,4 +62,4 @@ class Subscribing:
             return
         if bound.why_ended == "replaced":
             self._replaced[bound.id] = lane
-        self._keeper.unsubscribe(lane, for_good=for_good)
+        self._dispatcher.unsubscribe(lane, for_good=for_good)

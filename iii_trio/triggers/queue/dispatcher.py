@@ -14,20 +14,21 @@ from ...config_queue import QueueConfig
 from ...errors import CallError, ConnectionFailed
 from ...report import RateLimitedLogger
 from ...worker import Worker
-from .attempt import Attempt, How, Went
-from .job import Job, Moment
+from .attempt import Attempt, AttemptOutcome, AttemptResult
 from .journal import Journal
-from .lane import Lane, LaneKey
+from .lane import Job, Lane
+from .lane_key import LaneKey
 from .ledger import Ledger
+from .protocol import SubscriberConfig, read_subscriber
+from .record import Timestamp
 from .store import Change, Forget, Loaded, Put, Remember, StorageError
-from .wording import SubscriberConfig, read_subscriber
 
 LOGGER: Final = logging.getLogger("iii_trio.queue")
 FUNCTIONS_CHANGED: Final = "iii-queue::functions-changed"
 
 
 @final
-class Keeper:
+class Dispatcher:
     """Has the ledger's decisions performed: changes go to the journal, jobs to their workers."""
 
     def __init__(
@@ -61,9 +62,9 @@ class Keeper:
         """Who is to be told, after a commit, that it is kept."""
 
     @property
-    def moment(self) -> Moment:
+    def timestamp(self) -> Timestamp:
         """Now, by both clocks."""
-        return Moment(trio.current_time(), int(self._wall_clock() * 1000))
+        return Timestamp(trio.current_time(), int(self._wall_clock() * 1000))
 
     def load(self, loaded: Loaded) -> None:
         """What the store has kept."""
@@ -73,7 +74,7 @@ class Keeper:
                 LaneKey("topic", one.topic, one.namespace, one.function_id), said.settings
             )
             lane.condition, lane.said = said.condition, one.config
-        self.ledger.load(loaded, self.moment)
+        self.ledger.load(loaded, self.timestamp)
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run what is to be run, when it is due, until cancelled: what runs then is cancelled, and stays a job."""
@@ -85,7 +86,7 @@ class Keeper:
                     with trio.CancelScope() as self._nap:
                         self._mind_the_time()
                         await trio.sleep_forever()
-                    for job, changes in self.ledger.tick(self.moment):
+                    for job, changes in self.ledger.tick(self.timestamp):
                         self._stop(job, "the attempt took too long")
                         self._moved(job, changes)
                     self._go_on()
@@ -109,9 +110,9 @@ class Keeper:
         """
 
         def stored() -> None:
-            moment = self.moment
+            timestamp = self.timestamp
             for job in jobs:
-                self.ledger.stored(job, moment)
+                self.ledger.stored(job, timestamp)
             self._receipts.append(kept)
 
         def not_stored(error: StorageError) -> None:
@@ -129,7 +130,7 @@ class Keeper:
 
         def kept() -> None:
             for job in jobs:
-                self.ledger.revived(job)
+                self.ledger.redriven(job)
 
         changes = [change for job in jobs for change in self.ledger.redrive(job)]
         await self._written(changes, kept, lambda: self._still_dead(jobs))
@@ -191,7 +192,7 @@ class Keeper:
             return
         self._beginning = True  # an attempt may be over at once: what may start then is seen to here
         try:
-            for job in self.ledger.lease(self.moment, lambda: self._worker.can_call):
+            for job in self.ledger.lease(self.timestamp, lambda: self._worker.can_call):
                 attempt = self._attempts[job.record.key] = Attempt(self._worker, job, self._over, self._arrivals)
                 if job.record.data is None:
                     self._tasks.start_soon(self._fetch_for, attempt)
@@ -226,16 +227,18 @@ class Keeper:
         except CallError as error:
             self._tell(logging.ERROR, attempt.job, f"cannot be read: {error.message}")
             if not attempt.stopped:
-                self._over(attempt, Went(How.PUT_OFF))
+                self._over(attempt, AttemptResult(AttemptOutcome.POSTPONED))
         else:
             if not attempt.stopped:
                 attempt.begin(data)
 
-    def _over(self, attempt: Attempt, went: Went) -> None:
+    def _over(self, attempt: Attempt, result: AttemptResult) -> None:
         del self._attempts[attempt.job.record.key]
-        if went.how is How.MISSING and attempt.arrivals != self._arrivals:
-            went = Went(How.RETURNED)  # functions have come meanwhile, and its own may be one of them
-        self._ran(attempt.job, went)
+        if result.outcome is AttemptOutcome.MISSING and attempt.arrivals != self._arrivals:
+            result = AttemptResult(
+                AttemptOutcome.RETURNED
+            )  # functions have come meanwhile, and its own may be one of them
+        self._ran(attempt.job, result)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -249,30 +252,30 @@ class Keeper:
         if attempt is not None:
             attempt.stop(reason)
 
-    def _ran(self, job: Job, went: Went) -> None:
-        ledger, moment = self.ledger, self.moment
-        match went.how:
-            case How.SUCCEEDED:
-                self._journal.write(ledger.succeeded(job, moment), lambda: self._erased([job]))
-            case How.FAILED:
-                self._moved(job, ledger.failed(job, went.code, went.message, moment))
-            case How.LOST:
-                self._moved(job, ledger.lost(job, went.message, moment))
-            case How.PUT_OFF:
-                self._moved(job, ledger.put_off(job, moment))
-            case How.MISSING:
-                ledger.missing(job, moment)
+    def _ran(self, job: Job, result: AttemptResult) -> None:
+        ledger, timestamp = self.ledger, self.timestamp
+        match result.outcome:
+            case AttemptOutcome.SUCCEEDED:
+                self._journal.write(ledger.succeeded(job, timestamp), lambda: self._erased([job]))
+            case AttemptOutcome.FAILED:
+                self._moved(job, ledger.failed(job, result.code, result.message, timestamp))
+            case AttemptOutcome.LOST:
+                self._moved(job, ledger.lost(job, result.message, timestamp))
+            case AttemptOutcome.POSTPONED:
+                self._moved(job, ledger.postponed(job, timestamp))
+            case AttemptOutcome.MISSING:
+                ledger.missing(job, timestamp)
                 self._watch()
-            case How.RETURNED:
+            case AttemptOutcome.RETURNED:
                 ledger.returned(job)
-            case How.DRAINING:
+            case AttemptOutcome.DRAINING:
                 ledger.paused = True  # for good: an engine that drains takes no calls until it ends
                 ledger.returned(job)
 
     def _moved(self, job: Job, changes: Sequence[Change]) -> None:
         """A job has failed: it is ready again, or rests, or is dead."""
         dead = job.record.died_at_ms is not None
-        self._journal.write(changes, (lambda: self._buried(job)) if dead else None)
+        self._journal.write(changes, (lambda: self._dead_lettered(job)) if dead else None)
 
     def _still_dead(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -282,11 +285,11 @@ class Keeper:
         for job in jobs:
             self.ledger.erased(job)
 
-    def _buried(self, job: Job) -> None:
+    def _dead_lettered(self, job: Job) -> None:
         record = job.record
         counts = f"after {record.attempts} failed calls and {record.lost} lost workers"
         self._tell(logging.WARNING, job, f"is a dead letter, {counts}: {record.code}: {record.message}")
-        too_many = self.ledger.buried(job)
+        too_many = self.ledger.dead_lettered(job)
         for unwanted in too_many:
             self._tell(logging.WARNING, unwanted, "is a dead letter no more: it gave way to newer ones")
         changes = [change for unwanted in too_many for change in self.ledger.discard(unwanted)]
@@ -303,7 +306,7 @@ class Keeper:
     async def _start_to_watch(self) -> None:
         self._worker.register_trigger("engine::functions-available", FUNCTIONS_CHANGED, namespace="default")
         await self._worker.wait_registered()
-        self.functions_came(self.ledger.absent)  # they may have come before anybody listened
+        self.functions_came(self.ledger.missing_functions)  # they may have come before anybody listened
 
     def functions_came(self, functions: Sequence[tuple[str, str]]) -> None:
         """Somebody may have these now: namespaces and ids."""
