@@ -1,4 +1,4 @@
-"""What one test does to logging, the next one does not see: an engine's own command, say, sends its log elsewhere."""
+"""Fixtures and rules for all tests: logging is restored after each test, and each test has a time limit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.time_limits import limited
+
+SECONDS = 60
+"""The limit of a test without a mark of its own."""
+SLOW_SECONDS = 600
+"""The limit of a test marked `slow` or `sdk`."""
+TEARDOWN_SECONDS = 30
+"""How long fixtures may take in addition."""
+
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
+    """Restore the package's logger, because the engine's command sends its log elsewhere."""
     logger = logging.getLogger("iii_trio")
     handlers, level, propagate, disabled = (
         logger.handlers[:],
@@ -22,3 +32,20 @@ def logging_as_it_was() -> Iterator[None]:
     logger.setLevel(level)
     logger.propagate = propagate
     logging.disable(disabled)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test two limits.
+
+    Inside an async test a Trio deadline ends it in order and shows where its tasks wait. pytest-timeout ends everything
+    else: synchronous code that hangs, and fixtures.
+    """
+    for item in items:
+        if (own := item.get_closest_marker("timeout")) is not None:
+            seconds = float(own.args[0]) - TEARDOWN_SECONDS
+        else:
+            slow = any(item.get_closest_marker(name) for name in ("slow", "sdk"))
+            seconds = SLOW_SECONDS if slow else SECONDS
+            item.add_marker(pytest.mark.timeout(seconds + TEARDOWN_SECONDS))
+        if isinstance(item, pytest.Function):
+            item.obj = limited(item.obj, seconds)

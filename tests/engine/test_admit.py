@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -84,11 +85,22 @@ async def test_every_request_is_answered_by_what_is_wrong_with_it(
 
 
 @within(60)
-async def test_a_connection_that_says_nothing_is_no_event(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_connection_that_says_nothing_is_no_event(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_engine() as engine:
+        caplog.set_level(logging.DEBUG, "iii_trio")
+        before = engine.statistics()
+        caplog.clear()
         near, far = trio.testing.memory_stream_pair()
         await near.aclose()
+        began = trio.current_time()
         await engine.serve_stream(far)
+        assert trio.current_time() == began  # ended by the end of the stream, not by a deadline
+        with pytest.raises(trio.ClosedResourceError):  # and the engine closed its side
+            await far.send_all(b"x")
+        assert (engine.statistics().connections, engine.statistics().sessions) == (0, before.sessions)
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO] == []
 
 
 @within(60)

@@ -68,4 +68,16 @@ def test_a_script_can_be_played_by_itself() -> None:
         Step("receive", 0),
         Step("close", 0),
     ]
-    assert play_script(script, ("memory", "network", "network")).seconds == 0.0
+    history = play_script(script, ("memory", "network", "network"))
+    assert history.seconds == 0.0
+    assert [str(channel.outcome) for channel in history.ended] == ["completed"]
+    # By its transcript each step happened once, by the worker that the script names.
+    said = [line.partition(" ")[2] for line in str(history).splitlines() if " put " in line or " took " in line]
+    assert [line.split()[:2] for line in said] == [["w1", "put"], ["w2", "took"]]
+
+
+def test_a_script_that_shows_what_the_model_forbids_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHANNEL[ChannelState.AWAITING_READER], ChannelEvent.WRITER_ABORTED, ChannelState.COMPLETED)  # type: ignore[arg-type]
+    script = [Step("create", worker=0, writer=1, reader=2), Step("abort", 0)]
+    with pytest.raises(AssertionError, match="channel 0 is completed"):
+        play_script(script, ("memory", "memory", "memory"))
