@@ -1,26 +1,41 @@
-"""`python -m benchmarks`: measure everything in under ten minutes, and write tables and plots."""
+"""Measure everything in rounds, each subject beside its floor and its peers, and write tables and plots."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
 
 from . import plot, table
-from .measures import Run, all_tables
+from .measures import Run, measure_round
 
 _PLOTTED = {"channel-cpu": plot.lines, "channel-rate": plot.lines, "hops-cpu": plot.bars, "workers-cpu": plot.lines}
+_FEWEST_ROUNDS = 3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("docs/performance"), help="where the results go")
+    parser.add_argument("--output", type=Path, help="directory for the results (default: a new one, named at the end)")
+    parser.add_argument("--rounds", type=int, default=_FEWEST_ROUNDS, help="rounds of all measurements (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="shorter (0.1) or longer (2) runs of each measurement")
-    parser.add_argument("--page", type=Path, help="a page whose part between two marks becomes the tables")
+    parser.add_argument(
+        "--page", type=Path, help="page to publish in: the part between its two marks becomes the tables"
+    )
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
+    if options.page is not None:
+        if load > table.LARGEST_LOAD:
+            parser.error(
+                f"the load average is {load:.2f}, above {table.LARGEST_LOAD}: such a run may not be published. "
+                "Wait until the machine is at rest, or leave out --page."
+            )
+        if options.rounds < _FEWEST_ROUNDS or options.scale < 1:
+            parser.error(f"a page needs at least {_FEWEST_ROUNDS} rounds at scale 1")
+    output = options.output or Path("docs/performance" if options.page is not None else "build/benchmarks")
+    output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
     def say(what: str) -> None:
@@ -29,16 +44,19 @@ def main() -> None:
             f"\r{line:<78}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr
         )
 
-    about = {"date": datetime.date.today().isoformat(), **table.machine()}
+    about = {"date": datetime.date.today().isoformat(), "rounds": options.rounds, **table.machine()}
     run = Run(options.scale, say)
-    tables = list(all_tables(run))
+    for number in range(options.rounds):
+        say(f"round {number + 1} of {options.rounds}")
+        measure_round(run)
+    tables = list(run.tables.values())
     about["seconds"] = time.monotonic() - began
-    table.write(options.output, tables, about, run.skipped)
+    table.write(output, tables, about, run.skipped)
     for one in tables:
         if one.name in _PLOTTED:
-            (options.output / f"{one.name}.svg").write_text(_PLOTTED[one.name](one))
-    say("done")
-    text = (options.output / "results.md").read_text()
+            (output / f"{one.name}.svg").write_text(_PLOTTED[one.name](one))
+    say(f"done: {output}")
+    text = (output / "results.md").read_text()
     if options.page is not None:
         table.put_into(options.page, text)
     print("\n" + text)

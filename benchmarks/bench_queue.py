@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import statistics
 import sys
 import tempfile
 import time
@@ -32,6 +31,8 @@ _WAITING = 100_000
 _SLOWER_MS = 1, 2, 5
 _QUEUES = 1_000
 
+BESIDE_HUEY = ((OURS, HUEY),)
+
 
 @attrs.define
 class Run:
@@ -53,7 +54,8 @@ class Run:
         for one in tables:
             for (name, row, column), values in self._found.items():
                 if name == one.name:
-                    one.put(row, column, statistics.median(values))
+                    for value in values:
+                        one.put(row, column, value)
 
     @contextmanager
     def directory(self) -> Iterator[Path]:
@@ -65,27 +67,27 @@ def empty_tables() -> list[Table]:
     """What there is to find."""
     return [
         Table(
-            "queue-durable", "Jobs, on disk before the answer", "jobs/s", floor=FLOOR, peer=HUEY,
+            "queue-durable", "Jobs, on disk before the answer", "jobs/s", floor=FLOOR, compared=BESIDE_HUEY,
             note=f"Many: {AT_ONCE} callers that each wait for their answer; of huey one, as its storage has one lock (more "
             "threads were no faster). Columns: engine and two workers, each a process; all three in one; huey with "
             "`fsync=True`, which is what its default amounts to here; streaq on Valkey with `appendfsync always`.",
         ),
         Table(
-            "queue-memory", "Jobs, not on disk", "jobs/s", floor=None, peer=HUEY,
+            "queue-memory", "Jobs, not on disk", "jobs/s", floor=None, compared=BESIDE_HUEY,
             note="huey with `fsync=False`: a kill loses nothing, but no disk is waited for; streaq on Valkey in memory.",
         ),
         Table(
-            "queue-disk", "End to end, many at once, on slower disks", "jobs/s", floor=FLOOR, peer=HUEY,
+            "queue-disk", "End to end, many at once, on slower disks", "jobs/s", floor=FLOOR, compared=BESIDE_HUEY,
             note="Each flush (`fsync`, `fdatasync`) of every process returns so much later than this machine's.",
         ),
-        Table("queue-cpu", "CPU of a job, end to end, many at once, all processes", "µs", floor=FLOOR, peer=HUEY),
+        Table("queue-cpu", "CPU of a job, end to end, many at once, all processes", "µs", floor=FLOOR, compared=BESIDE_HUEY),
         Table(
-            "queue-latency", "From enqueuing to the start of the handler, at rest", "ms", floor=FLOOR, peer=HUEY,
+            "queue-latency", "From enqueuing to the start of the handler, at rest", "ms", floor=FLOOR, compared=BESIDE_HUEY,
             note="The floor is one commit. huey polls: every 0.1 s after a job, then ever less often, up to every 10 s; a "
             "job came every 3 s.",
         ),
         Table(
-            "queue-backlog", "While many jobs wait, on disk", "jobs/s", floor=None, peer=HUEY,
+            "queue-backlog", "While many jobs wait, on disk", "jobs/s", floor=None, compared=BESIDE_HUEY,
             note="Enqueued before anybody is there to run them; then the rate at which the first of them run.",
         ),
         Table("queue-rest", "At rest", "as said", floor=None),

@@ -1,4 +1,4 @@
-"""What is measured, in what order, against what."""
+"""The measurements of one round, their order and their peers."""
 
 from __future__ import annotations
 
@@ -15,60 +15,68 @@ from typing import Any
 import attrs
 
 from . import lifetimes
-from .processes import ROOT, Server, Skipped, client, engine, nats, relay
+from .processes import ROOT, Server, Skipped, client, engine, nats, relay, tls_engine
 from .raw_wires import Session
-from .table import FLOOR, OURS, Table
+from .table import FLOOR, OURS, OURS_TLS, Table
 
 SIZES = {"64 B": 64, "1 KiB": 1024, "4 KiB": 4096, "64 KiB": 65_536, "1 MiB": 1_048_576}
 Opening = Callable[[], AbstractContextManager[Server]]
 SUBJECTS: dict[str, tuple[Opening, str]] = {
     OURS: (engine, "engine"),
+    OURS_TLS: (tls_engine, "engine"),
     FLOOR: (lambda: relay("raw_trio"), "websocket"),
     "picows relay": (lambda: relay("picows_relay", "picows"), "websocket"),
     "websockets relay": (lambda: relay("websockets_asyncio"), "websocket"),
     "trio-websocket relay": (lambda: relay("trio_websocket_relay"), "websocket"),
     "NATS core": (nats, "nats"),
 }
-_SPEAKS_WEBSOCKET = (OURS, "picows relay", "websockets relay", "trio-websocket relay")  # and closes as WebSockets do
+_SPEAKS_WEBSOCKET = (
+    OURS,
+    OURS_TLS,
+    "picows relay",
+    "websockets relay",
+    "trio-websocket relay",
+)  # and closes as WebSockets do
 
 
 @attrs.define
 class Run:
-    """One run of everything; `scale` shortens it."""
+    """All rounds of one run. `scale` shortens each measurement."""
 
     scale: float
     say: Callable[[str], None]
     skipped: dict[str, str] = attrs.field(factory=dict)
+    tables: dict[str, Table] = attrs.field(factory=dict)
 
     def several(self, count: int) -> int:
         return max(50, int(count * self.scale))
 
-
-def all_tables(run: Run) -> Iterator[Table]:
-    yield from between_sockets(run)
-    yield from with_workers(run)
-    yield in_process(run)
-    yield from at_the_edges(run)
+    def table(self, name: str, title: str, unit: str, **options: Any) -> Table:
+        """Return the table of this name, which every round fills further."""
+        return self.tables.setdefault(name, Table(name, title, unit, **options))
 
 
-def between_sockets(run: Run) -> list[Table]:
-    """Raw clients: channels, round trips, calls, churn; the subject's process is the bottleneck."""
-    cpu = Table("channel-cpu", "Channel message, raw clients", "µs of engine CPU", reference={
-        "64 B": "2.8–3.1", "1 KiB": "4.1–4.5", "4 KiB": "7.4–11", "64 KiB": "108–148", "1 MiB": "1600–1900",
-    })  # fmt: skip
-    rate = Table("channel-rate", "Channel throughput, raw clients", "messages/s")
-    hops = Table("hops-cpu", "There and back, 64 B", "µs of engine CPU", reference={
-        "two channels, one at a time": "104–123", "call, one at a time": "180–240", "call, 64 at once": "34–36",
-    }, note="A call is one process more at work than the relays' two pipes: it is parsed, routed and answered.")  # fmt: skip
-    wait = Table("hops-latency", "There and back, one at a time", "µs", reference={
-        "two channels, median": "232–277", "call, median": "335–370",
-    })  # fmt: skip
-    churn = Table("churn", "Pipe made, both ends attached, one message, closed", "µs of engine CPU", floor=None,
-                  reference={"all of it": "1150–1400"})  # fmt: skip
+def measure_round(run: Run) -> None:
+    """Measure everything once, each subject and its floor within the same minutes."""
+    between_sockets(run)
+    with_workers(run)
+    in_process(run)
+    at_the_edges(run)
+
+
+def between_sockets(run: Run) -> None:
+    """Raw clients: channels, round trips, calls and churn, where the subject's process is the bottleneck."""
+    tls = ((OURS_TLS, OURS),)
+    cpu = run.table("channel-cpu", "Channel message, raw clients", "µs of engine CPU", compared=tls)
+    rate = run.table("channel-rate", "Channel throughput, raw clients", "messages/s", compared=tls)
+    hops = run.table("hops-cpu", "There and back, 64 B", "µs of engine CPU", compared=tls)
+    hops.note = "A call is one process more at work than the relays' two pipes: it is parsed, routed and answered."
+    wait = run.table("hops-latency", "There and back, one at a time", "µs", compared=tls)
+    churn = run.table("churn", "Pipe made, both ends attached, one message, closed", "µs of engine CPU", floor=None)
     for name, (opening, protocol) in SUBJECTS.items():
         try:
             with opening() as server:
-                about: dict[str, Any] = {"port": server.port, "pid": server.process.pid}
+                about: dict[str, Any] = {"port": server.port, "pid": server.process.pid, "tls": name == OURS_TLS}
                 run.say(f"{name}: channels")
                 for label, size in SIZES.items():
                     found = client("throughput", **about, protocol=protocol, size=size, seconds=1.5 * run.scale)
@@ -94,7 +102,7 @@ def between_sockets(run: Run) -> list[Table]:
                     churn.put("all of it", name, found["cpu_seconds"] / found["count"] * 1e6)
         except Skipped as why:
             run.skipped[name] = str(why)
-    return [cpu, rate, hops, wait, churn, fairness(run)]
+    fairness(run)
 
 
 def _percentiles(table: Table, row: str, name: str, found: dict[str, float]) -> None:
@@ -102,10 +110,10 @@ def _percentiles(table: Table, row: str, name: str, found: dict[str, float]) -> 
     table.put(f"{row}, p99", name, found["p99"] * 1e6)
 
 
-def fairness(run: Run) -> Table:
-    """Calls, and another channel, beside a channel that is kept busy by another process."""
-    table = Table("fairness", "Beside one saturated channel", "µs", floor=None)
-    table.note = "Three processes (engine, load, call) share the cores: much of it is waiting for a core."
+def fairness(run: Run) -> None:
+    """Calls, and another channel, beside a channel that another process keeps busy."""
+    table = run.table("fairness", "Beside one saturated channel", "µs", floor=None)
+    table.note = "Three processes (engine, load, call) share the cores, so much of it is waiting for a core."
     with engine() as server:
         for label, size in (("no channel busy", 0), ("messages of 64 B", 64), ("4 KiB", 4096), ("64 KiB", 65_536)):
             run.say(f"fairness: {label}")
@@ -117,7 +125,6 @@ def fairness(run: Run) -> Table:
             for what, found in ("a call", call), ("there and back by two others", trip):
                 table.put(label, f"{what}, median", found["p50"] * 1e6)
                 table.put(label, f"{what}, p99", found["p99"] * 1e6)
-    return table
 
 
 @contextmanager
@@ -142,10 +149,10 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def with_workers(run: Run) -> list[Table]:
+def with_workers(run: Run) -> None:
     """Real workers at the ends, each a process: ours, and the SDK from PyPI."""
-    cpu = Table("workers-cpu", "Channel message with workers at the ends", "µs of engine CPU", floor=None)
-    rate = Table("workers-rate", "Channel throughput with workers at the ends", "messages/s", floor=None)
+    cpu = run.table("workers-cpu", "Channel message with workers at the ends", "µs of engine CPU", floor=None)
+    rate = run.table("workers-rate", "Channel throughput with workers at the ends", "messages/s", floor=None)
     with engine() as server, _process("benchmarks.ends_worker", "ours", f"ws://127.0.0.1:{server.port}"):
         pairs = {"our worker": ("ours", "ours")}
         sdk: AbstractContextManager[None] = _nothing()
@@ -164,7 +171,6 @@ def with_workers(run: Run) -> list[Table]:
                     sent, seconds = _through(session, writer, reader, made, size, 1.5 * run.scale)
                     cpu.put(label, name, (server.cpu_seconds() - before) / sent * 1e6)
                     rate.put(label, name, sent / seconds)
-    return [cpu, rate]
 
 
 def _through(
@@ -191,48 +197,46 @@ def _through(
     return sent, took
 
 
-def in_process(run: Run) -> Table:
+def in_process(run: Run) -> None:
+    """Engine and workers in one process, with Trio's memory channel as the floor."""
     run.say("in process")
     found = lifetimes.in_process()
-    table = Table("in-process", "Engine and workers in one process", "µs of CPU, of all", floor="Trio memory channel")
+    floor = "Trio memory channel"
+    table = run.table("in-process", "Engine and workers in one process", "µs of CPU, of all", floor=floor)
     table.put("channel message, 64 B", OURS, found["channel_message_64"] * 1e6)
     table.put("channel message, 64 KiB", OURS, found["channel_message_65536"] * 1e6)
     for row in "channel message, 64 B", "channel message, 64 KiB":
-        table.put(row, "Trio memory channel", found["memory_channel_message"] * 1e6)
+        table.put(row, floor, found["memory_channel_message"] * 1e6)
     for row, key in ("call, one at a time", "call_sequential"), ("call, 64 at once", "call_64_at_once"):
         table.put(row, OURS, found[key] * 1e6)
-        table.put(row, "Trio memory channel", found["memory_channel_round_trip"] * 1e6)
+        table.put(row, floor, found["memory_channel_round_trip"] * 1e6)
     table.put("teardown of 1,000 channels (µs of time)", OURS, found["teardown_of_1000_channels"] * 1e6)
-    return table
 
 
-def at_the_edges(run: Run) -> Iterator[Table]:
+def at_the_edges(run: Run) -> None:
     """Memory, ends and starts."""
     run.say("memory")
-    memory = Table("memory", "Memory and CPU at rest", "kB each", floor=None, reference={
-        "idle session": "150", "unattached channel": "2", "open channel": "145",
-    })  # fmt: skip
+    memory = run.table("memory", "Memory at rest", "kB each", floor=None)
     with engine() as server:
         found = lifetimes.at_rest(server, sessions=run.several(1000), channels=run.several(10_000))
     for row, key in ("idle session", "session"), ("unattached channel", "unattached"), ("open channel", "open"):
         memory.put(row, OURS, found[key] / 1000)
-    memory.note = f"CPU of the engine with all of these at rest: {100 * found['cpu_share']:.1f} %."
-    yield memory
+    rest = run.table("rest", "CPU with all of these at rest", "% of a core", floor=None)
+    rest.put("engine", OURS, 100 * found["cpu_share"])
     run.say("kill")
-    kill = Table("kill", "A process with 1,000 open channels is killed", "ms", floor=None)
+    kill = run.table("kill", "A process with 1,000 open channels is killed", "ms", floor=None)
     with engine() as server:
-        for number in "first", "second":
-            found = lifetimes.kill(server)
-            for what, key in (
-                ("first reader told", "first"),
-                ("last reader told", "last"),
-                ("engine CPU", "cpu_seconds"),
-            ):
-                kill.put(what, f"{number} kill", found[key] * 1000)
-    yield kill
+        found = lifetimes.kill(server)
+        for what, key in (
+            ("first reader told", "first"),
+            ("last reader told", "last"),
+            ("engine CPU", "cpu_seconds"),
+        ):
+            kill.put(what, OURS, found[key] * 1000)
     run.say("start")
-    start = Table("start", "Start", "ms", floor=None, reference={"start to ready": "40"})
+    floor = "Python and Trio"
+    start = run.table("start", "Start", "ms", floor=floor)
     start.put("start to ready", OURS, lifetimes.start_seconds() * 1000)
+    start.put("start to ready", floor, lifetimes.floor_start_seconds() * 1000)
     for what, seconds in lifetimes.import_seconds().items():
         start.put(f"{what}, after trio", OURS, seconds * 1000)
-    yield start

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,6 +76,27 @@ def engine() -> Iterator[Server]:
     """The engine, as `iii-trio serve` runs it."""
     with running([sys.executable, "-m", "iii_trio", "serve", "--host", "127.0.0.1", "--port", "0"]) as process:
         yield Server("iii-trio", process, port_of(process), "websocket")
+
+
+@contextmanager
+def tls_engine() -> Iterator[Server]:
+    """The engine, listening with TLS. Raises Skipped if no certificate can be made."""
+    if find_spec("trustme") is None:
+        raise Skipped("trustme is not installed (pip install '.[test]')")
+    import trustme
+
+    with tempfile.TemporaryDirectory() as directory:
+        pem = Path(directory, "engine.pem")
+        trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+        tls = f"{{ certificate: {pem}, key: {pem} }}"
+        config = Path(directory, "config.yaml")
+        config.write_text(
+            "workers:\n  - name: iii-worker-manager\n    config: { host: 127.0.0.1, port: 0 }\n"
+            f"    iii-trio: {{ tls: {tls} }}\n"
+        )
+        command = [sys.executable, "-m", "iii_trio", "serve", "--config", str(config), "--data", "memory"]
+        with running(command) as process:
+            yield Server("iii-trio, TLS", process, port_of(process), "websocket")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .raw_wires import READ, Session, Wire, attach
+from .raw_wires import READ, Session, Wire, attach, use_tls
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -220,6 +220,9 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 if __name__ == "__main__":
     if sys.argv[1] == "hold_from_stdin":  # its argument is too long for a command line
         hold(**json.loads(sys.stdin.readline()))
-    print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))))
+    arguments = json.loads(sys.argv[2])
+    if arguments.pop("tls", False):
+        use_tls()
+    print(json.dumps(JOBS[sys.argv[1]](**arguments)))
     sys.stdout.flush()
     os._exit(0)  # threads may still be about

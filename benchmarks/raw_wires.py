@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import socket
+import ssl
 import uuid
 from typing import Any
 from urllib.parse import urlencode
@@ -15,10 +16,22 @@ from iii_trio.transport.frames import BINARY, CLOSE, TEXT, MessageScanner, close
 READ = 1 << 20
 
 
+tls: ssl.SSLContext | None = None
+"""Set by `use_tls`: how each connection is encrypted."""
+
+
+def use_tls() -> None:
+    """Encrypt every further connection, trusting any certificate."""
+    global tls
+    tls = ssl.create_default_context()
+    tls.check_hostname = False
+    tls.verify_mode = ssl.CERT_NONE
+
+
 def connect(port: int) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    return sock if tls is None else tls.wrap_socket(sock)
 
 
 def upgrade(port: int, target: str) -> socket.socket:

@@ -1,10 +1,11 @@
-"""What was found: tables of figures, as JSON and as Markdown."""
+"""Measured figures: tables with every round, as JSON and as Markdown."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import statistics
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,70 +13,82 @@ from typing import Any
 import attrs
 
 OURS = "iii-trio"
+OURS_TLS = "iii-trio, TLS"
 FLOOR = "raw Trio relay"
-REFERENCE = "iii's engine"
+LARGEST_LOAD = 0.3
+"""The load average above which a run may not be published, because neighbours change every figure."""
 
 
 @attrs.define
 class Table:
-    """Rows of figures in one unit. `floor` is the column that cannot be beaten, to be compared with."""
+    """Rows of figures in one unit. Each cell holds one value for each round of the run.
+
+    `floor` is the column of the least that Trio itself needs. `compared` are pairs of columns whose ratio is shown.
+    """
 
     name: str
     title: str
     unit: str
-    rows: dict[str, dict[str, float]] = attrs.field(factory=dict)
-    reference: dict[str, str] = attrs.field(factory=dict)
-    """What iii's engine was measured to need, by row: a number or a range, as text."""
     floor: str | None = FLOOR
-    peer: str | None = None
-    """Another column that ours is divided by."""
+    compared: tuple[tuple[str, str], ...] = ()
     note: str = ""
+    cells: dict[str, dict[str, list[float]]] = attrs.field(factory=dict)
 
     def put(self, row: str, column: str, value: float) -> None:
-        self.rows.setdefault(row, {})[column] = value
+        """Add the value of one round."""
+        self.cells.setdefault(row, {}).setdefault(column, []).append(value)
+
+    @property
+    def rows(self) -> dict[str, dict[str, float]]:
+        """The median of each cell."""
+        return {
+            row: {column: statistics.median(values) for column, values in columns.items()}
+            for row, columns in self.cells.items()
+        }
 
     @property
     def columns(self) -> list[str]:
-        found = {column: None for row in self.rows.values() for column in row}
-        return sorted(found, key=lambda column: (column != OURS, column != self.floor))
+        found = {column: None for row in self.cells.values() for column in row}
+        return sorted(found, key=lambda column: (column != OURS, column != OURS_TLS, column != self.floor))
 
     def ratios(self, row: str) -> dict[str, float]:
-        """Ours divided by the floor's, by the peer's, and by the middle of the reference's range."""
-        ours, found = self.rows[row].get(OURS), {}
-        if ours is None:
-            return {}
-        if self.floor is not None and self.rows[row].get(self.floor):
-            found["÷ floor"] = ours / self.rows[row][self.floor]
-        if self.peer is not None and self.rows[row].get(self.peer):
-            found[f"÷ {self.peer}"] = ours / self.rows[row][self.peer]
-        if row in self.reference:
-            ends = [float(end) for end in self.reference[row].split("–")]
-            found[f"÷ {REFERENCE}"] = ours / (sum(ends) / len(ends))
+        """Return the ratios of a row, each the median of the ratios of the rounds."""
+        pairs = [(OURS, self.floor)] if self.floor is not None else []
+        found = {}
+        for upper, lower in (*pairs, *self.compared):
+            above, below = self.cells[row].get(upper), self.cells[row].get(lower)
+            if above and below and all(below):
+                label = "÷ floor" if lower == self.floor else f"{upper} ÷ {lower}"
+                found[label] = statistics.median(a / b for a, b in zip(above, below, strict=False))
         return found
 
     def as_markdown(self) -> str:
         columns = self.columns
-        ratios = [
-            key
-            for key in ("÷ floor", f"÷ {self.peer}", f"÷ {REFERENCE}")
-            if any(key in self.ratios(row) for row in self.rows)
-        ]
-        heads = ["", *columns, *([REFERENCE] if self.reference else []), *ratios]
+        ratios = list({label: None for row in self.cells for label in self.ratios(row)})
+        heads = ["", *columns, *ratios]
         lines = [f"### {self.title} ({self.unit})", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        for row, values in self.rows.items():
-            cells = [in_figures(values.get(column)) for column in columns]
-            if self.reference:
-                cells.append(self.reference.get(row, ""))
-            cells += [in_figures(self.ratios(row).get(key)) for key in ratios]
+        for row, values in self.cells.items():
+            cells = [in_figures_with_range(values.get(column, [])) for column in columns]
+            cells += [in_figures(self.ratios(row).get(label)) for label in ratios]
             lines.append(f"| {row} | {' | '.join(cells)} |")
         return "\n".join([*lines, *(["", self.note] if self.note else []), ""])
 
     def as_json(self) -> dict[str, Any]:
-        return {**attrs.asdict(self), "ratios": {row: self.ratios(row) for row in self.rows}}
+        return {**attrs.asdict(self), "ratios": {row: self.ratios(row) for row in self.cells}}
+
+
+def in_figures_with_range(values: list[float]) -> str:
+    """Show the median, and the smallest and the largest value where there are several."""
+    if not values:
+        return ""
+    middle = in_figures(statistics.median(values))
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({in_figures(min(values))}–{in_figures(max(values))})"
 
 
 def in_figures(value: float | None) -> str:
-    """A number as one would say it."""
+    """Show a number with two or three significant digits."""
     if value is None:
         return ""
     if abs(value) >= 100:
@@ -86,7 +99,7 @@ def in_figures(value: float | None) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Describe the machine and the versions."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     versions = {}
     for package in (
@@ -124,7 +137,8 @@ def write(
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     head = (
         f"{about['date']} · {about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']} · "
-        f"load average at the start {about['load_average_at_start']:.2f} · {versions} · took {about['seconds']:.0f} s\n"
+        f"load average at the start {about['load_average_at_start']:.2f} · {versions} · "
+        f"{about.get('rounds', 1)} rounds in {about['seconds']:.0f} s; median (smallest–largest)\n"
     )
     left_out = [f"- not measured: {name}: {why}" for name, why in skipped.items()]
     text = "\n".join([head, *left_out, *([""] if left_out else []), *(table.as_markdown() for table in tables)])
