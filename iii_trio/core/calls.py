@@ -14,6 +14,8 @@ from ..structure import BadShape, structure
 from ..wire import (
     DEFAULT_NAMESPACE,
     FEATURE,
+    GIVEN_UP,
+    LEFT,
     Action,
     CancelInvocation,
     ErrorCode,
@@ -142,12 +144,13 @@ def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) ->
     return effects
 
 
-def callee_left(session: Session, reason: str) -> Effects:
-    """Whoever waits for an answer of this session is told that none comes."""
+def callee_left(session: Session, reason: str, *, left: bool = False) -> Effects:
+    """Fail the calls that this session was answering. `left` marks an end that no call can have caused."""
     effects: Effects = []
     for call in list(session.answering.values()):
         call.leave(CallEvent.CALLEE_LEFT)
-        effects += _stopped(call, f"{session.label} is gone: {reason}")
+        why = f"{LEFT}: {session.label}: {reason}" if left else f"{session.label} is gone: {reason}"
+        effects += _stopped(call, why)
     return effects
 
 
@@ -156,9 +159,9 @@ def sent_away(session: Session, reason: str) -> Effects:
     return [effect for call in session.made.values() for effect in _stopped(call, reason)]
 
 
-def session_ended(hub: Hub, session: Session, reason: str) -> Effects:
+def session_ended(hub: Hub, session: Session, reason: str, *, left: bool = False) -> Effects:
     """The calls' part of clause C4.5: those it was answering fail, its own are dropped and their handlers cancelled."""
-    effects = callee_left(session, reason)
+    effects = callee_left(session, reason, left=left)
     for call in list(session.made.values()):
         call.leave(CallEvent.CALLER_LEFT)
         effects += _cancel_handler(call, f"the caller, {session.label}, is gone: {reason}")
@@ -326,7 +329,7 @@ def _make_room(call: Call, most: int) -> Effects:
     ):
         while len(calls) >= most:
             oldest = next(iter(calls.values()))
-            why = f"given up: {whose} {most} newer calls that are not answered (limits.calls_per_session)"
+            why = f"{GIVEN_UP}: {whose} {most} newer calls that are not answered (limits.calls_per_session)"
             oldest.leave(CallEvent.GIVEN_UP)
             about = {"session": oldest.callee.id, "function": oldest.function_id, "invocation": oldest.id}
             text = f"the call {oldest.id} of {oldest.function_id} was {why}"

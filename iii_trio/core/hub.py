@@ -159,10 +159,13 @@ class Hub:
         """A `Deliver` found its callee's outbox full."""
         return calls.undelivered(self, session_id, invocation_id)
 
-    def disconnected(self, session: Session, reason: str, now: float, *, may_come_back: bool = False) -> Effects:
+    def disconnected(
+        self, session: Session, reason: str, now: float, *, may_come_back: bool = False, left: bool = False
+    ) -> Effects:
         """A session's link is over: all of clause C4.5 in this one step, in its order. Harmless the second time.
 
         One that `may_come_back` was lost, and did not leave: with a grace configured, its channels wait (clause C4.6).
+        `left` says that the worker ended the session on purpose, so that no call is to blame for its end.
         """
         if session.state.is_final:
             return []
@@ -177,7 +180,7 @@ class Hub:
             self.absences.begin(session, cause, now + grace)
         else:
             effects += self.channels.session_ended(session, cause, now)
-        effects += calls.session_ended(self, session, reason)
+        effects += calls.session_ended(self, session, reason, left=left)
         effects += self.triggers.session_ended(session)
         self.registry.remove_all_of(session)
         effects += self.triggers.types_released(session)
@@ -237,7 +240,7 @@ class Hub:
         effects = self.channels.close_all(reason, now)
         sessions = list(self.sessions.values())
         for session in sessions:  # all are told before the first is hung up on
-            effects += calls.callee_left(session, reason)
+            effects += calls.callee_left(session, reason, left=True)
         for session in sessions:
             effects += self.send_away(session, Close.SERVICE_RESTART, reason, now)
         return effects

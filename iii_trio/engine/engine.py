@@ -134,9 +134,10 @@ class Shell:
         if kind is not None:
             self.act(self.hub.telemetry(kind, message, about, trio.current_time()))
 
-    def disconnected(self, session: Session, reason: str, *, may_come_back: bool = False) -> None:
+    def disconnected(self, session: Session, reason: str, *, may_come_back: bool = False, left: bool = False) -> None:
         """A session's link is over: all of clause C4.5 before anything else happens (but for the grace of C4.6)."""
-        self.act(self.hub.disconnected(session, reason, trio.current_time(), may_come_back=may_come_back))
+        now = trio.current_time()
+        self.act(self.hub.disconnected(session, reason, now, may_come_back=may_come_back, left=left))
         self.lines.pop(session.id, None)
 
     def update_policy(self, old: ListenerPolicy, new: ListenerPolicy) -> None:

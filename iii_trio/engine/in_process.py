@@ -41,7 +41,7 @@ class InProcess:
 
         def on_close(reason: str) -> None:
             if session is not None:
-                shell.disconnected(session, reason)
+                shell.disconnected(session, reason, left=True)
 
         link = MemoryLink(on_messages, on_close, gathered=self._internal)
         session = shell.connected(link, peer=None, in_process=True, internal=self._internal)

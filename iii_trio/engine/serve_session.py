@@ -106,7 +106,7 @@ class _SessionSocket:
         self._may_come_back = not (left or isinstance(how, FrameError))
         self._shell.heartbeat.forget(self)
         if self._session is not None:
-            self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
+            self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back, left=left)
 
     # --- as the line to the session
 

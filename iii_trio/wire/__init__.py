@@ -7,7 +7,9 @@ from .codes import (
     DEFAULT_NAMESPACE,
     DEFAULT_PORT,
     FEATURE,
+    GIVEN_UP,
     LARGE_MESSAGES,
+    LEFT,
     MAX_MESSAGE_BYTES,
     OUTCOME_OF,
     Close,
@@ -46,7 +48,9 @@ from .messages import (
 from .refs import PREFIX, Ref, attach_target, find_refs, is_ref, read_attach_target
 
 __all__ = [
-    "ABSENT", "CLEAN_CLOSES", "CLOSE_OF", "DEFAULT_NAMESPACE", "DEFAULT_PORT", "FEATURE", "LARGE_MESSAGES",
+    "ABSENT", "CLEAN_CLOSES", "CLOSE_OF", "DEFAULT_NAMESPACE", "DEFAULT_PORT", "FEATURE",
+    "GIVEN_UP", "LARGE_MESSAGES",
+    "LEFT",
     "MAX_MESSAGE_BYTES", "OUTCOME_OF", "PREFIX", "Action", "CancelInvocation", "ChannelEnded", "Close", "Direction",
     "ErrorCode", "ErrorMessage", "InvocationResult", "InvokeFunction", "JsonValue", "Message", "Outcome", "Ping", "Pong",
     "Reattach", "Ref", "RegisterFunction", "RegisterService", "RegisterTrigger", "RegisterTriggerType",

@@ -100,6 +100,10 @@ FEATURE: Final = "iii-trio.v1"
 """What our engine and our workers announce (clause C8.1)."""
 LARGE_MESSAGES: Final = "large-messages.v1"
 """What the Python SDK announces from 0.25: JSON messages above 1 MiB are safe to send to it."""
+LEFT: Final = "the worker left"
+GIVEN_UP: Final = "given up"
+"""How the cause of `invocation_stopped` begins where the call cannot be to blame: its worker left on purpose, or the call
+made room for newer ones. A worker's own text never stands at the beginning."""
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_PORT: Final = 49134
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -79,3 +80,20 @@ async def dead(worker: iii_trio.Worker, name: str) -> list[dict[str, Any]]:
 async def settled() -> None:
     """Nobody has anything to do but wait for time."""
     await trio.testing.wait_all_tasks_blocked()
+
+
+async def be_lost(engine: iii_trio.Engine, *function_ids: str, jobs: int = 1) -> list[dict[str, Any]]:
+    """Serve these functions, take some jobs, and be lost without a goodbye. Return the messages of the jobs."""
+    given: list[dict[str, Any]] = []
+    async with trio.open_nursery() as nursery:
+        link = await nursery.start(engine.address.connect)
+        await link.receive()
+        link.send(b'{"type":"invokefunction","function_id":"engine::workers::register","data":{"name":"victim"}}')
+        for function_id in function_ids:
+            link.send(json.dumps({"type": "registerfunction", "id": function_id}).encode())
+        while len(given) < jobs:
+            message = json.loads(await link.receive() or b"")
+            if message["type"] == "invokefunction":
+                given.append(message)
+        nursery.cancel_scope.cancel()
+    return given

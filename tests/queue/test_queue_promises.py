@@ -12,7 +12,7 @@ import trio.testing
 import iii_trio
 from iii_trio import CallError, QueueSettings, enqueue
 from iii_trio.triggers.queue import Change, MemoryStore, Put, StorageError
-from tests.helpers.queue_world import Seen, dead, inline, queueing, rows, settled
+from tests.helpers.queue_world import Seen, be_lost, dead, inline, queueing, rows, settled
 
 Clock = trio.testing.MockClock
 
@@ -198,20 +198,9 @@ async def test_Q3_a_lost_worker_costs_no_attempt_and_the_third_one_makes_a_dead_
         seen = Seen()
         await worker.trigger("kill", {"n": 1}, action=enqueue("mail"))
 
-        async def come_and_be_lost() -> None:
-            async with engine.open_worker("victim") as victim:
-                gone = trio.Event()
-
-                @victim.function("kill")
-                async def kill(metadata: dict[str, Any]) -> None:
-                    seen.add(metadata["job"]["attempt"])
-                    gone.set()
-                    await trio.sleep_forever()
-
-                await gone.wait()
-
         for _ in range(3):
-            await come_and_be_lost()
+            [message] = await be_lost(engine, "kill")
+            seen.add(message["metadata"]["job"]["attempt"])
         await trio.sleep(1)
         (letter,) = await dead(worker, "mail")
     assert seen.what == [1, 1, 1]

@@ -13,7 +13,7 @@ import attrs
 from msgspec import Raw
 
 from ...errors import CallError
-from ...wire import ErrorCode, InvokeFunction, from_json, to_json
+from ...wire import GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
 from ...worker import Asked, Worker
 from .lane import Job
 
@@ -138,6 +138,11 @@ def _failure(error: CallError) -> AttemptResult:
     if error.origin == "engine":
         match error.code:
             case ErrorCode.INVOCATION_STOPPED:
+                cause = error.message.removeprefix("Invocation stopped: ")
+                if cause.startswith(LEFT):
+                    return AttemptResult(AttemptOutcome.RETURNED)
+                if cause.startswith(GIVEN_UP):
+                    return AttemptResult(AttemptOutcome.POSTPONED)
                 return AttemptResult(AttemptOutcome.LOST, message=f"its worker was lost: {error.message}")
             case ErrorCode.FUNCTION_NOT_FOUND:
                 return AttemptResult(AttemptOutcome.MISSING, error.code, error.message)
