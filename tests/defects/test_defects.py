@@ -1,26 +1,28 @@
-"""The test kit finds bugs: each `*.patch` here plants one in a copy of the package, and must be caught within seconds.
+"""The test kit finds bugs: each defect of `planted.py` is planted in a copy of the package and caught within seconds.
 
-A patch begins with a sentence that says what is wrong, and names the hunt (`hunt.py`) that finds it.
+`hunt.py` has the hunts that find them.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
+from typing import get_args
 
 import attrs
 import pytest
 import trio
 
+from tests.defects.planted import DEFECTS, Defect, Hunt, NotPlanted
+
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent.parent / "iii_trio"
-PATCHES = sorted(HERE.glob("*.patch"))
-HUNTS = ("frames", "scripts", "conversations", "clauses")
+HUNTS: tuple[str, ...] = get_args(Hunt)
 MAX_SECONDS = 120.0
 
 
@@ -50,31 +52,25 @@ async def hunt(name: str, copy: Path) -> Hunted:
     return Hunted(-1, "it was not over", MAX_SECONDS)
 
 
-async def copy_of_the_package(folder: Path, patch: Path | None) -> None:
-    """Copy the package, with a patch. Raises CalledProcessError if the patch does not apply."""
+def copy_of_the_package(folder: Path, defect: Defect | None) -> None:
+    """Copy the package, with a defect. Raises NotPlanted."""
     shutil.copytree(PACKAGE, folder / "iii_trio", ignore=shutil.ignore_patterns("__pycache__"))
-    if patch is not None:
-        apply = ["git", "apply", "--whitespace=nowarn", str(patch)]
-        await trio.run_process(apply, cwd=folder, env={**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)})
-
-
-def finder_of(patch: Path) -> str:
-    found = re.search(r"^Found by: (\w+)$", patch.read_text(), re.MULTILINE)
-    assert found, f"{patch.name} does not say which hunt finds it"
-    return found[1]
+    if defect is not None:
+        changed = defect.plant(folder / "iii_trio")
+        compile(changed.read_text(), str(changed), "exec")  # a defect that is no Python would be caught by any hunt
 
 
 @pytest.fixture(scope="module")
 def hunted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Hunted | BaseException]:
-    """What became of every patch, and of none, by name; all are hunted at the first use, two at a time."""
+    """Return the results of hunting every defect, and none, by name. The first use hunts all, two at a time."""
     results: dict[str, Hunted | BaseException] = {}
     limit = trio.CapacityLimiter(2)
 
-    async def one(key: str, name: str, patch: Path | None) -> None:
+    async def one(key: str, name: str, defect: Defect | None) -> None:
         async with limit:
             folder = tmp_path_factory.mktemp(key)
             try:
-                await copy_of_the_package(folder, patch)
+                copy_of_the_package(folder, defect)
                 results[key] = await hunt(name, folder)
             except Exception as error:
                 results[key] = error
@@ -83,8 +79,8 @@ def hunted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Hunted |
         async with trio.open_nursery() as nursery:
             for name in HUNTS:
                 nursery.start_soon(one, name, name, None)
-            for patch in PATCHES:
-                nursery.start_soon(one, patch.stem, finder_of(patch), patch)
+            for defect in DEFECTS:
+                nursery.start_soon(one, defect.name, defect.hunt, defect)
 
     trio.run(everything)
     return results.__getitem__
@@ -93,7 +89,7 @@ def hunted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Hunted |
 def result(hunted: Callable[[str], Hunted | BaseException], key: str) -> Hunted:
     found = hunted(key)
     if isinstance(found, BaseException):
-        raise AssertionError(f"{key} does not apply any more") from found
+        raise AssertionError(f"{key} was not planted") from found
     return found
 
 
@@ -105,14 +101,39 @@ def test_without_a_defect_nothing_is_found(name: str, hunted: Callable[[str], Hu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_a_defect_is_caught(patch: Path, hunted: Callable[[str], Hunted | BaseException]) -> None:
-    found = result(hunted, patch.stem)
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def test_a_defect_is_caught(defect: Defect, hunted: Callable[[str], Hunted | BaseException]) -> None:
+    found = result(hunted, defect.name)
     assert found.exit_code == 1, f"after {found.seconds:.1f} s: {found.said}"
     assert "the shortest:" in found.said, found.said
-    assert found.seconds < 30
-    print(f"{patch.read_text().splitlines()[0]}\ncaught in {found.seconds:.1f} s; {found.said}")
+    assert found.seconds < MAX_SECONDS
+    print(f"{defect.effect}\ncaught in {found.seconds:.1f} s; {found.said}")
 
 
-def test_there_are_enough_of_them() -> None:
-    assert len(PATCHES) >= 10
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def test_a_defect_can_be_planted_in_the_code_of_today(defect: Defect, tmp_path: Path) -> None:
+    copy_of_the_package(tmp_path, defect)
+
+
+def test_each_hunt_finds_defects_of_its_own() -> None:
+    """Each of the four kinds of test is needed: without it, defects would go unnoticed."""
+    hunts = Counter(defect.hunt for defect in DEFECTS)
+    assert {hunt: hunts[hunt] >= 3 for hunt in HUNTS} == dict.fromkeys(HUNTS, True)
+    assert len({defect.name for defect in DEFECTS}) == len(DEFECTS)
+
+
+def planted(folder: Path, old: str, text: str) -> str:
+    (folder / "code.py").write_text(text)
+    Defect("some", "Something is wrong.", "frames", old, "new(\n    1,\n)").plant(folder)
+    return (folder / "code.py").read_text()
+
+
+def test_a_piece_is_found_whatever_its_line_breaks(tmp_path: Path) -> None:
+    text = "if x:\n    old(\n        a,\n        b,\n    )\n"
+    assert planted(tmp_path, "old(a, b)", text) == "if x:\n    new(\n        1,\n    )\n"
+
+
+@pytest.mark.parametrize("text", ["other(a)\n", "old(a)\nold( a )\n", "old(aa)\n"])
+def test_a_piece_that_is_not_there_exactly_once_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(NotPlanted, match="not once"):
+        planted(tmp_path, "old(a)", text)
