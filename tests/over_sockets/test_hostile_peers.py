@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from typing import Any, Final
 
@@ -73,9 +72,10 @@ async def strike(target: Target, attack: Attack) -> None:
                 await client.read_to_the_end()
             case "close":
                 await client.send(frame(CLOSE, close_payload(1000), mask=MASK))
-                # Within a frame that was begun it is no Close, and telemetry may be silent for as long as it likes.
-                with trio.move_on_after(1 if attack.place == "telemetry" else math.inf):
-                    await client.read_to_the_end()
+                # Inside a frame that was begun these bytes are payload, not a Close, and the engine rightly waits for
+                # more. The end of the stream ends it then, without a deadline.
+                client.fin()
+                await client.read_to_the_end()
             case "stay":  # and say nothing more, until the engine's patience is over, or ours
                 with trio.move_on_after(0.2):
                     await client.read_to_the_end()

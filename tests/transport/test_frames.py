@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -537,11 +538,19 @@ def test_where_a_stream_is_split_makes_no_difference(data: bytes, cuts: list[int
 def runs(draw: st.DrawFn) -> tuple[FrameBatch, list[int]]:
     """A batch, and where its frames begin and end."""
     frames = draw(st.lists(st.tuples(st.booleans(), lengths), min_size=1, max_size=12))
+    return laid_out(frames, [draw(st.integers(0, 2)) for _ in frames])
+
+
+def laid_out(frames: Sequence[tuple[bool, int]], layout: Sequence[int]) -> tuple[FrameBatch, list[int]]:
+    """A batch of frames (FIN, length), and where they begin and end.
+
+    The layout of a frame is 0: its head and payload are parts of their own, 1: it is added to the part before,
+    2: it is one part.
+    """
     parts: list[bytes | bytearray | memoryview] = []
     places = [0]
-    for fin, length in frames:
+    for (fin, length), how in zip(frames, layout, strict=True):
         head, payload = frame_head(BINARY, length, fin=fin), b"\x81" * length
-        how = draw(st.integers(0, 2))
         if how == 0:
             parts += [head, payload]
         elif how == 1 and parts:
@@ -600,13 +609,37 @@ def test_a_cut_is_made_where_the_bytes_are_reached_and_not_behind() -> None:
     assert (wire(before), wire(behind)) == (ten, nothing)
 
 
+SMALL = ((True, 0), (False, 1), (True, 126), (True, 3))  # FIN and length of frames, with heads of 2 and 4 bytes
+
+
+def test_after_a_write_of_any_size_the_rest_is_exact() -> None:
+    for layout in itertools.product(range(3), repeat=len(SMALL)):
+        batch, places = laid_out(SMALL, layout)
+        for n in range(batch.size + 1):
+            check_sent(batch, places, n)
+
+
+@pytest.mark.parametrize("how", range(3))
+def test_after_a_write_near_the_bounds_of_large_frames_the_rest_is_exact(how: int) -> None:
+    frames = ((True, 65_535), (False, 65_536), (True, 0), (True, 70_000))  # heads of 4, 10, 2 and 10 bytes
+    batch, places = laid_out(frames, (how,) * len(frames))
+    for place in places:
+        for n in range(max(place - 12, 0), min(place + 12, batch.size) + 1):
+            check_sent(batch, places, n)
+
+
 @relaxed
-@given(runs(), st.integers(0, 1 << 20))
+@given(runs(), st.data())
 def test_after_a_write_there_is_what_it_tore_and_what_it_did_not_begin(
-    run_and_places: tuple[FrameBatch, list[int]], number: int
+    run_and_places: tuple[FrameBatch, list[int]], data: st.DataObject
 ) -> None:
     batch, places = run_and_places
-    n = number % (batch.size + 1)
+    near = data.draw(st.sampled_from(places)) + data.draw(st.integers(-12, 12))
+    check_sent(batch, places, min(max(near, 0), batch.size))
+    check_sent(batch, places, data.draw(st.integers(0, batch.size)))
+
+
+def check_sent(batch: FrameBatch, places: list[int], n: int) -> None:
     torn, rest = batch.sent(n)
     assert wire(batch)[:n] + b"".join(torn) + wire(rest) == wire(batch)
     assert all(torn)

@@ -19,8 +19,7 @@ import trio
 from iii_trio.transport.socket import Socket
 
 LIMIT = 1.0  # seconds; the least that a kernel's keepalive knows
-NEAR, FAR = "10.213.77.1", "10.213.77.2"
-PEER = "import socket, sys, time; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); time.sleep(60)"
+PEER = "import signal, socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); signal.pause()"
 
 
 def ip(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,35 +28,63 @@ def ip(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @attrs.frozen
 class Wire:
-    """A link into a network namespace, in which a process may live that then is out of reach."""
+    """A link into a network namespace, in which a process may live that then is out of reach.
 
-    namespace: str
+    Names and addresses come from this process's id, so that runs at the same time do not meet.
+    """
+
+    pid: int = attrs.field(factory=os.getpid)
+
+    @property
+    def namespace(self) -> str:
+        return f"iii-test-{self.pid}"
+
+    @property
+    def near_device(self) -> str:
+        return f"iii{self.pid:x}n"  # a device's name has at most 15 characters
+
+    @property
+    def far_device(self) -> str:
+        return f"iii{self.pid:x}f"
+
+    @property
+    def near(self) -> str:
+        return self._address(1)
+
+    @property
+    def far(self) -> str:
+        return self._address(2)
+
+    def _address(self, host: int) -> str:
+        network = self.pid % (1 << 14)  # one of the networks of four addresses in 10.213.0.0/16
+        return f"10.213.{network >> 6}.{(network & 63) * 4 + host}"
 
     def connect(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         """Our end of a connection to a process over there, which never reads."""
-        with socket.create_server((NEAR, 0)) as listening:
+        with socket.create_server((self.near, 0)) as listening:
             listening.settimeout(10)
-            command = ["ip", "netns", "exec", self.namespace, sys.executable, "-c", PEER, NEAR]
+            command = ["ip", "netns", "exec", self.namespace, sys.executable, "-c", PEER, self.near]
             process = subprocess.Popen([*command, str(listening.getsockname()[1])])
             connection, _ = listening.accept()
         return connection, process
 
     def cut(self) -> None:
         """From now on every packet vanishes, both ways, and nobody is told."""
-        done = ip("-n", self.namespace, "link", "set", "iiifar", "down")
+        done = ip("-n", self.namespace, "link", "set", self.far_device, "down")
         assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    namespace = f"iii-test-{os.getpid()}"
+    wire = Wire()
+    near, far, namespace = wire.near_device, wire.far_device, wire.namespace
     steps = (
         ("netns", "add", namespace),
-        ("link", "add", "iiinear", "type", "veth", "peer", "name", "iiifar", "netns", namespace),
-        ("addr", "add", f"{NEAR}/30", "dev", "iiinear"),
-        ("link", "set", "iiinear", "up"),
-        ("-n", namespace, "addr", "add", f"{FAR}/30", "dev", "iiifar"),
-        ("-n", namespace, "link", "set", "iiifar", "up"),
+        ("link", "add", near, "type", "veth", "peer", "name", far, "netns", namespace),
+        ("addr", "add", f"{wire.near}/30", "dev", near),
+        ("link", "set", near, "up"),
+        ("-n", namespace, "addr", "add", f"{wire.far}/30", "dev", far),
+        ("-n", namespace, "link", "set", far, "up"),
     )
     try:
         for step in steps:
@@ -67,10 +94,10 @@ def wire() -> Iterator[Wire]:
                 pytest.skip("there is no `ip` to make a network of its own with")
             if done.returncode:
                 pytest.skip(f"no network of its own can be made here: ip {' '.join(step)}: {done.stderr.strip()}")
-        yield Wire(namespace)
+        yield wire
     finally:
         try:
-            ip("link", "del", "iiinear")
+            ip("link", "del", near)
             ip("netns", "del", namespace)
         except FileNotFoundError:
             pass
