@@ -21,13 +21,23 @@ The ends of a channel also raise Trio's own words: `trio.EndOfChannel` after a c
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import trio
 
 
 class IIIError(Exception):
-    """The root of all errors that iii_trio raises on purpose."""
+    """The root of all errors that iii_trio raises on purpose. All of them can be pickled and copied."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore `args` and the attributes, because the constructors of subclasses take other arguments than `args`."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[IIIError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> IIIError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class MisuseError(IIIError):
@@ -114,6 +124,10 @@ class CallError(IIIError):
         invocation_id: str | None = None,
         origin: Literal["handler", "engine", "link"] = "handler",
     ) -> None:
+        # A handler's mistake is told here, with its line, and not later by the code that sends the error.
+        for name, value in (("code", code), ("message", message)):
+            if not isinstance(value, str):
+                raise TypeError(f"CallError takes two texts, (code, message): {name} is {_in_words(value)}")
         super().__init__(code, message)
         self.code = code
         self.message = message
@@ -125,6 +139,10 @@ class CallError(IIIError):
     def __str__(self) -> str:
         where = f" (calling {self.function_id})" if self.function_id else ""
         return f"{self.code}: {self.message}{where}"
+
+
+def _in_words(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 class ChannelBroken(trio.BrokenResourceError, IIIError):

@@ -8,12 +8,53 @@ address) and altogether. So a worker's flood hides neither another's lines nor t
 from __future__ import annotations
 
 import logging
+import sys
+import traceback
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
-LOGGER: Final = logging.getLogger("iii_trio.engine")
+_complained: set[str] = set()
+"""The loggers whose handlers have raised."""
+
+
+class ContainedLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose handlers and filters are an embedder's, so that an exception in them ends nobody's work.
+
+    The first exception of each logger is written to the standard error stream, unless `logging.raiseExceptions` is off.
+    """
+
+    def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
+        """Log a line as `logging.Logger.log` does. Raises nothing but KeyboardInterrupt."""
+        try:
+            # One frame more than the adapter: the record names the caller's line.
+            super().log(level, msg, *args, **{**options, "stacklevel": options.get("stacklevel", 1) + 1})
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            if logging.raiseExceptions and self.logger.name not in _complained:
+                _complained.add(self.logger.name)
+                _write_to_stderr(f"a logging handler of {self.logger.name!r} raised:\n{traceback.format_exc()}")
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Leave a line as it is, its `extra` included."""
+        return msg, kwargs
+
+
+def get_logger(name: str) -> ContainedLogger:
+    """Return the logger of this name, contained."""
+    return ContainedLogger(logging.getLogger(name), {})
+
+
+def _write_to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+    except Exception:  # closed, or None: there is no other place to say it
+        return
+
+
+LOGGER: Final = get_logger("iii_trio.engine")
 _REMEMBERED: Final = 1024
 _WHOSE: Final = ("session", "owner", "peer", "queue")
 """What tells on whose account a line is written, the first one first."""
@@ -44,9 +85,12 @@ class _TokenBucket:
 class RateLimitedLogger:
     """Writes the log of one engine, or module, bounded in rate: what is left out is counted, and said once there is room."""
 
-    def __init__(self, name: str, logger: logging.Logger = LOGGER) -> None:
+    def __init__(
+        self, name: str, logger: logging.Logger | ContainedLogger = LOGGER, *, name_field: str = "iii_engine"
+    ) -> None:
         self._name = name
-        self._logger = logger
+        self._name_field = name_field
+        self._logger = logger if isinstance(logger, ContainedLogger) else ContainedLogger(logger, {})
         self._altogether = {False: _TokenBucket(200, 20), True: _TokenBucket(100, 20)}
         self._each: dict[tuple[str, bool], _TokenBucket] = {}
         """Of each worker or address, whoever was written of last being the last one."""
@@ -91,7 +135,7 @@ class RateLimitedLogger:
 
     def _write(self, level: int, text: str, about: Mapping[str, str], error: BaseException | None) -> None:
         extra = {f"iii_{key}": _bearable(value) for key, value in about.items()}
-        self._logger.log(level, "%s", _bearable(text), exc_info=error, extra={"iii_engine": self._name, **extra})
+        self._logger.log(level, "%s", _bearable(text), exc_info=error, extra={self._name_field: self._name, **extra})
 
 
 _HIDDEN: Final = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029}

@@ -8,16 +8,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "config", "config_queue", "state_machine", "structure", "nursery", "report"}
+LEAVES = {"errors", "text", "config", "config_queue", "state_machine", "structure", "nursery", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
+    "text": set(),
     "state_machine": {"errors"},
     "config": {"errors", "config_queue"},
     "config_queue": set(),
     "structure": {"errors"},
     "report": set(),
-    "nursery": set(),
+    "nursery": {"errors"},
     "config_yaml": {"errors"},
     "config_file_queue": {"config_queue", "config_yaml"},
     "config_file": {"config", "config_file_queue", "config_yaml", "errors"},

@@ -15,7 +15,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_a_line_carries_what_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "iii_trio.engine")
-    RateLimitedLogger("here").tell(1000.0, logging.INFO, "100 % of it", {"session": "s1"})
+    RateLimitedLogger("here").log(1000.0, logging.INFO, "100 % of it", {"session": "s1"})
     (record,) = caplog.records
     assert record.getMessage() == "100 % of it"
     assert (record.iii_engine, record.iii_session) == ("here", "s1")  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ def test_what_one_worker_or_address_has_on_its_account_does_not_hide_the_others(
 
 def test_a_line_is_short_and_in_one_line_whoever_wrote_what_is_in_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "iii_trio.engine")
-    RateLimitedLogger("here").tell(
+    RateLimitedLogger("here").log(
         1000.0, logging.INFO, "a\nb\x1b[2J\u202e" + "x" * 100_000, {"function": "f\n" * 100_000}
     )
     (record,) = caplog.records

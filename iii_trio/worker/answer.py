@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from typing import Any
 
 import trio
 from msgspec import Raw
 
-from ..errors import CallError
+from ..errors import CallError, ChannelBroken
+from ..text import sendable, traceback_text
 from ..wire import (
     MAX_MESSAGE_BYTES,
     ErrorCode,
@@ -23,11 +23,9 @@ from ..wire import (
 from .calls import Session
 from .context import CURRENT, CallInfo
 from .declare import Declared
-from .ends import describe
+from .failures import describe, sort_failure
 from .payload import End, Ends, encode_payload, with_live_ends
 from .serving import Serving
-
-LOGGER = logging.getLogger("iii_trio.worker")
 
 
 async def answer(serving: Serving, session: Session, message: InvokeFunction, scope: trio.CancelScope) -> None:
@@ -98,16 +96,14 @@ async def _run(serving: Serving, session: Session, message: InvokeFunction, decl
         else:
             value = await serving.run_sync(plan.handler, arguments)
         result = encode_payload(value, "the result")
-    except Exception as error:  # one handler's bug must not end the worker
-        _failed(session, message, ends, error)
-        return
-    except BaseExceptionGroup as group:  # cancelled, and something failed on the way out
-        cancelled, failures = group.split(trio.Cancelled)
-        if failures is None or not isinstance(failures, ExceptionGroup):
+    except BaseException as error:  # one handler's bug must not end the worker
+        failure, passing = sort_failure(error)
+        if failure is not None:
+            _failed(serving, session, message, ends, failure)
+        if passing is error:
             raise
-        _failed(session, message, ends, failures)
-        if cancelled is not None:
-            raise cancelled from None
+        if passing is not None:  # cancelled, and something failed on the way out
+            raise passing from None
         return
     # The closes are on their way before the result is; waiting for them could wait for the caller.
     ends.let_go(serving.finish_later)
@@ -116,9 +112,11 @@ async def _run(serving: Serving, session: Session, message: InvokeFunction, decl
     await trio.lowlevel.checkpoint()
 
 
-def _failed(session: Session, message: InvokeFunction, ends: Ends, error: Exception) -> None:
-    if not isinstance(error, CallError):
-        LOGGER.debug("%s failed", message.function_id, exc_info=error)
+def _failed(serving: Serving, session: Session, message: InvokeFunction, ends: Ends, error: BaseException) -> None:
+    if not isinstance(error, CallError | ChannelBroken):  # an answer, or the other end's doing; all else is a bug
+        about = {"function": message.function_id, "invocation": message.invocation_id or ""}
+        text = f"the handler of {message.function_id} failed: {describe(error)[0]}"
+        serving.log.log(trio.current_time(), logging.ERROR, text, about, error=error)
     ends.break_off(*describe(error))
     ends.clear()
     _reply(session, message, error=error)
@@ -129,7 +127,7 @@ def answer_result(session: Session, message: InvokeFunction, result: bytes) -> N
     _reply(session, message, result=result)
 
 
-def answer_error(session: Session, message: InvokeFunction, error: Exception) -> None:
+def answer_error(session: Session, message: InvokeFunction, error: BaseException) -> None:
     """Answer a call that no task answers, or no handler gets."""
     _reply(session, message, error=error)
 
@@ -154,11 +152,6 @@ def _answer_text(message: InvokeFunction, result: bytes | None, error: BaseExcep
     if error is None:
         return encode(InvocationResult(invocation_id, message.function_id, Raw(result or b"null")))
     reason, code = describe(error)
-    stack = error.stacktrace if isinstance(error, CallError) else "".join(traceback.format_exception(error))
-    body = to_json(WireError(code or ErrorCode.INVOCATION_FAILED, _sendable(reason), _sendable(stack)))
+    stack = error.stacktrace if isinstance(error, CallError) else traceback_text(error)
+    body = to_json(WireError(code or ErrorCode.INVOCATION_FAILED, reason, None if stack is None else sendable(stack)))
     return encode(InvocationResult(invocation_id, message.function_id, error=Raw(body)))
-
-
-def _sendable(text: str | None) -> Any:
-    """A text without what JSON cannot hold (lone surrogates)."""
-    return None if text is None else text.encode(errors="replace").decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,12 +9,11 @@ from msgspec import Raw
 
 from ..errors import CallError
 from ..wire import ABSENT, RegisterTrigger, UnregisterTrigger, encode
+from .failures import contain
 from .payload import encode_payload
 
 if TYPE_CHECKING:
     from .offers import Offers
-
-LOGGER = logging.getLogger("iii_trio.worker")
 
 
 @final
@@ -83,7 +81,4 @@ class Binding:
         """It was refused."""
         self.error = error
         if self._on_error is not None:
-            try:
-                self._on_error(error)
-            except Exception:  # the bug of a callback must not end the worker
-                LOGGER.exception("on_error of %r failed", self)
+            contain(self._on_error, error, what=f"on_error of {self!r}")

@@ -12,6 +12,7 @@ import trio
 from msgspec import Raw
 
 from ..errors import CallError
+from ..text import sendable
 from ..transport.link import Link
 from ..wire import (
     ABSENT,
@@ -28,6 +29,7 @@ from ..wire import (
     to_json,
 )
 from .context import CURRENT
+from .failures import contain
 from .payload import encode_payload
 
 Origin: TypeAlias = Literal["handler", "engine", "link"]
@@ -56,7 +58,7 @@ class PendingCall:
         """It has come to this."""
         self.answer, self.lost, self.unread = answer, lost, unread
         self.settled = True
-        self.then()
+        contain(self.then, what="the callback of a call")
 
     def value(self) -> Any:
         """The call's value. Raises CallError."""
@@ -112,7 +114,7 @@ class Session:
     def give_up(self, call: PendingCall, reason: str) -> None:
         """Nobody wants the answer to this call any more; its handler is told, if the engine understands."""
         if self.pending.pop(call.invocation_id, None) is not None and self.knows_us:
-            self.link.send(encode(CancelInvocation(call.invocation_id, reason)))
+            self.link.send(encode(CancelInvocation(call.invocation_id, sendable(reason))))
 
     async def ping(self) -> bool:
         """Wait until the engine has read all that was sent before; False if the link was lost. Its pongs have no names:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
 from ..errors import ChannelBroken, IIIError, MisuseError
 from ..wire import FEATURE, Direction, JsonValue, Ref
-from .ends import ChannelReader, ChannelWriter, Ended, describe
+from .ends import ChannelReader, ChannelWriter, Ended
+from .failures import describe
 
 if TYPE_CHECKING:
     from .worker import Worker
+
+_MAX_ITEMS: Final = 1024  # clause C1.4
+_MAX_BYTES: Final = 2**53  # the largest integer that every SDK's JSON keeps; the engine has a limit of its own
 
 
 @final
@@ -69,6 +74,21 @@ async def open_channel(worker: Worker, wanted: dict[str, Any]) -> AsyncIterator[
     if channel.reader.used and not channel.reader.detached:
         channel.reader.cancel("the block was left")
     await trio.lowlevel.checkpoint()
+
+
+def check_bounds(buffer_size: int | None, max_bytes: int | None, expires_after_seconds: float | None) -> None:
+    """Raise MisuseError for bounds that no engine takes, because an engine would replace them without a word."""
+    for name, value, highest in (("buffer_size", buffer_size, _MAX_ITEMS), ("max_bytes", max_bytes, _MAX_BYTES)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise MisuseError(f"{name} is {value!r}; give an integer, or None for the engine's default")
+        if not 1 <= value <= highest:
+            raise MisuseError(f"{name} is {value}; give 1 to {highest}, or None for the engine's default")
+    if expires_after_seconds is not None and not 0 < expires_after_seconds < math.inf:
+        raise MisuseError(
+            f"expires_after_seconds is {expires_after_seconds}; give a positive number, or None for no end"
+        )
 
 
 def ref_of(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:

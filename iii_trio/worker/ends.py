@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import trio
 
-from ..errors import CallError, ChannelBroken, ConnectionFailed, IIIError, MisuseError
+from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
 from ..state_machine import StateMachine
+from ..text import sendable
 from ..transport.link import EndReason, Identity, ReadingEnd, WritingEnd
 from ..wire import Direction, ErrorCode, JsonValue, Ref
 from .channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
+from .failures import describe
 
 if TYPE_CHECKING:
     from .streams import ReaderStream, WriterStream
@@ -58,21 +60,6 @@ class Ended:
 
     def __hash__(self) -> int:
         return hash((self.outcome, self.reason))
-
-
-def describe(error: BaseException | None) -> tuple[str, str | None]:
-    """The reason and code by which the other end learns of an exception on this one (clause C5.3)."""
-    if error is None:
-        return "closed", None
-    while isinstance(error, BaseExceptionGroup):  # a nursery's: what failed first says most
-        error = next((one for one in error.exceptions if not isinstance(one, trio.Cancelled)), error.exceptions[0])
-    if isinstance(error, trio.Cancelled):
-        return error.reason or "cancelled", ErrorCode.INVOCATION_CANCELLED
-    if isinstance(error, CallError):
-        return error.message, error.code
-    if isinstance(error, ChannelBroken):
-        return error.reason, error.code
-    return str(error) or type(error).__name__, ErrorCode.INVOCATION_FAILED
 
 
 class _ChannelEnd(Generic[E]):
@@ -278,7 +265,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         What is still on its way may be dropped (clause C4.3). Never waits.
         """
         if self._state.current is not ChannelEndState.CLOSED:
-            self._abort(reason, code)
+            self._abort(sendable(reason), None if code is None else sendable(code))
 
     def _abort(self, reason: str, code: str | None) -> None:
         self._aborted = (reason, code)
@@ -370,6 +357,7 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         """Want no more, now: the writer gets an error with this reason and code. Harmless after the clean end."""
         if not self._state.can(ChannelEndEvent.CLOSE):
             return
+        reason, code = sendable(reason), None if code is None else sendable(code)
         self._cancelled = (reason, code)
         if not self.used:
             self._home.hold(self)  # so that the writer is told
@@ -439,4 +427,4 @@ def _an_item(value: object) -> bytes | str:
     return value
 
 
-__all__ = ["ChannelReader", "ChannelWriter", "ConnectionFailed", "Ended", "Home", "describe"]
+__all__ = ["ChannelReader", "ChannelWriter", "ConnectionFailed", "Ended", "Home"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ import trio
 from msgspec import Raw
 
 from ..errors import CallError, ConnectionFailed, Rejected
+from ..report import get_logger
 from ..state_machine import StateMachine
 from ..transport.link import Link
 from ..wire import (
@@ -37,12 +37,13 @@ from ..wire import (
 )
 from .answer import answer_error
 from .calls import PendingCall, Session, cancel
+from .failures import contain
 from .worker_state import MEMBERSHIP, WorkerEvent, WorkerState
 
 if TYPE_CHECKING:
     from .worker import Worker
 
-LOGGER = logging.getLogger("iii_trio.worker")
+LOGGER = get_logger("iii_trio.worker")
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 30.0
 _JITTER: Final = 0.3
@@ -184,6 +185,10 @@ class Membership:
             task_status.started()
 
     def _heard(self, session: Session, text: bytes) -> None:
+        """Handle one message. A failure in it ends neither the link nor what else comes over it."""
+        contain(self._handle, session, text, what="handling a message of the engine")
+
+    def _handle(self, session: Session, text: bytes) -> None:
         worker = self._worker
         match decode(text):
             case InvokeFunction() as call:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import attrs
 
 from ..errors import CallError, MisuseError
+from ..report import get_logger
 from ..transport.link import Link
 from ..wire import ErrorCode, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger, WireError
 from .bindings import Binding
@@ -15,7 +15,7 @@ from .calls import Session, error_in
 from .declare import Declared
 from .providing import TriggerType, answer
 
-LOGGER = logging.getLogger("iii_trio.worker")
+LOGGER = get_logger("iii_trio.worker")
 
 
 Offer = Declared | TriggerType | Binding

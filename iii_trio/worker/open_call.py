@@ -39,14 +39,16 @@ class InlineCall:
         """Have it answered; what `prompt` raises is the answer."""
         try:
             prompt(self)
-        except Exception as error:  # a bug in here must not end the worker
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a bug in here must not end the worker
             self.fail(error)
 
     def answer(self, value: object) -> None:
         """Its value, that JSON can hold."""
         answer_result(self._session, self._message, to_json(value))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """There is no value."""
         answer_error(self._session, self._message, error)
 

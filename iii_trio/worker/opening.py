@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from .. import ids
 from ..nursery import keep_shielded, open_service_nursery
 from ..transport.link import Address
+from .threads import ThreadedHandlers
 from .worker import RunSync, Worker
 
-_SYNC_HANDLERS: Final = 40
 _GOODBYE_SECONDS: Final = 2.0
+_FINISH_SECONDS: Final = 5.0  # for streams that handlers have written in full, and whose readers are slow
 
 
 @asynccontextmanager
@@ -40,9 +40,12 @@ async def open_worker(
     thread, 40 at most at a time); `new_id` and `rng` make ids and jitter, for simulations that must repeat.
 
     Raises ConnectionFailed if there is no engine at first, Rejected (also out of the block) if it refuses this worker.
-    Leaving the block cancels what still runs, ends the ends that are still held, and says goodbye.
+    Leaving the block cancels the handlers that still run, and waits for them. A plain function in a thread is waited for
+    at most 2 seconds, and its thread is abandoned then. Streams that finished handlers wrote get 5 seconds to arrive. All
+    other ends are ended by force, and the link is closed with a goodbye.
     If cancelled: as leaving the block.
     """
+    threads = ThreadedHandlers()
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
         try:
@@ -52,7 +55,7 @@ async def open_worker(
                 name=name or f"{socket.gethostname()}:{os.getpid()}",
                 namespace=namespace,
                 description=description,
-                run_sync=run_sync or _in_threads(),
+                run_sync=run_sync or threads.run,
                 new_id=new_id,
                 rng=rng or random.Random(),
             )
@@ -64,16 +67,11 @@ async def open_worker(
                             yield worker
                         finally:
                             worker.tasks.cancel_scope.cancel(reason="the worker left")
+                            threads.abandon_at(trio.current_time() + _GOODBYE_SECONDS)
                 finally:
-                    worker.retire()  # the handlers are over, and had a link for their last words
+                    # The handlers are over, and had a link for their last words. Their streams have one, too.
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + _FINISH_SECONDS):
+                        await worker.wait_finished()
+                    worker.retire()
         finally:
             leaving.set()
-
-
-def _in_threads() -> RunSync:
-    limiter = trio.CapacityLimiter(_SYNC_HANDLERS)
-
-    async def run(handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        return await trio.to_thread.run_sync(functools.partial(handler, **arguments), limiter=limiter)
-
-    return run

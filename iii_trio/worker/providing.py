@@ -7,7 +7,6 @@ Each binding has a task of the worker's, for as long as it lives. So binding and
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, final
@@ -16,6 +15,7 @@ import trio
 from msgspec import Raw
 
 from ..errors import MisuseError
+from ..report import get_logger
 from ..wire import (
     ABSENT,
     DEFAULT_NAMESPACE,
@@ -31,14 +31,14 @@ from ..wire import (
 )
 from .calls import Session, optional
 from .declare import first_line
-from .ends import describe
+from .failures import describe, sort_failure
 from .handler import structured
 from .schemas import schema_of
 
 if TYPE_CHECKING:
     from .offers import Offers
 
-LOGGER = logging.getLogger("iii_trio.worker")
+LOGGER = get_logger("iii_trio.worker")
 
 WhyEnded: TypeAlias = Literal["withdrawn", "owner_gone", "replaced", "link_lost", "provider_left"]
 
@@ -202,14 +202,13 @@ class TriggerType:
                 LOGGER.warning("the trigger '%s' for %s failed as it ended", self.id, bound.function_id, exc_info=error)
             elif error is not None:
                 LOGGER.debug("the trigger '%s' for %s failed", self.id, bound.function_id, exc_info=error)
-                reason = describe(error)[0].encode(errors="replace").decode()
-                answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, reason))
+                answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, describe(error)[0]))
         finally:
             bound.finished.set()
             if self._kept.get(bound.id) is bound:
                 del self._kept[bound.id]
 
-    async def _serve_one(self, session: Session, message: RegisterTrigger, bound: BoundTrigger) -> Exception | None:
+    async def _serve_one(self, session: Session, message: RegisterTrigger, bound: BoundTrigger) -> BaseException | None:
         """What went wrong while it was bound, or while it was being bound."""
 
         def bound_now() -> None:
@@ -220,15 +219,15 @@ class TriggerType:
             if self._config is not None:
                 bound.config = structured(bound.config, self._config, "config")
             await self._serve(bound, bound_now)
-        except Exception as error:  # one provider's bug must not end the worker
-            return error
-        except BaseExceptionGroup as group:  # cancelled, and something failed on the way out
-            cancelled, failures = group.split(trio.Cancelled)
-            if failures is None or not isinstance(failures, ExceptionGroup):
+        except BaseException as error:  # one provider's bug must not end the worker
+            failure, passing = sort_failure(error)
+            if passing is error:
                 raise
-            LOGGER.warning("the trigger '%s' failed while it was ended", self.id, exc_info=failures)
-            if cancelled is not None:
-                raise cancelled from None
+            if passing is None:
+                return failure
+            # The provider was cancelled, and something failed on the way out.
+            LOGGER.warning("the trigger '%s' failed while it was ended", self.id, exc_info=failure)
+            raise passing from None
         return None
 
 

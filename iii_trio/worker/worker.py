@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, final, overload
 import trio
 
 from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
+from ..report import RateLimitedLogger
 from ..transport.link import Address, EndReason, Identity
 from ..wire import (
     FEATURE,
@@ -23,7 +24,7 @@ from ..wire import (
 )
 from .beginning import Beginnings
 from .calls import Asked, PendingCall, Session, call_text, checked
-from .channels import Channel, open_channel, ref_of
+from .channels import Channel, check_bounds, open_channel, ref_of
 from .ends import ChannelReader, ChannelWriter, Ended
 from .handler import Handler
 from .introduction import introduction
@@ -66,6 +67,7 @@ class Worker(Offering):
         self.tasks: trio.Nursery
         """Where what it does lives: it ends before the connections that it speaks through."""
         self.offers = Offers()
+        self.log = RateLimitedLogger(name, LOGGER, name_field="iii_worker")
         self.run_sync = run_sync
         self.new_id = new_id
         self.membership = Membership(self, rng)
@@ -73,6 +75,8 @@ class Worker(Offering):
         self.outcomes = Outcomes()
         self.beginnings = Beginnings(self)
         self._held: set[End] = set()
+        self._finishing: set[ChannelWriter] = set()
+        self._finished = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} at {self.address}: {self.state}>"
@@ -271,9 +275,12 @@ class Worker(Offering):
 
         Leaving the block ends what was used of it here: cleanly, or by abort if an exception leaves (clause C5.4). Ends
         that were passed on and not used here are let go untouched.
-        Raises CallError `channel_limit_reached`; MisuseError if the engine is not one of ours and is asked for more than
+        Raises CallError `channel_limit_reached`; MisuseError for a value out of range, or if the engine is not one of ours and is asked for more than
         `buffer_size`. If cancelled: as leaving by an exception.
         """
+        check_bounds(
+            buffer_size, max_bytes, None if expires_after_seconds is _ENGINES_DEFAULT else expires_after_seconds
+        )
         wanted: dict[str, Any] = {"buffer_size": buffer_size}
         if max_bytes is not None:
             wanted["max_bytes"] = max_bytes
@@ -322,7 +329,13 @@ class Worker(Offering):
 
     def finish_later(self, writer: ChannelWriter) -> None:
         """Close a writer cleanly, in a task of this worker's."""
+        self._finishing.add(writer)
         self.connections.start_soon(self._finish, writer)
+
+    async def wait_finished(self) -> None:
+        """Wait until the writers of finished handlers are closed. If cancelled: nothing changes."""
+        while self._finishing:
+            await self._finished.park()
 
     def channel_ended(self, session: Session, message: ChannelEnded) -> None:
         """The engine told how a channel ended: whoever waits for it, and the ends of it that are held here, learn of it."""
@@ -385,5 +398,8 @@ class Worker(Offering):
     async def _finish(self, writer: ChannelWriter) -> None:
         try:
             await writer.aclose()
-        except (ChannelBroken, ConnectionFailed, trio.BusyResourceError) as error:
+        except (ChannelBroken, ConnectionFailed, trio.BusyResourceError, trio.ClosedResourceError) as error:
             LOGGER.info("a stream that a handler wrote did not end well: %s", error)
+        finally:
+            self._finishing.discard(writer)
+            self._finished.unpark_all()

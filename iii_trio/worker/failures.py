@@ -1,0 +1,71 @@
+"""Exceptions at the worker's boundary: what others learn of one, and which one has to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from ..errors import CallError, ChannelBroken
+from ..nursery import leaves
+from ..report import get_logger
+from ..text import error_text, sendable
+from ..wire import ErrorCode
+
+LOGGER: Final = get_logger("iii_trio.worker")
+
+
+def describe(error: BaseException | None) -> tuple[str, str | None]:
+    """Return the reason and the code by which another worker learns of an exception (clause C5.3).
+
+    Neither holds a lone surrogate, and no code of the exception's class makes this raise.
+    """
+    if error is None:
+        return "closed", None
+    # Of a nursery's group, the first failure says most.
+    error = min(leaves(error), key=lambda leaf: isinstance(leaf, trio.Cancelled))
+    if isinstance(error, trio.Cancelled):
+        return sendable(error.reason or "cancelled"), ErrorCode.INVOCATION_CANCELLED
+    if isinstance(error, CallError):
+        return sendable(error.message), sendable(error.code)
+    if isinstance(error, ChannelBroken):
+        return sendable(error.reason), sendable(error.code)
+    name = sendable(type(error).__name__)
+    text = error_text(error)
+    return f"{name}: {text}" if text else name, ErrorCode.INVOCATION_FAILED
+
+
+def sort_failure(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split what a user's code raised into the failure to report and the exception that has to go on.
+
+    A cancellation of ours and a KeyboardInterrupt go on. All else is a failure of that code, a SystemExit, a GeneratorExit,
+    asyncio's CancelledError and another run's `trio.Cancelled` included, and must not end the worker.
+    """
+    going_on = [_goes_on(leaf) for leaf in leaves(error)]
+    if not any(going_on):
+        return error, None
+    if all(going_on) or not isinstance(error, BaseExceptionGroup):
+        return None, error
+    passing, failure = error.split(_goes_on_or_groups)
+    return failure, passing
+
+
+def _goes_on(leaf: BaseException) -> bool:
+    if isinstance(leaf, trio.Cancelled):
+        return trio.current_effective_deadline() == -float("inf")  # else it was kept from a scope that is over
+    return isinstance(leaf, KeyboardInterrupt)
+
+
+def _goes_on_or_groups(error: BaseException) -> bool:
+    return not isinstance(error, BaseExceptionGroup) and _goes_on(error)
+
+
+def contain(callback: Callable[..., object], *arguments: Any, what: str) -> None:
+    """Call a user's callback. An exception in it is logged, because it must not end the worker."""
+    try:
+        callback(*arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        LOGGER.exception("%s raised", what)
