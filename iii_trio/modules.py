@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from typing import Final, final
@@ -13,10 +12,11 @@ from .config import EngineConfig
 from .config_queue import MEMORY
 from .engine.engine import Shell
 from .engine.in_process import InProcess
+from .report import get_logger
 from .triggers.queue import Queue, Store, open_queue
 from .triggers.queue.journal import RunBlocking
 
-LOGGER: Final = logging.getLogger("iii_trio.queue")
+LOGGER: Final = get_logger("iii_trio.queue")
 
 
 @final

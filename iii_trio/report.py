@@ -56,7 +56,7 @@ def _write_to_stderr(text: str) -> None:
 
 LOGGER: Final = get_logger("iii_trio.engine")
 _REMEMBERED: Final = 1024
-_WHOSE: Final = ("session", "owner", "peer", "queue")
+_WHOSE: Final = ("session", "owner", "peer", "queue", "function")
 """What tells on whose account a line is written, the first one first."""
 _LONGEST: Final = 8192  # characters of a text or an id
 

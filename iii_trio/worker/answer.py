@@ -115,7 +115,7 @@ async def _run(serving: Serving, session: Session, message: InvokeFunction, decl
 def _failed(serving: Serving, session: Session, message: InvokeFunction, ends: Ends, error: BaseException) -> None:
     if not isinstance(error, CallError | ChannelBroken):  # an answer, or the other end's doing; all else is a bug
         about = {"function": message.function_id, "invocation": message.invocation_id or ""}
-        text = f"the handler of {message.function_id} failed: {describe(error)[0]}"
+        text = f"the handler of {message.function_id} failed: {describe(error, named=True)[0]}"
         serving.log.log(trio.current_time(), logging.ERROR, text, about, error=error)
     ends.break_off(*describe(error))
     ends.clear()
@@ -151,7 +151,7 @@ def _answer_text(message: InvokeFunction, result: bytes | None, error: BaseExcep
     invocation_id = message.invocation_id or ""
     if error is None:
         return encode(InvocationResult(invocation_id, message.function_id, Raw(result or b"null")))
-    reason, code = describe(error)
+    reason, code = describe(error, named=True)
     stack = error.stacktrace if isinstance(error, CallError) else traceback_text(error)
     body = to_json(WireError(code or ErrorCode.INVOCATION_FAILED, reason, None if stack is None else sendable(stack)))
     return encode(InvocationResult(invocation_id, message.function_id, error=Raw(body)))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import trio
 
-from ..errors import CallError, ChannelBroken
+from ..errors import CallError, ChannelBroken, IIIError
 from ..nursery import leaves
 from ..report import get_logger
 from ..text import error_text, sendable
@@ -16,10 +16,11 @@ from ..wire import ErrorCode
 LOGGER: Final = get_logger("iii_trio.worker")
 
 
-def describe(error: BaseException | None) -> tuple[str, str | None]:
+def describe(error: BaseException | None, *, named: bool = False) -> tuple[str, str | None]:
     """Return the reason and the code by which another worker learns of an exception (clause C5.3).
 
-    Neither holds a lone surrogate, and no code of the exception's class makes this raise.
+    With `named` the reason begins with the type's name, unless the exception is one of ours. A caller needs it: the text
+    of a KeyError is only its key. Neither holds a lone surrogate, and no code of the exception's class makes this raise.
     """
     if error is None:
         return "closed", None
@@ -33,7 +34,9 @@ def describe(error: BaseException | None) -> tuple[str, str | None]:
         return sendable(error.reason), sendable(error.code)
     name = sendable(type(error).__name__)
     text = error_text(error)
-    return f"{name}: {text}" if text else name, ErrorCode.INVOCATION_FAILED
+    if text and named and not isinstance(error, IIIError):
+        text = f"{name}: {text}"
+    return text or name, ErrorCode.INVOCATION_FAILED
 
 
 def sort_failure(error: BaseException) -> tuple[BaseException | None, BaseException | None]:

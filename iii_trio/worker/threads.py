@@ -17,8 +17,8 @@ class ThreadedHandlers:
     """Runs handlers that are plain functions in Trio's worker threads, 40 at most at a time.
 
     A thread cannot be stopped. So a cancelled call waits until its function returns, and the function can ask for the
-    cancellation with `trio.from_thread.check_cancelled()`. What it runs with `trio.from_thread.run()` is not cancelled. When the worker leaves, a call waits for a bounded time only.
-    Its thread is abandoned then, and goes on as a daemon thread.
+    cancellation with `trio.from_thread.check_cancelled()`. Code that it runs with `trio.from_thread.run()` is not cancelled.
+    When the worker leaves, a call waits for a bounded time only. Its thread is then abandoned and goes on as a daemon.
     """
 
     def __init__(self) -> None:

@@ -75,7 +75,7 @@ class Worker(Offering):
         self.outcomes = Outcomes()
         self.beginnings = Beginnings(self)
         self._held: set[End] = set()
-        self._finishing: set[ChannelWriter] = set()
+        self._finishing: dict[ChannelWriter, trio.CancelScope] = {}
         self._finished = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -275,8 +275,8 @@ class Worker(Offering):
 
         Leaving the block ends what was used of it here: cleanly, or by abort if an exception leaves (clause C5.4). Ends
         that were passed on and not used here are let go untouched.
-        Raises CallError `channel_limit_reached`; MisuseError for a value out of range, or if the engine is not one of ours and is asked for more than
-        `buffer_size`. If cancelled: as leaving by an exception.
+        Raises CallError `channel_limit_reached`. Raises MisuseError for a value out of range, and for more than
+        `buffer_size` from an engine without the extensions of clause C8. If cancelled: as leaving by an exception.
         """
         check_bounds(
             buffer_size, max_bytes, None if expires_after_seconds is _ENGINES_DEFAULT else expires_after_seconds
@@ -329,7 +329,7 @@ class Worker(Offering):
 
     def finish_later(self, writer: ChannelWriter) -> None:
         """Close a writer cleanly, in a task of this worker's."""
-        self._finishing.add(writer)
+        self._finishing[writer] = trio.CancelScope()
         self.connections.start_soon(self._finish, writer)
 
     async def wait_finished(self) -> None:
@@ -368,6 +368,8 @@ class Worker(Offering):
                 end.abort("the worker left")
             else:
                 end.cancel("the worker left")
+        for scope in self._finishing.values():
+            scope.cancel(reason="the worker left")
         self.membership.leave()
 
     # --- inside
@@ -397,9 +399,10 @@ class Worker(Offering):
 
     async def _finish(self, writer: ChannelWriter) -> None:
         try:
-            await writer.aclose()
+            with self._finishing[writer]:
+                await writer.aclose()
         except (ChannelBroken, ConnectionFailed, trio.BusyResourceError, trio.ClosedResourceError) as error:
             LOGGER.info("a stream that a handler wrote did not end well: %s", error)
         finally:
-            self._finishing.discard(writer)
+            del self._finishing[writer]
             self._finished.unpark_all()

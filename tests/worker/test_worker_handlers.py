@@ -149,7 +149,7 @@ async def test_errors_are_answered_with_their_code() -> None:
             return {"x": b"1"}
 
         error = await engine.link.call("bug")
-        assert (error["code"], error["message"]) == ("invocation_failed", "no such boat")
+        assert (error["code"], error["message"]) == ("invocation_failed", "ValueError: no such boat")
         assert "ValueError" in error["stacktrace"]
         assert (await engine.link.call("own"))["code"] == "sold_out"
         assert (await engine.link.call("group"))["message"] == "in a nursery"
