@@ -6,17 +6,17 @@ refused to who wanted it, if somebody does; else it is tried again until it is, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar, final
 
 import attrs
 import trio
 
+from ...report import get_logger
 from .store import Change, StorageError, Store
 
 T = TypeVar("T")
-LOGGER: Final = logging.getLogger("iii_trio.queue")
+LOGGER: Final = get_logger("iii_trio.queue")
 _LAST_WORDS_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 1.0
 _BREATH_SECONDS: Final = 0.05

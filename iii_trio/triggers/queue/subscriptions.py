@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final, final
 
 import trio
 
 from ...errors import CallError
+from ...report import get_logger
 from ...wire import to_json
 from ...worker import BoundTrigger
 from .dispatcher import Dispatcher
@@ -15,7 +15,7 @@ from .lane import Lane
 from .lane_key import LaneKey
 from .protocol import read_subscriber
 
-LOGGER: Final = logging.getLogger("iii_trio.queue")
+LOGGER: Final = get_logger("iii_trio.queue")
 TRIGGER_TYPE: Final = "durable:subscriber"
 
 
