@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Rejected,
         StorageError,
     )
+    from .structure import register_type
     from .wire import Outcome, Ref, find_refs
     from .worker import (
         Binding,
@@ -85,6 +86,7 @@ __all__ = [
     "find_refs",
     "open_engine",
     "open_worker",
+    "register_type",
     "serve_engine",
 ]
 
@@ -96,6 +98,7 @@ _LOADED_FROM = {
         "AttachRefused", "CallError", "ChannelBroken", "ConfigError", "ConnectionFailed", "IIIError", "MisuseError",
         "PeerError", "Rejected", "StorageError",
     ),
+    "structure": ("register_type",),
     "wire": ("Outcome", "Ref", "find_refs"),
     "worker": (
         "Binding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "Receipt",

@@ -1,17 +1,28 @@
-"""JSON values ⇄ attrs classes, strictly, with errors that name the field.
+"""JSON values into Python values as annotations say, strictly, with errors that name the field.
 
-cattrs alone would turn None into the text 'None' and 7 into '7'; here a value of the wrong type is an error.
+This is the project's one use of cattrs. Plain cattrs would turn None into the text 'None' and 7 into '7'. Here a value of
+the wrong type is an error.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar, get_origin
+import datetime
+import decimal
+import types
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
+import attrs
 import cattrs
+import msgspec
 from cattrs.cols import list_structure_factory
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn
+from cattrs.preconf.msgspec import configure_converter
 
-from .errors import IIIError
+from .errors import IIIError, MisuseError
 
 T = TypeVar("T")
 
@@ -22,7 +33,7 @@ _WORDS: Final = {
 
 
 class BadShape(IIIError):
-    """A value does not have the shape that was asked for: `field` (a path such as `a.b[0]`) and `problem` say where."""
+    """A value does not have the expected shape. `field` is the path to the fault (such as `a.b[0]`)."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
@@ -31,12 +42,34 @@ class BadShape(IIIError):
 
 
 def in_words(value: object) -> str:
-    """What kind of JSON value this is, for people."""
+    """Name the kind of a JSON value in an error text."""
     return _WORDS.get(type(value), f"a {type(value).__name__}")
+
+
+_TEXTS: Final[tuple[type, ...]] = (
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    uuid.UUID,
+)
+"""Types whose JSON is a text in the form that msgspec reads and writes: ISO 8601, RFC 4122, decimal digits."""
 
 
 class _WrongType(ValueError):
     pass
+
+
+class _NoHook(TypeError):
+    """No structure hook is registered for a type."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(f"there is no hook that structures {_name(kind)}")
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _strictly(wanted: type) -> Any:
@@ -48,12 +81,21 @@ def _strictly(wanted: type) -> Any:
     return structure_strictly
 
 
+def _from_text(value: Any, kind: Any) -> Any:
+    if type(value) is not str and not (kind is decimal.Decimal and type(value) in (int, float)):
+        raise _WrongType(f"expected a text ({kind.__name__}), got {in_words(value)}")
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _WrongType(f"expected a {kind.__name__}: {error}") from None
+
+
 def _is_list(wanted: Any) -> bool:
-    return get_origin(wanted) is list
+    return wanted is list or get_origin(wanted) is list
 
 
 def _list_strictly(wanted: Any, converter: cattrs.Converter) -> Any:
-    inner = list_structure_factory(wanted, converter)
+    inner = list_structure_factory(wanted if get_origin(wanted) is list else list[Any], converter)
 
     def structure_list(value: Any, into: Any) -> Any:
         if type(value) is not list:  # a text would be taken for a list of its letters
@@ -63,31 +105,118 @@ def _list_strictly(wanted: Any, converter: cattrs.Converter) -> Any:
     return structure_list
 
 
-def new_converter(**options: Any) -> cattrs.Converter:
-    """A converter that takes JSON values strictly. Options are those of cattrs.Converter."""
-    converter = cattrs.Converter(**options)
+def _is_class(wanted: Any) -> bool:
+    return attrs.has(wanted) or is_dataclass(wanted)
+
+
+def _class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    forbid = converter.forbid_extra_keys or bool(getattr(cls, "forbid_extra_keys", False))
+    inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=forbid)
+
+    def take(value: Any, into: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _WrongType(f"expected an object, got {in_words(value)}")
+        return inner(value, into)
+
+    return take
+
+
+def _no_hook(kind: Any) -> Any:
+    raise _NoHook(kind)
+
+
+def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=forbid_extra_keys, structure_fallback_factory=_no_hook)
+    configure_converter(converter)  # unions of JSON's simple types, base64 for bytes, …
     for wanted in (str, int, float, bool):
         converter.register_structure_hook(wanted, _strictly(wanted))
-    converter.register_structure_hook_factory(_is_list)(_list_strictly)
+    for kind in _TEXTS:
+        converter.register_structure_hook(kind, _from_text)
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+    converter.register_structure_hook_factory(_is_list, _list_strictly)
+    converter.register_structure_hook_factory(_is_class, _class_strictly)
     return converter
 
 
-_converter: Final = new_converter()
+_converter: Final = _new_converter(forbid_extra_keys=False)
+_forbidding: Final = _new_converter(forbid_extra_keys=True)
+_unstructure: Final[dict[type, Callable[[Any], Any]]] = {}
+_schemas: Final[dict[type, Mapping[str, Any]]] = {}
 
 
-def structure(value: object, into: type[T], converter: cattrs.Converter = _converter) -> T:
-    """Structure a JSON value as `into`. Raises BadShape, naming the first field at fault."""
+def register_type(
+    kind: type[T],
+    structure: Callable[[Any], T],
+    *,
+    unstructure: Callable[[T], Any] | None = None,
+    schema: Mapping[str, Any] | None = None,
+) -> None:
+    """Teach iii_trio a type for the annotations of handlers, configurations and results.
+
+    `structure` makes a value of the type from a JSON value, and raises ValueError for one that does not fit. `unstructure`
+    makes the JSON value that is sent. `schema` is the JSON Schema that is shown. Call this before the functions that use
+    the type are registered. It holds for the whole process.
+    """
+    for converter in (_converter, _forbidding):
+        converter.register_structure_hook(kind, lambda value, _: structure(value))
+    if unstructure is not None:
+        _unstructure[kind] = unstructure
+    if schema is not None:
+        _schemas[kind] = schema
+
+
+def registered_schema(kind: object) -> Mapping[str, Any] | None:
+    """Return the JSON Schema that was registered with a type, if there is one."""
+    return _schemas.get(kind) if isinstance(kind, type) else None
+
+
+def to_builtin(value: Any) -> Any:
+    """Return the JSON value of an instance of a registered type. Raises NotImplementedError for any other."""
+    for kind in type(value).__mro__:
+        if kind in _unstructure:
+            return _unstructure[kind](value)
+    raise NotImplementedError(f"a {type(value).__name__} is no JSON")
+
+
+def structure(value: object, into: type[T]) -> T:
+    """Structure a JSON object as the class `into`. Raises BadShape, naming the first field at fault."""
     if not isinstance(value, dict):
         raise BadShape("", f"expected an object, got {in_words(value)}")
+    result: T = structure_as(value, into)
+    return result
+
+
+def structure_as(value: Any, annotation: Any, path: str = "", *, forbid_extra_keys: bool = False) -> Any:
+    """Structure a JSON value as an annotation says. `path` is its place, for the error.
+
+    Raises BadShape, naming the first field at fault.
+    """
+    if annotation is Any:
+        return value
     try:
-        return converter.structure(value, into)
+        return (_forbidding if forbid_extra_keys else _converter).structure(value, annotation)
     except Exception as error:
-        field, problem = first_problem(error)
-        raise BadShape(field, problem) from None
+        raise BadShape(*first_problem(error, path)) from None
+
+
+def check_annotation(annotation: Any, where: str) -> None:
+    """Raise MisuseError for an annotation that no value can be structured as."""
+    if annotation is Any:
+        return
+    if get_origin(annotation) in (Union, types.UnionType):  # cattrs looks for the hooks of its members at the call
+        for member in get_args(annotation):
+            check_annotation(member, where)
+    try:
+        _converter.get_structure_hook(annotation)
+    except Exception as error:
+        raise MisuseError(
+            f"{where} is annotated {_name(annotation)}, but JSON cannot be structured as that: {error}. "
+            "Teach iii_trio the type with iii_trio.register_type(), or annotate it Any"
+        ) from None
 
 
 def first_problem(error: BaseException, path: str = "") -> tuple[str, str]:
-    """The first thing at fault in what cattrs raised: its path, and what was wrong."""
+    """Return the path and the text of the first fault in an exception that cattrs raised."""
     while isinstance(error, BaseValidationError):
         inner = error.exceptions[0]
         for note in getattr(inner, "__notes__", ()):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
+from ..errors import MisuseError
 from ..wire import RegisterFunction, UnregisterFunction, encode
 from .calls import optional
 from .handler import Handler, Plan
@@ -67,6 +68,7 @@ def declare(
 
     Raises MisuseError for a handler that cannot be called by name.
     """
+    check_function_id(function_id)
     plan = Plan.of(function_id, handler, forbid_extra_keys=forbid_extra_keys)
     return Declared(
         function_id,
@@ -76,6 +78,16 @@ def declare(
         request_format=plan.request_schema() if request_format is None else request_format,
         response_format=plan.response_schema() if response_format is None else response_format,
     )
+
+
+def check_function_id(function_id: str) -> None:
+    """Raise MisuseError for an id under which nobody could call a function."""
+    if not isinstance(function_id, str):
+        raise MisuseError(f"a function's id is a text, not {function_id!r}")
+    if not function_id or not function_id.isprintable() or any(letter.isspace() for letter in function_id):
+        raise MisuseError(
+            f"{function_id!r} is no function id: write it without spaces and control characters: 'orders::price'"
+        )
 
 
 def first_line(documented: Any) -> str | None:

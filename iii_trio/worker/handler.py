@@ -6,16 +6,13 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from typing import Any, Final
 
 import attrs
-import cattrs
 import msgspec
-from cattrs.gen import make_dict_structure_fn
 
 from ..errors import CallError, MisuseError
-from ..structure import BadShape, first_problem, in_words, new_converter
+from ..structure import BadShape, check_annotation, in_words, register_type, structure_as
 from ..wire import ErrorCode
 from .ends import ChannelReader, ChannelWriter
 from .schemas import Schema, schema_of, schema_of_parameters
@@ -25,42 +22,20 @@ Handler = Callable[..., Any]
 _WHOLE_OBJECT: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping, object)
 
 
-def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
-    converter = new_converter()
-    for kind in (ChannelReader, ChannelWriter):
-        converter.register_structure_hook(kind, _live_end(kind))
+def _live_end(kind: type[ChannelReader] | type[ChannelWriter]) -> None:
+    wanted = "read" if kind is ChannelReader else "write"
 
-    def class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-        return _class_strictly(cls, converter, forbid_extra_keys or bool(getattr(cls, "forbid_extra_keys", False)))
-
-    converter.register_structure_hook_factory(lambda cls: attrs.has(cls) or is_dataclass(cls), class_strictly)
-    return converter
-
-
-def _class_strictly(cls: Any, converter: cattrs.Converter, forbid: bool) -> Callable[[Any, Any], Any]:
-    inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=forbid)
-
-    def take(value: Any, into: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"expected an object, got {in_words(value)}")
-        return inner(value, into)
-
-    return take
-
-
-def _live_end(kind: type) -> Callable[[Any, Any], Any]:
-    def take(value: Any, _: Any) -> Any:
+    def take(value: Any) -> Any:
         if isinstance(value, kind):
             return value
-        wanted = "read" if kind is ChannelReader else "write"
         got = type(value).__name__ if isinstance(value, ChannelReader | ChannelWriter) else in_words(value)
         raise ValueError(f"expected a channel ref with direction '{wanted}', got {got}")
 
-    return take
+    register_type(kind, take)
 
 
-_converter: Final = _new_converter(forbid_extra_keys=False)
-_forbidding: Final = _new_converter(forbid_extra_keys=True)
+_live_end(ChannelReader)
+_live_end(ChannelWriter)
 
 
 @attrs.frozen
@@ -92,6 +67,11 @@ class Plan:
     @classmethod
     def of(cls, function_id: str, handler: Handler, *, forbid_extra_keys: bool = False) -> Plan:
         """Raises MisuseError for a handler whose parameters cannot be filled by name."""
+        if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+            raise MisuseError(
+                f"{handler!r} cannot handle {function_id}: it is a generator, and a call has one value; return a list, or "
+                "send the items through a ChannelWriter"
+            )
         try:
             signature = inspect.signature(handler)
         except (TypeError, ValueError) as error:
@@ -106,6 +86,8 @@ class Plan:
                 )
             annotation = hints.get(name, Any)
             default = attrs.NOTHING if parameter.default is parameter.empty else parameter.default
+            if name != "metadata" and annotation is not msgspec.Raw:
+                check_annotation(annotation, f"the parameter '{name}' of {handler!r}")
             parameters.append(_Parameter(name, annotation, default))
         takes_metadata = any(parameter.name == "metadata" for parameter in parameters)
         raw = [parameter.name for parameter in parameters if parameter.annotation is msgspec.Raw]
@@ -180,7 +162,7 @@ class Plan:
         }
 
     def _structured(self, value: Any, annotation: Any, path: str) -> Any:
-        return structured(value, annotation, path, forbid_extra_keys=self.forbid_extra_keys)
+        return structure_as(value, annotation, path, forbid_extra_keys=self.forbid_extra_keys)
 
     def _names(self) -> str:
         return ", ".join(parameter.name for parameter in self.parameters)
@@ -193,16 +175,6 @@ def _takes_whole_object(parameter: _Parameter) -> bool:
 
 def _bare(parameter: _Parameter) -> Any:
     return typing.get_origin(parameter.annotation) or parameter.annotation
-
-
-def structured(value: Any, annotation: Any, path: str = "", *, forbid_extra_keys: bool = False) -> Any:
-    """A JSON value as its annotation says. Raises BadShape, naming the field at fault; `path` is where it lies."""
-    if annotation is Any:
-        return value
-    try:
-        return (_forbidding if forbid_extra_keys else _converter).structure(value, annotation)
-    except Exception as error:
-        raise BadShape(*first_problem(error, path)) from None
 
 
 def _hints(handler: Handler) -> dict[str, Any]:

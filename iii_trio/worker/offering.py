@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 from ..errors import CallError
 from ..wire import DEFAULT_NAMESPACE
 from .bindings import Binding
-from .declare import Declared, Registered, declare
+from .declare import Declared, Registered, check_function_id, declare
 from .handler import Handler
 from .offers import Offers
 from .open_call import InlineHandler
@@ -78,6 +78,7 @@ class Offering:
 
         Raises MisuseError if the id is offered already.
         """
+        check_function_id(function_id)
         declared = Declared(function_id, prompt=prompt, description=description)
         self.offers.offer(declared)
         return Registered(self.offers, declared)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,6 +10,7 @@ import attrs
 import msgspec
 
 from ..errors import CallError
+from ..structure import to_builtin
 from ..wire import ErrorCode, JsonValue, Ref, is_ref
 from .ends import ChannelReader, ChannelWriter
 
@@ -23,7 +22,7 @@ def _as_json(value: Any) -> Any:
         return value.ref
     if isinstance(value, Ref):
         return value.to_json()
-    raise NotImplementedError(f"a {type(value).__name__} is no JSON")
+    return to_builtin(value)
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_as_json).encode
@@ -70,8 +69,6 @@ def _check_nothing_is_made_up(value: Any) -> None:
             waiting += [getattr(item, field.name) for field in attrs.fields(kind)]
         elif isinstance(item, bytes | bytearray | memoryview):
             raise ValueError("bytes are no JSON: stream them through a channel, or choose an encoding")
-        elif isinstance(item, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal):
-            raise ValueError(f"a {kind.__name__} is no JSON: choose how to write it")
 
 
 def _at_fault(value: Any, path: str) -> str | None:

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from ..errors import MisuseError
 from ..report import get_logger
+from ..structure import check_annotation, structure_as
 from ..wire import (
     ABSENT,
     DEFAULT_NAMESPACE,
@@ -32,7 +33,6 @@ from ..wire import (
 from .calls import Session, optional
 from .declare import first_line
 from .failures import describe, sort_failure
-from .handler import structured
 from .schemas import schema_of
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ class TriggerType:
         self._home = home
         self._offers = offers
         self._serve = _server(type_id, provider)
+        if config is not None:
+            check_annotation(config, f"the config of the trigger type {type_id}")
         self._config = config
         self._kept: dict[str, BoundTrigger] = {}  # the latest of each id, until it is unbound
         self._message = encode(
@@ -217,7 +219,7 @@ class TriggerType:
 
         try:
             if self._config is not None:
-                bound.config = structured(bound.config, self._config, "config")
+                bound.config = structure_as(bound.config, self._config, "config")
             await self._serve(bound, bound_now)
         except BaseException as error:  # one provider's bug must not end the worker
             failure, passing = sort_failure(error)

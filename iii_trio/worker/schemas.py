@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import datetime
+import decimal
 import enum
 import types
 import typing
+import uuid
 from typing import Any, Final, Literal
 
 import attrs
 
+from ..structure import registered_schema
 from ..wire import Direction
 from .ends import ChannelReader, ChannelWriter
 
@@ -27,6 +31,13 @@ _SIMPLE: Final[dict[Any, Schema]] = {
     bool: {"type": "boolean"},
     None: {"type": "null"},
     type(None): {"type": "null"},
+    bytes: {"type": "string", "contentEncoding": "base64"},
+    datetime.datetime: {"type": "string", "format": "date-time"},
+    datetime.date: {"type": "string", "format": "date"},
+    datetime.time: {"type": "string", "format": "time"},
+    datetime.timedelta: {"type": "string", "format": "duration"},
+    decimal.Decimal: {"type": "string", "format": "decimal"},
+    uuid.UUID: {"type": "string", "format": "uuid"},
 }
 _LISTS: Final = (list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Iterable)
 _SETS: Final = (set, frozenset, collections.abc.Set)
@@ -62,6 +73,9 @@ class _Schemas:
                 return dict(_SIMPLE[annotation])
         except TypeError:  # not hashable: not one that we know
             return {}
+        registered = registered_schema(annotation)
+        if registered is not None:
+            return dict(registered)
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin in (typing.Annotated, typing.NotRequired, typing.Required):
             return self.of(arguments[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import math
 from typing import Any
 
 import attrs
@@ -265,12 +265,12 @@ async def test_what_is_too_large_is_not_sent() -> None:
         assert not engine.link.of(InvokeFunction)
 
 
-async def test_a_dates_text_is_not_made_up() -> None:
-    """JSON has no dates: what would travel is somebody's choice, so it is the caller's."""
+@pytest.mark.parametrize("value", [b"bytes", 1 + 2j, object(), math.nan])
+async def test_a_text_is_not_made_up_for_what_json_has_not(value: object) -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:
-        with pytest.raises(IIIError), trio.fail_after(5):
-            await worker.trigger("f", {"when": datetime.date(2026, 1, 1)})
+        with pytest.raises(IIIError, match="when"), trio.fail_after(5):
+            await worker.trigger("f", {"when": value})
 
 
 async def test_channel_ends_travel_as_their_refs() -> None:

@@ -1,0 +1,197 @@
+"""Types that handlers are annotated with: the common ones work both ways, the others are refused at once."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Literal, TypedDict
+
+import attrs
+import pytest
+
+import iii_trio
+from iii_trio.errors import MisuseError
+from iii_trio.worker import open_worker
+from tests.helpers.fake_engine import FakeEngine
+
+WHEN = datetime.datetime(2026, 11, 28, 12, 30, tzinfo=datetime.UTC)
+ID = uuid.UUID("12345678-1234-4234-8234-123456789abc")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Named(TypedDict):
+    name: str
+
+
+@attrs.frozen
+class Event:
+    when: datetime.datetime
+    amount: decimal.Decimal | None = None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "value"),
+    [
+        (datetime.datetime, "2026-11-28T12:30:00Z", WHEN),
+        (datetime.date, "2026-11-28", datetime.date(2026, 11, 28)),
+        (datetime.time, "12:30:00", datetime.time(12, 30)),
+        (datetime.timedelta, "PT90S", datetime.timedelta(seconds=90)),
+        (decimal.Decimal, "1.10", decimal.Decimal("1.10")),
+        (uuid.UUID, str(ID), ID),
+        (list[uuid.UUID], [str(ID)], [ID]),
+        (dict[str, decimal.Decimal], {"a": "0.1"}, {"a": decimal.Decimal("0.1")}),
+        (int | str, 7, 7),
+        (int | str, "7", "7"),
+        (float | None, 1.5, 1.5),
+        (str | None, None, None),
+        (object, {"any": 1}, {"any": 1}),
+        (Colour, "red", Colour.RED),
+        (Literal["a", "b"], "b", "b"),
+        (Named, {"name": "n"}, {"name": "n"}),
+        (Event, {"when": "2026-11-28T12:30:00Z", "amount": "3"}, Event(WHEN, decimal.Decimal(3))),
+    ],
+)
+async def test_a_common_type_works_both_ways(annotation: Any, sent: Any, value: Any) -> None:
+    seen: list[Any] = []
+
+    async def handler(value, other=None):  # type: ignore[no-untyped-def]
+        seen.append(value)
+        return value
+
+    handler.__annotations__["value"] = annotation
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        worker.register_function("f", handler)
+        answer = await engine.link.call("f", {"value": sent})
+    assert seen == [value] and type(seen[0]) is type(value)
+    assert answer == (sent if annotation is not Event else {"when": sent["when"], "amount": "3"})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "problem"),
+    [
+        (datetime.datetime, "yesterday", "value: expected a datetime: Invalid RFC3339"),
+        (datetime.datetime, 7, r"value: expected a text \(datetime\), got an integer"),
+        (decimal.Decimal, "x", "value: expected a Decimal"),
+        (uuid.UUID, "x", "value: expected a UUID"),
+        (int | str, 1.5, "value: "),
+        (Event, {"when": "x"}, "value.when: expected a datetime"),
+    ],
+)
+async def test_what_does_not_fit_is_refused_naming_the_field(annotation: Any, sent: Any, problem: str) -> None:
+    async def handler(value, other=None):  # type: ignore[no-untyped-def]
+        return value
+
+    handler.__annotations__["value"] = annotation
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        worker.register_function("f", handler)
+        error = await engine.link.call("f", {"value": sent})
+    assert error["code"] == "deserialization_error"
+    with pytest.raises(ValueError, match=problem):
+        raise ValueError(error["message"])
+
+
+class Unknown:
+    pass
+
+
+@attrs.frozen
+class Holder:
+    inner: list[Unknown]
+
+
+async def generates() -> AsyncIterator[int]:
+    yield 1
+
+
+def generates_plainly() -> Iterator[int]:
+    yield 1
+
+
+async def complex_number(a: complex) -> None: ...
+
+
+async def unknown(a: Unknown) -> None: ...
+
+
+async def nested(a: dict[str, Unknown]) -> None: ...
+
+
+async def in_a_class(a: Holder) -> None: ...
+
+
+async def callback(a: Callable[[], None]) -> None: ...
+
+
+async def union(a: Unknown | int) -> None: ...
+
+
+async def in_a_mapping(a: Mapping[str, Holder]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        generates,
+        generates_plainly,
+        complex_number,
+        unknown,
+        nested,
+        in_a_class,
+        callback,
+        union,
+        in_a_mapping,
+    ],
+)
+async def test_a_handler_that_no_call_could_reach_is_refused_when_it_is_registered(handler: Any) -> None:
+    async with open_worker(FakeEngine()) as worker:
+        with pytest.raises(MisuseError, match=handler.__name__):
+            worker.register_function("f", handler)
+        with pytest.raises(MisuseError, match="Unknown"):
+            worker.register_trigger_type("t", (print, None), config=Unknown)
+
+
+@pytest.mark.parametrize("function_id", ["", "bad id", "bad\n", "\udcff", " ", 7])
+async def test_an_id_that_is_none_is_refused(function_id: Any) -> None:
+    async with open_worker(FakeEngine()) as worker:
+        with pytest.raises(MisuseError, match="id"):
+            worker.register_function(function_id, nothing)
+        with pytest.raises(MisuseError, match="id"):
+            worker.register_inline_handler(function_id, lambda call: None)
+
+
+async def nothing() -> None: ...
+
+
+class Point:
+    def __init__(self, x: int, y: int) -> None:
+        self.x, self.y = x, y
+
+    @classmethod
+    def from_text(cls, text: str) -> Point:
+        x, y = text.split(",")
+        return cls(int(x), int(y))
+
+
+async def test_a_type_can_be_taught() -> None:
+    iii_trio.register_type(
+        Point, Point.from_text, unstructure=lambda point: f"{point.x},{point.y}", schema={"type": "string"}
+    )
+
+    async def mirror(points: list[Point]) -> list[Point]:
+        return [Point(point.y, point.x) for point in points]
+
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        mirror.__annotations__["points"] = list[Point]
+        worker.register_function("f", mirror, forbid_extra_keys=True)
+        assert await engine.link.call("f", {"points": ["1,2", "3,4"]}) == ["2,1", "4,3"]
+        error = await engine.link.call("f", {"points": ["1,2", "3"]})
+    assert "points[1]: " in error["message"]
