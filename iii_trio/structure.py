@@ -90,6 +90,11 @@ def _from_text(value: Any, kind: Any) -> Any:
         raise _WrongType(f"expected a {kind.__name__}: {error}") from None
 
 
+def _none(value: Any, _: Any) -> None:
+    if value is not None:
+        raise _WrongType(f"expected null, got {in_words(value)}")
+
+
 def _is_list(wanted: Any) -> bool:
     return wanted is list or get_origin(wanted) is list
 
@@ -132,6 +137,7 @@ def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
         converter.register_structure_hook(wanted, _strictly(wanted))
     for kind in _TEXTS:
         converter.register_structure_hook(kind, _from_text)
+    converter.register_structure_hook(type(None), _none)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     converter.register_structure_hook_factory(_is_list, _list_strictly)
     converter.register_structure_hook_factory(_is_class, _class_strictly)

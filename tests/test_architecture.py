@@ -42,6 +42,7 @@ PURE = (
     "transport/message_splitter.py",
 )
 IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
+HARMLESS = {("structure.py", "uuid")}  # for the class UUID, which makes none by itself
 LONGEST_FILE = 470
 
 
@@ -94,7 +95,9 @@ def test_what_decides_is_pure() -> None:
         if not place.startswith(PURE):
             continue
         wrong += [
-            f"{place}:{line}: imports {name}" for line, name, ours in imports(path) if not ours and name in IMPURE
+            f"{place}:{line}: imports {name}"
+            for line, name, ours in imports(path)
+            if not ours and name in IMPURE - {module for at, module in HARMLESS if at == place}
         ]
         wrong += [
             f"{place}:{node.lineno}: awaits"
