@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iii_trio.core import binding, channel, invocation, session
 from iii_trio.testing import draw_lifecycle
-from iii_trio.transport import websocket
+from iii_trio.transport import connection_state
 from iii_trio.triggers.queue import states
 from iii_trio.worker import channel_end, worker_state
 
@@ -58,9 +58,9 @@ def drawings() -> str:
         ),
         (
             "Connection",
-            "iii_trio/transport/websocket.py",
+            "iii_trio/transport/connection_state.py",
             "One WebSocket connection, on either side.",
-            draw_lifecycle(websocket.CONNECTION, websocket.ConnectionState.SHAKING),
+            draw_lifecycle(connection_state.CONNECTION, connection_state.ConnectionState.CONNECTING),
         ),
         (
             "Job",

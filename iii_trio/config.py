@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -134,6 +135,18 @@ class Auth:
             raise ValueError("'auth' has neither tokens nor a token file: nobody could come in")
 
 
+def _origins(origins: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(origins, str):
+        raise TypeError("'origins' is one text: make it a list")
+    origins = tuple(origin.rstrip("/") if isinstance(origin, str) else origin for origin in origins)
+    for origin in origins:
+        if not isinstance(origin, str) or not (origin in ("*", "null") or re.fullmatch(r"[^\s/,]+://[^\s/,]+", origin)):
+            raise ValueError(
+                f"'origins' has {origin!r}: write each as https://host or https://host:port, or '*' for all"
+            )
+    return origins
+
+
 @attrs.frozen
 class Listener:
     """One place to listen at. Port 0 lets the system choose; the bound address is told when it is."""
@@ -147,6 +160,10 @@ class Listener:
     auth: Auth | None = None
     """None: whoever can connect may come in."""
     limits: ListenerLimits = attrs.field(factory=ListenerLimits)
+    origins: tuple[str, ...] = attrs.field(default=(), converter=_origins)
+    """Origins of web pages that may connect, such as `https://app.example`, besides those of this machine. `*`: all."""
+    mode: int = attrs.field(default=0o600, validator=validators.and_(validators.ge(0), validators.le(0o777)))
+    """The file mode of a unix socket, whatever the umask is."""
 
     @property
     def place(self) -> tuple[str, int] | str:

@@ -22,6 +22,7 @@ Everything that cannot be used is a `ConfigError` whose text names file, line an
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +40,7 @@ GRACE_KEY: Final = "registration_namespace_grace_ms"
 GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
 SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "timeouts": Timeouts}
-OF_LISTENER: Final = ("unix", "tls", "auth", "listener_limits")
+OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too: nothing to warn of."""
 ACCESS_RULES: Final = frozenset({"rbac", "middleware_function_id"})
@@ -218,6 +219,18 @@ class _Reader(YamlReader):
         for key, cls in (("tls", Tls), ("auth", Auth)):
             if ours.get(key) is not None:
                 settings[key] = self.whole(ours, key, cls)
+        mode = ours.get("mode")
+        if mode is not None:
+            # YAML readers disagree about 0660, so it has to be a text.
+            if not isinstance(mode, str) or not re.fullmatch(r"0?[0-7]{3}", mode):
+                self.fail(line_of(ours, "mode"), f'`mode` is {shown(mode)}; give a file mode in quotes, such as "0660"')
+            settings["mode"] = int(mode, 8)
+        if ours.get("origins") is not None:
+            origins = ours["origins"]
+            try:
+                settings["origins"] = Listener(origins=origins if isinstance(origins, list) else str(origins)).origins
+            except (TypeError, ValueError) as error:
+                self.fail(line_of(ours, "origins"), f"`origins` cannot be used: {error}")
         return Listener(**settings)
 
     def _ours(self, entry: CommentedMap, line: int) -> dict[str, Any]:

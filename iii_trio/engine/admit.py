@@ -12,9 +12,9 @@ import trio
 from ..core.channels import Refused
 from ..core.session import Session
 from ..errors import MessageError
-from ..transport.beneath import end_writing, read_at_once
-from ..transport.http1 import BadRequest, Head, answer, parse_head, read_head
-from ..transport.socket import Socket, drop
+from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
+from ..transport.reading import read_at_once
+from ..transport.socket import Socket, drop, end_writing
 from ..wire import PREFIX, Direction, read_attach_target, to_json
 from .engine import Shell
 from .policy import ListenerPolicy
@@ -75,8 +75,8 @@ def _come_in_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Adm
     """Whoever has said all by now, and may come in, needs no deadline and no turn of the loop. None: look again."""
     try:
         _check_connections(shell, policy)
-        head = parse_head(begun, shell.config.limits.head_bytes)
-        return None if head is None or head.path == _HEALTH else _let_in(shell, head, policy)
+        head = HeadParser(shell.config.limits.head_bytes).feed(begun)
+        return None if head is None or head.path == _HEALTH else _admit(shell, head, policy)
     except BadRequest:
         return None
 
@@ -91,11 +91,12 @@ async def _come_in(
             _check_connections(shell, policy)
             head = await read_head(stream, limits.head_bytes, begun)
             if head is not None and head.path == _HEALTH:
-                await _tell_health(shell, stream, head)
+                policy.check_origin(head)
+                await _answer_health(shell, stream, head)
             elif head is not None:
-                return _let_in(shell, head, policy)
+                return _admit(shell, head, policy)
         except BadRequest as problem:
-            level = logging.INFO if problem.status in (401, 503) else logging.DEBUG
+            level = logging.INFO if problem.status in (401, 403, 503) else logging.DEBUG
             text = f"a connection was refused: {problem}"
             shell.log(level, text, peer=peer or "", status=str(problem.status))
             await _answer(stream, problem.status, problem.text, problem.headers)
@@ -105,7 +106,7 @@ async def _come_in(
     return None
 
 
-async def _tell_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
+async def _answer_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
     if head.method not in ("GET", "HEAD"):
         raise BadRequest(405, "only GET is served here", (("Allow", "GET, HEAD"),))
     status = 503 if shell.hub.draining else 200
@@ -113,8 +114,9 @@ async def _tell_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> Non
     await _write(stream, answer(status, b"" if head.method == "HEAD" else body, kind="application/json"))
 
 
-def _let_in(shell: Shell, head: Head, policy: ListenerPolicy) -> _Admitted:
-    """Let in whoever may come in. Raises BadRequest."""
+def _admit(shell: Shell, head: Head, policy: ListenerPolicy) -> _Admitted:
+    """Check an upgrade against all rules. Raises BadRequest."""
+    policy.check_origin(head)  # first, so that a web page learns nothing else
     if head.path not in ("/", "/otel") and not head.path.startswith(PREFIX):
         raise BadRequest(404, "nothing is served here: workers connect at /, channel ends below /ws/channels/")
     head.check_upgrade()

@@ -1,4 +1,4 @@
-"""Where an engine listens, from the first binding over reloads to the end."""
+"""The listeners of an engine: bound, changed by reloads, closed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .policy import ListenerPolicy
 
 @attrs.define(eq=False)
 class BoundListener:
-    """One listener with its sockets; its policy may be changed while they are open."""
+    """One listener with its sockets. Its policy may change while they are open."""
 
     listener: Listener
     policy: ListenerPolicy
     sockets: list[ListeningSocket]
 
     def close(self) -> None:
-        """Listen no more; who came in stays."""
+        """Stop listening. Open connections stay."""
         for listening in self.sockets:
             listening.close()
 
@@ -37,22 +37,22 @@ class BoundListener:
 
 @final
 class Listeners:
-    """Where this engine listens. Connections are served in `nursery`."""
+    """All listeners of one engine. Connections are served in `nursery`."""
 
     def __init__(self, shell: Shell, nursery: trio.Nursery) -> None:
         self._shell = shell
         self._nursery = nursery
         self._open: list[BoundListener] = []
-        self._adopted = False  # where we listen was said by whoever started this process
+        self._adopted = False  # the parent process opened the sockets
 
     async def open(self, listeners: Iterable[Listener]) -> list[str]:
-        """Listen at these, too; the bound addresses. Raises ConnectionFailed and ConfigError; nothing is bound then."""
+        """Bind further listeners, and return their addresses. Raises ConnectionFailed and ConfigError, with none bound."""
         bound = await _bind(listeners)
         self._begin(bound)
         return [url for each in bound for url in each.urls]
 
     async def adopt(self, listeners: Sequence[Listener], descriptors: Sequence[int]) -> list[str]:
-        """Listen at sockets that are open already, as these listeners say: one for all, or one for each, in order.
+        """Listen at sockets that are open already, with the settings of one listener for all, or one for each, in order.
 
         Raises ConnectionFailed and ConfigError.
         """
@@ -71,10 +71,9 @@ class Listeners:
         return [url for each in bound for url in each.urls]
 
     async def change(self, listeners: Iterable[Listener]) -> list[str]:
-        """Listen at these and nowhere else; where it stays the same place, the socket stays, and only its policy is new.
+        """Replace all listeners, and return their addresses. A listener whose place stays keeps its socket.
 
-        Who came in with a token that its listener no longer knows is sent away. Raises as `open` does; nothing is
-        changed then.
+        Sessions whose token the new policy does not know are closed. Raises as `open` does, with nothing changed.
         """
         listeners = list(listeners)
         if self._adopted and len(listeners) != len(self._open):
@@ -94,6 +93,9 @@ class Listeners:
                 kept.append((same, listener, await _policy(listener)))
         bound = await _bind(new)
         for each, listener, policy in kept:
+            if listener.mode != each.listener.mode:
+                for listening in each.sockets:
+                    listening.set_mode(listener.mode)
             old, each.listener, each.policy = each.policy, listener, policy
             policy.counts = old.counts
             self._shell.update_policy(old, policy)
@@ -130,7 +132,7 @@ async def _bind(listeners: Iterable[Listener]) -> list[BoundListener]:
         for listener in listeners:
             policy = await _policy(listener)
             if listener.unix is not None:
-                sockets = [ListeningSocket.bind_unix(listener.unix)]
+                sockets = [ListeningSocket.bind_unix(listener.unix, listener.mode)]
             else:
                 sockets = await ListeningSocket.bind(listener.host, listener.port)
             bound.append(BoundListener(listener, policy, sockets))

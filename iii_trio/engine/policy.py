@@ -1,22 +1,26 @@
-"""How connections come in at one listener: TLS, tokens, time for a handshake."""
+"""The policy of one listener: TLS, origins, tokens, limits, time for a handshake."""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, final, runtime_checkable
+from typing import Final, Protocol, final, runtime_checkable
 
 from ..config import Limits, Listener, ListenerLimits
 from ..errors import ConfigError
 from ..transport.http1 import BadRequest, Head
 
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\],]+)(:[0-9]+)?")
+
 
 @final
 class ConnectionCounts:
-    """How many are in by one listener, by whichever of its policies they came."""
+    """The connections and sessions of one listener. They outlive its policies."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -25,7 +29,7 @@ class ConnectionCounts:
 
 @final
 class ListenerPolicy:
-    """One listener's way in. Without arguments: in the clear, for everybody."""
+    """The rules of one listener. Without arguments: no TLS, no tokens, and web pages of this machine only."""
 
     def __init__(
         self,
@@ -34,48 +38,64 @@ class ListenerPolicy:
         ssl_context: ssl.SSLContext | None = None,
         tokens: Iterable[str] | None = None,
         channels_need_token: bool = False,
+        origins: Iterable[str] = (),
     ) -> None:
         self.limits = limits or ListenerLimits()
         self.counts = ConnectionCounts()
         self.ssl_context = ssl_context
         self._tokens = None if tokens is None else [token.encode() for token in tokens]
         self._channels_need_token = channels_need_token
+        self._origins = frozenset(origin.lower() for origin in origins)
 
     @classmethod
     def from_config(cls, listener: Listener) -> ListenerPolicy:
-        """The policy that a listener describes. Reads its files, so it blocks. Raises ConfigError."""
+        """Make the policy of a configured listener. Reads its files, so it blocks. Raises ConfigError."""
         auth = listener.auth
         return cls(
             limits=listener.limits,
             ssl_context=_ssl_context(listener),
             tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth.token_file)],
             channels_need_token=auth is not None and auth.channels == "key_and_token",
+            origins=listener.origins,
         )
 
     def handshake_seconds(self, engine: Limits) -> float:
-        """How long a handshake may take here."""
+        """The time limit of a handshake at this listener."""
         return self.limits.handshake_seconds or engine.handshake_seconds
 
     def message_bytes(self, engine: Limits) -> int:
-        """How large a message may be here."""
+        """The size limit of a message at this listener."""
         return self.limits.message_bytes or engine.message_bytes
 
     def check_connections(self) -> None:
-        """Raise BadRequest (503) if more connections came in here than may."""
-        most = self.limits.connections
-        if most is not None and self.counts.connections > most:
-            raise BadRequest(503, f"this listener has as many connections as it may ({most})")
+        """Raise BadRequest (503) if this listener has more connections than allowed."""
+        limit = self.limits.connections
+        if limit is not None and self.counts.connections > limit:
+            raise BadRequest(503, f"this listener has as many connections as it may ({limit})")
 
     def check_sessions(self) -> None:
-        """Raise BadRequest (503) if no more sessions may come in here."""
-        most = self.limits.sessions
-        if most is not None and self.counts.sessions >= most:
-            raise BadRequest(503, f"this listener has as many sessions as it may ({most})")
+        """Raise BadRequest (503) if this listener has as many sessions as allowed."""
+        limit = self.limits.sessions
+        if limit is not None and self.counts.sessions >= limit:
+            raise BadRequest(503, f"this listener has as many sessions as it may ({limit})")
+
+    def check_origin(self, head: Head) -> None:
+        """Raise BadRequest (403) for a request of a web page whose origin is not allowed here.
+
+        A browser names the page's origin in every WebSocket handshake (RFC 6455 section 4.1), and a page cannot forge
+        it. Programs name none. The page's own host is no proof: a name that its owner points at this machine (DNS
+        rebinding) stands in Origin and Host alike. Loopback origins are pages of this machine.
+        """
+        origin = head.headers.get("origin")
+        if origin is None or "*" in self._origins or origin.lower() in self._origins or _is_loopback(origin.lower()):
+            return
+        shown = ascii(origin[:200])[1:-1]
+        raise BadRequest(403, f"web pages of {shown} may not connect here: add it to `origins` of this listener")
 
     def check(self, head: Head) -> str | None:
-        """The token by which this request may come in; None where it needs none. Raises BadRequest (401).
+        """Return the token by which this request may come in, or None where it needs none. Raises BadRequest (401).
 
-        Worker sockets need one; telemetry and channel ends only where channels do: most SDKs send no header there.
+        Worker sockets need one. Telemetry and channel ends need one only where channels do: most SDKs send no header there.
         """
         if self._tokens is None or (head.path != "/" and not self._channels_need_token):
             return None
@@ -87,17 +107,31 @@ class ListenerPolicy:
         return token
 
     def trusts(self, head: Head) -> bool:
-        """Whether what comes by this connection may be believed: it shows a token, or none is needed here."""
+        """Whether telemetry of this connection is taken: it shows a known token, or none is needed here."""
         return self.knows(_shown(head))
 
     def knows(self, token: str | None) -> bool:
-        """Whether one may come in with this token; all are compared, each in constant time."""
+        """Whether this token is good here. All tokens are compared, each in constant time."""
         if self._tokens is None:
             return True
         if token is None:
             return False
         shown = token.encode("utf-8", "replace")
         return sum([hmac.compare_digest(shown, known) for known in self._tokens]) > 0
+
+
+def _is_loopback(origin: str) -> bool:
+    """Whether an origin is that of a page served by this machine: localhost, *.localhost, 127.0.0.0/8 or [::1]."""
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return False
+    host = match[1].removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _shown(head: Head) -> str | None:
@@ -108,7 +142,7 @@ def _shown(head: Head) -> str | None:
 
 @runtime_checkable
 class AuthenticatedPeer(Protocol):
-    """A worker's socket, as far as it came in by a policy."""
+    """A worker's socket that was admitted by a listener's policy."""
 
     policy: ListenerPolicy
     token: str | None
@@ -131,7 +165,7 @@ def _ssl_context(listener: Listener) -> ssl.SSLContext | None:
 
 
 class _Encrypted(Exception):
-    """A key that asks for a password, which nobody is there to give."""
+    """The private key is encrypted, and there is no password for it."""
 
 
 def _no_password() -> str:

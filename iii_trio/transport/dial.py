@@ -94,23 +94,23 @@ class SocketAddress:
     async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
         """As `Address.connect`."""
         link = RemoteLink(self._new_mask)
-        await self._converse(link, self._base, None, lambda: task_status.started(link), ConnectionFailed)
+        await self._connect(link, self._base, None, lambda: task_status.started(link), ConnectionFailed)
 
     async def attach_writer(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
     ) -> None:
         """As `Address.attach_writer`."""
         end = RemoteWriter(self._new_mask)
-        await self._converse(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
+        await self._connect(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
 
     async def attach_reader(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
     ) -> None:
         """As `Address.attach_reader`."""
         end = RemoteReader(knows_our_codes=identity is not None)
-        await self._converse(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
+        await self._connect(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
 
-    async def _converse(
+    async def _connect(
         self,
         handler: FrameHandler,
         target: str,
@@ -123,7 +123,7 @@ class SocketAddress:
         headers = [*self._said_always, *_headers(identity)]
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            refusal = await websocket.converse(f"{host}:{self._port}", target, headers, opened)
+            refusal = await websocket.connect(f"{host}:{self._port}", target, headers, opened)
         except ConnectionFailed as error:
             raise ConnectionFailed(f"no engine at {self}: {error}") from None
         if refusal is not None and refused is not None:

@@ -1,14 +1,10 @@
-"""The head of a connection: an HTTP/1.1 request read with h11, and the plain answers that an engine gives.
-
-Also the other side: the answer to a client's upgrade, where it is not 101.
-"""
+"""Heads of HTTP/1.1 requests, read with h11, and the plain answers of an engine (RFC 9112)."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
-from typing import Final
+from typing import Final, final
 
 import attrs
 import h11
@@ -17,15 +13,13 @@ import trio
 from ..errors import PeerError
 
 _READ: Final = 16 * 1024
-_MAX_BODY: Final = 64 * 1024
-_FIELD: Final = rb"[A-Za-z0-9-]++: [!-~](?:[ -~]*[!-~])?"
-_PLAIN: Final = re.compile(rb"GET (/[!-~]*+) HTTP/1\.1\r\n(%b(?:\r\n%b)*+)\r\n\r\n" % (_FIELD, _FIELD))
-_ABOUT_A_BODY: Final = frozenset({"content-length", "transfer-encoding", "expect"})
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_ABSOLUTE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)")
+_TLS_HANDSHAKE: Final = 0x16  # the first byte of a TLS ClientHello (RFC 8446 section 5.1)
 
 
 class BadRequest(PeerError):
-    """A request that gets no further than its head; `status` answers it."""
+    """A request that is refused for its head. `status` and `headers` are those of the answer."""
 
     def __init__(self, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(text)
@@ -36,37 +30,49 @@ class BadRequest(PeerError):
 
 @attrs.frozen
 class Head:
-    """What a request's head says. `rest` is what was read beyond it."""
+    """The head of a request. `rest` holds the bytes that were read behind it.
+
+    The names in `headers` are in lower case. The lines of a repeated field are joined with a comma (RFC 9110 section 5.3).
+    """
 
     rest: bytes = attrs.field(repr=False)
     method: str
     path: str
     query: str
     headers: dict[str, str]
+    version: str = "1.1"
 
     @property
     def wants_upgrade(self) -> bool:
-        return self.headers.get("upgrade", "").lower() == "websocket"
+        return "websocket" in _tokens(self.headers.get("upgrade", ""))
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the head announces a body (RFC 9112 section 6)."""
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0").strip("0") != ""
 
     def check_upgrade(self) -> None:
         """Raise BadRequest unless this is a valid WebSocket upgrade (RFC 6455 section 4.2.1)."""
         if self.method != "GET":
             raise BadRequest(405, "only GET is served here", (("Allow", "GET"),))
-        tokens = {token.strip().lower() for token in self.headers.get("connection", "").split(",")}
-        if not self.wants_upgrade or "upgrade" not in tokens:
+        if not self.wants_upgrade or "upgrade" not in _tokens(self.headers.get("connection", "")):
             upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
             raise BadRequest(426, "this is a WebSocket endpoint: send Upgrade: websocket", upgrade)
+        if self.version == "1.0":  # which has no upgrades: RFC 9110 section 7.8
+            raise BadRequest(505, "only HTTP/1.1 is spoken by a WebSocket endpoint")
         if self.headers.get("sec-websocket-version") != "13":
             raise BadRequest(426, "only WebSocket version 13 is spoken", (("Sec-WebSocket-Version", "13"),))
-        try:
-            key = base64.b64decode(self.headers.get("sec-websocket-key", ""), validate=True)
-        except ValueError:
-            key = b""
-        if len(key) != 16:
+        key = self.headers.get("sec-websocket-key", "")
+        if "," in key:
+            raise BadRequest(400, "Sec-WebSocket-Key stands in the head more than once")
+        if not _is_key(key):
             raise BadRequest(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+        # A body would be read as frames: two readers of the same bytes must not differ about where they begin.
+        if self.has_body:
+            raise BadRequest(400, "an upgrade has no body: leave out Content-Length and Transfer-Encoding")
 
     def plain_upgrade(self) -> bytes:
-        """This upgrade, once checked, without whatever else the client said: libraries stumble over odd headers."""
+        """Build a minimal upgrade request from this checked one, for libraries that stumble over odd headers."""
         return (
             b"GET / HTTP/1.1\r\nHost: engine\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
@@ -75,64 +81,132 @@ class Head:
         )
 
 
-async def read_head(stream: trio.abc.ReceiveStream, limit: int, begun: bytes = b"") -> Head | None:
-    """Read a request's head, which begins with `begun`; None if the stream ends before anything came.
+def _tokens(value: str) -> set[str]:
+    """The tokens of a comma-separated field, in lower case."""
+    return {token.strip().lower() for token in value.split(",")}
 
-    Raises BadRequest for what is no HTTP/1.1 or longer than `limit` bytes, trio.BrokenResourceError. Has no deadline.
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except ValueError:
+        return False
+
+
+@final
+class HeadParser:
+    """Parse one request's head, fed in pieces. h11 decides; only the rules where h11 is lenient are checked before."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limit + 1)
+        self._data = bytearray()
+        self._begun = False  # the first byte of the request line is here
+
+    def feed(self, data: bytes | bytearray) -> Head | None:
+        """Take the next bytes, and return the head once it is complete.
+
+        Raises BadRequest as soon as the bytes cannot become an HTTP/1.x head, or exceed the limit.
+        """
+        known = len(self._data)
+        self._data += data
+        if not self._begun:
+            if len(self._data) == 0 or self._data == b"\r":
+                return None
+            # RFC 9112 section 2.2: ignore an empty line before the request line.
+            if self._data.startswith(b"\r\n"):
+                del self._data[:2]
+            self._begun = True
+            data, known = bytes(self._data), 0
+        if not data:
+            return None
+        self._check(known)
+        try:
+            self._parser.receive_data(bytes(data))
+            event = self._parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise BadRequest(error.error_status_hint, _rule(error)) from None
+        return None if event is h11.NEED_DATA else self._head(event)
+
+    def _check(self, known: int) -> None:
+        """Check the rules that h11 does not check. The first `known` bytes have been checked before."""
+        data = self._data
+        if data[0] == _TLS_HANDSHAKE:
+            raise BadRequest(
+                400,
+                "illegal request line: this is TLS, and the listener speaks none; "
+                "use ws:// or http://, or configure `tls` for the listener",
+            )
+        end = data.find(b"\r\n\r\n", max(0, known - 3)) + 4
+        if len(data) > self._limit if end < 4 else end > self._limit:
+            raise BadRequest(431, f"the head of the request is longer than {self._limit} bytes")
+        # h11 takes a bare LF for the end of a line, and would wait for more where other parsers see the end of the head.
+        if _BARE_LF.search(data, known, end if end >= 4 else len(data)):
+            raise BadRequest(400, "a line of the head ends with LF alone: end each line with CR LF")
+
+    def _head(self, request: object) -> Head:
+        if not isinstance(request, h11.Request):
+            raise BadRequest(400, "no HTTP request")
+        version = request.http_version.decode()
+        if not version.startswith("1."):
+            raise BadRequest(505, "only HTTP/1.1 is spoken")
+        headers: dict[str, str] = {}
+        for name, value in request.headers:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        target = request.target.decode("latin-1")
+        absolute = _ABSOLUTE_FORM.fullmatch(target)
+        if absolute is not None:  # RFC 9112 section 3.2.2: its host replaces the field
+            headers["host"], target = absolute[1], absolute[2]
+            target = target if target.startswith("/") else "/" + target
+        path, _, query = target.partition("?")
+        rest = self._parser.trailing_data[0]
+        return Head(rest, request.method.decode("latin-1"), path, query, headers, version)
+
+
+_RULES: Final = (
+    ("illegal request line", "illegal request line: it is a method, a target and HTTP/1.1, with single spaces between"),
+    ("no request line", "illegal request line: it is empty"),
+    ("illegal header line", "a header line is not `name: value`, or has a character that no header may have"),
+    ("continuation line", "the first header line begins with a space"),
+    ("Missing mandatory Host", "the Host header is missing"),
+    ("Found multiple Host", "there is more than one Host header"),
+    ("bad Content-Length", "Content-Length is no number"),
+    ("conflicting Content-Length", "there are different Content-Length headers"),
+    ("multiple Transfer-Encoding", "there is more than one Transfer-Encoding header"),
+    ("Only Transfer-Encoding", "only Transfer-Encoding: chunked is understood"),
+)
+
+
+def _rule(error: h11.ProtocolError) -> str:
+    """The rule that a head breaks, without the offending line: it may hold a token."""
+    message = str(error)
+    known = [text for beginning, text in _RULES if message.startswith(beginning)]
+    return known[0] if known else "the head breaks a rule of HTTP/1.1 (RFC 9112)"
+
+
+async def read_head(stream: trio.abc.ReceiveStream, limit: int, begun: bytes = b"") -> Head | None:
+    """Read a request's head that begins with `begun`. Return None if the stream ends before the first byte.
+
+    Raises BadRequest for bytes that are no HTTP/1.x request, or a head longer than `limit` bytes, and
+    trio.BrokenResourceError. Has no deadline of its own. If cancelled: the bytes read so far are lost.
     """
-    data = bytearray(begun)
-    while (head := parse_head(data, limit)) is None:
+    parser = HeadParser(limit)
+    any_data = bool(begun)
+    head = parser.feed(begun)
+    while head is None:
         more = await stream.receive_some(_READ)
         if not more:
-            if data:
+            if any_data:
                 raise BadRequest(400, "the request ended within its head")
             return None
-        data += more
+        any_data = True
+        head = parser.feed(more)
     return head
 
 
-def parse_head(data: bytes | bytearray, limit: int) -> Head | None:
-    """The head with which `data` begins, or None if it is not whole. Raises BadRequest as `read_head` does."""
-    end = data.find(b"\r\n\r\n") + 4
-    if len(data) > limit if end < 4 else end > limit:
-        raise BadRequest(431, f"the head of the request is longer than {limit} bytes")
-    if end < 4:
-        return None
-    raw, rest = bytes(data[:end]), bytes(data[end:])
-    return _plain_head(raw, rest) or _any_head(raw, rest, limit)
-
-
-def _plain_head(raw: bytes, rest: bytes) -> Head | None:
-    """A head as nearly all are, in a fifth of the time; None for one in which there is anything to decide."""
-    found = _PLAIN.fullmatch(raw)
-    if found is None:
-        return None
-    lines = found[2].decode().split("\r\n")
-    headers = {name.lower(): value for name, _, value in [line.partition(": ") for line in lines]}
-    if len(headers) < len(lines) or "host" not in headers or not _ABOUT_A_BODY.isdisjoint(headers):
-        return None
-    path, _, query = found[1].decode().partition("?")
-    return Head(rest, "GET", path, query, headers)
-
-
-def _any_head(raw: bytes, rest: bytes, limit: int) -> Head:
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limit + 1)
-    try:
-        parser.receive_data(raw)
-        request = parser.next_event()
-    except h11.RemoteProtocolError as error:
-        raise BadRequest(error.error_status_hint, str(error)) from None
-    if not isinstance(request, h11.Request):
-        raise BadRequest(400, "no HTTP request")
-    if request.http_version != b"1.1":
-        raise BadRequest(505, "only HTTP/1.1 is spoken")
-    path, _, query = request.target.decode("latin-1").partition("?")
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
-    return Head(rest, request.method.decode("latin-1"), path, query, headers)
-
-
 def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), *, kind: str = "text/plain") -> bytes:
-    """A whole response that ends its connection."""
+    """Build a whole response after which the connection ends."""
     connection = h11.Connection(h11.SERVER)
     fields = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), *headers]
     if not any(name == "Connection" for name, _ in headers):
@@ -144,65 +218,6 @@ def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), 
 _REASONS: Final = {
     200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
     405: b"Method Not Allowed", 409: b"Conflict", 410: b"Gone", 426: b"Upgrade Required",
-    431: b"Request Header Fields Too Large", 503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
+    431: b"Request Header Fields Too Large", 501: b"Not Implemented", 503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
 }  # fmt: skip
-
-
-def plain_acceptance(request: bytes, answer: bytes) -> bytes:
-    """The head of a 101 that accepts this upgrade, without whatever else it says, as for `Head.plain_upgrade`.
-
-    Raises PeerError if it does not accept it (RFC 6455 section 4.1).
-    """
-    asked, said = _fields(request), _fields(answer)
-    accept = base64.b64encode(hashlib.sha1(asked["sec-websocket-key"].encode() + _GUID).digest())
-    if said.get("upgrade", "").lower() != "websocket" or "upgrade" not in said.get("connection", "").lower():
-        raise PeerError("the answer to the upgrade switches to something else than WebSocket")
-    if said.get("sec-websocket-accept", "").encode() != accept:
-        raise PeerError("the answer to the upgrade has a Sec-WebSocket-Accept that does not fit")
-    if "sec-websocket-extensions" in said or "sec-websocket-protocol" in said:
-        raise PeerError("the answer to the upgrade grants an extension or subprotocol that nobody asked for")
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        + accept
-        + b"\r\n\r\n"
-    )
-
-
-def _fields(head: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
-    return {name.strip().lower(): value.strip() for name, _, value in lines}
-
-
-@attrs.frozen
-class Refusal:
-    """An answer to an upgrade that was not 101."""
-
-    status: int
-    body: bytes
-
-
-async def read_refusal(stream: trio.abc.ReceiveStream, seen: bytes) -> Refusal:
-    """Read the rest of an answer that begins with `seen` and is not 101: its status, and its body as far as it comes.
-
-    Raises PeerError for what is no HTTP answer, trio.BrokenResourceError.
-    """
-    parser = h11.Connection(h11.CLIENT)
-    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "engine")]))
-    parser.send(h11.EndOfMessage())
-    status, body = 0, bytearray()
-    parser.receive_data(seen)
-    try:
-        while len(body) < _MAX_BODY:
-            event = parser.next_event()
-            if event is h11.NEED_DATA:
-                parser.receive_data(bytes(await stream.receive_some(_READ)))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed | type(h11.PAUSED)):
-                break
-    except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
-        if not status:
-            raise PeerError(f"no HTTP answer to the upgrade: {error}") from None
-    return Refusal(status, bytes(body))

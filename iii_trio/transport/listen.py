@@ -1,4 +1,4 @@
-"""Listening sockets: bind, accept, pause when the system is out of room."""
+"""Listening sockets: bind, accept, and wait while the system is out of file descriptors or memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,20 @@ import trio
 from ..errors import ConnectionFailed
 
 _OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_OF_ONE_CONNECTION: Final = frozenset(
+    {
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    }
+)
+"""Errors that accept(2) passes on from one new connection, and that say nothing of the listening socket."""
 _BACKLOG: Final = 1024
+_RETRY_SECONDS: Final = 0.1
 
 
 @final
@@ -25,12 +38,13 @@ class ListeningSocket:
         sock.setblocking(False)
         self._sock = sock
         self._made = made  # the file of a unix socket of ours, to be removed
+        self._closed = trio.Event()
 
     @classmethod
     async def bind(cls, host: str, port: int) -> list[ListeningSocket]:
-        """Bind every address of `host`; port 0 lets the system choose one, the same for all.
+        """Bind every address of `host`. Port 0 lets the system choose one port for all of them.
 
-        Raises ConnectionFailed, saying in one sentence what is in the way.
+        Raises ConnectionFailed with one sentence that names the obstacle.
         """
         where = f"{host}:{port}"
         try:
@@ -62,10 +76,11 @@ class ListeningSocket:
         return bound
 
     @classmethod
-    def bind_unix(cls, path: str) -> ListeningSocket:
-        """Bind a unix socket. A file that a dead server left there is replaced; any other is in the way.
+    def bind_unix(cls, path: str, mode: int = 0o600) -> ListeningSocket:
+        """Bind a unix socket with the file mode `mode`, whatever the umask is. Replace the file of a dead server.
 
-        Who may connect is a matter of the folder's and the file's permissions. Raises ConnectionFailed.
+        A user needs write permission on the file, and search permission on its folders, to connect.
+        Raises ConnectionFailed.
         """
         sock = socket.socket(socket.AF_UNIX)
         try:
@@ -76,18 +91,20 @@ class ListeningSocket:
                     raise
                 os.unlink(path)
                 sock.bind(path)
+            # Between bind and listen nobody can connect, so the umask's mode never counts.
+            os.chmod(path, mode)
             sock.listen(_BACKLOG)
             return cls(sock, os.stat(path))
         except OSError as error:
             sock.close()
             cause = error.strerror or str(error)
             if error.errno == errno.EADDRINUSE:
-                cause = "somebody listens there, or it is another kind of file; choose another path"
+                cause = "another server listens there, or it is another kind of file; choose another path"
             raise ConnectionFailed(f"cannot listen at unix:{path}: {cause}") from None
 
     @classmethod
     def adopt(cls, descriptor: int) -> ListeningSocket:
-        """A socket that listens already, opened by whoever started this process. Raises ConnectionFailed."""
+        """Take over a listening socket that the parent process opened. Raises ConnectionFailed."""
         try:
             sock = socket.socket(fileno=descriptor)
         except OSError as error:
@@ -104,18 +121,24 @@ class ListeningSocket:
         return int(self._sock.getsockname()[1])
 
     def url(self, *, secure: bool = False) -> str:
-        """The address as a worker would be given it: `ws://host:port`, `wss://host:port`, `unix:/path`."""
+        """The address in the form that workers dial: `ws://host:port`, `wss://host:port`, `unix:/path`."""
         name = self._sock.getsockname()
         if isinstance(name, str):
             return f"unix:{name}"
         host = f"[{name[0]}]" if ":" in name[0] else name[0]
         return f"{'wss' if secure else 'ws'}://{host}:{name[1]}"
 
+    def set_mode(self, mode: int) -> None:
+        """Change the file mode of a unix socket that `bind_unix` made. Nothing happens for any other socket."""
+        if self._made is not None:
+            os.chmod(self._sock.getsockname(), mode)
+
     def close(self) -> None:
         """Stop listening. Wakes the task that accepts."""
         if self._sock.fileno() == -1:
             return
         made, path = self._made, self._sock.getsockname()
+        self._closed.set()
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
         if made is not None:
@@ -124,16 +147,16 @@ class ListeningSocket:
                 if (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino):
                     os.unlink(path)
             except OSError:
-                pass  # somebody else removed it, or what it was in
+                pass  # the file, or its folder, was removed by others
 
     async def accept_each(
         self, handle_connection: Callable[[socket.socket], Awaitable[object]], nursery: trio.Nursery
     ) -> None:
-        """Start `handle_connection` with each connection, in `nursery`, until closed. The connection is then its to close.
+        """Start `handle_connection` in `nursery` for each connection, until closed. The callee closes the connection.
 
-        If cancelled: nothing is accepted any more; connections go on.
+        If cancelled: nothing is accepted any more, and open connections go on.
         """
-        while True:
+        while not self._closed.is_set():
             try:
                 await trio.lowlevel.wait_readable(self._sock)
                 connection, _ = self._sock.accept()
@@ -142,11 +165,13 @@ class ListeningSocket:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                if self._sock.fileno() == -1:
-                    return
+                if error.errno in _OF_ONE_CONNECTION:
+                    continue
                 if error.errno not in _OUT_OF_ROOM:
                     raise
-                await trio.sleep(0.1)  # no event tells that files were closed elsewhere
+                # No event tells that descriptors became free elsewhere. Closing must not wait for the next try.
+                with trio.move_on_after(_RETRY_SECONDS):
+                    await self._closed.wait()
                 continue
             nursery.start_soon(handle_connection, connection)
 

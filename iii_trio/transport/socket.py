@@ -63,6 +63,19 @@ async def drop(stream: trio.abc.Stream) -> None:
         await trio.aclose_forcefully(stream)
 
 
+async def end_writing(stream: trio.abc.Stream) -> bool:
+    """Tell the peer that nothing follows the bytes written so far. Return whether this stream can tell it.
+
+    TLS cannot half close, so under TLS the end of the transport tells. Completeness is a matter of the protocol above.
+    Raises as `send_eof`.
+    """
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(transport, trio.abc.HalfCloseableStream):
+        return False
+    await transport.send_eof()
+    return True
+
+
 @final
 class Socket(trio.abc.HalfCloseableStream):
     """A byte stream over a connected, non-blocking stream socket (TCP or unix), which it owns."""

@@ -1,120 +1,85 @@
-"""One WebSocket connection, whose data frames stay ours and whose control frames trio-websocket sees.
+"""One WebSocket connection. Data frames stay here, and trio-websocket sees the handshake and the control frames only.
 
-Theory of operation. trio-websocket does the handshake, answers pings and speaks the closing handshake, over a stream
-that shows it nothing else (`beneath.py`). The data frames go to the connection's *handler* (a worker's session, a
-channel's end), who decides by `wait_ready` when to read on. Writing is the outbox's. The connection owns its stream, its
-nursery and its deadlines, because the library leaves streams open, and waits for ever, in several places.
+Theory of operation. trio-websocket does the handshake, answers pings and speaks the closing handshake, over a
+`ControlStream`. Its reader task calls `_receive`, which reads the real stream. There the data frames go to the
+connection's *frame handler* (a worker's session, or a channel's end), and the control frames to the library. The handler
+decides by `wait_ready` when to read on. All writing goes through the outbox. The connection owns its stream, its nursery
+and its deadlines, because the library leaves streams open, and waits without a limit in several places.
 
-The handler is told of the end exactly once, by `on_close`, at the place in the order of bytes where it happened.
+The handler is told of the end exactly once, by `on_close`, at the place in the order of bytes where the end happened.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from enum import auto
 from typing import Final, Protocol, final
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
 
-from ..errors import ConnectionFailed, FrameError
-from ..state_machine import StateMachine, Table, TableEnum
-from .beneath import READ_BYTES, Beneath, ReadBuffer, choose_read_size
-from .frames import CLOSE, CloseFrame, close_payload, frame
-from .http1 import Head, Refusal
+from ..errors import ConnectionFailed, FrameError, PeerError
+from ..state_machine import StateMachine
+from .connection_state import CONNECTION, ConnectionEvent, ConnectionState
+from .control_stream import ControlStream
+from .frames import CLOSE, PING, PONG, CloseFrame, close_payload, frame, split_controls
+from .http1 import Head
 from .outbox import Outbox
-from .socket import Socket, drop
+from .reading import READ_BYTES, ReadBuffer, StreamInput, choose_read_size
+from .socket import Buffer, Socket, drop, end_writing
+from .upgrade import Refusal, read_answer
 
-
-class ConnectionState(TableEnum):
-    """Where a connection is in its life."""
-
-    SHAKING = auto()
-    OPEN = auto()
-    CLOSING = auto()  # our Close is on its way; what the peer still sends is thrown away
-    CLOSED = auto()  # both have said Close
-    CUT = auto()  # there will be no closing handshake
-
-
-class ConnectionEvent(TableEnum):
-    """What happened to a connection."""
-
-    SHAKEN = auto()
-    WE_CLOSED = auto()
-    PEER_CLOSED = auto()
-    LOST = auto()
-
-
-CONNECTION: Final[Table[ConnectionState, ConnectionEvent]] = {
-    ConnectionState.SHAKING: {
-        ConnectionEvent.SHAKEN: ConnectionState.OPEN,
-        ConnectionEvent.WE_CLOSED: ConnectionState.CUT,
-        ConnectionEvent.LOST: ConnectionState.CUT,
-    },
-    ConnectionState.OPEN: {
-        ConnectionEvent.WE_CLOSED: ConnectionState.CLOSING,
-        ConnectionEvent.PEER_CLOSED: ConnectionState.CLOSED,
-        ConnectionEvent.LOST: ConnectionState.CUT,
-    },
-    ConnectionState.CLOSING: {
-        ConnectionEvent.PEER_CLOSED: ConnectionState.CLOSED,
-        ConnectionEvent.LOST: ConnectionState.CUT,
-    },
-    ConnectionState.CLOSED: {},
-    ConnectionState.CUT: {},
-}
+_UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
+_NO_MASK: Final = bytes(4)
+"""Of the frames that a client builds here. They carry nothing that a peer could have chosen (RFC 6455 section 10.3)."""
 
 
 @attrs.frozen
 class Lost:
-    """A connection that ended without a Close. `by_fin`: the peer ended it in order, by an end of its stream."""
+    """The end of a connection without a Close. `by_fin`: the peer ended its stream in order."""
 
     cause: str
     by_fin: bool = False
 
 
 class FrameHandler(Protocol):
-    """What a connection is for."""
+    """The user of a connection: it takes the data frames, and learns of the end."""
 
     def on_open(self, websocket: WebSocket) -> None:
-        """The handshake is done; from here on frames may come and go."""
+        """The handshake is done: frames may come and go."""
 
     @property
     def unparsed(self) -> bytes:
-        """What was read before and could not be understood yet."""
+        """The bytes of the last read that could not be used yet."""
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
-        """Take the data frames; give back the control frames as they came, and how the peer's stream ended, if it did.
+        """Take the data frames. Return the control frames as they came, and the end of the peer's stream, if it ended.
 
-        Once the connection is `discarding`, data frames are thrown away.
+        Once the connection is `discarding`, data frames are to be thrown away.
         """
 
     async def wait_ready(self) -> None:
         """Wait until there is room for more; not a checkpoint if there is, or once the connection is `discarding`."""
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
-        """The peer's stream is over: its Close, a rule it broke, or the cause of the loss. Called once."""
-
-
-_NO_MASK: Final = bytes(4)
-"""Of the one frame that a client builds here; who reads it is about to be left."""
+        """The peer's stream is over: by its Close, by a rule that it broke, or by a loss. Called exactly once."""
 
 
 @attrs.frozen
 class _Goodbye:
-    """How we end a connection: with a Close, or with a farewell and FIN."""
+    """Our way to end a connection: with a Close, or with a last frame and FIN."""
 
     seconds: float
     code: int | None = None
     reason: str = ""
-    farewell: bytes = b""
+    last_frame: bytes = b""
 
 
 @final
 class WebSocket:
-    """One connection over `stream`, which it owns. `serve` or `converse` is its whole life; the rest never waits."""
+    """One connection over `stream`, which it owns. `serve` or `connect` is its whole life; no other method waits."""
 
     outbox: Outbox
     start_soon: Callable[[Callable[[], Awaitable[object]]], object]
@@ -129,50 +94,74 @@ class WebSocket:
         handshake_seconds: float = 10.0,
         goodbye_seconds: float = 5.0,
         stalled_seconds: float = math.inf,
+        ping_seconds: float | None = None,
     ) -> None:
         self.stream = stream
         self.handler = handler
-        self.buffer = buffer
-        self.read_size = READ_BYTES
-        """How many bytes to read at once; a frame handler asks for less while messages are small (`choose_read_size`)."""
-        self.state = StateMachine(CONNECTION, ConnectionState.SHAKING)
+        self.state = StateMachine(CONNECTION, ConnectionState.CONNECTING)
+        self._input = StreamInput(stream, buffer)
+        self._control = ControlStream(self._receive, self._send)
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
         self._stalled_seconds = stalled_seconds
+        self._ping_seconds = ping_seconds
+        self._handshake: list[bytes] = []  # a server's: the upgrade, to be replayed to the library
+        self._request: bytes | None = None  # a client's: its upgrade, until the answer is read
+        self._problem = ""  # why there was no answer, or none of use
+        self._refusal: Refusal | None = None
+        self._controls: deque[bytes] = deque()
+        self._deaf = False  # the peer's framing is broken: its bytes mean nothing any more
+        self._pong_bytes = 0
+        self._pongs_end = 0  # where the last pong ends in the outbox's stream of bytes
         self._goodbye: _Goodbye | None = None
-        self._told = False  # the handler, of the end
-        self._attention = trio.Event()  # something to do for the main task: say goodbye, or leave
+        self._end_reported = False  # to the handler
+        self._opened = trio.Event()  # the handler is there: frames may be read
+        self._library_done = trio.Event()  # trio-websocket reads no more
+        self._attention = trio.Event()  # the main task has something to do: say goodbye, or leave
+
+    @property
+    def read_size(self) -> int:
+        """How many bytes to read at once. A handler asks for less while messages are small (`choose_read_size`)."""
+        return self._input.read_size
+
+    @read_size.setter
+    def read_size(self, n: int) -> None:
+        self._input.read_size = n
 
     # --- a connection's whole life
 
     async def serve(self, head: Head, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Accept the upgrade whose head was read already, and serve the connection until it is over.
 
-        If cancelled: the connection is dropped; the handler is told.
+        If cancelled: the connection is dropped, and the handler is told.
         """
 
-        async def shake(nursery: trio.Nursery, beneath: Beneath) -> WebSocketConnection | None:
-            request = await wrap_server_stream(nursery, beneath, max_message_size=1, receive_buffer_size=READ_BYTES)
+        async def shake(nursery: trio.Nursery) -> WebSocketConnection | None:
+            request = await wrap_server_stream(
+                nursery, self._control, max_message_size=1, receive_buffer_size=READ_BYTES
+            )
             try:
                 return await request.accept(extra_headers=list(headers))
             except ConnectionClosed:
                 return None
 
-        await self._live(Beneath(self, head.plain_upgrade(), head.rest), shake)
+        self._handshake.append(head.plain_upgrade())
+        self._input.rest = head.rest
+        await self._live(shake)
 
-    async def converse(
+    async def connect(
         self, host: str, target: str, headers: Sequence[tuple[bytes, bytes]], opened: Callable[[], None]
     ) -> Refusal | None:
-        """Ask for the upgrade, call `opened` once granted, and talk until the connection is over.
+        """Ask for the upgrade, call `opened` once granted, and serve the connection until it is over.
 
-        Gives back the engine's answer if that was not 101. Raises ConnectionFailed if there was none in time.
-        If cancelled: the connection is dropped; the handler is told.
+        Returns the peer's answer if that was not 101. Raises ConnectionFailed if there was none in time.
+        If cancelled: the connection is dropped, and the handler is told.
         """
 
-        async def shake(nursery: trio.Nursery, beneath: Beneath) -> WebSocketConnection | None:
+        async def shake(nursery: trio.Nursery) -> WebSocketConnection | None:
             return await wrap_client_stream(
                 nursery,
-                beneath,  # type: ignore[arg-type]
+                self._control,  # type: ignore[arg-type]
                 host,
                 target,
                 extra_headers=list(headers),
@@ -181,28 +170,28 @@ class WebSocket:
             )
 
         self._mask = _NO_MASK
-        beneath = Beneath(self)
-        failure = await self._live(beneath, shake, opened)
-        if beneath.refusal is None and failure is not None:
+        self._request = b""
+        failure = await self._live(shake, opened)
+        if self._refusal is None and failure is not None:
             raise ConnectionFailed(failure)
-        return beneath.refusal
+        return self._refusal
 
     # --- ending it, without waiting
 
     def close(self, code: int, reason: str = "", *, timeout: float | None = None) -> None:
-        """Say Close behind what was put before; throw away what comes; drop the connection after `timeout` seconds.
+        """Send Close behind the frames put before, discard input, and drop the connection after `timeout` seconds.
 
         The default is `goodbye_seconds`. Harmless when the connection is ending already.
         """
-        self._say(_Goodbye(self._goodbye_seconds if timeout is None else timeout, int(code), reason))
+        self._say_goodbye(_Goodbye(self._goodbye_seconds if timeout is None else timeout, int(code), reason))
 
-    def cut(self, farewell: bytes = b"") -> None:
-        """Write `farewell` behind what was put before, then FIN, and drop the connection soon: no closing handshake."""
-        self._say(_Goodbye(self._goodbye_seconds, farewell=farewell))
+    def cut(self, last_frame: bytes = b"") -> None:
+        """Send `last_frame` behind the frames put before, then FIN, and drop the connection: no closing handshake."""
+        self._say_goodbye(_Goodbye(self._goodbye_seconds, last_frame=last_frame))
 
     def lost(self, cause: str, *, by_fin: bool = False) -> None:
-        """The connection is no more: drop it. Harmless when it is over already."""
-        self._tell(Lost(cause, by_fin))
+        """Drop the connection, which is of no use any more. Harmless when it is over already."""
+        self._report_end(Lost(cause, by_fin))
         if self.state.can(ConnectionEvent.LOST):
             self.state.advance(ConnectionEvent.LOST)
         self._attention.set()
@@ -210,7 +199,7 @@ class WebSocket:
     @property
     def shaking(self) -> bool:
         """Whether the handshake is under way."""
-        return self.state.current is ConnectionState.SHAKING
+        return self.state.current is ConnectionState.CONNECTING
 
     @property
     def talking(self) -> bool:
@@ -219,12 +208,12 @@ class WebSocket:
 
     @property
     def closed(self) -> bool:
-        """Whether both sides have said Close."""
+        """Whether both sides have sent Close."""
         return self.state.current is ConnectionState.CLOSED
 
     @property
     def discarding(self) -> bool:
-        """Whether what the peer still sends is thrown away."""
+        """Whether further input is thrown away."""
         return self.state.current is not ConnectionState.OPEN
 
     @property
@@ -235,15 +224,14 @@ class WebSocket:
     _close_put_at: int | None = None
     _mask: bytes | None = None  # of a client's frame
 
-    # --- inside
+    # --- inside: the main task
 
     async def _live(
         self,
-        beneath: Beneath,
-        shake: Callable[[trio.Nursery, Beneath], Awaitable[WebSocketConnection | None]],
+        shake: Callable[[trio.Nursery], Awaitable[WebSocketConnection | None]],
         opened: Callable[[], None] = lambda: None,
     ) -> str | None:
-        """The whole life; gives back why the handshake failed, if it did."""
+        """Run the whole connection. Return why the handshake failed, if it did."""
         # One scope for all deadlines, the nursery's own: another one for each costs more than what happens in it.
         failure: str | None = None
         deadline = trio.current_time() + self._handshake_seconds
@@ -251,24 +239,27 @@ class WebSocket:
             async with trio.open_nursery() as nursery:
                 scope = nursery.cancel_scope
                 scope.deadline = deadline
-                beneath.given_up = scope.cancel
+                self._give_up = scope.cancel
                 self.start_soon = nursery.start_soon
                 self.outbox = Outbox(self.stream, nursery.start_soon, self.lost, self._stalled_seconds)
                 try:
-                    connection = await shake(nursery, beneath)
-                    if connection is not None and self.state.current is ConnectionState.SHAKING:
+                    connection = await shake(nursery)
+                    if connection is not None and self.state.current is ConnectionState.CONNECTING:
                         scope.deadline = math.inf
-                        self.state.advance(ConnectionEvent.SHAKEN)
+                        self.state.advance(ConnectionEvent.ACCEPTED)
                         self.handler.on_open(self)
-                        beneath.begin()
+                        self._opened.set()
+                        if self._ping_seconds is not None:
+                            nursery.start_soon(self._ping, self._ping_seconds)
                         opened()
                         await self._attention.wait()
                         scope.deadline = trio.current_time() + self._seconds_to_part
-                        await self._part(connection, beneath)
-                finally:  # in here: nobody may start a task in a nursery that has closed
-                    if not beneath.begun:
+                        await self._part(connection)
+                finally:
+                    # Here, within the nursery: a handler may start tasks in reaction, and no closed nursery takes them.
+                    if not self._opened.is_set():
                         in_time = trio.current_time() < deadline
-                        failure = beneath.problem or "the connection ended" if in_time else "it took too long"
+                        failure = self._problem or "the connection ended" if in_time else "it took too long"
                     self.lost(f"no handshake: {failure}" if failure else "the connection was dropped")
                     self.outbox.abandon()
                     if nursery.child_tasks:
@@ -281,19 +272,19 @@ class WebSocket:
     def _seconds_to_part(self) -> float:
         return self._goodbye_seconds if self._goodbye is None else self._goodbye.seconds
 
-    async def _part(self, connection: WebSocketConnection, beneath: Beneath) -> None:
-        """Say what is to be said, and let the peer have it before the stream goes. Has no deadline of its own."""
+    async def _part(self, connection: WebSocketConnection) -> None:
+        """Send the goodbye, and let the peer have it before the stream goes. Has no deadline of its own."""
         goodbye = self._goodbye
         if goodbye is None:
             pass
         elif goodbye.code is None:
-            self.outbox.put(goodbye.farewell)
+            self.outbox.put(goodbye.last_frame)
         elif self.state.current is ConnectionState.CLOSING:
             await connection.aclose(goodbye.code, goodbye.reason or None)
         if self.state.current is ConnectionState.CUT or self.outbox.over:
             return
         if self.state.current is ConnectionState.CLOSED:
-            await beneath.wait_stopped()  # the library may be about to answer the peer's Close
+            await self._wait_library_done()  # it may be about to answer the peer's Close
         await self.outbox.wait_empty()
         if (
             self.state.current is ConnectionState.CLOSED
@@ -302,44 +293,149 @@ class WebSocket:
         ):
             return
         self.outbox.abandon()  # nothing may follow our FIN, not even the library's answer to a late Close
-        await beneath.linger()
+        await self._linger()
 
-    def _say(self, goodbye: _Goodbye) -> None:
+    async def _linger(self) -> None:
+        """End our side, and read until the peer ends its own: closing with unread input would send a reset."""
+        try:
+            await end_writing(self.stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        if not self._input.at_end:
+            await self._wait_library_done()
+            if not self._input.at_end:
+                await self._input.discard()
+
+    async def _wait_library_done(self) -> None:
+        if not self._library_done.is_set():
+            await self._library_done.wait()
+
+    async def _ping(self, seconds: float) -> None:
+        """Send a ping every so often while nothing else waits to be written, so that no proxy finds us idle."""
+        while True:
+            await trio.sleep(seconds)
+            if self.talking and self.outbox.empty:
+                self.outbox.put(frame(PING, b"", mask=self._mask))
+                self.outbox.flush()
+
+    def _say_goodbye(self, goodbye: _Goodbye) -> None:
         if self._goodbye is None and self.state.can(ConnectionEvent.WE_CLOSED):
             self._goodbye = goodbye
             self.state.advance(ConnectionEvent.WE_CLOSED)
             self._attention.set()
 
-    def _tell(self, how: CloseFrame | FrameError | Lost) -> None:
-        if not self._told:
-            self._told = True
+    def _report_end(self, how: CloseFrame | FrameError | Lost) -> None:
+        if not self._end_reported:
+            self._end_reported = True
             self.handler.on_close(how)
 
-    def peer_ended(self, how: CloseFrame | FrameError) -> None:
-        """The peer's stream is over, in the order of its bytes."""
-        if isinstance(how, FrameError):  # no answer to our Close would be found in what is no WebSocket any more
+    # --- inside: reading, in the library's task
+
+    async def _receive(self) -> bytes:
+        """Return the next bytes for the library: the other side's head, then control frames, then nothing."""
+        if self._handshake:
+            return self._handshake.pop()
+        if self._request is not None:
+            request, self._request = self._request, None
+            return await self._receive_answer(request)
+        if not self._opened.is_set():
+            await self._opened.wait()
+        handler = self.handler
+        while True:
+            while self._controls:
+                control = self._controls.popleft()
+                # A ping behind our own Close would crash the library.
+                if control[0] & 15 == CLOSE or not self.discarding:
+                    return control
+            if self.closed:  # the Close was passed up, and has been answered
+                return self._stop_reading()
+            if self._deaf:
+                await self._input.discard()
+                return self._stop_reading()
+            await handler.wait_ready()
+            try:
+                data = await self._input.read(handler.unparsed)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._input.at_end = True
+                self.lost(str(error))
+                return self._stop_reading()
+            if data is None:
+                self._input.at_end = True
+                self.lost("the connection ended without a Close", by_fin=True)
+                return self._stop_reading()
+            controls, how = handler.feed(data)
+            if controls:
+                self._controls.extend(split_controls(controls))
+            if how is not None:
+                self._peer_ended(how)
+            if self.discarding and self._input.too_late(len(data)):
+                self._input.at_end = True
+                self.lost("it went on sending, long after it was told the end")
+                return self._stop_reading()
+
+    async def _receive_answer(self, request: bytes) -> bytes:
+        """Read the answer to a client's upgrade. Unless it is a fitting 101, give the handshake up."""
+        try:
+            answer = await read_answer(self.stream, request)
+        except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._problem = str(error)
+        else:
+            if not isinstance(answer, Refusal):
+                self._input.rest = answer.rest
+                return answer.head
+            self._refusal = answer
+        self._give_up()
+        return b""
+
+    def _peer_ended(self, how: CloseFrame | FrameError) -> None:
+        """End the peer's stream, in the order of its bytes."""
+        if isinstance(how, FrameError):  # an answer to our Close could not be found in broken frames
+            self._deaf = True
             self.cut(frame(CLOSE, close_payload(how.code, how.reason), mask=self._mask))
         elif self.state.can(ConnectionEvent.PEER_CLOSED):
             self.state.advance(ConnectionEvent.PEER_CLOSED)
-        self._tell(how)  # last: what it leads to may not change how this connection ends
+        self._report_end(how)  # last: its effects may not change how this connection ends
 
-    def leave(self) -> None:
-        """Nothing more will be read."""
+    def _stop_reading(self) -> bytes:
+        self._library_done.set()
         self._attention.set()
+        return b""
 
-    def close_is_put(self) -> None:
-        """Our Close is in the outbox, as the last thing."""
-        self._close_put_at = self.outbox.written_bytes + self.outbox.waiting_bytes
+    # --- inside: writing, for the library
+
+    def _send(self, data: Buffer | None) -> None:
+        """Take what the library writes; None when it is done. Raises trio.BrokenResourceError when the end has come."""
+        outbox = self.outbox
+        if data is None:
+            if not self._opened.is_set():
+                self._give_up()
+            self._stop_reading()
+            return
+        if outbox.over:
+            raise trio.BrokenResourceError("the connection is over")
+        if not self._opened.is_set():
+            if self._request is not None:
+                self._request = bytes(data)
+            outbox.put(data)
+        else:
+            opcode = data[0] & 15
+            if opcode == PONG and not self._may_pong(len(data)):
+                return
+            outbox.put(data)
+            if opcode == CLOSE:
+                self._close_put_at = outbox.written_bytes + outbox.waiting_bytes
+        outbox.flush()
+
+    def _may_pong(self, n: int) -> bool:
+        """Whether a pong of `n` bytes may be sent. Pongs that wait are bounded, and count until they are written."""
+        outbox = self.outbox
+        if outbox.written_bytes >= self._pongs_end:
+            self._pong_bytes = 0
+        if self._pong_bytes > _UNSENT_PONGS:
+            return False
+        self._pong_bytes += n
+        self._pongs_end = outbox.written_bytes + outbox.waiting_bytes + n
+        return True
 
 
-__all__ = [
-    "CONNECTION",
-    "READ_BYTES",
-    "ConnectionEvent",
-    "ConnectionState",
-    "FrameHandler",
-    "Lost",
-    "ReadBuffer",
-    "WebSocket",
-    "choose_read_size",
-]
+__all__ = ["READ_BYTES", "FrameHandler", "Lost", "ReadBuffer", "WebSocket", "choose_read_size"]

@@ -12,9 +12,11 @@ import trio
 import trio.testing
 
 import iii_trio
-from iii_trio import Engine, EngineConfig, Limits, Ref, open_engine
+from iii_trio import Engine, EngineConfig, Limits, Listener, Ref, open_engine
+from iii_trio.engine.admit import serve_stream
+from iii_trio.engine.policy import ListenerPolicy
 from iii_trio.wire import attach_target
-from tests.helpers.bare import connected, within
+from tests.helpers.bare import Bare, connected, within
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 UPGRADES = f"Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n{KEY}"
@@ -68,6 +70,17 @@ async def answer_to(engine: Engine, request: str | bytes) -> tuple[int, str, str
         (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n", 101, "Upgrade"),
         (f"GET /otel HTTP/1.1\r\n{UPGRADES}\r\n", 101, "Upgrade"),
         (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace("Host: x", "Host: \xa0.xn--\xff"), (101, 400), ""),
+        ("GET http://x:49134/healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, "ready"),
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200, "ready"),
+        ("\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, "ready"),
+        ("GET /healthz HTTP/1.1\nHost: x\n\n", 400, "ends with LF alone"),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "this is TLS, and the listener speaks none"),
+        (f"GET ws://x/ HTTP/1.1\r\n{UPGRADES}\r\n", 101, "Upgrade"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace("keep-alive, ", "Upgrade\r\nConnection: "), 101, "Upgrade"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}\r\n".replace(": websocket", ": websocket, h2c"), 101, "Upgrade"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}{KEY}\r\n", 400, "more than once"),
+        (f"GET / HTTP/1.1\r\n{UPGRADES}Content-Length: 2\r\n\r\n\x81\x80", 400, "an upgrade has no body"),
+        (f"GET /otel HTTP/1.1\r\n{UPGRADES}Transfer-Encoding: chunked\r\n\r\n", 400, "an upgrade has no body"),
         (f"GET / HTTP/1.1\r\n{UPGRADES}Sec-WebSocket-Extensions: \xe9;;=\r\n\r\n", 101, "Upgrade"),
     ],
 )  # fmt: skip
@@ -82,6 +95,129 @@ async def test_every_request_is_answered_by_what_is_wrong_with_it(
         if got != 101:
             assert "Connection: close" in head or "Connection: Upgrade" in head
             assert engine.statistics().connections == 0
+
+
+PATHS = ["/", "/otel", "/healthz", "/admin", "/ws/channels/c?key=k&dir=read"]
+
+
+def asking(path: str, *fields: str) -> str:
+    return f"GET {path} HTTP/1.1\r\n{UPGRADES}" + "".join(f"{field}\r\n" for field in fields) + "\r\n"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "http://localhost.evil.example",
+        "http://localhost@evil.example",
+        "http://notlocalhost",
+        "http://127.0.0.1.evil.example",
+        "http://10.0.0.1:49134",
+        "http://[fe80::1]",
+        "http://0.0.0.0",
+        "localhost",
+        "http://localhost, https://evil.example",
+        "http://localhost/x",
+        "",
+        "\xe9",
+    ],
+)
+@within(60)
+async def test_a_web_page_from_elsewhere_is_refused_on_every_path(
+    path: str, origin: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine() as engine:
+        got, _, body = await answer_to(engine, asking(path, f"Origin: {origin}"))
+        assert got == 403 and "add it to `origins` of this listener" in body
+        assert engine.statistics().connections == 0
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost",
+        "http://localhost:5173",
+        "https://localhost.",
+        "http://app.localhost:8080",
+        "HTTP://LocalHost",
+        "tauri://localhost",
+        "http://127.0.0.1:3000",
+        "http://127.8.9.10",
+        "http://[::1]:5173",
+    ],
+)
+@within(60)
+async def test_a_web_page_of_this_machine_may_connect(origin: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_engine() as engine:
+        for path, status in (("/", 101), ("/otel", 101), ("/healthz", 200), (PATHS[4], 404)):
+            assert (await answer_to(engine, asking(path, f"Origin: {origin}")))[0] == status
+
+
+@within(60)
+async def test_the_host_does_not_matter_without_an_origin(autojump_clock: trio.testing.MockClock) -> None:
+    """Proxies, containers and tunnels name an engine as they like, and programs send no Origin.
+
+    DNS rebinding needs a browser, and a browser names the page's origin in every WebSocket handshake: so the check of
+    Origin stops it. The one answer that such a page can read without an Origin is that of /healthz.
+    """
+    async with open_engine() as engine:
+        for path, status in (("/", 101), ("/healthz", 200)):
+            request = asking(path).replace("Host: x", "Host: evil.example")
+            assert (await answer_to(engine, request))[0] == status
+        rebound = asking("/", "Origin: http://evil.example:49134").replace("Host: x", "Host: evil.example:49134")
+        assert (await answer_to(engine, rebound))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"),
+    [
+        (["https://app.example"], "https://app.example", 101),
+        (["https://app.example/"], "https://APP.example", 101),
+        (["https://app.example"], "https://app.example:8443", 403),
+        (["https://app.example"], "http://app.example", 403),
+        (["https://app.example"], "http://localhost", 101),
+        (["*"], "https://evil.example", 101),
+        (["*"], "null", 101),
+        (["null"], "null", 101),
+    ],
+)
+@within(60)
+async def test_a_listener_names_further_origins(
+    origins: list[str], origin: str, status: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    policy = ListenerPolicy.from_config(Listener(origins=tuple(origins)))
+    async with open_engine() as engine, trio.open_nursery() as nursery:
+        near, far = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve_stream, engine._shell, far, None, policy)
+        bare = Bare(near)
+        assert await bare.ask("/", Origin=origin) == status
+        await trio.aclose_forcefully(near)
+
+
+@pytest.mark.parametrize(
+    "origins", ["https://app.example", ["app.example"], ["https://app.example/x"], ["https://*, *"], [7]]
+)
+def test_what_is_no_origin_is_refused_when_it_is_configured(origins: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="'origins'"):
+        Listener(origins=origins)  # type: ignore[arg-type]
+
+
+@within(60)
+async def test_a_token_in_a_broken_head_is_neither_echoed_nor_logged(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with open_engine() as engine:
+        for line in (
+            "Authorization Bearer s3cret",
+            "Authorization : Bearer s3cret",
+            "Authorization: Bearer s3cret\x00",
+        ):
+            got, head, body = await answer_to(engine, f"GET / HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n")
+            assert got == 400 and "a header line is not `name: value`" in body and "s3cret" not in head + body
+    assert "a header line is not" in caplog.text and "s3cret" not in caplog.text
 
 
 @within(60)

@@ -177,7 +177,7 @@ async def test_a_socket_of_a_dead_engine_is_replaced_and_a_live_ones_is_not(tmp_
         dead.bind(str(path))
     async with listening(Listener(unix=str(path))):
         async with iii_trio.open_engine() as second:
-            with pytest.raises(ConnectionFailed, match="somebody listens there"):
+            with pytest.raises(ConnectionFailed, match="another server listens there"):
                 await second.listen(Listener(unix=str(path)))
         assert stat.S_ISSOCK(os.stat(path).st_mode)
 

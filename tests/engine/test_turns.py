@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from iii_trio import open_engine
-from iii_trio.transport.beneath import READ_BYTES, choose_read_size
 from iii_trio.transport.frames import TEXT, frame
+from iii_trio.transport.reading import READ_BYTES, choose_read_size
 
 HEAD = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

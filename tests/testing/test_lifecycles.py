@@ -9,7 +9,7 @@ import pytest
 
 from iii_trio.core import channel, invocation
 from iii_trio.testing import check_lifecycle, draw_lifecycle, phases_that_reach
-from iii_trio.transport import websocket
+from iii_trio.transport import connection_state
 from iii_trio.worker import channel_end, worker_state
 
 
@@ -99,10 +99,10 @@ C = channel.ChannelEvent
             id="channel end",
         ),
         pytest.param(
-            websocket.CONNECTION,
-            websocket.ConnectionState.SHAKING,
-            websocket.ConnectionState.CLOSED,
-            {websocket.ConnectionEvent.LOST},
+            connection_state.CONNECTION,
+            connection_state.ConnectionState.CONNECTING,
+            connection_state.ConnectionState.CLOSED,
+            {connection_state.ConnectionEvent.LOST},
             id="connection",
         ),
         pytest.param(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii_trio.errors import PeerError
-from iii_trio.transport import http1
-from iii_trio.transport.http1 import BadRequest, Head, answer, plain_acceptance, read_head, read_refusal
+from iii_trio.transport.http1 import BadRequest, Head, HeadParser, answer, read_head
+from iii_trio.transport.upgrade import Acceptance, Refusal, read_answer
 
 HEAD = (
     b"GET /ws/channels/c?key=k&dir=read HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n"
@@ -70,10 +70,20 @@ async def test_what_other_libraries_see_of_an_upgrade_is_plain() -> None:
         (b"GET / HTTP/1.1\r\nHost: x", 400, "ended within its head"),
         (b"GET / HTTP/1.1\r\nX: " + b"y" * 200 + b"\r\n\r\n", 431, "longer than 100 bytes"),
         (b"y" * 200, 431, "longer than 100 bytes"),
-        (b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", 505, "only HTTP/1.1"),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, "only HTTP/1.1"),
         (b"\r\n\r\n", 400, ""),
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "Host"),
         (b"\x16\x03\x01\x02\x00\r\n\r\n", 400, "illegal"),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400, "ends with LF alone"),
+        (b"GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n", 400, "ends with LF alone"),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request line: it is empty"),
+        (b"GET http:///healthz HTTP/1.1\r\n\r\n", 400, "Host header is missing"),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            400,
+            "different Content-Length",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "only Transfer-Encoding: chunked"),
     ],
 )
 async def test_what_is_no_request_is_refused_in_words(said: bytes, status: int, text: str) -> None:
@@ -113,12 +123,102 @@ def test_an_answer_says_its_length_and_ends_its_connection() -> None:
         assert line in head
 
 
-async def refusal(*pieces: bytes) -> tuple[int, bytes]:
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS ClientHello
+        b"GET / HTTP/1.1\n",
+        b"\r\n\x00",
+    ],
+)
+def test_bytes_that_begin_no_request_are_refused_without_waiting_for_more(begun: bytes) -> None:
+    with pytest.raises(BadRequest) as refused:
+        HeadParser(1000).feed(begun)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("said", "target", "host"),
+    [
+        (b"\r\nGET /healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", "/healthz?a=b", "x"),
+        (b"GET http://h:1/healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n", "/healthz?a=b", "h:1"),
+        (b"GET ws://h HTTP/1.1\r\nHost: x\r\n\r\n", "/?", "h"),
+        (b"GET http://h?a=http://b HTTP/1.1\r\nHost: x\r\n\r\n", "/?a=http://b", "h"),
+        (b"GET /http://h HTTP/1.1\r\nHost: x\r\n\r\n", "/http://h?", "x"),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", "/healthz?", None),
+    ],
+)
+async def test_every_form_of_a_request_of_rfc_9112_is_understood(said: bytes, target: str, host: str | None) -> None:
+    head = await read(said)
+    assert head is not None and head.headers.get("host") == host
+    assert f"{head.path}?{head.query}" in (target, target + "?")
+
+
+async def test_the_lines_of_a_field_are_one_list() -> None:
+    head = await read(
+        HEAD.replace(b"keep-alive, Upgrade", b"Upgrade\r\nConnection: keep-alive").replace(
+            b"WebSocket\r", b"websocket, h2c\r"
+        )
+    )
+    assert head is not None
+    head.check_upgrade()
+    assert head.headers["connection"] == "Upgrade, keep-alive"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"Sec-WebSocket-Key: c2Vjb25kIHNhbXBsZSBub25jZQ==", "more than once"),
+        (b"Content-Length: 5", "an upgrade has no body"),
+        (b"Transfer-Encoding: chunked", "an upgrade has no body"),
+    ],
+)
+async def test_an_upgrade_whose_bytes_two_readers_could_read_differently_is_refused(line: bytes, text: str) -> None:
+    head = await read(HEAD.replace(b"X-Odd: \xff", line))
+    assert head is not None
+    with pytest.raises(BadRequest, match=text) as refused:
+        head.check_upgrade()
+    assert refused.value.status == 400
+
+
+async def test_an_empty_body_is_none() -> None:
+    head = await read(HEAD.replace(b"X-Odd: \xff", b"Content-Length: 00"))
+    assert head is not None
+    head.check_upgrade()
+
+
+@pytest.mark.parametrize("line", [b"Authorization Bearer s3cret", b"Author ization: Bearer s3cret", b"X: s3cret\x00"])
+async def test_a_refusal_names_the_rule_and_not_the_line(line: bytes) -> None:
+    with pytest.raises(BadRequest, match="a header line is not `name: value`") as refused:
+        await read(b"GET / HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n")
+    assert "s3cret" not in str(refused.value) and "s3cret" not in refused.value.text
+
+
+async def answered(*pieces: bytes) -> Acceptance | Refusal:
     near, far = trio.testing.memory_stream_one_way_pair()
-    for piece in pieces[1:]:
-        await near.send_all(piece)
-    await near.aclose()
-    got = await read_refusal(far, pieces[0])
+
+    async def send() -> None:
+        for piece in pieces:
+            await near.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        await near.aclose()
+
+    got: list[Acceptance | Refusal] = []
+    problem: PeerError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        try:
+            got.append(await read_answer(far, HEAD))
+        except PeerError as error:
+            problem = error
+    if problem is not None:
+        raise problem
+    return got[0]
+
+
+async def refusal(*pieces: bytes) -> tuple[int, bytes]:
+    got = await answered(*pieces)
+    assert isinstance(got, Refusal)
     return got.status, got.body
 
 
@@ -140,34 +240,44 @@ async def test_what_is_no_http_answer_is_the_peers_fault() -> None:
         await refusal(b"SSH-2.0-OpenSSH\r\n\r\n")
 
 
-def test_an_acceptance_is_the_one_of_the_rfc() -> None:
-    said = (
-        b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    )
-    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in plain_acceptance(HEAD, said)
-    with pytest.raises(PeerError, match="does not fit"):
-        plain_acceptance(HEAD, said.replace(b"s3p", b"s4p"))
-
-
-NAMES = st.sampled_from(["Host", "host", "Upgrade", "X-A", "X-a", "Content-Length", "Expect", "X_b", "Connection"])
-VALUES = st.text('a1 ,;=\t"\x7f\xe9:', max_size=5) | st.sampled_from(["websocket", "x", "0"])
-
-
-@given(
-    st.sampled_from(["/", "/ws/channels/c?key=k", "*", "/a b", "/\xe9"]),
-    st.lists(st.tuples(NAMES, st.sampled_from([": ", ":", ":  ", " : "]), VALUES), max_size=4),
-    st.sampled_from(["\r\n", "\n"]),
+ACCEPTANCE = (
+    b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
-def test_the_quick_way_to_read_a_head_is_h11s(target: str, fields: list[tuple[str, str, str]], eol: str) -> None:
-    head = f"GET {target} HTTP/1.1" + "".join(eol + "".join(field) for field in fields) + "\r\n\r\n"
-    raw = head.encode("latin-1")
-    quick = http1._plain_head(raw, b"rest")
-    if quick is not None:
-        assert quick == http1._any_head(raw, b"rest", 16_384)
 
 
-def test_usual_heads_are_read_in_the_quick_way() -> None:
-    usual = HEAD.replace(b"X-Odd: \xff\r\n", b"User-Agent: Python/3.11 websockets/15.0\r\n")
-    assert http1._plain_head(usual, b"") is not None
-    assert http1._plain_head(HEAD, b"") is None
+async def test_an_acceptance_is_the_one_of_the_rfc() -> None:
+    got = await answered(ACCEPTANCE + b"\x81\x00")
+    assert isinstance(got, Acceptance) and got.rest == b"\x81\x00"
+    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in got.head
+    with pytest.raises(PeerError, match="does not fit"):
+        await answered(ACCEPTANCE.replace(b"s3p", b"s4p"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ACCEPTANCE.replace(b"Connection: Upgrade", b"Connection: Upgrade\r\nConnection: keep-alive"),
+        ACCEPTANCE.replace(b"Upgrade: websocket", b"Upgrade: h2c\r\nUpgrade: WebSocket"),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + ACCEPTANCE,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + ACCEPTANCE,
+    ],
+)
+async def test_an_acceptance_may_have_field_lines_to_join_and_interim_answers_before_it(said: bytes) -> None:
+    for pieces in ([said], [said[i : i + 1] for i in range(len(said))]):
+        assert isinstance(await answered(*pieces), Acceptance)
+
+
+async def test_a_connection_field_that_merely_contains_the_word_grants_nothing() -> None:
+    with pytest.raises(PeerError, match="something else"):
+        await answered(ACCEPTANCE.replace(b"Connection: Upgrade", b"Connection: upgrade-insecure"))
+
+
+async def test_an_answer_in_tls_says_which_scheme_to_write() -> None:
+    with pytest.raises(PeerError, match="write wss:// instead of ws://"):
+        await answered(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
+async def test_an_end_before_an_answer_is_said() -> None:
+    with pytest.raises(PeerError, match="ended before an answer"):
+        await answered()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,7 +118,43 @@ async def test_without_room_it_pauses_and_goes_on_when_there_is_some(
     listening.close()
 
 
-@pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EINTR, errno.EAGAIN])
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM])
+async def test_closing_while_there_is_no_room_ends_the_accepting_at_once(
+    error: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    (listening,) = await ListeningSocket.bind("127.0.0.1", 0)
+    exhausted = _Exhausted(listening._sock, error)
+    listening._sock = exhausted  # type: ignore[assignment]
+
+    async def handle_connection(connection: socket.socket) -> None:
+        raise AssertionError("nothing is accepted")
+
+    with socket.create_connection(("127.0.0.1", listening.port)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.accept_each, handle_connection, nursery)
+            await trio.sleep(0.25)
+            closed_at = trio.current_time()
+            listening.close()
+        assert trio.current_time() == closed_at and exhausted.tries
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+async def test_a_unix_socket_has_its_mode_whatever_the_umask(mode: int, umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        listening = ListeningSocket.bind_unix(str(tmp_path / "s"), mode)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
+    listening.set_mode(0o666)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o666
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    "error", [errno.ECONNABORTED, errno.EINTR, errno.EAGAIN, errno.EPROTO, errno.EHOSTUNREACH, errno.EPERM]
+)
 async def test_a_connection_that_is_gone_before_it_is_accepted_is_no_event(
     error: int, autojump_clock: trio.testing.MockClock
 ) -> None:

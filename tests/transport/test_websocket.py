@@ -29,7 +29,8 @@ from iii_trio.transport.frames import (
     close_payload,
     frame,
 )
-from iii_trio.transport.http1 import Refusal, read_head
+from iii_trio.transport.http1 import read_head
+from iii_trio.transport.upgrade import Refusal
 from iii_trio.transport.websocket import Lost, ReadBuffer, WebSocket
 
 MASK = b"\x09\x08\x07\x06"
@@ -334,7 +335,7 @@ async def ask(answer: Callable[[trio.abc.Stream], Any], **options: Any) -> tuple
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer, server)
         try:
-            refusal = await WebSocket(client, notes, buffer=BUFFER, **options).converse("x:1", "/", [], lambda: None)
+            refusal = await WebSocket(client, notes, buffer=BUFFER, **options).connect("x:1", "/", [], lambda: None)
         except ConnectionFailed as error:
             failure = error
         nursery.cancel_scope.cancel()
@@ -399,8 +400,9 @@ async def test_an_answer_that_is_no_http_is_no_connection(said: bytes, autojump_
         ("Upgrade: websocket\r\nConnection: Upgrade", "does not fit"),
         ("Upgrade: h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}", "something else"),
         ("Upgrade: websocket\r\nSec-WebSocket-Accept: {accept}", "something else"),
-        ("no colon\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
-         "Sec-WebSocket-Extensions: permessage-deflate", "nobody asked for"),
+        ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+         "Sec-WebSocket-Extensions: permessage-deflate", "was not asked for"),
+        ("no colon\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}", "no HTTP answer"),
     ],
 )  # fmt: skip
 async def test_a_101_that_does_not_fit_is_no_connection(
@@ -411,7 +413,7 @@ async def test_a_101_that_does_not_fit_is_no_connection(
 
 
 async def test_odd_headers_of_a_101_hurt_nobody(autojump_clock: trio.testing.MockClock) -> None:
-    fields = "Sec-WebSocket-Accept: {accept}\r\nUPGRADE: WebSocket\r\nconnection: keep-alive, upgrade\r\nX: \xff\r\n: y"
+    fields = "Sec-WebSocket-Accept: {accept}\r\nUPGRADE: WebSocket\r\nconnection: keep-alive, upgrade\r\nX: \xff"
     _, notes = await ask(functools.partial(accept, fields, end=True))
     assert notes.websocket is not None and isinstance(notes.ends[0], Lost)
 
@@ -448,7 +450,7 @@ async def test_both_sides_speak_over_tls(autojump_clock: trio.testing.MockClock)
         await WebSocket(server, theirs, buffer=BUFFER).serve(head)
 
     async def converse() -> None:
-        await WebSocket(client, ours, buffer=BUFFER).converse("engine.test", "/", [], opened.set)
+        await WebSocket(client, ours, buffer=BUFFER).connect("engine.test", "/", [], opened.set)
 
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:

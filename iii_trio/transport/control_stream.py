@@ -1,0 +1,38 @@
+"""The stream that trio-websocket works on: the handshake's head, then control frames. Data frames never reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import trio
+
+from .socket import Buffer
+
+
+@final
+class ControlStream(trio.abc.Stream):
+    """A stream made of two callbacks. `receive` returns the next bytes for the library, or none at the end.
+
+    `send` takes what the library writes, and None when the library is done with the stream. It never waits.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[bytes]], send: Callable[[Buffer | None], None]) -> None:
+        self._receive = receive
+        self._send = send
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As trio.abc.ReceiveStream, but one control frame at a time, whatever `max_bytes` says."""
+        return await self._receive()
+
+    async def send_all(self, data: Buffer) -> None:
+        """As trio.abc.SendStream. It is no checkpoint, because the library takes a lock around it, which is one."""
+        self._send(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As trio.abc.SendStream: one can always send."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Note that the library is done. The connection owns the real stream, and closes it later."""
+        self._send(None)
