@@ -37,7 +37,9 @@ def offer_booking(worker: iii_trio.Worker, booked: trio.MemorySendChannel[str]) 
 
 async def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        config = iii_trio.EngineConfig(queue=iii_trio.QueueConfig(queues={"ledger": LEDGER}, directory=directory))
+        config = iii_trio.EngineConfig(
+            modules={"queue": iii_trio.QueueConfig(queues={"ledger": LEDGER}, directory=directory)}
+        )
 
         print("an engine takes jobs that nobody can do yet, and ends:")
         async with iii_trio.open_engine(config) as engine, engine.open_worker("shop") as shop:

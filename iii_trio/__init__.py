@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts
-    from .config_queue import QueueConfig, QueueSettings
     from .embed import Engine, EngineStatistics, open_engine, open_worker, serve_engine
     from .errors import (
         AttachRefused,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from .structure import register_type
+    from .triggers.queue.settings import QueueConfig, QueueSettings
     from .wire import Outcome, Ref, find_refs
     from .worker import (
         Binding,
@@ -92,7 +92,7 @@ __all__ = [
 
 _LOADED_FROM = {
     "config": ("ChannelDefaults", "EngineConfig", "Limits", "Listener", "ListenerLimits", "Timeouts"),
-    "config_queue": ("QueueConfig", "QueueSettings"),
+    "triggers.queue.settings": ("QueueConfig", "QueueSettings"),
     "embed": ("Engine", "EngineStatistics", "open_engine", "open_worker", "serve_engine"),
     "errors": (
         "AttachRefused", "CallError", "ChannelBroken", "ConfigError", "ConnectionFailed", "IIIError", "MisuseError",

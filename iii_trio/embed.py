@@ -6,8 +6,9 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Final, final
 
 import trio
@@ -26,8 +27,8 @@ from .modules import Modules
 from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
 from .transport.link import Address
-from .triggers.queue import Queue, Store
-from .triggers.queue.journal import RunBlocking
+from .triggers.module import Module, ModuleEnvironment, RunBlocking, RunningModule
+from .triggers.table import MODULES
 from .wire.otlp import Telemetry
 from .worker import Worker
 from .worker import open_worker as _open_worker
@@ -42,7 +43,8 @@ async def open_engine(
     new_id: Callable[[], str] = ids.new_id,
     on_channel_span: Callable[[ChannelSpan], object] | None = None,
     on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
-    queue_store: Store | None = None,
+    modules: Iterable[Module] = (),
+    stores: Mapping[str, Any] | None = None,
     run_blocking: RunBlocking | None = None,
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
@@ -57,22 +59,24 @@ async def open_engine(
     `on_telemetry` is called likewise with what workers send of their own: its kind (`resourceSpans`, `resourceMetrics`,
     `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
 
-    The queue of `config.queue` runs beside it, in `queue_store` if that is given (it stays the caller's to close).
-    `run_blocking` runs what blocks (default: a thread of its own), `wall_clock` tells the date, `rng` draws jitter: for
-    simulations.
+    The built-in modules (the queue) run beside it, and further `modules` of the program's own; `config.modules` has their
+    settings (docs/modules.md). `stores` has, by a module's name, an object that keeps the module's data. It stays the
+    caller's to close. `run_blocking` runs functions that block (default: a thread of the module's own), `wall_clock` tells
+    the date and `rng` draws jitter; simulations pass their own.
 
-    Raises StorageError for jobs that cannot be kept where they are to be. If cancelled: as leaving the block.
+    A module that fails later is started again, after a pause that grows. The log says why.
+
+    Raises StorageError for jobs that cannot be kept where they are to be, ModuleFailed for a module that cannot start, and
+    MisuseError for settings of a module that does not exist. If cancelled: as leaving the block.
     """
     shell = Shell(config or EngineConfig(), new_id, wall_clock)
     shell.on_channel_span = on_channel_span
     shell.on_telemetry = on_telemetry
-    modules = Modules(
-        shell,
-        new_id=new_id,
-        queue_store=queue_store,
-        run_blocking=run_blocking,
-        wall_clock=wall_clock,
-        rng=rng or random.Random(),
+    environment = ModuleEnvironment(
+        new_id=new_id, random=rng or random.Random(), wall_clock=wall_clock, run_blocking=run_blocking
+    )
+    running = Modules(
+        (*MODULES, *modules), shell.config.modules, InProcess(shell, internal=True), environment, stores or {}
     )
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
@@ -82,9 +86,9 @@ async def open_engine(
                 try:
                     tasks.start_soon(shell.keep_time)
                     tasks.start_soon(shell.heartbeat.keep)
-                    await tasks.start(modules.keep)
-                    yield Engine(shell, connections, modules)
-                    await modules.stop()
+                    await tasks.start(running.keep)
+                    yield Engine(shell, connections, running)
+                    await running.stop()
                 finally:
                     tasks.cancel_scope.cancel()
         finally:
@@ -121,9 +125,9 @@ class Engine:
         return self._shell.config
 
     @property
-    def queue(self) -> Queue | None:
-        """The queue that runs beside it, if one does."""
-        return self._modules.queue
+    def modules(self) -> Mapping[str, RunningModule]:
+        """The modules that run beside it at this moment, by name."""
+        return MappingProxyType(self._modules.running)
 
     @property
     def address(self) -> Address:
@@ -155,9 +159,10 @@ class Engine:
         Raises ConnectionFailed and ConfigError; nothing is changed then.
         If cancelled: either nothing is changed, or everything.
         """
+        self._modules.check(config.modules)
         addresses = await self._listeners.change(config.listeners)
         self._shell.reconfigure(config)
-        self._modules.reconfigure(config)
+        self._modules.reconfigure(config.modules)
         return addresses
 
     async def serve_stream(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:

@@ -10,6 +10,7 @@
     ├── ConnectionFailed     no connection, or no longer one
     │   ├── Rejected           the engine refused this worker for good
     │   └── AttachRefused      the engine refused a channel end; carries the HTTP status
+    ├── ModuleFailed         a module of an engine could not start; names the module and the cause
     ├── StorageError         jobs cannot be kept where they are to be; names the place, the cause, and the mend
     ├── CallError            a call gave no value; `code` is what travels
     └── ChannelBroken        a channel's other end is gone before the clean end (also a trio.BrokenResourceError)
@@ -99,6 +100,10 @@ class AttachRefused(ConnectionFailed):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.status = status
+
+
+class ModuleFailed(IIIError):
+    """A module could not start, for a reason that it does not explain itself. The text names the module and the cause."""
 
 
 class StorageError(IIIError):

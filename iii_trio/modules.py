@@ -1,98 +1,213 @@
-"""The modules of an engine: workers in its process, that begin after it and end before it."""
+"""The modules of an engine: workers in its process that start after it and end before it.
+
+Each one runs in a task of its own. A module that fails is closed and opened again, after a pause that grows, and the
+engine and its other modules go on. What a module is stands in `triggers/module.py`; docs/modules.md shows how to write one.
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from typing import Final, final
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, final
 
+import attrs
 import trio
 
-from .config import EngineConfig
-from .config_queue import MEMORY
-from .engine.engine import Shell
-from .engine.in_process import InProcess
+from .errors import IIIError, MisuseError, ModuleFailed
+from .nursery import open_service_nursery
 from .report import get_logger
-from .triggers.queue import Queue, Store, open_queue
-from .triggers.queue.journal import RunBlocking
+from .text import error_text
+from .transport.link import Address
+from .triggers.module import Module, ModuleEnvironment, RunningModule, read_settings
 
-LOGGER: Final = get_logger("iii_trio.queue")
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_MAX_PAUSE_SECONDS: Final = 60.0
+"""The pause before a restart doubles up to this. A module that ran for this long begins with the first pause again."""
+
+__all__ = ["Module", "ModuleEnvironment", "Modules", "RunningModule", "read_settings"]
 
 
 @final
 class Modules:
-    """What runs beside an engine, and speaks to it as workers do."""
+    """Runs the modules of one engine."""
 
     def __init__(
         self,
-        shell: Shell,
-        *,
-        new_id: Callable[[], str],
-        queue_store: Store | None,
-        run_blocking: RunBlocking | None,
-        wall_clock: Callable[[], float],
-        rng: random.Random,
+        table: Iterable[Module],
+        settings: Mapping[str, Any],
+        address: Address,
+        environment: ModuleEnvironment,
+        stores: Mapping[str, Any],
     ) -> None:
-        self.queue: Queue | None = None
-        """The queue, while it runs."""
-        self._shell = shell
-        self._queue_config = shell.config.queue
-        self._new_id = new_id
-        self._queue_store = queue_store
-        self._run_blocking = run_blocking
-        self._wall_clock = wall_clock
-        self._rng = rng
-        self._running = trio.CancelScope()
+        """Raises MisuseError for two modules of one name, and for settings or stores of a module that is not there."""
+        self.running: dict[str, RunningModule] = {}
+        """Those that run at this moment, by name."""
+        self._table: dict[str, Module] = {}
+        for module in table:
+            if module.name in self._table:
+                raise MisuseError(f"there are two modules named `{module.name}`; name one of them otherwise")
+            self._table[module.name] = module
+        self.check(settings)
+        for name in stores:
+            self._named(name)
+        self._settings = {name: settings.get(name, module.default) for name, module in self._table.items()}
+        self._address = address
+        self._environment = environment
+        self._stores = stores
+        self._restarts: dict[str, trio.CancelScope] = {}
+        """Cancelled to close a module that runs, and to open it with new settings."""
+        self._draining = False
+        self._everything = trio.CancelScope()
         self._over = trio.Event()
 
-    async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Run them; `started` when they are ready, until told to `stop`.
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raises MisuseError for settings of a module that is not there, or of another class than the module's."""
+        for name, value in settings.items():
+            wanted = self._named(name).settings
+            if value is not None and not isinstance(value, wanted):
+                raise MisuseError(f"the settings of module `{name}` are {value!r}; give a {wanted.__name__}, or None")
 
-        Raises StorageError for a queue that cannot keep its jobs. If cancelled: they end.
+    def _named(self, name: str) -> Module:
+        if name in self._table:
+            return self._table[name]
+        near = difflib.get_close_matches(name, self._table, 1)
+        raise MisuseError(
+            f"there is no module `{name}`; "
+            + (f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self._table)}")
+        )
+
+    async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the modules, in the table's order, until told to `stop`. `started` when all of them are ready.
+
+        Raises what a module raises while it starts: an IIIError as it is, anything else as ModuleFailed.
+        If cancelled: they end.
         """
-        config = self._queue_config
         try:
-            with self._running:
-                if config is None:
-                    task_status.started()
-                    return
-                async with open_queue(
-                    InProcess(self._shell, internal=True),
-                    config,
-                    store=self._queue_store,
-                    run_blocking=self._run_blocking,
-                    new_id=self._new_id,
-                    rng=self._rng,
-                    wall_clock=self._wall_clock,
-                ) as self.queue:
+            with self._everything:
+                async with open_service_nursery() as nursery:
+                    for name, module in self._table.items():
+                        if self._settings[name] is not None:
+                            await nursery.start(self._run, module)
                     task_status.started()
                     await trio.sleep_forever()
         finally:
-            self.queue = None
             self._over.set()
+
+    async def _run(self, module: Module, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run one module, and start it again when it fails."""
+        logger = get_logger(f"iii_trio.{module.name}")
+        pause = _FIRST_PAUSE_SECONDS
+        started = False
+        last = ""
+        while True:
+            began = trio.current_time()
+            try:
+                async with module.open(
+                    self._address,
+                    self._settings[module.name],
+                    attrs.evolve(self._environment, store=self._stores.get(module.name)),
+                ) as running:
+                    self.running[module.name] = running or RunningModule()
+                    if not started:
+                        started = True
+                        task_status.started()
+                    with trio.CancelScope() as self._restarts[module.name]:
+                        await trio.sleep_forever()
+                continue  # new settings, which it takes by a restart only
+            except BaseException as error:
+                failure = _contain(error)
+            finally:
+                self.running.pop(module.name, None)
+            if not started:
+                raise _cannot_start(module, failure) from failure
+            if self._draining:
+                logger.error("module `%s` failed while the engine drained", module.name, exc_info=failure)
+                return
+            if trio.current_time() - began >= _MAX_PAUSE_SECONDS:
+                pause, last = _FIRST_PAUSE_SECONDS, ""
+            cause = _describe(failure)
+            # The traceback of a failure that repeats is logged once.
+            logger.error(
+                "module `%s` failed: %s; it is started again in %g s",
+                module.name,
+                cause,
+                pause,
+                exc_info=failure if cause != last else None,
+            )
+            last = cause
+            await trio.sleep(pause)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     async def drain(self) -> None:
         """Wait until they have done what they have begun. If cancelled: they begin nothing more all the same."""
-        if self.queue is not None:
-            await self.queue.drain()
+        self._draining = True
+        async with trio.open_nursery() as nursery:
+            for name, running in self.running.items():
+                nursery.start_soon(_drain, name, running)
 
     async def stop(self) -> None:
         """End them. If cancelled: they end all the same."""
-        self._running.cancel(reason="the engine closes")
+        self._everything.cancel(reason="the engine closes")
         await self._over.wait()
 
-    def reconfigure(self, config: EngineConfig) -> None:
-        """These settings from now on; but for a queue that comes, goes or moves: it waits for a restart, says the log."""
-        was, now = self._queue_config, config.queue
-        if was is None or now is None:
-            if was is not now:
-                LOGGER.warning("the queue stays %s until the engine is started again", "off" if was is None else "on")
-            return
-        for what in ("directory", "synchronous"):
-            before, after = getattr(was, what) or MEMORY, getattr(now, what) or MEMORY
-            if before != after:
-                LOGGER.warning(
-                    "the queue's %s stays %s until the engine is started again, and is %s then", what, before, after
-                )
-        if self.queue is not None:
-            self.queue.reconfigure(now)
+    def reconfigure(self, settings: Mapping[str, Any]) -> None:
+        """Use these settings from now on. Whether a module runs at all changes at the engine's next start only.
+
+        Raises MisuseError as `check` does. An error of a module is logged, and its settings stay as they were.
+        """
+        self.check(settings)
+        for name, module in self._table.items():
+            before, after = self._settings[name], settings.get(name, module.default)
+            if before == after:
+                continue
+            logger = get_logger(f"iii_trio.{name}")
+            if before is None or after is None:
+                logger.warning("the %s stays %s until the engine is started again", name, "on" if before else "off")
+                continue
+            running = self.running.get(name)
+            if running is None:  # it failed, and waits to be started again
+                self._settings[name] = after
+                continue
+            try:
+                taken = running.reconfigure(after)
+            except Exception as error:
+                logger.error("module `%s` did not take its new settings: %s", name, _describe(error), exc_info=error)
+                continue
+            self._settings[name] = after if taken is None else taken
+            if taken is None:
+                self._restarts[name].cancel(reason="new settings")
+
+
+async def _drain(name: str, running: RunningModule) -> None:
+    try:
+        await running.drain()
+    except Exception as error:
+        get_logger(f"iii_trio.{name}").error("module `%s` could not drain: %s", name, _describe(error), exc_info=error)
+
+
+def _contain(error: BaseException) -> BaseException:
+    """Return a failure of a module. A cancellation and a KeyboardInterrupt are no failures: they go on from here."""
+    if isinstance(error, BaseExceptionGroup):
+        passing, failure = error.split(_passes)
+        if passing is not None:
+            raise passing from None
+        assert failure is not None
+        return failure.exceptions[0] if len(failure.exceptions) == 1 else failure
+    if _passes(error):
+        raise error
+    return error
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, trio.Cancelled | KeyboardInterrupt | GeneratorExit)
+
+
+def _cannot_start(module: Module, failure: BaseException) -> IIIError:
+    if isinstance(failure, IIIError):  # it explains itself
+        return failure
+    return ModuleFailed(f"module `{module.name}` could not start: {_describe(failure)}")
+
+
+def _describe(error: BaseException) -> str:
+    text = " ".join(error_text(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -12,7 +12,7 @@ import types
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -57,8 +57,12 @@ _TEXTS: Final[tuple[type, ...]] = (
 """Types whose JSON is a text in the form that msgspec reads and writes: ISO 8601, RFC 4122, decimal digits."""
 
 
-class _WrongType(ValueError):
-    pass
+class WrongType(ValueError):
+    """A value of another type than asked for. `wanted` names what was asked for."""
+
+    def __init__(self, wanted: str, value: object) -> None:
+        super().__init__(f"expected {wanted}, got {in_words(value)}")
+        self.wanted = wanted
 
 
 class _NoHook(TypeError):
@@ -76,23 +80,23 @@ def _strictly(wanted: type) -> Any:
     def structure_strictly(value: Any, _: Any) -> Any:
         if type(value) is wanted or (wanted is float and type(value) is int):
             return value
-        raise _WrongType(f"expected {_WORDS[wanted]}, got {in_words(value)}")
+        raise WrongType(_WORDS[wanted], value)
 
     return structure_strictly
 
 
 def _from_text(value: Any, kind: Any) -> Any:
     if type(value) is not str and not (kind is decimal.Decimal and type(value) in (int, float)):
-        raise _WrongType(f"expected a text ({kind.__name__}), got {in_words(value)}")
+        raise WrongType(f"a text ({kind.__name__})", value)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _WrongType(f"expected a {kind.__name__}: {error}") from None
+        raise ValueError(f"expected a {kind.__name__}: {error}") from None
 
 
 def _none(value: Any, _: Any) -> None:
     if value is not None:
-        raise _WrongType(f"expected null, got {in_words(value)}")
+        raise WrongType("null", value)
 
 
 def _is_list(wanted: Any) -> bool:
@@ -104,10 +108,22 @@ def _list_strictly(wanted: Any, converter: cattrs.Converter) -> Any:
 
     def structure_list(value: Any, into: Any) -> Any:
         if type(value) is not list:  # a text would be taken for a list of its letters
-            raise _WrongType(f"expected a list, got {in_words(value)}")
+            raise WrongType("a list", value)
         return inner(value, into)
 
     return structure_list
+
+
+def _is_literal(wanted: Any) -> bool:
+    return get_origin(wanted) is Literal
+
+
+def _one_of(value: Any, wanted: Any) -> Any:
+    for allowed in get_args(wanted):
+        if type(value) is type(allowed) and value == allowed:
+            return value
+    *others, last = (f"`{allowed}`" for allowed in get_args(wanted))
+    raise WrongType(f"{', '.join(others)} or {last}" if others else last, value)
 
 
 def _is_class(wanted: Any) -> bool:
@@ -120,7 +136,7 @@ def _class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any
 
     def take(value: Any, into: Any) -> Any:
         if not isinstance(value, dict):
-            raise _WrongType(f"expected an object, got {in_words(value)}")
+            raise WrongType("an object", value)
         return inner(value, into)
 
     return take
@@ -140,6 +156,7 @@ def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter.register_structure_hook(type(None), _none)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     converter.register_structure_hook_factory(_is_list, _list_strictly)
+    converter.register_structure_hook_func(_is_literal, _one_of)
     converter.register_structure_hook_factory(_is_class, _class_strictly)
     return converter
 
@@ -192,6 +209,11 @@ def structure(value: object, into: type[T]) -> T:
     return result
 
 
+def convert(value: Any, annotation: Any) -> Any:
+    """Structure a JSON value as an annotation says. Raises what cattrs raises, for `first_error`."""
+    return _converter.structure(value, annotation)
+
+
 def structure_as(value: Any, annotation: Any, path: str = "", *, forbid_extra_keys: bool = False) -> Any:
     """Structure a JSON value as an annotation says. `path` is its place, for the error.
 
@@ -221,19 +243,28 @@ def check_annotation(annotation: Any, where: str) -> None:
         ) from None
 
 
-def first_problem(error: BaseException, path: str = "") -> tuple[str, str]:
-    """Return the path and the text of the first fault in an exception that cattrs raised."""
+def first_error(error: BaseException) -> tuple[tuple[str | int, ...], BaseException]:
+    """Return the first error inside what cattrs raised, and the path of fields, keys and indices that leads to it."""
+    path: list[str | int] = []
     while isinstance(error, BaseValidationError):
         inner = error.exceptions[0]
         for note in getattr(inner, "__notes__", ()):
             name, index = getattr(note, "name", None), getattr(note, "index", None)
             if name is not None:
-                path = f"{path}.{name}" if path else str(name)
+                path.append(str(name))
             elif index is not None:
-                path = f"{path}[{index!r}]" if isinstance(index, int) else f"{path}.{index}" if path else str(index)
+                path.append(index)
         error = inner
-    if isinstance(error, KeyError):
-        return path or str(error.args[0]), "missing"  # the path names the missing field already
-    if isinstance(error, ForbiddenExtraKeysError):
-        return path, f"unknown key(s): {', '.join(sorted(error.extra_fields))}"
-    return path, str(error) or type(error).__name__
+    return tuple(path), error
+
+
+def first_problem(error: BaseException, path: str = "") -> tuple[str, str]:
+    """Return the path (below `path`) and the text of the first fault in an exception that cattrs raised."""
+    steps, cause = first_error(error)
+    for step in steps:
+        path = f"{path}[{step!r}]" if isinstance(step, int) else f"{path}.{step}" if path else str(step)
+    if isinstance(cause, KeyError):
+        return path or str(cause.args[0]), "missing"  # the path names the missing field already
+    if isinstance(cause, ForbiddenExtraKeysError):
+        return path, f"unknown key(s): {', '.join(sorted(cause.extra_fields))}"
+    return path, str(cause) or type(cause).__name__

@@ -8,27 +8,23 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "text", "config", "config_queue", "state_machine", "structure", "nursery", "report"}
+LEAVES = {"errors", "text", "config", "state_machine", "structure", "nursery", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "ids": set(),
     "text": set(),
     "state_machine": {"errors"},
-    "config": {"errors", "config_queue"},
-    "config_queue": set(),
+    "config": {"errors", "structure"},
     "structure": {"errors"},
     "report": set(),
     "nursery": {"errors"},
-    "config_yaml": {"errors"},
-    "config_file_queue": {"config_queue", "config_yaml"},
-    "config_file": {"config", "config_file_queue", "config_yaml", "errors"},
     "wire": LEAVES,
     "core": {"wire", *LEAVES},
     "transport": {"wire", *LEAVES},
     "engine": {"core", "transport", "wire", *LEAVES},
     "worker": {"transport", "wire", "ids", *LEAVES},
-    "triggers": {"worker", "transport", "wire", *LEAVES},
-    "modules": {"triggers", "engine", *LEAVES},
+    "triggers": {"worker", "transport", "wire", "ids", *LEAVES},
+    "modules": {"triggers", "transport", *LEAVES},
     "embed": {"modules", "triggers", "engine", "worker", "core", "transport", "wire", "ids", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "conformance", "testing"}
@@ -37,7 +33,9 @@ PURE = (
     "core/",
     "state_machine.py",
     "structure.py",
-    "config.py",
+    "config/settings.py",
+    "config/section.py",
+    "config/document.py",
     "transport/frames/",
     "transport/message_splitter.py",
 )

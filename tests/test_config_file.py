@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
-from iii_trio.config_file import default_config, parse_config, read_config
+from iii_trio.config.file import default_config, parse_config, read_config
 from iii_trio.errors import ConfigError
 
 ENTRY = "workers:\n  - name: iii-worker-manager\n"
@@ -131,6 +131,26 @@ WRONG = {
         ENTRY + "    iii-trio: { auth: { tokens: [a], channels: token } }\n",
         "config.yaml:3: `auth.channels` cannot be used; give `key` or `key_and_token`",
     ),
+    "auth whose child line is commented out": (
+        ENTRY + "    iii-trio:\n      auth:\n        # token_file: /etc/tokens\n",
+        "config.yaml:4: `auth` cannot be used: 'auth' has neither tokens nor a token file: nobody could come in",
+    ),
+    "TLS whose child line is commented out": (
+        ENTRY + "    iii-trio:\n      tls:\n",
+        "config.yaml:4: `tls` has no `certificate`",
+    ),
+    "a unix socket without its path": (
+        ENTRY + "    iii-trio: { unix: }\n",
+        "config.yaml:3: `unix` is empty; give the path of a socket, or remove the key",
+    ),
+    "our settings without any": (
+        ENTRY + "    iii-trio:\n      # auth: { token_file: /etc/tokens }\n",
+        "config.yaml:3: `iii-trio` is empty; give its settings, or remove the key",
+    ),
+    "a key of TLS that is a number": (
+        ENTRY + "    iii-trio: { tls: { certificate: a, key: 3 } }\n",
+        "config.yaml:3: `tls.key` cannot be used; give the path of a file",
+    ),
     "TLS without a certificate": (
         ENTRY + "    iii-trio:\n      tls: { key: key.pem }\n",
         "config.yaml:4: `tls` has no `certificate`",
@@ -177,6 +197,35 @@ WRONG = {
         + "    config: { handshake_timeout_ms: 1 }\n    iii-trio: { listener_limits: { handshake_seconds: 1 } }\n",
         "config.yaml:4: `listener_limits.handshake_seconds` and `handshake_timeout_ms` say the same; keep one",
     ),
+    "a size that no memory has": (
+        ENTRY + "    iii-trio: { limits: { message_bytes: 100000000000000000000 } }\n",
+        "config.yaml:3: `limits.message_bytes` is 100000000000000000000; it must be <= 9007199254740992",
+    ),
+    "a time that no clock has": (
+        ENTRY + "    iii-trio: { timeouts: { goodbye_seconds: 1e300 } }\n",
+        "config.yaml:3: `timeouts.goodbye_seconds` is 1e+300; it must be <= 1000000000",
+    ),
+    "a grace time that no clock has": (
+        "registration_namespace_grace_ms: 10000000000000\n",
+        "config.yaml:1: `registration_namespace_grace_ms` is 10000000000000; "
+        "give a whole number of milliseconds, at most 1000000000000",
+    ),
+    "an alias to what contains it": (
+        "workers: &a [*a]\n",
+        "config.yaml:1: contains itself; remove the alias",
+    ),
+    "a tag of a language": (
+        "workers: !python/object:os.system x\n",
+        "config.yaml:1: is not YAML: could not determine a constructor for the tag '!python/object:os.system'",
+    ),
+    "two things wrong, the later one of an earlier field": (
+        ENTRY + "    iii-trio:\n      limits:\n        sessions: many\n        message_bytes: many\n",
+        'config.yaml:5: `limits.sessions` is "many"; give a whole number',
+    ),
+    "a merged key that is wrong": (
+        "workers:\n  - &a { name: iii-worker-manager, iii-trio: { limits: { sessions: 0 } } }\n  - <<: *a\n",
+        "config.yaml:2: `limits.sessions` is 0; it must be > 0",
+    ),
     "a time that is no number": (
         ENTRY + "    iii-trio: { timeouts: { goodbye_seconds: .nan } }\n",
         "config.yaml:3: `timeouts.goodbye_seconds` is NaN; give a number",
@@ -189,6 +238,14 @@ def test_what_cannot_be_used_is_named_by_file_line_and_key(text: str, sentence: 
     with pytest.raises(ConfigError) as caught:
         parse_config(text, "config.yaml", {})
     assert str(caught.value) == sentence
+
+
+def test_aliases_of_aliases_do_not_make_an_endless_file() -> None:
+    text = "workers: []\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+    )
+    with pytest.raises(ConfigError, match=r"^c\.yaml:\d: holds more than 100000 values; make it smaller$"):
+        parse_config(text, "c.yaml", {})
 
 
 def test_an_empty_file_is_the_built_in_default() -> None:

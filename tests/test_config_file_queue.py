@@ -7,9 +7,10 @@ from pathlib import Path
 import attrs
 import pytest
 
-from iii_trio.config_file import ConfigFile, parse_config
-from iii_trio.config_queue import QueueConfig, QueueSettings
+from iii_trio.config.file import ConfigFile, parse_config
 from iii_trio.errors import ConfigError
+from iii_trio.triggers.queue.settings import QueueConfig, QueueSettings
+from iii_trio.triggers.table import MODULES
 
 WRONG = {
     "an unknown key": (
@@ -59,6 +60,14 @@ WRONG = {
         "iii-trio: { queues: { mail: { max_attempts: 0 } } }",
         "`queues.mail.max_attempts` is 0; it must be >= 1",
     ),
+    "a delay that no clock has": (
+        "iii-trio: { queues: { mail: { delay_seconds: 1e300 } } }",
+        "`queues.mail.delay_seconds` is 1e+300; it must be <= 1000000000",
+    ),
+    "a back-off that no clock has": (
+        "config: { queue_configs: { mail: { backoff_ms: 10000000000000 } } }",
+        "`backoff_ms` is 10000000000000; give a whole number of milliseconds, at most 1000000000000",
+    ),
     "a back-off that is none": (
         "iii-trio: { queues: { mail: { backoff: linear } } }",
         '`queues.mail.backoff` is "linear"; give `exponential` or `fixed`',
@@ -102,12 +111,12 @@ WRONG = {
 
 
 def parse(said: str, name: str = "iii-queue") -> ConfigFile:
-    return parse_config(f"workers:\n  - name: {name}\n    {said}\n", "c.yaml", {})
+    return parse_config(f"workers:\n  - name: {name}\n    {said}\n", "c.yaml", {}, modules=MODULES)
 
 
 def queues(said: str) -> dict[str, QueueSettings]:
     """The queues that are configured so, without the one that is always there."""
-    config = parse(said).config.queue
+    config = parse(said).config.modules["queue"]
     assert config is not None
     return {name: settings for name, settings in config.queues.items() if name != "default"}
 
@@ -127,7 +136,7 @@ def test_the_line_is_that_of_the_key() -> None:
 @pytest.mark.parametrize("name", ["iii-queue", "queue"])
 def test_an_entry_that_says_nothing_is_the_default(name: str) -> None:
     found = parse("config:", name)
-    assert found == ConfigFile(found.config) and found.config.queue == QueueConfig()
+    assert found == ConfigFile(found.config) and found.config.modules["queue"] == QueueConfig()
 
 
 def test_the_words_of_the_wire() -> None:
@@ -173,9 +182,9 @@ def test_our_words_win_over_the_wires() -> None:
 
 
 def test_the_whole_queue_can_be_bounded_or_be_none() -> None:
-    found = parse("iii-trio: { synchronous: off, jobs: 7, memory_bytes: 0 }").config.queue
+    found = parse("iii-trio: { synchronous: off, jobs: 7, memory_bytes: 0 }").config.modules["queue"]
     assert found == QueueConfig(synchronous="off", jobs=7, memory_bytes=0)
-    assert parse("iii-trio: { enabled: false }").config.queue is None
+    assert parse("iii-trio: { enabled: false }").config.modules["queue"] is None
 
 
 @pytest.mark.parametrize(
@@ -193,14 +202,13 @@ def test_the_whole_queue_can_be_bounded_or_be_none() -> None:
 )
 def test_where_jobs_are_kept(said: str, place: str | None) -> None:
     found = parse(said)
-    assert found.jobs_in == place
-    assert found.config.queue is not None
-    assert found.config.queue.directory == (None if place == "memory" else place)
+    assert found.data.get("queue") == place
+    assert found.config.modules["queue"].directory == (None if place == "memory" else place)
 
 
 def test_a_home_directory_may_be_written_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = parse("iii-trio: { data: ~/jobs }").config.queue
+    found = parse("iii-trio: { data: ~/jobs }").config.modules["queue"]
     assert found is not None and found.directory == str(tmp_path / "jobs")
 
 
@@ -239,5 +247,5 @@ def test_what_has_no_effect_is_a_warning(said: str, warning: str) -> None:
 
 def test_there_is_one_entry_of_the_queue() -> None:
     with pytest.raises(ConfigError) as raised:
-        parse_config("workers:\n  - name: queue\n  - name: iii-queue\n", "c.yaml", {})
+        parse_config("workers:\n  - name: queue\n  - name: iii-queue\n", "c.yaml", {}, modules=MODULES)
     assert str(raised.value) == "c.yaml:3: `iii-queue` is the queue a second time; put all its settings at line 2"

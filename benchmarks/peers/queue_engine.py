@@ -12,10 +12,12 @@ import iii_trio
 async def main(place: str, queues: int) -> None:
     config = iii_trio.EngineConfig(
         listeners=(iii_trio.Listener(host="127.0.0.1", port=0),),
-        queue=iii_trio.QueueConfig(
-            {f"queue-{number}": iii_trio.QueueSettings() for number in range(queues)},
-            directory=None if place == "memory" else place,
-        ),
+        modules={
+            "queue": iii_trio.QueueConfig(
+                {f"queue-{number}": iii_trio.QueueSettings() for number in range(queues)},
+                directory=None if place == "memory" else place,
+            )
+        },
     )
     async with iii_trio.open_engine(config) as engine:
         (address,) = await engine.listen()

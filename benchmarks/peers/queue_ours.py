@@ -57,7 +57,7 @@ async def main(role: str, where: str, *said: str) -> None:
 async def embedded(place: str) -> None:
     """Each line of stdin is a batch to produce; it is handled here too."""
     queue = iii_trio.QueueConfig(directory=None if place == "memory" else place)
-    async with iii_trio.open_engine(iii_trio.EngineConfig(queue=queue)) as engine:
+    async with iii_trio.open_engine(iii_trio.EngineConfig(modules={"queue": queue})) as engine:
         async with engine.open_worker("producer") as producer, engine.open_worker("consumer") as consumer:
             print("ready", flush=True)
             async for line in trio.wrap_file(sys.stdin):

@@ -13,6 +13,7 @@ import trio
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
+from ..triggers.table import MODULES
 from .exits import EXIT_HELP, Exit, Failure, explain
 from .files import STANDARD_STREAM
 from .running import until_signalled
@@ -30,37 +31,29 @@ app = App(
 app.default(serve)
 app.command(serve)
 COMMANDS = (
-    ("demo", "demo:demo", "See it work: an engine and two workers as real processes on this machine."),
-    ("trigger", "trigger:trigger", "Call a function and print its result as JSON."),
-    ("send", "transfer:send", "Stream a file into a function."),
-    ("receive", "transfer:receive", "Stream what a function writes into a file."),
-    ("functions", "tables:functions", "List the functions that can be called."),
-    ("workers", "tables:workers", "List the workers that are connected."),
-    ("channels", "tables:channels", "List the open channels: who waits for whom, and why; or how the last ones ended."),
-    ("triggers", "tables:triggers", "List the trigger types, and the functions that are bound to them."),
-    ("enqueue", "enqueue:enqueue", "Have a function called later, by a queue, and print the job's receipt: its id."),
+    ("demo", "iii_trio.cli.demo:demo", "See it work: an engine and two workers as real processes on this machine."),
+    ("trigger", "iii_trio.cli.trigger:trigger", "Call a function and print its result as JSON."),
+    ("send", "iii_trio.cli.transfer:send", "Stream a file into a function."),
+    ("receive", "iii_trio.cli.transfer:receive", "Stream what a function writes into a file."),
+    ("functions", "iii_trio.cli.tables:functions", "List the functions that can be called."),
+    ("workers", "iii_trio.cli.tables:workers", "List the workers that are connected."),
     (
-        "queues",
-        "queues:queues",
-        "List the queues and topics: how many jobs are where, how many are done a second, and what they wait for.",
+        "channels",
+        "iii_trio.cli.tables:channels",
+        "List the open channels: who waits for whom, and why; or how the last ones ended.",
     ),
-    (
-        "dead-letters",
-        "dead_letters:dead_letters",
-        "List the dead letters of a queue or topic: jobs that failed for the last time, and why.",
-    ),
-    ("redrive", "dead_letters:redrive", "Make dead letters jobs again, with all their attempts, behind what waits."),
-    ("discard", "dead_letters:discard", "Throw dead letters away: one, or with --all every one of the queue."),
+    ("triggers", "iii_trio.cli.tables:triggers", "List the trigger types, and the functions that are bound to them."),
+    *((command.name, command.place, command.help) for module in MODULES for command in module.commands),
     (
         "conformance",
-        "conformance:conformance",
+        "iii_trio.cli.conformance:conformance",
         "Check at an engine, ours or another, every promise about channels that can be seen from outside.",
     ),
 )
 """Their names, where they are, and what they do, as their docstrings begin: each is loaded when it is run, so that an
 engine starts without what draws tables and bars."""
 for name, place, does in COMMANDS:
-    app.command(f"iii_trio.cli.{place}", name=name, help=does)
+    app.command(place, name=name, help=does)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

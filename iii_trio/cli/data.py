@@ -1,35 +1,43 @@
-"""Where `iii-trio serve` keeps its jobs."""
+"""Where `iii-trio serve` keeps the data of its modules."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from ..config import EngineConfig, Listener
-from ..config_queue import MEMORY, directory_of
+from ..config.data import MEMORY, directory_of
+from ..triggers.table import MODULES
 from .exits import UsageError
 
 STATE: Final = "XDG_STATE_HOME"
 
 
-def with_data(settings: EngineConfig, said: str | None) -> EngineConfig:
-    """The settings with a place for jobs: what was `said` (a directory, or `memory`), else that of the first listener.
+def with_data(settings: EngineConfig, place: str | None, in_file: Mapping[str, str]) -> EngineConfig:
+    """Return the settings with a place for each module that keeps data.
 
-    Raises UsageError where there is none.
+    That is `place` (a directory, or `memory`), else what the file says (`in_file`, by the module's name), else the
+    directory of the first listener. Raises UsageError where there is none.
     """
-    if settings.queue is None:
-        return settings
-    directory = default_directory(settings.listeners[0]) if said is None else directory_of(said)
-    return attrs.evolve(settings, queue=attrs.evolve(settings.queue, directory=directory))
+    modules = dict(settings.modules)
+    for module in MODULES:
+        given = settings.modules.get(module.name, module.default)
+        if module.in_directory is None or given is None:
+            continue
+        named = place or in_file.get(module.name)
+        directory = default_directory(settings.listeners[0]) if named is None else directory_of(named)
+        modules[module.name] = module.in_directory(given, directory)
+    return attrs.evolve(settings, modules=modules)
 
 
 def default_directory(listener: Listener) -> str | None:
-    """A directory of this listener's own; None, which is memory, for a port that the system chooses.
+    """Return a directory of this listener's own, or None, which is memory, for a port that the system chooses.
 
-    So no two engines that may run side by side meet in one directory. Raises UsageError where there is no home.
+    So two engines that may run side by side never meet in one directory. Raises UsageError where there is no home.
     """
     if listener.unix is not None:
         name = "unix-" + os.path.abspath(listener.unix).strip("/").replace("/", "-")
@@ -41,8 +49,19 @@ def default_directory(listener: Listener) -> str | None:
 
 
 def is_default(settings: EngineConfig) -> bool:
-    """Whether jobs are where nobody has asked for them to be."""
-    return settings.queue is not None and settings.queue.directory == default_directory(settings.listeners[0])
+    """Return whether some module's data is where nothing has asked for it to be."""
+    directory = default_directory(settings.listeners[0])
+    return directory is not None and any(
+        module.in_directory is not None
+        and (given := settings.modules.get(module.name)) is not None
+        and given == module.in_directory(given, directory)
+        for module in MODULES
+    )
+
+
+def without_modules(settings: EngineConfig) -> EngineConfig:
+    """Return the settings with every built-in module turned off."""
+    return attrs.evolve(settings, modules={module.name: None for module in MODULES})
 
 
 def _state_home() -> Path:
@@ -53,12 +72,5 @@ def _state_home() -> Path:
         return Path.home() / ".local" / "state"
     except RuntimeError:
         raise UsageError(
-            f"there is no home directory to keep jobs in; name a directory with --data, or say --data {MEMORY}"
+            f"there is no home directory to keep data in; name a directory with --data, or say --data {MEMORY}"
         ) from None
-
-
-def in_words(settings: EngineConfig) -> str:
-    """Where jobs are kept, for the ready line."""
-    if settings.queue is None:
-        return "no queue"
-    return f"jobs in {settings.queue.directory or MEMORY}"

@@ -18,7 +18,8 @@ import iii_trio
 
 from ..config import EngineConfig, Listener
 from ..errors import ConfigError, ConnectionFailed, StorageError
-from .data import in_words, is_default, with_data
+from ..triggers.table import MODULES
+from .data import is_default, with_data, without_modules
 from .exits import Exit, Failure, UsageError
 from .logs import Level, configure_logging
 from .running import SIGNALS
@@ -62,7 +63,7 @@ async def serve(
             except ConnectionFailed as error:
                 raise _cannot_listen(error) from None
             allow_open_files(settings.limits.connections)
-            where = f"{', '.join(map(str, addresses))} ({in_words(settings)}; Ctrl-C drains)"
+            where = f"{', '.join(map(str, addresses))} ({_describe_modules(engine)}Ctrl-C drains)"
             print(f"iii-trio {version()} ready on {where}", flush=True)
             notify("READY=1")
             async for number in signals:
@@ -81,21 +82,25 @@ def load_settings(
 
     Logs what in the file has no effect. Blocks. Raises ConfigError and UsageError.
     """
-    from .. import config_file  # here, so that other commands do not load a YAML reader
+    from ..config import file  # here, so that other commands do not load a YAML reader
 
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}; give a number from 0 (the system chooses) to 65535")
     if data is not None and not data.strip():
         raise UsageError("--data is empty; name a directory, or say --data memory")
     if config is None:
-        settings = config_file.default_config()
+        found = file.ConfigFile(file.default_config())
     else:
-        found = config_file.read_config(config)
-        settings = found.config
-        data = data or found.jobs_in
+        found = file.read_config(config, modules=MODULES)
         for warning in found.warnings:
             logger.warning("%s", warning)
-    return with_data(_with_listener(settings, config, host, port), data)
+    return with_data(_with_listener(found.config, config, host, port), data, found.data)
+
+
+def _describe_modules(engine: iii_trio.Engine) -> str:
+    """Say what there is to say of the modules in the ready line."""
+    off = [f"no {module.name}" for module in MODULES if module.runs_by_default and module.name not in engine.modules]
+    return "".join(f"{words}; " for words in [*(each.status for each in engine.modules.values()), *off] if words)
 
 
 def _with_listener(settings: EngineConfig, config: str | None, host: str | None, port: int | None) -> EngineConfig:
@@ -121,7 +126,7 @@ async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii
     except StorageError as error:
         problem = error
     if not sockets:
-        async with iii_trio.open_engine(attrs.evolve(settings, queue=None)) as engine:
+        async with iii_trio.open_engine(without_modules(settings)) as engine:
             try:
                 await engine.listen()
             except ConnectionFailed as in_use:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 import iii_trio
 
+from ..triggers.table import MODULES
 from .calling import call, connect
 from .exits import Exit, UsageError
 from .options import Address, engine_address
@@ -34,8 +35,8 @@ Watch: TypeAlias = Annotated[
 Every: TypeAlias = Annotated[float, Parameter(name="--every", help="With --watch: the seconds between.")]
 All: TypeAlias = Annotated[bool, Parameter(name="--all", negative="", help="The engine's own, too.")]
 
-MODULES = frozenset({"iii-queue"})
-"""The engine's own modules: what they offer is shown with `--all`."""
+_MODULE_WORKERS: Final = frozenset(module.worker for module in MODULES)
+"""The workers of the engine's own modules. Their functions are shown with `--all`."""
 _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _ANSWER_SECONDS = 10.0
 _PLAIN_WIDTH = 1000
@@ -68,7 +69,7 @@ async def functions(
         rows = [
             (row["function_id"], row["namespace"], row.get("worker_name") or "", row.get("description") or "")
             for row in said["functions"]
-            if all_ or row.get("worker_name") not in MODULES
+            if all_ or row.get("worker_name") not in _MODULE_WORKERS
         ]
         return View(said, ("function", "namespace", "worker", "description"), rows)
 

@@ -39,7 +39,7 @@ def play_script(steps: list[Step], over: tuple[Over, ...], seed: int = 0) -> His
         _judge(steps, seen, over, actors.writers, world)
 
     try:
-        return simulate(scenario, seed, config=EngineConfig(queue=None))
+        return simulate(scenario, seed, config=EngineConfig(modules={"queue": None}))
     except Exception as error:
         lines = [f"  {step}: {what}" for step, what in zip(steps, seen, strict=False)]
         error.add_note("what was done and seen:\n" + "\n".join(lines))

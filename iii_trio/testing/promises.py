@@ -42,7 +42,7 @@ def simulate_conversation(conversation: Conversation, seed: int = 0, **options: 
 
 
 def _options(conversation: Conversation, options: dict[str, Any]) -> dict[str, Any]:
-    config = EngineConfig(queue=None)  # a conversation is about channels
+    config = EngineConfig(modules={"queue": None})  # a conversation is about channels
     return {"conditions": conversation.conditions, "config": config, "max_seconds": _MAX_SECONDS, **options}
 
 

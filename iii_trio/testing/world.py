@@ -138,7 +138,7 @@ class World:
                 self.config,
                 new_id=self.new_id,
                 on_channel_span=self.spans.append,
-                queue_store=self.jobs,
+                stores={"queue": self.jobs},
                 run_blocking=_at_once,
                 wall_clock=lambda: _EPOCH + self.now,
                 rng=Random(self._ids.getrandbits(64)),

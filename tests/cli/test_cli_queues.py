@@ -11,7 +11,7 @@ import trio
 
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
-from iii_trio.config_queue import QueueConfig, QueueSettings
+from iii_trio.triggers.queue.settings import QueueConfig, QueueSettings
 from tests.helpers.cli_processes import SECONDS, Site, read_line, run, start
 
 QUEUES = {
@@ -23,7 +23,7 @@ QUEUES = {
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     """An engine with the queues `default`, `ledger` and `mail`, and a worker that can do nothing right."""
-    config = EngineConfig(listeners=(Listener(port=0),), queue=QueueConfig(queues=QUEUES))
+    config = EngineConfig(listeners=(Listener(port=0),), modules={"queue": QueueConfig(queues=QUEUES)})
     async with iii_trio.open_engine(config) as engine, engine.open_worker("post") as worker:
 
         @worker.function("mail::send")
@@ -117,7 +117,7 @@ async def test_what_a_queue_refuses_is_said_in_its_words(site: Site) -> None:
 
 
 async def test_an_engine_without_a_queue_says_so() -> None:
-    async with iii_trio.open_engine(EngineConfig(listeners=(Listener(port=0),), queue=None)) as engine:
+    async with iii_trio.open_engine(EngineConfig(listeners=(Listener(port=0),), modules={"queue": None})) as engine:
         (address,) = await engine.listen()
         for command in (("queues",), ("redrive", "mail"), ("enqueue", "mail", "f")):
             ended = await run(*command, "--address", str(address))

@@ -93,5 +93,5 @@ def test_the_address_is_what_was_given_else_the_variable_else_the_default(monkey
 @pytest.mark.parametrize(("name", "place", "does"), COMMANDS, ids=[name for name, _, _ in COMMANDS])
 def test_what_the_list_of_commands_says_is_how_their_own_help_begins(name: str, place: str, does: str) -> None:
     module, _, function = place.partition(":")
-    doc = inspect.getdoc(getattr(import_module(f"iii_trio.cli.{module}"), function)) or ""
+    doc = inspect.getdoc(getattr(import_module(module), function)) or ""
     assert doc.partition("\n\n")[0].replace("\n", " ") == does

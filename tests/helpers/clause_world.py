@@ -208,7 +208,7 @@ Open = Callable[..., AbstractAsyncContextManager[World]]
 async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]:
     """A world; at its end everybody leaves, and the engine must hold nothing (clause C4.7)."""
     ids = itertools.count(1)
-    config = attrs.evolve(config or EngineConfig(), queue=None)  # the clauses are of channels
+    config = attrs.evolve(config or EngineConfig(), modules={"queue": None})  # the clauses are of channels
     with trio.fail_after(100_000):  # of virtual time: a hang fails at once
         async with (
             open_engine(config, new_id=lambda: f"00000000-0000-4000-8000-{next(ids):012x}") as engine,

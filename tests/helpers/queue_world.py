@@ -40,9 +40,9 @@ async def queueing(
     **queues: QueueSettings,
 ) -> AsyncIterator[iii_trio.Engine]:
     """An engine whose jobs are in `store`: another one with the same store is the same engine, started anew."""
-    config = EngineConfig(queue=QueueConfig(queues=queues, jobs=jobs))
+    config = EngineConfig(modules={"queue": QueueConfig(queues=queues, jobs=jobs)})
     async with iii_trio.open_engine(
-        config, queue_store=store or MemoryStore(), run_blocking=run_blocking, rng=NoJitter()
+        config, stores={"queue": store or MemoryStore()}, run_blocking=run_blocking, rng=NoJitter()
     ) as engine:
         yield engine
 

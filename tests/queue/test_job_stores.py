@@ -116,7 +116,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
 async def refused(directory: Path) -> str:
     """What an engine says that cannot keep its jobs there: one sentence, in one exception."""
     with pytest.raises(StorageError) as caught:
-        async with iii_trio.open_engine(EngineConfig(queue=QueueConfig(directory=str(directory)))):
+        async with iii_trio.open_engine(EngineConfig(modules={"queue": QueueConfig(directory=str(directory))})):
             raise AssertionError("it runs")
     assert isinstance(caught.value, iii_trio.IIIError)
     assert "\n" not in str(caught.value)

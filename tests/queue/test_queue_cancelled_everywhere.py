@@ -29,7 +29,9 @@ async def around(seen: Seen, run: Run) -> None:
     store = MemoryStore()
     seen["done"] = []
     async with (
-        iii_trio.open_engine(EngineConfig(queue=FIFO), queue_store=store, run_blocking=inline, rng=Random(1)) as engine,
+        iii_trio.open_engine(
+            EngineConfig(modules={"queue": FIFO}), stores={"queue": store}, run_blocking=inline, rng=Random(1)
+        ) as engine,
         engine.open_worker("worker", rng=Random(1)) as worker,
         engine.open_worker("app", rng=Random(2)) as app,
     ):
@@ -77,7 +79,7 @@ def test_the_queue_itself() -> None:
     async def with_a_queue_of_its_own(seen: Seen, run: Run) -> None:
         store = seen["store"] = MemoryStore()
         seen["done"] = []
-        async with iii_trio.open_engine(EngineConfig(queue=None)) as engine:
+        async with iii_trio.open_engine(EngineConfig(modules={"queue": None})) as engine:
             seen["engine"] = engine
             async with engine.open_worker("worker", rng=Random(1)) as worker:
 

@@ -47,7 +47,7 @@ async def _send_without_waiting(link: Link, numbers: range) -> None:
 async def test_Q5_calls_that_are_sent_without_waiting_are_queued_in_their_order(over: str) -> None:
     """Whatever order Trio gives to the tasks that answer them."""
     line = QueueSettings(concurrency=1)
-    config = EngineConfig(queue=QueueConfig(queues={"line": line}), listeners=(Listener(port=0),))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"line": line})}, listeners=(Listener(port=0),))
     async with iii_trio.open_engine(config) as engine, engine.open_worker("app") as app:
         taken: list[int] = []
         all_there = trio.Event()
@@ -205,7 +205,7 @@ async def test_Q2_a_worker_that_is_cut_off_by_the_engines_end_is_not_counted_as_
 
 
 async def test_the_queues_own_calls_are_bounded_by_the_queue_and_not_by_a_workers_limit(autojump_clock: Clock) -> None:
-    config = EngineConfig(queue=QueueConfig(), limits=Limits(calls_per_session=4))
+    config = EngineConfig(modules={"queue": QueueConfig()}, limits=Limits(calls_per_session=4))
     async with (
         iii_trio.open_engine(config, run_blocking=inline) as engine,
         engine.open_worker("one") as one,

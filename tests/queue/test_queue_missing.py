@@ -15,7 +15,7 @@ async def test_Q7_a_subscriber_waits_on_for_a_function_that_a_job_of_a_queue_has
     autojump_clock: MockClock,
 ) -> None:
     given_up = QueueSettings(max_attempts=1, missing_function_seconds=60.0)
-    config = EngineConfig(queue=QueueConfig(queues={"q": given_up}))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"q": given_up})})
     async with iii_trio.open_engine(config) as engine, engine.open_worker("w") as worker:
         worker.register_trigger("durable:subscriber", "f", config={"topic": "t"})
         await worker.wait_registered()

@@ -14,7 +14,7 @@ from iii_trio import EngineConfig, QueueConfig, QueueSettings
 
 
 def config(**queues: QueueSettings) -> EngineConfig:
-    return EngineConfig(listeners=(), queue=QueueConfig(queues=queues))
+    return EngineConfig(listeners=(), modules={"queue": QueueConfig(queues=queues)})
 
 
 async def test_Q12_a_queue_that_comes_takes_jobs_and_what_is_in_one_that_goes_is_still_done(
@@ -92,10 +92,10 @@ async def test_Q12_where_jobs_are_kept_and_whether_at_all_waits_for_a_restart_an
             (None, "the queue stays on until the engine is started again"),
         ):
             caplog.clear()
-            await engine.reload(attrs.evolve(config(), queue=changed))
+            await engine.reload(attrs.evolve(config(), modules={"queue": changed}))
             assert caplog.messages == [sentence]
-            assert engine.queue is not None and engine.queue.place == "memory"
-    async with iii_trio.open_engine(attrs.evolve(config(), queue=None)) as engine:
+            assert engine.modules["queue"].place == "memory"
+    async with iii_trio.open_engine(attrs.evolve(config(), modules={"queue": None})) as engine:
         caplog.clear()
         await engine.reload(config())
         assert caplog.messages == ["the queue stays off until the engine is started again"]

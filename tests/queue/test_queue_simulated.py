@@ -22,7 +22,7 @@ QUEUES = {
         fifo=True, group_by="g", max_attempts=50, max_lost_deliveries=50, backoff_seconds=0.5, max_backoff_seconds=5
     ),
 }
-CONFIG = EngineConfig(queue=QueueConfig(queues=QUEUES, memory_bytes=200))
+CONFIG = EngineConfig(modules={"queue": QueueConfig(queues=QUEUES, memory_bytes=200)})
 WORKERS = ("first", "second")
 
 

@@ -25,7 +25,7 @@ from iii_trio.triggers.queue.sqlite_store import SqliteStore
 
 T = TypeVar("T")
 QUICK = QueueSettings(max_attempts=1, backoff_seconds=0.01, missing_function_seconds=None)
-CONFIG = EngineConfig(queue=QueueConfig(queues={"mail": QUICK}))
+CONFIG = EngineConfig(modules={"queue": QueueConfig(queues={"mail": QUICK})})
 
 
 async def at_once(function: Callable[[], T]) -> T:
@@ -129,7 +129,7 @@ async def test_Q1_no_answer_leaves_before_its_commit_has_returned(
     slow = Slow()
     store = Witness(MemoryStore() if kept_in == "memory" else SqliteStore(tmp_path))
     async with (
-        iii_trio.open_engine(CONFIG, queue_store=store, run_blocking=slow.run) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=slow.run) as engine,
         engine.open_worker("app") as app,
     ):
 
@@ -182,7 +182,7 @@ async def test_Q1_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) 
     story: list[str] = []
     store = SqliteStore(tmp_path)
     store.connection.set_trace_callback(lambda statement: story.append(statement.split()[0]))
-    async with iii_trio.open_engine(CONFIG, queue_store=store) as engine, engine.open_worker("app") as app:
+    async with iii_trio.open_engine(CONFIG, stores={"queue": store}) as engine, engine.open_worker("app") as app:
         app.register_trigger("durable:subscriber", "app::heard", config={"topic": "news"})
         await app.wait_registered()
         await app.trigger("iii::durable::publish", {"topic": "news", "data": 1})
@@ -202,7 +202,7 @@ async def test_Q1_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) 
 async def test_Q1_many_callers_share_one_commit(autojump_clock: trio.testing.MockClock) -> None:
     slow, store = Slow(), Witness(MemoryStore())
     async with (
-        iii_trio.open_engine(CONFIG, queue_store=store, run_blocking=slow.run) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=slow.run) as engine,
         engine.open_worker("app") as app,
     ):
         slow.hold()
@@ -226,7 +226,7 @@ async def test_Q1_many_callers_share_one_commit(autojump_clock: trio.testing.Moc
 async def test_Q1_what_the_store_refuses_is_told_and_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     store = Witness(MemoryStore())
     async with (
-        iii_trio.open_engine(CONFIG, queue_store=store, run_blocking=at_once) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=at_once) as engine,
         engine.open_worker("app") as app,
     ):
         heard: list[int] = []
@@ -279,9 +279,9 @@ async def test_Q5_what_is_done_while_the_store_refuses_is_written_later(autojump
     """And the group's next waits for that: its end is not on disk."""
     inner = MemoryStore()
     store = Witness(inner)
-    config = EngineConfig(queue=QueueConfig(queues={"mail": QueueSettings(fifo=True, group_by="to")}))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": QueueSettings(fifo=True, group_by="to")})})
     async with (
-        iii_trio.open_engine(config, queue_store=store, run_blocking=at_once) as engine,
+        iii_trio.open_engine(config, stores={"queue": store}, run_blocking=at_once) as engine,
         engine.open_worker("app") as app,
     ):
         done: list[int] = []
@@ -314,7 +314,7 @@ async def test_a_store_that_refuses_is_not_asked_without_pause(autojump_clock: t
             raise StorageError("no room")
 
     async with (
-        iii_trio.open_engine(CONFIG, queue_store=Refusing(MemoryStore()), run_blocking=at_once) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": Refusing}(MemoryStore()), run_blocking=at_once) as engine,
         engine.open_worker("app") as app,
     ):
         waited: list[float] = []
@@ -343,7 +343,7 @@ async def test_a_store_that_breaks_ends_no_engine(
             raise ZeroDivisionError("a bug")
 
     async with (
-        iii_trio.open_engine(CONFIG, queue_store=Broken(MemoryStore()), run_blocking=at_once) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": Broken}(MemoryStore()), run_blocking=at_once) as engine,
         engine.open_worker("app") as app,
     ):
         for _ in range(3):
@@ -360,7 +360,7 @@ async def test_a_store_that_breaks_ends_no_engine(
 async def test_Q1_a_full_file_refuses_what_comes_and_loses_nothing(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     done: Counter[int] = Counter()
-    async with iii_trio.open_engine(CONFIG, queue_store=store) as engine, engine.open_worker("app") as app:
+    async with iii_trio.open_engine(CONFIG, stores={"queue": store}) as engine, engine.open_worker("app") as app:
         go = trio.Event()
 
         @app.function("app::send")
@@ -496,7 +496,7 @@ async def test_Q1_an_engine_whose_disk_is_full_lives_and_goes_on_when_there_is_r
 
 
 async def test_Q11_a_second_engine_at_the_same_file_is_refused_and_the_first_is_not_disturbed(tmp_path: Path) -> None:
-    config = EngineConfig(queue=QueueConfig(queues={"mail": QUICK}, directory=str(tmp_path)))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": QUICK}, directory=str(tmp_path))})
     refusal = (
         f"the jobs in {tmp_path / 'queue.db'} are in the hands of another engine; "
         "name another directory (iii-trio: --data DIR)"

@@ -56,7 +56,7 @@ class Scene:
 async def scene(store: MemoryStore | None = None) -> AsyncIterator[Scene]:
     disk, store = Disk(), store or MemoryStore()
     async with (
-        iii_trio.open_engine(queue_store=store, run_blocking=disk.run) as engine,
+        iii_trio.open_engine(stores={"queue": store}, run_blocking=disk.run) as engine,
         engine.open_worker("app") as app,
     ):
         yield Scene(disk, store, engine, app)

@@ -30,7 +30,7 @@ async def stats(app: iii_trio.Worker, queue: str = "mail") -> tuple[int, int]:
 
 
 async def test_a_worker_that_takes_nothing_just_now_is_given_its_jobs_later(autojump_clock: Clock) -> None:
-    config = EngineConfig(queue=QueueConfig(queues={"mail": ONCE}), limits=Limits(outbox_bytes=10_000))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": ONCE})}, limits=Limits(outbox_bytes=10_000))
     async with (
         iii_trio.open_engine(config, run_blocking=inline) as engine,
         engine.open_worker("app") as app,
@@ -80,9 +80,9 @@ async def test_data_that_cannot_be_read_now_is_read_later(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Shelf()
-    config = EngineConfig(queue=QueueConfig(queues={"mail": ONCE}, memory_bytes=0))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": ONCE}, memory_bytes=0)})
     async with (
-        iii_trio.open_engine(config, queue_store=store, run_blocking=inline) as engine,
+        iii_trio.open_engine(config, stores={"queue": store}, run_blocking=inline) as engine,
         engine.open_worker("app") as app,
     ):
         seen = Seen()
@@ -113,9 +113,9 @@ async def test_dead_letters_that_are_thrown_away_while_they_are_looked_at_are_le
             await go_on.wait()
         return function()
 
-    config = EngineConfig(queue=QueueConfig(queues={"mail": ONCE}))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": ONCE})})
     async with (
-        iii_trio.open_engine(config, queue_store=MemoryStore(), run_blocking=run) as engine,
+        iii_trio.open_engine(config, stores={"queue": MemoryStore()}, run_blocking=run) as engine,
         engine.open_worker("app") as app,
     ):
 
@@ -150,7 +150,7 @@ async def serve_without_a_queue(
     port: int, *, task_status: trio.TaskStatus[tuple[str, trio.CancelScope]] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.CancelScope() as scope:
-        async with iii_trio.open_engine(EngineConfig(queue=None)) as engine:
+        async with iii_trio.open_engine(EngineConfig(modules={"queue": None})) as engine:
             [url] = await engine.listen(Listener(port=port))
             task_status.started((url, scope))
             await trio.sleep_forever()

@@ -19,7 +19,7 @@ KINDS = ["ours", *(pytest.param(kind, marks=needs(kind)) for kind in ("python", 
 UUID_TEXT = 36
 CONFIG = EngineConfig(
     listeners=(Listener(port=0),),
-    queue=QueueConfig(queues={"mail": QueueSettings(max_attempts=2, backoff_seconds=0.05)}),
+    modules={"queue": QueueConfig(queues={"mail": QueueSettings(max_attempts=2, backoff_seconds=0.05)})},
 )
 
 

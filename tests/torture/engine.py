@@ -30,7 +30,7 @@ async def main(directory: str, socket: str, max_lost: str, port: str | None = No
         missing_function_seconds=None,
     )
     fifo = attrs.evolve(plain, fifo=True, group_by="group")
-    config = EngineConfig(queue=QueueConfig(queues={"plain": plain, "fifo": fifo}, directory=directory))
+    config = EngineConfig(modules={"queue": QueueConfig(queues={"plain": plain, "fifo": fifo}, directory=directory)})
     async with open_engine(config) as engine:
         at_port = () if port is None else (Listener(port=int(port)),)
         await engine.listen(Listener(unix=socket), *at_port)

@@ -96,7 +96,7 @@ class Mesh:
 async def bystanders(**options: Any) -> AsyncIterator[Mesh]:
     """A worker with a call, a channel and a job under way. On leaving, all three are seen to have gone on."""
     async with (
-        iii_trio.open_engine(iii_trio.EngineConfig(queue=QUEUES)) as engine,
+        iii_trio.open_engine(iii_trio.EngineConfig(modules={"queue": QUEUES})) as engine,
         engine.open_worker("other") as other,
         engine.open_worker("worker", **options) as worker,
         worker.create_channel() as channel,

@@ -1,10 +1,26 @@
-"""Background work that survives: named queues, and topics that remember their subscribers."""
+"""Background work that survives: named queues, and topics that remember their subscribers.
 
-from .memory_store import MemoryStore
-from .module import Queue, open_queue
-from .store import Change, Forget, Loaded, Put, Remember, Remove, StorageError, Store, Update
+What is named here is loaded when it is first used. The command line reads the queue's declaration, and not the queue.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .memory_store import MemoryStore
+    from .module import Queue, open_queue
+    from .store import Change, Forget, Loaded, Put, Remember, Remove, StorageError, Store, Update
 
 __all__ = [
     "Change", "Forget", "Loaded", "MemoryStore", "Put", "Queue", "Remember", "Remove", "StorageError", "Store", "Update",
     "open_queue",
 ]  # fmt: skip
+_HOMES = {"MemoryStore": "memory_store", "Queue": "module", "open_queue": "module"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES.get(name, 'store')}", __name__), name)
+    globals()[name] = value
+    return value

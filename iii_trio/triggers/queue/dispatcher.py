@@ -10,7 +10,6 @@ from typing import Final, final
 
 import trio
 
-from ...config_queue import QueueConfig
 from ...errors import CallError, ConnectionFailed
 from ...report import RateLimitedLogger
 from ...worker import Worker
@@ -21,6 +20,7 @@ from .lane_key import LaneKey
 from .ledger import Ledger
 from .protocol import SubscriberConfig, read_subscriber
 from .record import Timestamp
+from .settings import QueueConfig
 from .store import Change, Forget, Loaded, Put, Remember, StorageError
 
 LOGGER: Final = logging.getLogger("iii_trio.queue")

@@ -6,13 +6,14 @@ refused to who wanted it, if somebody does; else it is tried again until it is, 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeVar, final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, final
 
 import attrs
 import trio
 
 from ...report import get_logger
+from ..module import RunBlocking
 from .store import Change, StorageError, Store
 
 T = TypeVar("T")
@@ -20,12 +21,6 @@ LOGGER: Final = get_logger("iii_trio.queue")
 _LAST_WORDS_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 1.0
 _BREATH_SECONDS: Final = 0.05
-
-
-class RunBlocking(Protocol):
-    """Runs a function that blocks, and waits for it."""
-
-    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 @attrs.define(eq=False)

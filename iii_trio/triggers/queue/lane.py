@@ -10,10 +10,10 @@ from typing import Final, final
 
 import attrs
 
-from ...config_queue import QueueSettings
 from ...state_machine import StateMachine
 from .lane_key import LaneKey
 from .record import Record, Timestamp
+from .settings import QueueSettings
 from .states import JOB, JobEvent, JobState
 
 _RATE_SECONDS: Final = 10.0

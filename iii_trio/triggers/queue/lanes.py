@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-from ...config_queue import QueueConfig, QueueSettings
 from .lane import Lane
 from .lane_key import LaneKey
+from .settings import QueueConfig, QueueSettings
 
 
 @final

@@ -12,12 +12,12 @@ from typing import Final, final
 
 import msgspec
 
-from ...config_queue import QueueConfig
 from ...state_machine import StateMachine
 from .lane import Job, Lane
 from .lane_key import LaneKey
 from .lanes import Lanes
 from .record import Record, Timestamp
+from .settings import QueueConfig
 from .states import JOB, JobEvent, JobState
 from .store import Change, Loaded, Remove, Update
 from .timers import Timers

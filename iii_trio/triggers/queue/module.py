@@ -7,18 +7,22 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
+import attrs
 import trio
 
-from ...config_queue import QueueConfig
+from ...config.data import MEMORY
 from ...nursery import open_service_nursery
+from ...report import get_logger
 from ...transport.link import Address
 from ...worker import Worker, open_worker
+from ..module import RunBlocking, RunningModule
 from .dispatcher import Dispatcher
 from .functions import register
-from .journal import Journal, RunBlocking
+from .journal import Journal
 from .memory_store import MemoryStore
+from .settings import QueueConfig
 from .store import Store
 from .subscriptions import TRIGGER_TYPE, SubscriberTriggers
 from .thread import open_thread
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from .sqlite_store import SqliteStore
 
 T = TypeVar("T")
+LOGGER: Final = get_logger("iii_trio.queue")
 WORKER: Final = "iii-queue"
 _JITTER: Final = 0.25
 
@@ -73,7 +78,7 @@ async def open_queue(
                     await jobs.start(dispatcher.serve)
                     _offer(worker, dispatcher)
                     await worker.wait_registered()
-                    yield Queue(dispatcher)
+                    yield Queue(dispatcher, config)
                     jobs.cancel_scope.cancel()
         finally:
             tasks.cancel_scope.cancel()
@@ -117,22 +122,41 @@ def _offer(worker: Worker, dispatcher: Dispatcher) -> None:
 
 
 @final
-class Queue:
+class Queue(RunningModule):
     """A queue that runs. Made by `open_queue`."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, config: QueueConfig) -> None:
         self._dispatcher = dispatcher
+        self._config = config
 
     @property
     def place(self) -> str:
         """Where the jobs are kept: `memory`, or a file."""
         return self._dispatcher.place
 
+    @property
+    def status(self) -> str:
+        """Where the jobs are kept, for the ready line."""
+        return f"jobs in {self._config.directory or self.place}"
+
     async def drain(self) -> None:
         """Begin no more jobs, and wait until those that run have ended. If cancelled: it begins no more all the same."""
         await self._dispatcher.drain()
 
-    def reconfigure(self, config: QueueConfig) -> None:
-        """These queues and bounds from now on. Where jobs are kept does not change: that needs a restart."""
-        self._dispatcher.ledger.reconfigure(config)
+    def reconfigure(self, settings: QueueConfig) -> Any:
+        """Use these queues and bounds from now on. The place of the jobs changes at the engine's next start only."""
+        kept = {}
+        for what in ("directory", "synchronous"):
+            before, after = getattr(self._config, what), getattr(settings, what)
+            kept[what] = before
+            if before != after:
+                LOGGER.warning(
+                    "the queue's %s stays %s until the engine is started again, and is %s then",
+                    what,
+                    before or MEMORY,
+                    after or MEMORY,
+                )
+        self._config = attrs.evolve(settings, **kept)
+        self._dispatcher.ledger.reconfigure(self._config)
         self._dispatcher.begin()
+        return self._config

@@ -8,10 +8,10 @@ import attrs
 import msgspec
 from msgspec import Raw
 
-from ...config_queue import QueueSettings
 from ...errors import CallError
 from ...wire import DEFAULT_NAMESPACE, ErrorCode, from_json, to_json
 from .lane import Lane
+from .settings import QueueSettings
 
 NULL: Final = Raw(b"null")
 

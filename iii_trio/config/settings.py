@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import attrs
 from attrs import validators
 
-from .config_queue import QueueConfig
-from .errors import ConfigError
+from ..errors import ConfigError
 
-_positive: Any = validators.gt(0)
-_at_least_zero: Any = validators.ge(0)
+MAX_NUMBER: Final = 2**53
+"""The largest count or size. JSON readers and C code hold it exactly."""
+MAX_SECONDS: Final = 1_000_000_000
+"""The longest time, some 31 years. Clocks and databases hold it in milliseconds and less."""
+
+_at_most: Any = validators.le(MAX_NUMBER)
+_positive: Any = validators.and_(validators.gt(0), _at_most)
+_at_least_zero: Any = validators.and_(validators.ge(0), _at_most)
 _positive_or_none: Any = validators.optional(_positive)
+_seconds: Any = validators.and_(validators.gt(0), validators.le(MAX_SECONDS))
+_seconds_or_zero: Any = validators.and_(validators.ge(0), validators.le(MAX_SECONDS))
+_seconds_or_none: Any = validators.optional(_seconds)
+
+
+def _secret(give: str) -> dict[str, object]:
+    """Return a field's metadata: its value is never shown, and an error says what to give."""
+    return {"secret": True, "give": give}
+
+
+_FILE: Final = _secret("the path of a file")
 
 
 @attrs.frozen
@@ -43,7 +60,7 @@ class Limits:
     channels: int = attrs.field(default=65_536, validator=_positive)
     sessions: int = attrs.field(default=10_000, validator=_positive)
     connections: int = attrs.field(default=100_000, validator=_positive)
-    handshake_seconds: float = attrs.field(default=10.0, validator=_positive)
+    handshake_seconds: float = attrs.field(default=10.0, validator=_seconds)
     """From accepting a connection to the end of its handshake."""
     head_bytes: int = attrs.field(default=16 * 1024, validator=_positive)
     """The largest head of an HTTP request."""
@@ -59,7 +76,7 @@ class ListenerLimits:
     """Of the sessions that came in here."""
     message_bytes: int | None = attrs.field(default=None, validator=_positive_or_none)
     """Also of channel sockets that come in here."""
-    handshake_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
+    handshake_seconds: float | None = attrs.field(default=None, validator=_seconds_or_none)
 
 
 @attrs.frozen
@@ -70,7 +87,7 @@ class ChannelDefaults:
     """Items that may wait in the pipe."""
     max_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
     """Bytes that may wait in the pipe; one message more may always pass."""
-    expires_after_seconds: float | None = attrs.field(default=300.0, validator=_positive_or_none)
+    expires_after_seconds: float | None = attrs.field(default=300.0, validator=_seconds_or_none)
     """How long one attached end waits for the other without activity; None: for ever."""
     ended_remembered: int = attrs.field(default=1_000, validator=_at_least_zero)
     """How many ended channels are remembered, to tell late comers how they ended (clause C2.1)."""
@@ -80,19 +97,21 @@ class ChannelDefaults:
 class Timeouts:
     """How long an engine waits for a peer that does not do what is due."""
 
-    goodbye_seconds: float = attrs.field(default=5.0, validator=_positive)
+    goodbye_seconds: float = attrs.field(default=5.0, validator=_seconds)
     """For a Close to be answered and the connection to end, before it is dropped (clause C4.1)."""
-    stalled_session_seconds: float = attrs.field(default=60.0, validator=_positive)
+    stalled_session_seconds: float = attrs.field(default=60.0, validator=_seconds)
     """A worker that takes no byte for so long, with data waiting for it, is cut off."""
-    silent_worker_seconds: float | None = attrs.field(default=90.0, validator=_positive_or_none)
+    silent_worker_seconds: float | None = attrs.field(default=90.0, validator=_seconds_or_none)
     """A worker's socket from which nothing comes for so long, pings notwithstanding, is cut off; None: never. A worker
     whose event loop is blocked answers no ping: less than 60 s is for those who know their workers."""
-    dead_peer_seconds: float = attrs.field(default=150.0, validator=validators.ge(1))
+    dead_peer_seconds: float = attrs.field(
+        default=150.0, validator=validators.and_(validators.ge(1), validators.le(MAX_SECONDS))
+    )
     """A peer whose kernel is silent for so long is dead (clause C3.3). Merely slow peers are never cut off by this.
     Kernels look after each other in seconds, so it is 1 at least."""
-    registration_grace_seconds: float = attrs.field(default=5.0, validator=_at_least_zero)
+    registration_grace_seconds: float = attrs.field(default=5.0, validator=_seconds_or_zero)
     """How long registrations wait for `engine::workers::register` to name their namespace."""
-    reattach_grace_seconds: float = attrs.field(default=0.0, validator=_at_least_zero)
+    reattach_grace_seconds: float = attrs.field(default=0.0, validator=_seconds_or_zero)
     """How long a lost worker's channels wait for it to come back with its token (clause C4.6)."""
 
 
@@ -100,9 +119,9 @@ class Timeouts:
 class Tls:
     """The files of a listener's TLS, in PEM."""
 
-    certificate: str
+    certificate: str = attrs.field(metadata=_FILE)
     """The certificate, and behind it those that lead to its root."""
-    key: str | None = None
+    key: str | None = attrs.field(default=None, metadata=_FILE)
     """The private key; None: it is in the certificate's file."""
 
 
@@ -119,11 +138,18 @@ class Auth:
     Tokens are for worker sockets. A channel's end has its access key.
     """
 
-    tokens: tuple[str, ...] = attrs.field(default=(), converter=_tuple_of_texts, repr=False)
-    token_file: str | None = None
+    tokens: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=_tuple_of_texts,
+        repr=False,
+        metadata=_secret("a list of texts (in quotes, if they look otherwise)"),
+    )
+    token_file: str | None = attrs.field(default=None, metadata=_FILE)
     """A file with further tokens, one a line; lines that begin with `#` are comments."""
     channels: Literal["key", "key_and_token"] = attrs.field(
-        default="key", validator=validators.in_(("key", "key_and_token"))
+        default="key",
+        validator=validators.in_(("key", "key_and_token")),
+        metadata=_secret("`key` or `key_and_token`"),
     )
     """What a channel socket must show. `key_and_token` is for closed systems: own workers and Python 0.25 only, as other
     SDKs send no header there."""
@@ -175,6 +201,10 @@ def _tuple_of_listeners(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
     return tuple(listeners)
 
 
+def _frozen_mapping(modules: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(modules))
+
+
 @attrs.frozen
 class EngineConfig:
     """Everything that an engine can be told. `EngineConfig()` listens nowhere by itself: see `Engine.listen`."""
@@ -185,8 +215,10 @@ class EngineConfig:
     channels: ChannelDefaults = attrs.field(factory=ChannelDefaults)
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     name: str = "iii-trio"
-    queue: QueueConfig | None = attrs.field(factory=QueueConfig)
-    """The queue module, in memory unless a directory is named; None: none, or one of your own."""
+    modules: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping)
+    """The settings of the engine's modules, by name, each an object of the module's settings class: for example
+    `{"queue": QueueConfig(directory="/var/lib/shop")}`. None turns a module off. A module that is not named here has its
+    default settings."""
 
     @classmethod
     def make(cls, **settings: Any) -> EngineConfig:

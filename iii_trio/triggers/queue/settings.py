@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -10,15 +9,18 @@ from typing import Any, Literal
 import attrs
 from attrs import validators
 
+from ...config.settings import MAX_NUMBER, MAX_SECONDS
+
 DEFAULT_QUEUE = "default"
 """The queue that is always there."""
-MEMORY = "memory"
-"""Said in the place of a directory: jobs are kept for as long as the engine runs."""
 
-_positive: Any = validators.gt(0)
-_at_least_zero: Any = validators.ge(0)
-_at_least_one: Any = validators.ge(1)
-_positive_or_none: Any = validators.optional(_positive)
+_at_most: Any = validators.le(MAX_NUMBER)
+_positive: Any = validators.and_(validators.gt(0), _at_most)
+_at_least_zero: Any = validators.and_(validators.ge(0), _at_most)
+_at_least_one: Any = validators.and_(validators.ge(1), _at_most)
+_seconds: Any = validators.and_(validators.gt(0), validators.le(MAX_SECONDS))
+_seconds_or_zero: Any = validators.and_(validators.ge(0), validators.le(MAX_SECONDS))
+_seconds_or_none: Any = validators.optional(_seconds)
 
 
 @attrs.frozen
@@ -34,20 +36,20 @@ class QueueSettings:
     group_by: str | None = None
     """The member of a job's data that names its group. A named queue that is `fifo` needs it; where a subscription has
     none, all its jobs are of one group."""
-    backoff_seconds: float = attrs.field(default=1.0, validator=_at_least_zero)
+    backoff_seconds: float = attrs.field(default=1.0, validator=_seconds_or_zero)
     """From the first failure to the second call; doubled at each further failure."""
     backoff: Literal["exponential", "fixed"] = attrs.field(
         default="exponential", validator=validators.in_(("exponential", "fixed"))
     )
-    max_backoff_seconds: float = attrs.field(default=3600.0, validator=_positive)
+    max_backoff_seconds: float = attrs.field(default=3600.0, validator=_seconds)
     """The longest that it grows to."""
-    visibility_timeout_seconds: float | None = attrs.field(default=None, validator=_positive_or_none)
+    visibility_timeout_seconds: float | None = attrs.field(default=None, validator=_seconds_or_none)
     """How long one attempt may take; None: as long as its worker lives (Q4)."""
-    delay_seconds: float = attrs.field(default=0.0, validator=_at_least_zero)
+    delay_seconds: float = attrs.field(default=0.0, validator=_seconds_or_zero)
     """From a job's arrival to its first call, at the least."""
     max_lost_deliveries: int = attrs.field(default=3, validator=_at_least_one)
     """After so many workers have been lost with it a job is a dead letter (Q3)."""
-    missing_function_seconds: float | None = attrs.field(default=300.0, validator=_positive_or_none)
+    missing_function_seconds: float | None = attrs.field(default=300.0, validator=_seconds_or_none)
     """How long an attempt waits for a worker that has the function; None: for ever. Subscriptions always wait (Q7)."""
     dead_letters: int = attrs.field(default=10_000, validator=_at_least_zero)
     """How many dead letters are kept: the oldest give way, and the log says so."""
@@ -65,11 +67,6 @@ class QueueSettings:
     def longest_pause_seconds(self) -> float:
         """The longest that a job rests after a failure."""
         return max(self.max_backoff_seconds, self.backoff_seconds)
-
-
-def directory_of(place: str | None) -> str | None:
-    """The directory that a command line or a file names; None for `memory`, or where nothing is said."""
-    return None if place is None or place == MEMORY else os.path.expanduser(place)
 
 
 def _frozen(queues: Mapping[str, QueueSettings]) -> Mapping[str, QueueSettings]:

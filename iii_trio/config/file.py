@@ -1,0 +1,272 @@
+"""iii's YAML configuration, read into an `EngineConfig`. It is only ever read, never rewritten.
+
+    registration_namespace_grace_ms: 5000
+    workers:
+      - name: iii-worker-manager            # a listener; several entries are several listeners
+        config: { host: 127.0.0.1, port: "${PORT:49134}" }
+        iii-trio:                           # ours: the listener's, and whole-engine settings on at most one entry
+          tls: { certificate: /etc/engine/cert.pem, key: /etc/engine/key.pem }    # this listener's own; so are
+          auth: { token_file: /etc/engine/tokens, channels: key }                 # `auth`, `unix: /path` and
+          listener_limits: { sessions: 100 }                                      # `listener_limits`
+          limits: { message_bytes: 67108864 }
+          timeouts: { reattach_grace_seconds: 10 }
+      - name: iii-queue                     # a module: it reads its entry itself
+        config: { queue_configs: { mail: { concurrency: 4 } } }
+      - name: iii-http                      # a worker that iii has built in and we have not: a warning
+        config: { port: 3111 }
+
+Our own settings stand beside `config`, where iii's engine tolerates what it does not know: one file serves both.
+Everything that cannot be used is a `ConfigError` whose text names file, line and key, and says how to mend it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import attrs
+
+from ..errors import ConfigError
+from .document import Document
+from .section import OURS, Entry, ModuleEntry, Section, is_whole, kind_of, shown
+from .settings import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
+
+LISTENER: Final = "iii-worker-manager"
+GRACE_KEY: Final = "registration_namespace_grace_ms"
+GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
+TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
+SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "timeouts": Timeouts}
+OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits")
+BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
+"""Workers of iii that every engine has, ours too. They need no warning."""
+ACCESS_RULES: Final = frozenset({"rbac", "middleware_function_id"})
+
+
+class ReadsEntry(Protocol):
+    """A module, as far as the file is concerned."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `EngineConfig.modules`."""
+
+    @property
+    def entries(self) -> Collection[str]:
+        """The names of its entry."""
+
+    def read_entry(self, entry: Entry) -> ModuleEntry:
+        """Read its entry. Raises ConfigError."""
+
+
+@attrs.frozen
+class ConfigFile:
+    """What a file says, and what in it has no effect here (one sentence each, with file and line)."""
+
+    config: EngineConfig
+    warnings: tuple[str, ...] = ()
+    data: Mapping[str, str] = attrs.field(factory=dict)
+    """Where modules are to keep their data, by name: `memory`, or a directory. A module that is not here is not told."""
+
+
+def read_config(
+    path: str | os.PathLike[str], environ: Mapping[str, str] | None = None, *, modules: Iterable[ReadsEntry] = ()
+) -> ConfigFile:
+    """Read an iii configuration file.
+
+    `environ` (default: the process's) gives the values of `${VAR}`. `modules` are those whose entries are read.
+    Blocks while it reads. Raises ConfigError.
+    """
+    file = os.fspath(path)
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); name another file with --config") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    return parse_config(text, file, environ, modules=modules)
+
+
+def default_config(environ: Mapping[str, str] | None = None) -> EngineConfig:
+    """Return the settings of an engine without a file: one listener on 127.0.0.1:49134. Raises ConfigError."""
+    timeouts = _grace_from_environment(Timeouts(), os.environ if environ is None else environ)
+    return EngineConfig(timeouts=timeouts)
+
+
+def parse_config(
+    text: str, file: str, environ: Mapping[str, str] | None = None, *, modules: Iterable[ReadsEntry] = ()
+) -> ConfigFile:
+    """As `read_config`, for text that is already read; `file` is the name that errors show."""
+    document = Document.parse(text, file, os.environ if environ is None else environ)
+    return _Reader(document, tuple(modules)).read(os.environ if environ is None else environ)
+
+
+def _grace_from_environment(timeouts: Timeouts, environ: Mapping[str, str]) -> Timeouts:
+    value = environ.get(GRACE_VARIABLE, "").strip()
+    if not value:
+        return timeouts
+    if not (value.isascii() and value.isdigit() and len(value) < 13):  # up to MAX_SECONDS
+        raise ConfigError(f"environment variable {GRACE_VARIABLE} is {value!r}; set it to a number of milliseconds")
+    return attrs.evolve(timeouts, registration_grace_seconds=int(value) / 1000)
+
+
+@attrs.define(eq=False)
+class _Reader:
+    document: Document
+    modules: tuple[ReadsEntry, ...]
+    engine: dict[str, Any] = attrs.field(factory=dict)
+    """The settings of the whole engine, by field of `EngineConfig`."""
+    listeners: list[Listener] = attrs.field(factory=list)
+    found: dict[str, ModuleEntry] = attrs.field(factory=dict)
+    """What the entries of modules say, by the module's name."""
+    _lines: dict[object, int] = attrs.field(factory=dict)
+    """The line of each place to listen at, of each module, and of the whole engine's settings."""
+
+    def read(self, environ: Mapping[str, str]) -> ConfigFile:
+        value = self.document.value
+        if value is not None and not isinstance(value, dict):
+            self.document.fail((), f"holds {kind_of(value)}, not keys; start it with `workers:`")
+        top = Section(self.document, (), value or {})
+        top.only(TOP_LEVEL, "at the top level")
+        if top.get("modules"):
+            top.warn("modules", "`modules` is iii's old spelling and has no effect here; move its entries to `workers`")
+        entries = top.get("workers") if top.get("workers") is not None else []
+        if not isinstance(entries, list):
+            top.fail("workers", f"`workers` is {kind_of(entries)}; make it a list of `- name: …`")
+        for index in range(len(entries)):
+            self._read_entry(entries[index], ("workers", index))
+        timeouts: Timeouts = self.engine.pop("timeouts", Timeouts())
+        if top.get(GRACE_KEY) is not None:
+            timeouts = attrs.evolve(timeouts, registration_grace_seconds=top.milliseconds(GRACE_KEY))
+        return ConfigFile(
+            EngineConfig(
+                listeners=self.listeners or (Listener(),),
+                timeouts=_grace_from_environment(timeouts, environ),
+                modules={name: entry.settings for name, entry in self.found.items()},
+                **self.engine,
+            ),
+            tuple(self.document.warnings),
+            {name: entry.data for name, entry in self.found.items() if entry.data is not None},
+        )
+
+    # --- entries
+
+    def _read_entry(self, value: Any, path: tuple[Any, ...]) -> None:
+        document = self.document
+        if not isinstance(value, dict):
+            document.fail(path, f"an entry of `workers` is {kind_of(value)}; write `- name: …`")
+        name = value.get("name")
+        if not isinstance(name, str) or not name.strip():
+            document.fail((*path, "name"), "an entry of `workers` has no name; write `- name: …`")
+        entry = Entry(document, path, value)
+        module = next((module for module in self.modules if name in module.entries), None)
+        if name == LISTENER:
+            self._add_listener(entry)
+        elif module is not None:
+            if module.name in self._lines:
+                first = self._lines[module.name]
+                entry.fail(None, f"`{name}` is the {module.name} a second time; put all its settings at line {first}")
+            self._lines[module.name] = entry.line()
+            self.found[module.name] = module.read_entry(entry)
+        elif name == OURS or OURS in entry:
+            entry.fail(
+                OURS if OURS in entry else None,
+                f"settings of {OURS} do not stand here; put the key `{OURS}:` into the entry `- name: {LISTENER}`",
+            )
+        elif name not in BUILT_IN:
+            entry.warn(
+                None,
+                f"worker `{name}` is not part of this engine and is not started; run it by itself, or remove the entry",
+            )
+
+    def _add_listener(self, entry: Entry) -> None:
+        listener = self._listener(entry)
+        place = listener.place
+        if (listener.unix or listener.port) and place in self._lines:
+            where = f"{listener.host}:{listener.port}" if listener.unix is None else f"unix:{listener.unix}"
+            entry.fail(
+                None,
+                f"listens at {where}, as line {self._lines[place]} does; "
+                f"give each its own {'path' if listener.unix else 'port'}",
+            )
+        self._lines[place] = entry.line()
+        self.listeners.append(listener)
+        if set(entry.section(OURS)) - set(OF_LISTENER):
+            if EngineConfig in self._lines:
+                first = self._lines[EngineConfig]
+                entry.fail(
+                    OURS,
+                    f"`{OURS}` says something of the whole engine here and at line {first}; keep one of the two",
+                )
+            self._lines[EngineConfig] = entry.line(OURS)
+            self.engine = self._whole_engine(entry.section(OURS))
+
+    def _listener(self, entry: Entry) -> Listener:
+        config, ours = entry.section("config"), entry.section(OURS)
+        for key in config:
+            if key in ACCESS_RULES:
+                config.fail(
+                    key,
+                    f"`{key}`: this engine has no access rules yet, and a listener without "
+                    f"them would let everybody in; remove the key or use iii's engine",
+                )
+        config.only(("port", "host", "handshake_timeout_ms"), f"in `config` of {LISTENER}")
+        settings: dict[str, Any] = {}
+        host = config.text("host", "an address such as 127.0.0.1")
+        if host is not None:
+            settings["host"] = host
+        if config.get("port") is not None:
+            settings["port"] = self._port(config)
+        limits = ListenerLimits()
+        if ours.get("listener_limits") is not None:
+            limits = ours.section("listener_limits").structure(ListenerLimits)
+        if config.get("handshake_timeout_ms") is not None:
+            seconds = config.milliseconds("handshake_timeout_ms", 1)
+            if limits.handshake_seconds is not None:
+                ours.section("listener_limits").fail(
+                    "handshake_seconds",
+                    "`listener_limits.handshake_seconds` and `handshake_timeout_ms` say the same; keep one",
+                )
+            limits = attrs.evolve(limits, handshake_seconds=seconds)
+        # A key without a value is no absent key. Its child line may be commented out, and the listener would be open.
+        if OURS in entry and entry.get(OURS) is None:
+            entry.fail(OURS, f"`{OURS}` is empty; give its settings, or remove the key")
+        if "unix" in ours and ours.get("unix") is None:
+            ours.fail("unix", "`unix` is empty; give the path of a socket, or remove the key")
+        settings["unix"] = ours.text("unix", "the path of a socket")
+        for key, cls in (("tls", Tls), ("auth", Auth)):
+            if key in ours:
+                settings[key] = ours.section(key).structure(cls)
+        mode = ours.get("mode")
+        if mode is not None:
+            # YAML readers disagree about 0660, so it has to be a text.
+            if not isinstance(mode, str) or not re.fullmatch(r"0?[0-7]{3}", mode):
+                ours.fail("mode", f'`mode` is {shown(mode)}; give a file mode in quotes, such as "0660"')
+            settings["mode"] = int(mode, 8)
+        origins = ours.get("origins")
+        if origins is not None:
+            try:
+                settings["origins"] = Listener(origins=origins if isinstance(origins, list) else str(origins)).origins
+            except (TypeError, ValueError) as error:
+                ours.fail("origins", f"`origins` cannot be used: {error}")
+        return Listener(limits=limits, **settings)
+
+    def _port(self, config: Section) -> int:
+        port = config.get("port")
+        if isinstance(port, str) and port.isascii() and port.isdigit():
+            port = int(port)  # "${PORT}", quoted so that editors take the file for YAML
+        if not is_whole(port) or not 0 <= port <= 65535:
+            config.fail("port", f"`port` is {shown(port)}; give a number from 0 (the system chooses) to 65535")
+        return int(port)
+
+    def _whole_engine(self, ours: Section) -> dict[str, Any]:
+        """Read the settings that hold for the whole engine."""
+        ours.only((*OF_LISTENER, *SECTIONS, "name"), f"in `{OURS}`")
+        engine: dict[str, Any] = {key: ours.section(key).structure(cls) for key, cls in SECTIONS.items() if key in ours}
+        if "name" in ours:
+            name = ours.get("name")
+            if not isinstance(name, str) or not name.strip():
+                ours.fail("name", f"`name` is {shown(name)}; give a text")
+            engine["name"] = name
+        return engine
