@@ -8,12 +8,12 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
-from urllib.parse import urlsplit
 
 import trio
 
 from ..errors import ConnectionFailed, MisuseError
-from ..wire import DEFAULT_PORT, Ref, attach_target
+from ..wire import Ref, attach_target
+from .engine_url import parse_url
 from .link import Identity, Link, ReadingEnd, WritingEnd
 from .refusal import refusal_of
 from .remote_ends import RemoteReader, RemoteWriter
@@ -23,6 +23,15 @@ from .websocket import FrameHandler, ReadBuffer, WebSocket
 
 CONNECT_SECONDS: Final = 10.0
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_RESERVED: Final = {
+    "host",
+    "connection",
+    "upgrade",
+    "content-length",
+    "transfer-encoding",
+    "iii-session",
+    "iii-invocation",
+}
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 
@@ -62,53 +71,35 @@ class SocketAddress:
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         new_mask: Callable[[], bytes] | None = None,
     ) -> None:
-        path = unix_path(url)
-        if path is not None:
-            url = "ws://localhost"
-        parts = urlsplit(url if "://" in url else f"ws://{url}")
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise MisuseError(f"{url!r} is no address of an engine: {error}") from None
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise MisuseError(f"{url!r} is no address of an engine: write it as ws://host:port or wss://host:port")
-        self._host = parts.hostname
-        self._port = port or (443 if parts.scheme == "wss" else DEFAULT_PORT)
-        self._base = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        self._shown = (
-            f"unix:{path}"
-            if path is not None
-            else f"{parts.scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
-        )
-        self._ssl = ssl_context or (ssl.create_default_context() if parts.scheme == "wss" else None)
+        self._url = parse_url(url)
+        self._ssl = ssl_context or (ssl.create_default_context() if self._url.secure else None)
         self._connect_seconds = connect_seconds
-        self._unix = path
         self._said_always = _as_bytes(headers or {})
-        self._open_stream = dial or (self._open_tcp if path is None else self._open_unix)
+        self._open_stream = dial or (self._open_tcp if self._url.unix is None else self._open_unix)
         self._new_mask = new_mask or _Masks()
         self._buffer = ReadBuffer()
 
     def __str__(self) -> str:
-        return self._shown
+        return str(self._url)
 
     async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
         """As `Address.connect`."""
         link = RemoteLink(self._new_mask)
-        await self._connect(link, self._base, None, lambda: task_status.started(link), ConnectionFailed)
+        await self._connect(link, self._url.target, None, lambda: task_status.started(link), ConnectionFailed)
 
     async def attach_writer(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
     ) -> None:
         """As `Address.attach_writer`."""
         end = RemoteWriter(self._new_mask)
-        await self._connect(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
+        await self._connect(end, attach_target(ref, self._url.target), identity, lambda: task_status.started(end))
 
     async def attach_reader(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
     ) -> None:
         """As `Address.attach_reader`."""
         end = RemoteReader(knows_our_codes=identity is not None)
-        await self._connect(end, attach_target(ref, self._base), identity, lambda: task_status.started(end))
+        await self._connect(end, attach_target(ref, self._url.target), identity, lambda: task_status.started(end))
 
     async def _connect(
         self,
@@ -121,9 +112,8 @@ class SocketAddress:
         stream = await self._dial()
         websocket = WebSocket(stream, handler, buffer=self._buffer, handshake_seconds=self._connect_seconds)
         headers = [*self._said_always, *_headers(identity)]
-        host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            refusal = await websocket.connect(f"{host}:{self._port}", target, headers, opened)
+            refusal = await websocket.connect(self._url.authority, target, headers, opened)
         except ConnectionFailed as error:
             raise ConnectionFailed(f"no engine at {self}: {error}") from None
         if refusal is not None and refused is not None:
@@ -138,7 +128,7 @@ class SocketAddress:
                 stream = await self._open_stream()
                 if self._ssl is None:
                     return stream
-                secure = trio.SSLStream(stream, self._ssl, server_hostname=self._host, https_compatible=True)
+                secure = trio.SSLStream(stream, self._ssl, server_hostname=self._url.host, https_compatible=True)
                 try:
                     await secure.do_handshake()
                 except BaseException:
@@ -152,21 +142,13 @@ class SocketAddress:
             raise ConnectionFailed(f"no engine at {self}: {_said(cause)}") from None
 
     async def _open_tcp(self) -> trio.abc.Stream:
-        connected = await trio.open_tcp_stream(self._host, self._port)
+        connected = await trio.open_tcp_stream(self._url.host, self._url.port)
         return Socket(socket.socket(fileno=connected.socket.detach()))
 
     async def _open_unix(self) -> trio.abc.Stream:
-        assert self._unix is not None
-        connected = await trio.open_unix_socket(self._unix)
+        assert self._url.unix is not None
+        connected = await trio.open_unix_socket(self._url.unix)
         return Socket(socket.socket(fileno=connected.socket.detach()))
-
-
-def unix_path(address: str) -> str | None:
-    """The path in `unix:/path` (or `unix:///path`), or None for any other address."""
-    if not address.startswith("unix:"):
-        return None
-    path = address.removeprefix("unix:")
-    return path.removeprefix("//") if path.startswith("///") else path
 
 
 def _as_bytes(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -176,6 +158,8 @@ def _as_bytes(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
             raise MisuseError(
                 f"the header {name!r} cannot be sent: a name or value has characters that no header may have"
             )
+        if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
+            raise MisuseError(f"the header {name!r} cannot be given: the handshake sets it itself (RFC 6455, 4.1)")
         lines.append((name.encode(), value.strip().encode("latin-1")))
     return lines
 
