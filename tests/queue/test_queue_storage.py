@@ -314,7 +314,7 @@ async def test_a_store_that_refuses_is_not_asked_without_pause(autojump_clock: t
             raise StorageError("no room")
 
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": Refusing}(MemoryStore()), run_blocking=at_once) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": Refusing(MemoryStore())}, run_blocking=at_once) as engine,
         engine.open_worker("app") as app,
     ):
         waited: list[float] = []
@@ -343,7 +343,7 @@ async def test_a_store_that_breaks_ends_no_engine(
             raise ZeroDivisionError("a bug")
 
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": Broken}(MemoryStore()), run_blocking=at_once) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": Broken(MemoryStore())}, run_blocking=at_once) as engine,
         engine.open_worker("app") as app,
     ):
         for _ in range(3):
