@@ -15,6 +15,7 @@ import trio
 import iii_trio
 from iii_trio.config import EngineConfig, Listener
 
+from .install import SDK_VERSIONS
 from .processes import COMMANDS, MISSING, Peer, open_peer
 
 
@@ -28,11 +29,15 @@ EACH_SDK = [each for each in EACH_KIND if each.values != ("ours",)]
 """For parametrizing: without Node, say, its tests are skipped and say why."""
 
 KINDS = [kind for kind in COMMANDS if MISSING.get(kind) is None]
+WITHOUT_TRIGGERS = ("next_rust",)
+"""Kinds whose SDK has neither trigger types nor bindings any more."""
+WITH_TRIGGERS = [kind for kind in KINDS if kind not in WITHOUT_TRIGGERS]
 PYTHONS = ("python", "old_python")
 EACH_PYTHON = [each for each in EACH_KIND if each.values[0] in PYTHONS]
 HOW_AN_ABORT_SOUNDS = {
     "node": "WS_ERR_INVALID_OPCODE",
     "rust": "websocket error: WebSocket protocol error: Encountered invalid opcode: 3",
+    "next_rust": "websocket error: WebSocket protocol error: Encountered invalid opcode: 3",
 }
 """To those who can hear it (clause C6.1): the code or the message of the error at the reader."""
 PAIRS = list(itertools.product(KINDS, KINDS))
@@ -65,6 +70,14 @@ class Mesh:
         async with trio.open_nursery() as nursery:
             for name, kind in kinds.items():
                 nursery.start_soon(start_one, name, kind)
+        await self._check_versions(kinds)
+
+    async def _check_versions(self, kinds: dict[str, str]) -> None:
+        """Assert that each worker runs the SDK that the test is about, by the version that it registered with."""
+        listed = (await self.call("engine::workers::list", {}))["workers"]
+        registered = {row["name"]: row["version"] for row in listed}
+        expected = {name: SDK_VERSIONS[kind] for name, kind in kinds.items() if kind in SDK_VERSIONS}
+        assert {name: registered.get(name) for name in expected} == expected
 
     async def start_pairs(self, one: str, other: str) -> None:
         """Start two workers of each kind, `{one}_{kind}` and `{other}_{kind}`, for a test that goes through PAIRS."""

@@ -18,7 +18,7 @@ import trio
 import iii_trio
 from iii_trio.nursery import open_service_nursery
 
-from .install import OLD_PYTHON, RUST_WORKER, why_no_node, why_no_rust, why_not_old_python
+from .install import NEXT_RUST_WORKER, OLD_PYTHON, RUST_WORKER, why_no_node, why_no_rust, why_not_old_python
 
 HERE = Path(__file__).parent
 READY_SECONDS = 30.0
@@ -29,8 +29,14 @@ COMMANDS = {
     "old_python": [str(OLD_PYTHON), str(HERE / "python_worker.py")],
     "node": ["node", str(HERE / "node_worker.mjs")],
     "rust": [str(RUST_WORKER)],
+    "next_rust": [str(NEXT_RUST_WORKER)],
 }
-MISSING = {"old_python": why_not_old_python(), "node": why_no_node(), "rust": why_no_rust()}
+MISSING = {
+    "old_python": why_not_old_python(),
+    "node": why_no_node(),
+    "rust": why_no_rust(RUST_WORKER),
+    "next_rust": why_no_rust(NEXT_RUST_WORKER),
+}
 """Why there are no workers of a kind on this machine, or None."""
 
 
@@ -81,11 +87,13 @@ async def open_peer(
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        "PYTHONPATH": str(Path(iii_trio.__file__).parent.parent),
         "III_URL": url,  # where some SDKs send their telemetry, whatever else they are told
         "SDK_TESTS_TELEMETRY": "default" if telemetry else "off",
         **(more or {}),
     }
+    if kind == "ours":
+        # Only for our worker: where iii_trio is installed, this folder holds the SDK of another version, too.
+        environment["PYTHONPATH"] = str(Path(iii_trio.__file__).parent.parent)
     with stderr.open("ab") as log:
         process = await trio.lowlevel.open_process(
             [*COMMANDS[kind], url, name],

@@ -28,7 +28,7 @@ PAYLOADS: list[Any] = [
 ]
 WHERE_IT_FAILED = {
     "ours": "our_worker.py", "python": "python_worker.py", "old_python": "python_worker.py", "node": "node_worker.mjs",
-    "rust": "iii_sdk::",
+    "rust": "iii_sdk::", "next_rust": "iii_sdk::",
 }  # fmt: skip
 
 
@@ -144,7 +144,7 @@ async def test_what_nests_deeper_than_an_sdk_can_read_is_an_error_and_not_lost(m
 
     asking = {"function_id": "app::deep", "payload": {}}
     await mesh.app.wait_registered()
-    if kind == "rust":
+    if kind in ("rust", "next_rust"):
         with pytest.raises(iii_trio.CallError, match="serialization_error"):
             await mesh.call("worker::echo", deep)
         answered = await mesh.call("worker::call", asking)

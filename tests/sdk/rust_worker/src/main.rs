@@ -9,14 +9,12 @@ use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use iii_helpers::observability::OtelConfig;
 use iii_sdk::channel::{ChannelReader, ChannelWriter, StreamChannelRef};
 use iii_sdk::helpers::create_channel;
-use iii_sdk::protocol::{RegisterTriggerInput, TriggerRequest, TriggerRequestWithMetadata};
+use iii_sdk::protocol::{TriggerRequest, TriggerRequestWithMetadata};
 use iii_sdk::runtime::{FunctionRef, WorkerMetadata};
-use iii_sdk::trigger::{Trigger, TriggerConfig, TriggerHandler};
-use iii_sdk::{Dispatch, Error, IIIClient, InitOptions, RegisterFunction, RegisterTriggerType, TriggerAction};
+use iii_sdk::{Dispatch, Error, IIIClient, InitOptions, RegisterFunction, TriggerAction};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
@@ -189,34 +187,10 @@ async fn create_and_read(data: Value) -> Result<Value, Error> {
     Ok(json!({"read": read, "result": result?}))
 }
 
-struct Provider;
+static FUNCTIONS: OnceLock<Mutex<HashMap<String, FunctionRef>>> = OnceLock::new();
 
-#[async_trait]
-impl TriggerHandler for Provider {
-    async fn register_trigger(&self, binding: TriggerConfig) -> Result<(), Error> {
-        say("offered", json!({"config": binding.config, "metadata": binding.metadata, "target": binding.function_id}));
-        match binding.config["refuse"].as_str() {
-            Some(reason) => Err(Error::Handler(reason.to_string())),
-            None => Ok(()),
-        }
-    }
-
-    async fn unregister_trigger(&self, _: TriggerConfig) -> Result<(), Error> {
-        say("withdrawn", json!({}));
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Registered {
-    functions: HashMap<String, FunctionRef>,
-    bindings: HashMap<String, Trigger>,
-}
-
-static REGISTERED: OnceLock<Mutex<Registered>> = OnceLock::new();
-
-fn registered() -> std::sync::MutexGuard<'static, Registered> {
-    REGISTERED.get_or_init(Mutex::default).lock().unwrap()
+fn functions() -> std::sync::MutexGuard<'static, HashMap<String, FunctionRef>> {
+    FUNCTIONS.get_or_init(Mutex::default).lock().unwrap()
 }
 
 fn register<F, R>(id: &str, handler: F)
@@ -225,7 +199,7 @@ where
     R: Future<Output = Result<Value, Error>> + Send + 'static,
 {
     let function = worker().register_function(id, RegisterFunction::new_async(handler));
-    registered().functions.insert(id.to_string(), function);
+    functions().insert(id.to_string(), function);
 }
 
 fn text(data: &Value, key: &str) -> String {
@@ -272,30 +246,75 @@ fn register_all(name: &str) {
         Ok(Value::Null)
     });
     register(&id("unregister"), |data| async move {
-        let function = registered().functions.remove(&text(&data, "function_id"));
+        let function = functions().remove(&text(&data, "function_id"));
         function.ok_or(Error::Handler("no such function".to_string()))?.unregister();
         Ok(Value::Null)
     });
-    register(&id("provide"), |data| async move {
-        worker().register_trigger_type(RegisterTriggerType::new(text(&data, "type"), "for the tests", Provider));
-        Ok(Value::Null)
-    });
-    register(&id("withdraw"), |data| async move {
-        worker().unregister_trigger_type(text(&data, "type"));
-        Ok(Value::Null)
-    });
-    register(&id("bind"), |data| async move {
-        let mut input = RegisterTriggerInput::new(text(&data, "type"), text(&data, "function_id"), data["config"].clone());
-        input.metadata = data.get("metadata").cloned();
-        let binding = worker().register_trigger(input)?;
-        registered().bindings.insert(text(&data, "name"), binding);
-        Ok(Value::Null)
-    });
-    register(&id("unbind"), |data| async move {
-        let binding = registered().bindings.remove(&text(&data, "name"));
-        binding.ok_or(Error::Handler("no such binding".to_string()))?.unregister();
-        Ok(Value::Null)
-    });
+    #[cfg(feature = "triggers")]
+    triggers::register_all(name);
+}
+
+/// Trigger types and bindings. The SDK has them up to 0.25.
+#[cfg(feature = "triggers")]
+mod triggers {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, OnceLock};
+
+    use async_trait::async_trait;
+    use iii_sdk::protocol::RegisterTriggerInput;
+    use iii_sdk::trigger::{Trigger, TriggerConfig, TriggerHandler};
+    use iii_sdk::{Error, RegisterTriggerType};
+    use serde_json::{Value, json};
+
+    use super::{register, say, text, worker};
+
+    static BINDINGS: OnceLock<Mutex<HashMap<String, Trigger>>> = OnceLock::new();
+
+    fn bindings() -> std::sync::MutexGuard<'static, HashMap<String, Trigger>> {
+        BINDINGS.get_or_init(Mutex::default).lock().unwrap()
+    }
+
+    struct Provider;
+
+    #[async_trait]
+    impl TriggerHandler for Provider {
+        async fn register_trigger(&self, binding: TriggerConfig) -> Result<(), Error> {
+            say("offered", json!({"config": binding.config, "metadata": binding.metadata, "target": binding.function_id}));
+            match binding.config["refuse"].as_str() {
+                Some(reason) => Err(Error::Handler(reason.to_string())),
+                None => Ok(()),
+            }
+        }
+
+        async fn unregister_trigger(&self, _: TriggerConfig) -> Result<(), Error> {
+            say("withdrawn", json!({}));
+            Ok(())
+        }
+    }
+
+    pub fn register_all(name: &str) {
+        let id = |function: &str| format!("{name}::{function}");
+        register(&id("provide"), |data| async move {
+            worker().register_trigger_type(RegisterTriggerType::new(text(&data, "type"), "for the tests", Provider));
+            Ok(Value::Null)
+        });
+        register(&id("withdraw"), |data| async move {
+            worker().unregister_trigger_type(text(&data, "type"));
+            Ok(Value::Null)
+        });
+        register(&id("bind"), |data| async move {
+            let mut input = RegisterTriggerInput::new(text(&data, "type"), text(&data, "function_id"), data["config"].clone());
+            input.metadata = data.get("metadata").cloned();
+            let binding = worker().register_trigger(input)?;
+            bindings().insert(text(&data, "name"), binding);
+            Ok(Value::Null)
+        });
+        register(&id("unbind"), |data| async move {
+            let binding = bindings().remove(&text(&data, "name"));
+            binding.ok_or(Error::Handler("no such binding".to_string()))?.unregister();
+            Ok(Value::Null)
+        });
+    }
 }
 
 async fn serve(url: &str, name: &str) {
