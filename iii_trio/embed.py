@@ -214,20 +214,29 @@ def open_worker(
     name: str | None = None,
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    channel_ping_seconds: float | None = None,
     **options: Any,
 ) -> AbstractAsyncContextManager[Worker]:
     """A worker of an engine, for the length of the block.
 
     `engine` is an address (`ws://host:port`, `wss://…`, `unix:/path`), or an `Engine` in this process. With an address,
     `headers` are sent with every upgrade, and `ssl_context` is used for `wss` (default: what the system trusts). Where
-    they have no `Authorization`, the environment's `III_TOKEN` is sent as a bearer token, if it is there. See
+    they have no `Authorization`, the environment's `III_TOKEN` is sent as a bearer token, if it is there. With
+    `channel_ping_seconds`, channel sockets send a ping that often, for proxies that cut idle connections. See
     `iii_trio.worker.open_worker` for the other options.
     """
     if isinstance(engine, str):
-        address = SocketAddress(engine, headers=_with_token(headers or {}), ssl_context=ssl_context)
+        address = SocketAddress(
+            engine,
+            headers=_with_token(headers or {}),
+            ssl_context=ssl_context,
+            channel_ping_seconds=channel_ping_seconds,
+        )
         return _open_worker(address, name=name, **options)
-    if headers is not None or ssl_context is not None:
-        raise MisuseError("headers and ssl_context go with the address of an engine elsewhere (ws://host:port)")
+    if headers is not None or ssl_context is not None or channel_ping_seconds is not None:
+        raise MisuseError(
+            "headers, ssl_context and channel_ping_seconds go with the address of an engine elsewhere (ws://host:port)"
+        )
     if isinstance(engine, Engine):
         return _open_worker(engine.address, name=name, **options)
     if not hasattr(engine, "attach_reader"):

@@ -1,9 +1,10 @@
-"""A new connection is a worker, a channel's end, telemetry, a question about health, or refused."""
+"""Admit a new connection as a worker, a channel's end or telemetry. Answer health requests, and refuse all else."""
 
 from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from typing import Final
 
 import attrs
@@ -27,17 +28,14 @@ _HEALTH: Final = "/healthz"
 
 @attrs.frozen
 class _Admitted:
-    """A request for an upgrade that may come in, by this token if one is needed."""
+    """An upgrade that passed all checks, with the token it showed if one is needed."""
 
     head: Head
     token: str | None
 
 
 async def handle_connection(shell: Shell, connection: socket.socket, policy: ListenerPolicy) -> None:
-    """Serve a connection that a listener accepted, until it is over.
-
-    One connection's bug ends this connection, and is logged; the engine goes on.
-    """
+    """Serve a connection that a listener accepted, until it is over. Errors are logged, and end this connection only."""
     stream = Socket(connection, dead_peer_seconds=shell.config.timeouts.dead_peer_seconds)
     secure: trio.abc.Stream = stream
     if policy.ssl_context is not None:
@@ -54,25 +52,27 @@ async def handle_connection(shell: Shell, connection: socket.socket, policy: Lis
 async def serve_stream(
     shell: Shell, stream: trio.abc.Stream, peer: str | None, policy: ListenerPolicy | None = None
 ) -> None:
-    """Serve a connection over any stream, and close the stream. Without a policy, everybody may come in."""
+    """Serve a connection over any stream, and close the stream. The default policy asks for no token."""
     policy = policy or ListenerPolicy()
     shell.connections += 1
     policy.counts.connections += 1
     try:
         begun = read_at_once(stream, shell.buffer)
-        admitted = _come_in_at_once(shell, begun, policy) or await _come_in(shell, stream, begun, peer, policy)
+        admitted = _admit_at_once(shell, begun, policy) or await _read_and_admit(shell, stream, begun, peer, policy)
         if admitted is not None:
             await _serve_upgrade(shell, stream, admitted, peer, policy)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the peer went away while we were at its head
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        # Otherwise the peer went away before its upgrade.
+        if isinstance(error.__cause__, ssl.SSLError) and error.__cause__.reason == "HTTP_REQUEST":
+            await _answer_in_the_clear(shell, stream, peer)
     finally:
         shell.connections -= 1
         policy.counts.connections -= 1
         await drop(stream)  # noqa: ASYNC102 - it never waits
 
 
-def _come_in_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Admitted | None:
-    """Whoever has said all by now, and may come in, needs no deadline and no turn of the loop. None: look again."""
+def _admit_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Admitted | None:
+    """Admit an upgrade that has arrived whole, without a deadline or a turn of the loop. None: look again."""
     try:
         _check_connections(shell, policy)
         head = HeadParser(shell.config.limits.head_bytes).feed(begun)
@@ -81,10 +81,10 @@ def _come_in_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Adm
         return None
 
 
-async def _come_in(
+async def _read_and_admit(
     shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: str | None, policy: ListenerPolicy
 ) -> _Admitted | None:
-    """Read the head, and answer whoever may not come in or wants something else than an upgrade: then None."""
+    """Read the head, and admit an upgrade. Answer everything else, and return None."""
     limits = shell.config.limits
     with trio.move_on_after(policy.handshake_seconds(limits)) as scope, shell.stopped_by_close(scope.cancel):
         try:
@@ -126,21 +126,21 @@ def _admit(shell: Shell, head: Head, policy: ListenerPolicy) -> _Admitted:
 
 
 def _check_connections(shell: Shell, policy: ListenerPolicy) -> None:
-    """Raise BadRequest if there are too many."""
-    most = shell.config.limits.connections
-    if shell.connections > most:
-        raise BadRequest(503, f"the engine has as many connections as it may ({most})")
+    """Raise BadRequest if there are too many connections."""
+    limit = shell.config.limits.connections
+    if shell.connections > limit:
+        raise BadRequest(503, f"the engine has as many connections as it may ({limit})")
     policy.check_connections()
 
 
 def _check_room(shell: Shell, head: Head, policy: ListenerPolicy) -> None:
-    """Raise BadRequest for a worker that there is no room for."""
+    """Raise BadRequest if the engine, or the listener, has room for no further session."""
     if head.path == "/":
         if shell.hub.draining:
             raise BadRequest(503, "the engine is shutting down")
-        most = shell.config.limits.sessions
-        if shell.hub.guests + shell.arriving >= most:
-            raise BadRequest(503, f"the engine has as many sessions as it may ({most})")
+        limit = shell.config.limits.sessions
+        if shell.hub.guests + shell.arriving >= limit:
+            raise BadRequest(503, f"the engine has as many sessions as it may ({limit})")
         policy.check_sessions()
 
 
@@ -179,12 +179,24 @@ async def _serve_upgrade(
         await serve_reader(shell, stream, head, attached, holder, policy)
 
 
+async def _answer_in_the_clear(shell: Shell, stream: trio.abc.Stream, peer: str | None) -> None:
+    """Answer a plain HTTP request that came to a listener with TLS."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else getattr(stream, "transport", None)
+    if isinstance(transport, trio.abc.Stream):
+        text = "this listener speaks TLS: use wss:// or https://"
+        shell.log(logging.INFO, f"a connection was refused: {text}", peer=peer or "", status="400")
+        try:
+            await _answer(transport, 400, text)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the peer is gone
+
+
 async def _answer(stream: trio.abc.Stream, status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
     await _write(stream, answer(status, text.encode() + b"\n", headers))
 
 
 async def _write(stream: trio.abc.Stream, response: bytes) -> None:
-    """Write a response, and wait a little for the peer to take it and go: a reset would throw it away."""
+    """Write a response, and wait up to 5 seconds for the peer to take it and close: a reset would discard it."""
     with trio.move_on_after(5):
         await stream.send_all(response)
         if await end_writing(stream):

@@ -52,7 +52,7 @@ class _SessionSocket:
         self.token = token
         self._shell = shell
         self._peer = peer
-        self._scanner = MessageScanner(policy.message_bytes(shell.config.limits), masked=True, check_text=False)
+        self._scanner = MessageScanner(policy.message_bytes(shell.config.limits), masked=True)
         self._websocket: WebSocket | None = None
         self._session: Session | None = None
         self._may_come_back = False

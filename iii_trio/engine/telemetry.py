@@ -42,7 +42,7 @@ class _Telemetry:
         self._shell = shell
         self._believed = believed
         self._about = {"peer": peer or ""}
-        self._scanner = MessageScanner(message_bytes, masked=True, check_text=False)
+        self._scanner = MessageScanner(message_bytes, masked=True)
 
     def on_open(self, websocket: WebSocket) -> None:
         """Nobody is told that it is there."""

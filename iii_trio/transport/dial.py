@@ -1,9 +1,8 @@
-"""An engine behind a socket: one attempt to connect and upgrade, as a worker or as a channel's end."""
+"""Connect to an engine behind a socket, as a worker or as a channel's end. One attempt each."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +12,7 @@ import trio
 
 from ..errors import ConnectionFailed, MisuseError
 from ..wire import Ref, attach_target
-from .engine_url import parse_url
+from .engine_url import encode_headers, parse_url
 from .link import Identity, Link, ReadingEnd, WritingEnd
 from .refusal import refusal_of
 from .remote_ends import RemoteReader, RemoteWriter
@@ -22,22 +21,13 @@ from .socket import Socket
 from .websocket import FrameHandler, ReadBuffer, WebSocket
 
 CONNECT_SECONDS: Final = 10.0
-_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_RESERVED: Final = {
-    "host",
-    "connection",
-    "upgrade",
-    "content-length",
-    "transfer-encoding",
-    "iii-session",
-    "iii-invocation",
-}
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL reports when the other side answers in the clear."""
 
 
 @final
 class _Masks:
-    """Masking keys from the system's randomness (RFC 6455 section 5.3), many at a time: asking costs more than masking."""
+    """Masking keys from the system's randomness (RFC 6455 section 5.3), fetched many at a time."""
 
     def __init__(self) -> None:
         self._random = b""
@@ -53,12 +43,16 @@ class _Masks:
 
 @final
 class SocketAddress:
-    """An `Address`: the engine at a `ws://` or `wss://` URL, or at `unix:/path`.
+    """The `Address` of an engine at a `ws://` or `wss://` URL, or at `unix:/path`.
 
-    `headers` are said with every upgrade, of worker and channel sockets alike (`Authorization`, say). `ssl_context` is for
-    `wss`, where the default trusts what the system trusts.
-    `dial` opens the byte stream in a way of your own (memory, a unix socket); the URL then only names the engine. It
-    raises OSError if it cannot. Masking keys come from `new_mask`, for simulations that must repeat.
+    `headers` are sent with every upgrade, of worker and channel sockets alike (`Authorization`, for example).
+    `ssl_context` is for `wss`. The default trusts the system's certificates.
+    `dial` replaces the way to open the byte stream (memory, a proxy). The URL then only names the engine. It raises
+    OSError on failure. `new_mask` replaces the source of masking keys, for simulations that must repeat.
+    With `channel_ping_seconds`, the ends of channels send a ping that often while they write nothing else, so that no
+    proxy between takes an open channel for an idle connection. Engines answer pings, and never see a difference.
+
+    Raises MisuseError for an address or a header that cannot be used.
     """
 
     def __init__(
@@ -70,11 +64,15 @@ class SocketAddress:
         connect_seconds: float = CONNECT_SECONDS,
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         new_mask: Callable[[], bytes] | None = None,
+        channel_ping_seconds: float | None = None,
     ) -> None:
+        if channel_ping_seconds is not None and not channel_ping_seconds > 0:
+            raise MisuseError(f"channel_ping_seconds is {channel_ping_seconds!r}: give a positive number, or None")
         self._url = parse_url(url)
         self._ssl = ssl_context or (ssl.create_default_context() if self._url.secure else None)
         self._connect_seconds = connect_seconds
-        self._said_always = _as_bytes(headers or {})
+        self._channel_ping_seconds = channel_ping_seconds
+        self._headers = encode_headers(headers or {})
         self._open_stream = dial or (self._open_tcp if self._url.unix is None else self._open_unix)
         self._new_mask = new_mask or _Masks()
         self._buffer = ReadBuffer()
@@ -85,21 +83,25 @@ class SocketAddress:
     async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
         """As `Address.connect`."""
         link = RemoteLink(self._new_mask)
-        await self._connect(link, self._url.target, None, lambda: task_status.started(link), ConnectionFailed)
+        await self._connect(link, self._url.target, None, lambda: task_status.started(link), refused=ConnectionFailed)
 
     async def attach_writer(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
     ) -> None:
         """As `Address.attach_writer`."""
         end = RemoteWriter(self._new_mask)
-        await self._connect(end, attach_target(ref, self._url.target), identity, lambda: task_status.started(end))
+        await self._attach(end, ref, identity, lambda: task_status.started(end))
 
     async def attach_reader(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
     ) -> None:
         """As `Address.attach_reader`."""
         end = RemoteReader(knows_our_codes=identity is not None)
-        await self._connect(end, attach_target(ref, self._url.target), identity, lambda: task_status.started(end))
+        await self._attach(end, ref, identity, lambda: task_status.started(end))
+
+    async def _attach(self, end: FrameHandler, ref: Ref, identity: Identity | None, opened: Callable[[], None]) -> None:
+        target = attach_target(ref, self._url.target)
+        await self._connect(end, target, identity, opened, ping_seconds=self._channel_ping_seconds)
 
     async def _connect(
         self,
@@ -107,20 +109,25 @@ class SocketAddress:
         target: str,
         identity: Identity | None,
         opened: Callable[[], None],
+        *,
         refused: type[ConnectionFailed] | None = None,
+        ping_seconds: float | None = None,
     ) -> None:
         stream = await self._dial()
-        websocket = WebSocket(stream, handler, buffer=self._buffer, handshake_seconds=self._connect_seconds)
-        headers = [*self._said_always, *_headers(identity)]
+        websocket = WebSocket(
+            stream, handler, buffer=self._buffer, handshake_seconds=self._connect_seconds, ping_seconds=ping_seconds
+        )
+        headers = [*self._headers, *_identity_headers(identity)]
         try:
             refusal = await websocket.connect(self._url.authority, target, headers, opened)
         except ConnectionFailed as error:
             raise ConnectionFailed(f"no engine at {self}: {error}") from None
-        if refusal is not None and refused is not None:
-            said = refusal.body.decode(errors="replace")[:200].strip()
-            raise refused(f"the engine at {self} refused with HTTP {refusal.status}" + (f": {said}" if said else ""))
-        if refusal is not None:
+        if refusal is None:
+            return
+        if refused is None:
             raise refusal_of(refusal.status, refusal.body)
+        text = refusal.body.decode(errors="replace")[:200].strip()
+        raise refused(f"the engine at {self} refused with HTTP {refusal.status}" + (f": {text}" if text else ""))
 
     async def _dial(self) -> trio.abc.Stream:
         try:
@@ -139,7 +146,7 @@ class SocketAddress:
             raise ConnectionFailed(f"no engine at {self}: no connection within {self._connect_seconds:g} s") from None
         except (OSError, trio.BrokenResourceError) as error:
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
-            raise ConnectionFailed(f"no engine at {self}: {_said(cause)}") from None
+            raise ConnectionFailed(f"no engine at {self}: {_explain(cause)}") from None
 
     async def _open_tcp(self) -> trio.abc.Stream:
         connected = await trio.open_tcp_stream(self._url.host, self._url.port)
@@ -151,22 +158,11 @@ class SocketAddress:
         return Socket(socket.socket(fileno=connected.socket.detach()))
 
 
-def _as_bytes(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    lines = []
-    for name, value in headers.items():
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise MisuseError(
-                f"the header {name!r} cannot be sent: a name or value has characters that no header may have"
-            )
-        if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
-            raise MisuseError(f"the header {name!r} cannot be given: the handshake sets it itself (RFC 6455, 4.1)")
-        lines.append((name.encode(), value.strip().encode("latin-1")))
-    return lines
-
-
-def _said(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return "it speaks no TLS there; write ws:// if that is meant"
     if isinstance(error, ssl.SSLError):  # whose errno is no errno
         return f"no TLS: {error.reason or error}"
     if isinstance(error, socket.gaierror):
@@ -174,12 +170,12 @@ def _said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     if isinstance(error, BaseExceptionGroup):
-        return _said(error.exceptions[0])
+        return _explain(error.exceptions[0])
     inner = error.__cause__
-    return _said(inner) if isinstance(inner, OSError | BaseExceptionGroup) else str(error)
+    return _explain(inner) if isinstance(inner, OSError | BaseExceptionGroup) else str(error)
 
 
-def _headers(identity: Identity | None) -> list[tuple[bytes, bytes]]:
+def _identity_headers(identity: Identity | None) -> list[tuple[bytes, bytes]]:
     if identity is None:
         return []
     headers = [(b"Iii-Session", f"{identity.worker_id} {identity.channel_secret}".encode())]

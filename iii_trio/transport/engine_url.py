@@ -1,89 +1,122 @@
-"""Addresses of engines as text: `ws://host:port/path`, `wss://…`, `unix:/path`. Pure."""
+"""The address of an engine, as users write it: `ws://host:port`, `wss://host:port`, `host:port` or `unix:/path`."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Final, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
 from ..errors import MisuseError
 from ..wire import DEFAULT_PORT
 
-_TARGET: Final = re.compile(r"[\x21-\x7e]*")
+_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_TARGET: Final = re.compile(r"[!-~]*")
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_MAX_HOST: Final = 253  # RFC 1035 section 2.3.4, without the root's dot
+_OURS: Final = frozenset(
+    {"host", "connection", "upgrade", "content-length", "transfer-encoding", "expect", "iii-session", "iii-invocation"}
+)
 
 
 @attrs.frozen
 class EngineUrl:
-    """The parts of an engine's address."""
+    """A checked address. `target` is the path and query of a worker's upgrade. `unix` is the path of a unix socket."""
 
     host: str
-    """A name in its ASCII form (IDNA), or an IP address without brackets."""
     port: int
     target: str
-    """The path and query that every request begins with."""
-    secure: bool
-    unix: str | None
-    """The path of a unix socket."""
+    secure: bool = False
+    unix: str | None = None
 
     @property
     def authority(self) -> str:
-        """The value of the Host header."""
-        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        """Host and port, as in a URL or the Host header. An IPv6 zone means nothing to others, and is left out."""
+        host = self.host.partition("%")[0]
+        return f"{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def __str__(self) -> str:
-        if self.unix is not None:
-            return f"unix:{self.unix}"
-        return f"{'wss' if self.secure else 'ws'}://{self.authority}"
+        return f"unix:{self.unix}" if self.unix is not None else f"{'wss' if self.secure else 'ws'}://{self.authority}"
 
 
 def parse_url(text: str) -> EngineUrl:
-    """Read the address of an engine. Raises MisuseError, which never shows a password."""
-    path = unix_path(text)
-    if path is not None:
+    """Parse the address of an engine. Raises MisuseError with what is wrong, and never with a password."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        path = path.removeprefix("//") if path.startswith("///") else path
         if not path or "\0" in path:
-            raise MisuseError(f"{text!r} is no address of an engine: write it as unix:/path")
-        return EngineUrl("localhost", DEFAULT_PORT, "/", secure=False, unix=path)
+            _refuse(text, "write it as unix:/path/of/the/socket")
+        return EngineUrl("localhost", DEFAULT_PORT, "/", unix=path)
     try:
         parts = urlsplit(text if "://" in text else f"ws://{text}")
-        has_credentials = parts.username is not None or parts.password is not None
+        port, host = parts.port, parts.hostname
     except ValueError as error:
-        raise MisuseError(f"{text!r} is no address of an engine: {error}") from None
-    if has_credentials:
-        raise MisuseError(
-            "the address of an engine holds a user or a password, which no engine reads: give "
-            'headers={"Authorization": "Bearer …"}, or set III_TOKEN'
+        _refuse(text, str(error))
+    if parts.scheme not in ("ws", "wss") or not host:
+        _refuse(text, "write it as ws://host:port or wss://host:port")
+    if parts.username is not None or parts.password is not None:
+        _refuse(
+            text,
+            "it has a user name or password, which are not sent: give headers={'Authorization': ...}, or set III_TOKEN",
         )
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise MisuseError(f"{text!r} is no address of an engine: {error}") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise MisuseError(f"{text!r} is no address of an engine: write it as ws://host:port or wss://host:port")
     if port == 0:
-        raise MisuseError(f"{text!r} is no address of an engine: nothing listens at port 0")
+        _refuse(text, "nothing can be reached at port 0")
     if parts.fragment:
-        raise MisuseError(f"{text!r} is no address of an engine: a WebSocket address has no '#' part (RFC 6455, 3)")
-    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    if not _TARGET.fullmatch(target):
-        raise MisuseError(f"{text!r} is no address of an engine: percent-encode the characters of its path")
-    secure = parts.scheme == "wss"
-    return EngineUrl(_ascii_host(parts.hostname, text), port or (443 if secure else DEFAULT_PORT), target, secure, None)
+        _refuse(text, "it has a '#' part, which a WebSocket address cannot have (RFC 6455 section 3)")
+    target = _target(text, parts)
+    # urlsplit drops tabs and line ends without a word, so look at the text itself.
+    if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in text):
+        _refuse(text, "it has a space or a control character")
+    default = 443 if parts.scheme == "wss" else DEFAULT_PORT
+    return EngineUrl(_host(text, host), port or default, target, parts.scheme == "wss")
 
 
-def unix_path(address: str) -> str | None:
-    """Return the path in `unix:/path` (or `unix:///path`), or None for any other address."""
-    if not address.startswith("unix:"):
-        return None
-    path = address.removeprefix("unix:")
-    return path.removeprefix("//") if path.startswith("///") else path
+def _refuse(text: str, problem: str) -> NoReturn:
+    shown = re.sub(r"(://|^)[^/?#]*@", r"\1...@", text)
+    raise MisuseError(f"{shown!a} is no address of an engine: {problem}")
 
 
-def _ascii_host(host: str, text: str) -> str:
+def _host(text: str, host: str) -> str:
     if ":" in host:
-        return host  # an IPv6 address, which urlsplit has checked
+        try:
+            return str(ipaddress.IPv6Address(host))
+        except ValueError as error:
+            _refuse(text, str(error))
     try:
-        return host.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise MisuseError(f"{text!r} is no address of an engine: {host!r} is no host name: {error}") from None
+        name = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        _refuse(text, "its host is no host name")
+    labels = name.removesuffix(".").split(".")
+    wrong = [label for label in labels if not _LABEL.fullmatch(label)]
+    if wrong and len(wrong[0]) > 63:
+        _refuse(text, "its host is no host name: a part has more than 63 characters")
+    if wrong or len(name) > _MAX_HOST:
+        _refuse(text, "its host is no host name")
+    return name
+
+
+def _target(text: str, parts: SplitResult) -> str:
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not _TARGET.fullmatch(target):
+        _refuse(text, "percent-encode the characters of its path (urllib.parse.quote)")
+    return target
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Encode a user's headers. Raises MisuseError for a name or value that cannot be sent, without showing the value."""
+    lines = []
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise MisuseError(
+                f"the header {name!r} cannot be sent: a name or value has characters that no header may have"
+            )
+        if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
+            raise MisuseError(
+                f"the header {name!r} cannot be given: the handshake sets it itself (RFC 6455 section 4.1)"
+            )
+        lines.append((name.encode(), value.strip().encode("latin-1")))
+    return lines

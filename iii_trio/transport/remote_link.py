@@ -25,7 +25,7 @@ class RemoteLink:
 
     def __init__(self, new_mask: Callable[[], bytes]) -> None:
         self._new_mask = new_mask
-        self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False, check_text=False)
+        self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
         self._waiting_bytes = 0
         self._taken = trio.lowlevel.ParkingLot()

@@ -122,9 +122,20 @@ async def test_a_certificate_that_is_not_trusted_is_said_in_one_sentence(tls: Tl
 async def test_who_speaks_no_tls_at_a_tls_listener_harms_nobody(tls: Tls, trusting: ssl.SSLContext) -> None:
     async with listening(Listener(port=0, tls=tls)) as (engine, (url,)):
         async with dialled(url) as bare:
-            assert await bare.get("/healthz") == 0
+            assert await bare.get("/healthz") == 400 and "this listener speaks TLS: use wss://" in bare.said
+        with pytest.raises(ConnectionFailed, match="this listener speaks TLS: use wss://"):
+            await use(url.replace("wss:", "ws:"))
         await use(url, ssl_context=trusting)
         assert engine.statistics().sessions <= 2
+
+
+@within(SECONDS)
+async def test_tls_at_a_plain_listener_is_refused_at_once() -> None:
+    async with listening(Listener(port=0)) as (_, (url,)):
+        begun = trio.current_time()
+        with pytest.raises(ConnectionFailed, match="it speaks no TLS there; write ws://"):
+            await use(url.replace("ws:", "wss:"))
+        assert trio.current_time() - begun < 3, "the time for a handshake is 10 s"
 
 
 @within(SECONDS)

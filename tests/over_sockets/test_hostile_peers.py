@@ -248,7 +248,7 @@ def messages(draw: st.DrawFn) -> bytes:
     if damage == 0:
         return draw(st.sampled_from([b"", b"null", b"[]", b"[" * 9000, text[:-1], text + text, b"\x00", text[1:]]))
     if damage == 1:
-        return text.replace(b"null", b"NaN").replace(b"0", b"\xff")
+        return text.replace(b"null", b"NaN").replace(b"0", "\x7f\u00ff".encode())
     return text
 
 
