@@ -15,13 +15,13 @@ import trio
 
 from . import ids
 from .config import EngineConfig, Listener
-from .core.channels import ChannelResult
+from .core.channels import Ended
 from .engine.admit import serve_stream
+from .engine.engine import Shell
 from .engine.in_process import InProcess
 from .engine.listeners import Listeners
-from .engine.shell import Shell
+from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
 from .engine.spans import ChannelSpan
-from .engine.statistics import ChannelView, EngineStatistics
 from .errors import MisuseError
 from .modules import Modules
 from .nursery import keep_shielded, open_service_nursery
@@ -178,15 +178,15 @@ class Engine:
 
     def channels(self) -> list[ChannelView]:
         """What every open channel is doing (clause C7.1)."""
-        return self._shell.channel_views()
+        return look_at_channels(self._shell, trio.current_time())
 
-    def ended_channels(self) -> list[ChannelResult]:
+    def ended_channels(self) -> list[Ended]:
         """The last channels that ended, oldest first, with their outcomes and reasons."""
         return self._shell.hub.channels.ended()
 
     def statistics(self) -> EngineStatistics:
         """How much the engine holds at this moment for others than its own modules."""
-        return self._shell.statistics()
+        return count(self._shell)
 
     async def drain(self, grace_seconds: float) -> bool:
         """Take no new sessions (503) and no new calls; once what runs is done, or the grace is over, end all that is left.

@@ -1,1 +1,1 @@
-"""The pure core. Inputs go in and effects come out, without I/O."""
+"""Decisions, without I/O: what happened goes in, effects come out. Pure."""

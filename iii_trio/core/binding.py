@@ -1,10 +1,10 @@
-"""The states of one trigger binding, which is requested, offered to a provider, and in force until it is withdrawn.
+"""The life of one trigger binding: asked for, offered to a provider, and in force until it is withdrawn.
 
               OFFERED              ACCEPTED             WITHDRAWN
     PARKED ───────────► OFFERED ───────────► BOUND ───────────► WITHDRAWN
 
-A binding is parked while it has no provider, or after its provider refused it. It is offered again when a provider of its
-type registers.
+A binding without a provider is parked, and so is one that its provider refused: it is offered anew when a provider
+of its type registers.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from msgspec import Raw
 
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
-from .request import Request
-from .session import WorkerSession
+from .later import Later
+from .session import Session
 
 _NULL: Final = Raw(b"null")
 
 
 class BindingState(TableEnum):
-    """The states of a binding."""
+    """Where a binding is in its life."""
 
-    PARKED = auto()  # its type has no provider, or the provider refused it
-    OFFERED = auto()  # sent to its provider, and counted as in force, because most providers never answer otherwise
-    BOUND = auto()  # its provider has accepted it
+    PARKED = auto()  # nobody provides its type, or who does has refused it
+    OFFERED = auto()  # its provider has been told, and counts as having it: most never answer otherwise
+    BOUND = auto()  # its provider has said so
     WITHDRAWN = auto()
 
 
 class BindingEvent(TableEnum):
-    """The events in the life of a binding."""
+    """What happened to a binding."""
 
     OFFERED = auto()
     ACCEPTED = auto()
@@ -43,7 +43,7 @@ class BindingEvent(TableEnum):
 
 
 _IN_FORCE: Final = {
-    BindingEvent.OFFERED: BindingState.OFFERED,  # to another provider, or again to the same one
+    BindingEvent.OFFERED: BindingState.OFFERED,  # to another provider, or to the same one anew
     BindingEvent.ACCEPTED: BindingState.BOUND,
     BindingEvent.REFUSED: BindingState.PARKED,
     BindingEvent.PROVIDER_LEFT: BindingState.PARKED,
@@ -62,11 +62,11 @@ LIVE: Final = frozenset({BindingState.OFFERED, BindingState.BOUND})
 
 @attrs.define(eq=False)
 class Provider:
-    """The provider of one trigger type. It is a session, or the engine itself (`session` is None)."""
+    """Who provides one trigger type: a session, or (None) the engine itself."""
 
     namespace: str
     type: str
-    session: WorkerSession | None
+    session: Session | None
     description: str = ""
     trigger_request_format: Raw = ABSENT
     call_request_format: Raw = ABSENT
@@ -75,12 +75,12 @@ class Provider:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The key in the ledger."""
+        """By what it is found."""
         return self.namespace, self.type
 
 
 @attrs.define(eq=False)
-class TriggerBinding:
+class Binding:
     """One binding of a function to a trigger type."""
 
     id: str
@@ -89,22 +89,22 @@ class TriggerBinding:
     config: Raw
     metadata: Raw
     namespace: str
-    """The namespace of its target function."""
+    """Where its target is."""
     trigger_namespace: str | None
-    """The only namespace in which its provider may be. None means `home`, then `default`."""
+    """Where alone its provider may be; None: in `home`, then in `default`."""
     home: str
-    """The namespace of the session that requested it."""
-    owner: WorkerSession | None
-    """None for a durable binding, which outlives its maker."""
+    """The namespace of the session that asked for it."""
+    owner: Session | None
+    """None: durable, it outlives whoever asked for it."""
     size: int = 0
     """The bytes that it takes of its owner's registrations, or of all durable ones."""
     provider: Provider | None = None
-    """Its provider, or None while it is parked."""
+    """Who has it; None while it is parked."""
     state: StateMachine[BindingState, BindingEvent] = attrs.field(
         factory=lambda: StateMachine(BINDING, BindingState.PARKED)
     )
-    request: Request | None = None
-    """The request for a durable binding, while it waits for the provider's answer."""
+    answer: Later | None = None
+    """Of a durable one: whoever asked for it waits for the provider's word."""
 
     @property
     def live(self) -> bool:
@@ -113,22 +113,18 @@ class TriggerBinding:
 
     @property
     def config_or_null(self) -> Raw:
-        """The configuration, or null where none was given."""
+        """Its config: null where none was given."""
         return self.config or _NULL
 
     @property
-    def provider_namespaces(self) -> tuple[str, ...]:
-        """The namespaces in which to look for a provider, in order."""
-        # A binding that names the namespace of its provider looks nowhere else.
+    def homes(self) -> tuple[str, ...]:
+        """The namespaces in which to look for a provider, the first one first."""
         if self.trigger_namespace is not None:
             return (self.trigger_namespace,)
         return (self.home,) if self.home == DEFAULT_NAMESPACE else (self.home, DEFAULT_NAMESPACE)
 
     def offer(self) -> RegisterTrigger:
-        """Return the message that offers it to its provider.
-
-        The namespace `default` and absent metadata are left out. The configuration is always there.
-        """
+        """What its provider is told. `default` is left out, as is metadata that is not there; the config never is."""
         assert self.provider is not None
         return RegisterTrigger(
             id=self.id,
@@ -141,9 +137,9 @@ class TriggerBinding:
         )
 
     def withdrawal(self, *, owner_gone: bool = False) -> UnregisterTrigger:
-        """Return the message that withdraws it from its provider."""
+        """What its provider is told when it is over."""
         return UnregisterTrigger(self.id, self.trigger_type, owner_gone)
 
     def refusal(self, error: bytes) -> TriggerRegistrationResult:
-        """Return the refusal sent to the worker that requested the binding."""
+        """What whoever asked for it is told when its provider does not take it."""
         return TriggerRegistrationResult(self.id, self.trigger_type, self.function_id, Raw(error))

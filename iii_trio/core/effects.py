@@ -1,8 +1,4 @@
-"""The closed list of effects, which are everything that the core may ask of the shell.
-
-Three of them are questions. The shell answers each with an input of the hub, at once and in place, so that the core needs
-no callbacks (docs/decisions/0013).
-"""
+"""The closed list of what the core may ask of the shell."""
 
 from __future__ import annotations
 
@@ -15,14 +11,14 @@ from ..wire.otlp import Telemetry
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Put a result or a control message into a session's outbox. It may use the reserve."""
+    """Put a message into a session's outbox: a result, or a control message, that may use the reserve."""
 
     session: str
     message: bytes
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Put a call into its callee's outbox. Answer with `Hub.undelivered` if the outbox is full."""
+    """Put a call into its callee's outbox; if that is full, say `Hub.undeliverable(session, invocation_id)`."""
 
     session: str
     message: bytes
@@ -30,7 +26,7 @@ class Deliver(msgspec.Struct, frozen=True):
 
 
 class HangUp(msgspec.Struct, frozen=True):
-    """Close a session's link with this close code."""
+    """End a session's link with this close code."""
 
     session: str
     code: int
@@ -38,13 +34,13 @@ class HangUp(msgspec.Struct, frozen=True):
 
 
 class SealPipe(msgspec.Struct, frozen=True):
-    """Put the clean end behind the waiting items of a channel, because its writer has closed."""
+    """A channel's writer has closed cleanly: behind what waits is the clean end."""
 
     channel: str
 
 
 class EndChannel(msgspec.Struct, frozen=True):
-    """Report a channel's outcome to its attached ends and drop it. Break its pipe unless it completed."""
+    """A channel has its outcome: break its pipe unless completed, tell its attached ends, forget it."""
 
     channel: str
     outcome: Outcome
@@ -52,52 +48,29 @@ class EndChannel(msgspec.Struct, frozen=True):
     code: str | None = None
     created_at: float = 0.0
     traceparent: str | None = None
-    """The traceparent of the call that created the channel (clause C7.3)."""
+    """Of the call that made it (clause C7.3)."""
     used_by: tuple[str, ...] = ()
     """The traceparents of the calls that used it."""
     sessions: dict[str, str] = msgspec.field(default_factory=dict)
-    """The session ids of its `owner`, `writer` and `reader`, where there is one."""
+    """Its owner, and who held its ends: `owner`, `writer` and `reader`, where there is one."""
 
 
 class Log(msgspec.Struct, frozen=True):
-    """Write a log line. `fields` are the ids of its session, function, channel and so on."""
+    """Something worth a line in the log. `about` are ids: session, function, channel, …"""
 
     level: int
-    message: str
-    fields: dict[str, str]
+    text: str
+    about: dict[str, str]
     peer_controlled: bool = False
-    """Whether a worker can cause the line as often as it likes. Such lines have a rate limit of their own."""
-    error: Exception | None = None
-    """An exception of the engine's own code. Its traceback is logged."""
+    """One that a worker can cause as often as it likes: such lines must not crowd out the others."""
 
 
 class Export(msgspec.Struct, frozen=True):
-    """Hand a readable telemetry message, with its four-letter prefix, to the embedding program."""
+    """A message of telemetry that could be read, with its four letters: for whoever embeds the engine."""
 
     kind: Telemetry
     message: bytes | bytearray
 
 
-class AskUnreadInput(msgspec.Struct, frozen=True):
-    """Find out whether a session's link holds unread input. Answer with `Hub.unread_input_known`."""
-
-    session: str
-
-
-class AskChannelIo(msgspec.Struct, frozen=True):
-    """Read the I/O statistics of all open channels. Answer with `Hub.channel_io_known`."""
-
-    question: int
-
-
-class AskStatistics(msgspec.Struct, frozen=True):
-    """Count the objects that the engine holds. Answer with `Hub.statistics_known`."""
-
-    question: int
-
-
-# The shell matches this union exhaustively, so a new effect has to be added here and there.
-Effect: TypeAlias = (
-    Send | Deliver | HangUp | SealPipe | EndChannel | Log | Export | AskUnreadInput | AskChannelIo | AskStatistics
-)
+Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Log | Export
 Effects: TypeAlias = list[Effect]

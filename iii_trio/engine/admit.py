@@ -11,16 +11,16 @@ import attrs
 import trio
 
 from ..core.channels import Refused
-from ..core.session import WorkerSession
+from ..core.session import Session
 from ..errors import MessageError
 from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
 from ..transport.reading import read_at_once
 from ..transport.socket import Socket, drop, end_writing
 from ..wire import PREFIX, Direction, read_attach_target, to_json
+from .engine import Shell
 from .policy import ListenerPolicy
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
-from .shell import Shell
 from .telemetry import serve_telemetry
 
 _HEALTH: Final = "/healthz"
@@ -139,7 +139,7 @@ def _check_room(shell: Shell, head: Head, policy: ListenerPolicy) -> None:
         if shell.hub.draining:
             raise BadRequest(503, "the engine is shutting down")
         limit = shell.config.limits.sessions
-        if shell.hub.external_sessions + shell.arriving >= limit:
+        if shell.hub.guests + shell.arriving >= limit:
             raise BadRequest(503, f"the engine has as many sessions as it may ({limit})")
         policy.check_sessions()
 
@@ -159,7 +159,7 @@ async def _serve_upgrade(
     except MessageError as problem:
         await _answer(stream, 400, str(problem))
         return
-    holder: WorkerSession | None = None
+    holder: Session | None = None
     if "iii-session" in head.headers:
         worker_id, _, secret = head.headers["iii-session"].partition(" ")
         holder = shell.hub.by_secret(worker_id, secret.strip())

@@ -11,8 +11,8 @@ from ..transport.frames import BINARY, CloseFrame, MessageScanner
 from ..transport.http1 import Head
 from ..transport.websocket import Lost, WebSocket
 from ..wire import Close
+from .engine import Shell
 from .policy import ListenerPolicy
-from .shell import Shell
 
 
 async def serve_telemetry(

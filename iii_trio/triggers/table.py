@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from .http.declaration import HTTP
 from .module import Module
 from .queue.declaration import QUEUE
 
-MODULES: Final[tuple[Module, ...]] = (QUEUE,)
+MODULES: Final[tuple[Module, ...]] = (QUEUE, HTTP)

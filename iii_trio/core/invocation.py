@@ -1,4 +1,8 @@
-"""The states of one call between two workers."""
+"""The life of one call, and the ledger of those that wait for an answer.
+
+A call is entered before its callee can answer. It is looked up by (callee, id), so that nobody else can answer it, and
+late, foreign and repeated answers find nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from typing import Final
 import attrs
 
 from ..state_machine import StateMachine, Table, TableEnum
-from .session import WorkerSession
+from .session import Session
 
 
 class CallState(TableEnum):
-    """The states of a call."""
+    """Where a call is in its life."""
 
     WAITING = auto()
     ANSWERED = auto()
@@ -22,7 +26,7 @@ class CallState(TableEnum):
 
 
 class CallEvent(TableEnum):
-    """The events in the life of a call."""
+    """What happened to a call."""
 
     ANSWER_CAME = auto()
     CALLEE_IS_FULL = auto()
@@ -32,7 +36,7 @@ class CallEvent(TableEnum):
     GIVEN_UP = auto()
 
 
-CALL: Final[Table[CallState, CallEvent]] = {
+INVOCATION: Final[Table[CallState, CallEvent]] = {
     CallState.WAITING: {
         CallEvent.ANSWER_CAME: CallState.ANSWERED,
         CallEvent.CALLEE_IS_FULL: CallState.UNDELIVERED,
@@ -50,16 +54,29 @@ CALL: Final[Table[CallState, CallEvent]] = {
 
 @attrs.define(eq=False)
 class Call:
-    """One call that was given to a callee."""
+    """One call that a callee has been given."""
 
     id: str
-    caller: WorkerSession | None
-    """None for a void call: its result is dropped."""
-    callee: WorkerSession
+    caller: Session | None
+    """None: nobody waits for the answer (void)."""
+    callee: Session
     function_id: str
-    """The function id as the caller wrote it."""
+    """As the caller wrote it."""
     traceparent: str | None = None
     baggage: str | None = None
     receipt: str | None = None
-    """The receipt of an enqueued call. Its caller gets this in place of a result."""
-    state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(CALL, CallState.WAITING))
+    """Of an enqueued call: what its caller gets in place of a result."""
+    state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(INVOCATION, CallState.WAITING))
+
+    def enter(self) -> None:
+        """Let the answer find it."""
+        self.callee.answering[self.id] = self
+        if self.caller is not None:
+            self.caller.made[self.id] = self
+
+    def leave(self, cue: CallEvent) -> None:
+        """It is over: forget it."""
+        self.state.advance(cue)
+        self.callee.answering.pop(self.id, None)
+        if self.caller is not None and self.caller.made.get(self.id) is self:
+            del self.caller.made[self.id]

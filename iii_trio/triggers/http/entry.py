@@ -1,0 +1,70 @@
+"""The entry of the HTTP module in iii's YAML: its words, and ours beside them.
+
+- name: iii-http                        # or `http`
+  config:
+    port: 3111
+    host: 127.0.0.1
+    default_timeout: 30000              # milliseconds to the head of the response
+    concurrency_request_limit: 1024
+    cors: { allowed_origins: ["https://app.example"], allowed_methods: [GET, POST] }
+    middleware: [{ function_id: "gate::auth", priority: 0 }]
+  iii-trio:
+    tls: { certificate: /etc/iii-trio/cert.pem }
+    unix: /run/iii-trio/http.sock       # in place of host and port
+    limits: { json_bytes: 1048576 }
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ...config import Tls
+from ...config.section import OURS, Entry, ModuleEntry, Section
+from .cors import Cors
+from .settings import HttpConfig, HttpLimits, Middleware
+
+ENTRIES: Final = frozenset({"iii-http", "http"})
+"""The names of the entry."""
+
+_WIRE: Final = ("port", "host", "default_timeout", "concurrency_request_limit", "cors", "middleware")
+_OURS: Final = ("tls", "unix", "limits")
+
+
+def read_http(entry: Entry) -> ModuleEntry:
+    """Read the entry. Raises ConfigError."""
+    wire, ours = entry.section("config"), entry.section(OURS)
+    wire.only(_WIRE, f"in `config` of {entry.name}")
+    ours.only(_OURS, f"in `{OURS}` of {entry.name}")
+    settings: dict[str, Any] = wire.settings(HttpConfig, ("port", "host", "default_timeout"))
+    if "concurrency_request_limit" in wire:
+        settings["concurrency_request_limit"] = max(1, wire.count("concurrency_request_limit", 0))
+    if "cors" in wire:
+        settings["cors"] = wire.section("cors").structure(Cors, "in `cors`")
+    if "middleware" in wire:
+        settings["middleware"] = _middleware(wire)
+    settings |= ours.settings(HttpConfig, ("unix",))
+    if "tls" in ours:
+        settings["tls"] = ours.section("tls").structure(Tls)
+    if "limits" in ours:
+        settings["limits"] = ours.section("limits").structure(HttpLimits)
+    return ModuleEntry(HttpConfig(**settings))
+
+
+def _middleware(wire: Section) -> tuple[Middleware, ...]:
+    given = wire.get("middleware") or []
+    if not isinstance(given, list):
+        wire.fail("middleware", "`middleware` is no list; give a list of `{ function_id: …, priority: 0 }`")
+    found = []
+    for one in given:
+        if not isinstance(one, dict) or not isinstance(one.get("function_id"), str):
+            wire.fail(
+                "middleware", "an item of `middleware` has no `function_id`; give `{ function_id: …, priority: 0 }`"
+            )
+        priority = one.get("priority", 0)
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            wire.fail("middleware", f"the priority of `{one['function_id']}` is no whole number")
+        if one.get("phase", "preHandler") != "preHandler":
+            wire.warn("middleware", f"`{one['function_id']}` is for another phase than preHandler, and has no effect")
+            continue
+        found.append(Middleware(one["function_id"], priority))
+    return tuple(found)

@@ -1,0 +1,106 @@
+"""The handler's input: a request as JSON, and what is left out of it for conditions and middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from .routes import Match
+
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+_MAX_FIELDS: Final = 1000
+"""Fields of one query. More are refused, because each costs the handler an entry."""
+
+
+class BadQuery(ValueError):
+    """A query that cannot be read. The text says why."""
+
+
+def query_params(query: str) -> dict[str, str | list[str]]:
+    """Decode a query. A name that occurs several times has the list of its values. Raises BadQuery."""
+    found: dict[str, str | list[str]] = {}
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise BadQuery(f"the query has more than {_MAX_FIELDS} fields") from None
+    for name, value in pairs:
+        before = found.get(name)
+        if before is None:
+            found[name] = value
+        elif isinstance(before, list):
+            before.append(value)
+        else:
+            found[name] = [before, value]
+    return found
+
+
+def header_dict(headers: Headers) -> dict[str, str]:
+    """Return headers by lower-case name.
+
+    Repeated ones are joined (RFC 9110 section 5.3, and RFC 9113 section 8.2.3 for Cookie).
+    """
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in found:
+            found[name] += ("; " if name == "cookie" else ", ") + value
+        else:
+            found[name] = value
+    return found
+
+
+def is_json(content_type: str) -> bool:
+    """Return whether a media type is JSON: `application/json` or any `+json`, in any case, with any parameters."""
+    media = content_type.partition(";")[0].strip().lower()
+    return media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
+
+
+def parse_body(body: bytes) -> tuple[Any, str | None]:
+    """Parse a JSON body; return the value, and what is wrong with it if it cannot be parsed."""
+    if not body:
+        return None, None
+    try:
+        return msgspec.json.decode(body), None
+    except RecursionError:
+        return None, "the body is nested too deeply"
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return None, f"the body is not JSON: {error}"
+
+
+def handler_input(
+    match: Match,
+    method: str,
+    query: Mapping[str, str | list[str]],
+    headers: Mapping[str, str],
+    body: Any,
+    body_error: str | None,
+) -> dict[str, Any]:
+    """Build what conditions get; handlers get the two channel ends besides.
+
+    `path` is the template as its owner wrote it. `body_error` is there only for a JSON body that could not be parsed: the
+    handler then has a body of null, and the exact bytes in `request_body`.
+    """
+    template = match.route.template
+    found: dict[str, Any] = {
+        "query_params": query,
+        "path_params": match.parameters,
+        "headers": headers,
+        "path": template,
+        "method": method,
+        "body": body,
+        "trigger": {"type": "http", "path": template, "method": match.route.method},
+    }
+    if body_error is not None:
+        found["body_error"] = body_error
+    return found
+
+
+def middleware_input(
+    match: Match, method: str, query: Mapping[str, str | list[str]], headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """Build what a middleware function gets."""
+    request = {"path_params": match.parameters, "query_params": query, "headers": headers, "method": method}
+    return {"phase": "preHandler", "request": request, "context": {}}
