@@ -61,6 +61,9 @@ class SessionOutput(Protocol):
     def hang_up(self, code: int, reason: str) -> None:
         """End the link with a Close, behind what was put before; one that does not take it is dropped soon."""
 
+    def challenge(self, seconds: float, answered: Callable[[bool], object]) -> None:
+        """As `Shell.challenge`."""
+
 
 class Shell:
     """One engine at work: its hub, the lines to its sessions, the pipes of its channels."""
@@ -162,6 +165,18 @@ class Shell:
         if session is not None:
             now = trio.current_time()
             self.act(self.hub.send_away(session, code, reason, now, may_come_back=may_come_back))
+
+    def challenge(self, session_id: str, seconds: float, answered: Callable[[bool], object]) -> None:
+        """Ping a session at once, and call `answered` exactly once: whether a sign of life came within `seconds`.
+
+        It is called with False when the session ends before. It is called at once, within this call, for a session that
+        is gone already (False) and for one in this process (True).
+        """
+        line = self.lines.get(session_id)
+        if line is not None:
+            line.challenge(seconds, answered)
+        else:
+            answered(False)
 
     # --- channels
 

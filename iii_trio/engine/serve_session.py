@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -13,6 +14,7 @@ from ..transport.http1 import Head
 from ..transport.socket import Socket
 from ..transport.websocket import Lost, WebSocket, choose_read_size
 from ..wire import Close
+from .challenge import Challenge
 from .engine import Shell
 from .policy import ListenerPolicy
 
@@ -59,6 +61,7 @@ class _SessionSocket:
         self._over: str | None = None
         self._heard = True
         self._written = 0
+        self._challenge: Challenge | None = None
         shell.arriving += 1
         policy.counts.sessions += 1
 
@@ -81,6 +84,7 @@ class _SessionSocket:
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         self._heard = True
+        self._resolve_challenge(alive=True)
         messages, controls = self._scanner.scan(data)
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
             self._websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
@@ -105,6 +109,7 @@ class _SessionSocket:
         left = isinstance(how, CloseFrame) and how.code in _LEFT
         self._may_come_back = not (left or isinstance(how, FrameError))
         self._shell.heartbeat.forget(self)
+        self._resolve_challenge(alive=False)
         if self._session is not None:
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back, left=left)
 
@@ -157,3 +162,24 @@ class _SessionSocket:
         if self._websocket is not None and self._websocket.talking and self._websocket.outbox.empty:
             self._websocket.outbox.put(_PING)
             self._websocket.outbox.flush()
+
+    # --- as one that can be asked at once
+
+    def challenge(self, seconds: float, answered: Callable[[bool], object]) -> None:
+        websocket = self._websocket
+        if websocket is None or not websocket.talking:
+            answered(False)
+            return
+        # One ping at a time: the question comes from others, who could otherwise fill this outbox.
+        if self._challenge is None:
+            written = websocket.outbox.written_bytes + len(_PING)
+            self._challenge = Challenge(seconds, lambda: self.input_waits() or websocket.outbox.written_bytes > written)
+            websocket.outbox.put(_PING)
+            websocket.outbox.flush()
+            websocket.start_soon(self._challenge.run)
+        self._challenge.add(answered)
+
+    def _resolve_challenge(self, *, alive: bool) -> None:
+        challenge, self._challenge = self._challenge, None
+        if challenge is not None:
+            challenge.resolve(alive)

@@ -143,6 +143,10 @@ class MemoryLink:
         if self._ended is None:
             self._end(reason)
 
+    def challenge(self, seconds: float, answered: Callable[[bool], object]) -> None:
+        """Answer for a worker in this process, which is there as long as its link."""
+        answered(self._ended is None)
+
     def _end(self, reason: str) -> None:
         self._ended = EndReason(None, reason)
         self._said.clear()  # nobody is there to hear it
