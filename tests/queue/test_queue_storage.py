@@ -124,10 +124,15 @@ async def a_dead_letter(app: iii_trio.Worker) -> str:
 )
 @pytest.mark.parametrize("kept_in", ["memory", "sqlite"])
 async def test_Q1_no_answer_leaves_before_its_commit_has_returned(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, what: str, kept_in: str
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,
+    request: pytest.FixtureRequest,
+    what: str,
+    kept_in: str,
 ) -> None:
     slow = Slow()
     store = Witness(MemoryStore() if kept_in == "memory" else SqliteStore(tmp_path))
+    request.addfinalizer(store.close)  # also where the test returns early
     async with (
         iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=slow.run) as engine,
         engine.open_worker("app") as app,
@@ -174,7 +179,6 @@ async def test_Q1_no_answer_leaves_before_its_commit_has_returned(
             with trio.fail_after(10):
                 await there.wait()
             assert store.kinds[0] is change
-    store.close()
 
 
 async def test_Q1_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) -> None:
