@@ -384,3 +384,33 @@ workers:
         listeners=(Listener(port=1, limits=first), Listener(port=2, limits=ListenerLimits(handshake_seconds=1.0))),
         limits=Limits(sessions=9, held_back_registrations=8),
     )
+
+
+def listener_of(ours: str) -> Listener:
+    """The listener that has these own settings."""
+    return parse_config(f"{ENTRY}    iii-trio: {ours}\n", "config.yaml", {}).config.listeners[0]
+
+
+def test_a_listener_names_origins_and_the_mode_of_its_socket() -> None:
+    assert listener_of("{ origins: [https://app.example, 'http://other:81/'] }").origins == (
+        "https://app.example",
+        "http://other:81",
+    )
+    assert listener_of('{ origins: ["*"] }').origins == ("*",)
+    assert (listener_of('{ unix: /s, mode: "0660" }').mode, listener_of("{ unix: /s }").mode) == (0o660, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("ours", "problem"),
+    [
+        ("{ origins: https://app.example }", "`origins` cannot be used: 'origins' is one text: make it a list"),
+        ("{ origins: [app.example] }", "write each as https://host or https://host:port"),
+        ("{ origins: [1] }", "write each as https://host or https://host:port"),
+        ("{ unix: /s, mode: 0660 }", "give a file mode in quotes"),
+        ('{ unix: /s, mode: "999" }', "give a file mode in quotes"),
+        ('{ unix: /s, mode: "rw" }', "give a file mode in quotes"),
+    ],
+)
+def test_origins_and_modes_that_cannot_be_used_are_refused(ours: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f":3: .*{problem}"):
+        listener_of(ours)

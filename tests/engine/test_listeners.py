@@ -332,3 +332,19 @@ async def test_what_is_no_listening_socket_is_refused() -> None:
                 await engine.listen_at([near.fileno()])
             with pytest.raises(ConfigError, match="one for all of them, or one for each"):
                 await engine.listen_at([near.fileno()], Listener(), Listener(port=1))
+
+
+@within(SECONDS)
+async def test_a_reload_changes_origins_and_the_mode_of_a_socket_that_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    strict = Listener(unix=str(path))
+    lenient = Listener(unix=str(path), mode=0o666, origins=("https://app.example",))
+
+    async def status() -> int:
+        async with dialled(f"unix:{path}") as bare:
+            return await bare.ask("/", Origin="https://app.example")
+
+    async with listening(strict) as (engine, _):
+        for listener, answered, mode in ((strict, 403, 0o600), (lenient, 101, 0o666), (strict, 403, 0o600)):
+            await engine.reload(EngineConfig(listeners=(listener,)))
+            assert (await status(), stat.S_IMODE(path.stat().st_mode)) == (answered, mode)
