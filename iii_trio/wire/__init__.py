@@ -1,5 +1,7 @@
 """Text ⇄ messages. Pure."""
 
+from .bounds import MAX_ENGINE_INPUT_BYTES, MAX_NAME, check_engine_input, check_name
+from .caller import caller_field, with_caller_id
 from .codec import Undecodable, decode, encode
 from .codes import (
     CLEAN_CLOSES,
@@ -20,6 +22,7 @@ from .codes import (
     join_reason,
     split_reason,
 )
+from .gate import nests_deeper
 from .json import JsonValue, from_json, to_json
 from .messages import (
     ABSENT,
@@ -48,13 +51,13 @@ from .messages import (
 from .refs import PREFIX, Ref, attach_target, find_refs, is_ref, read_attach_target
 
 __all__ = [
-    "ABSENT", "CLEAN_CLOSES", "CLOSE_OF", "DEFAULT_NAMESPACE", "DEFAULT_PORT", "FEATURE",
-    "GIVEN_UP", "LARGE_MESSAGES",
-    "LEFT",
-    "MAX_MESSAGE_BYTES", "OUTCOME_OF", "PREFIX", "Action", "CancelInvocation", "ChannelEnded", "Close", "Direction",
-    "ErrorCode", "ErrorMessage", "InvocationResult", "InvokeFunction", "JsonValue", "Message", "Outcome", "Ping", "Pong",
-    "Reattach", "Ref", "RegisterFunction", "RegisterService", "RegisterTrigger", "RegisterTriggerType",
-    "RegistrationRejected", "Rejection", "TriggerRegistrationResult", "Undecodable", "UnregisterFunction",
-    "UnregisterTrigger", "UnregisterTriggerType", "WireError", "WorkerRegistered", "attach_target", "decode", "encode",
-    "find_refs", "from_json", "is_ref", "join_reason", "read_attach_target", "split_reason", "to_json",
+    "ABSENT", "CLEAN_CLOSES", "CLOSE_OF", "DEFAULT_NAMESPACE", "DEFAULT_PORT", "FEATURE", "GIVEN_UP", "LARGE_MESSAGES",
+    "LEFT", "MAX_ENGINE_INPUT_BYTES", "MAX_MESSAGE_BYTES", "MAX_NAME", "OUTCOME_OF", "PREFIX", "Action",
+    "CancelInvocation", "ChannelEnded", "Close", "Direction", "ErrorCode", "ErrorMessage", "InvocationResult",
+    "InvokeFunction", "JsonValue", "Message", "Outcome", "Ping", "Pong", "Reattach", "Ref", "RegisterFunction",
+    "RegisterService", "RegisterTrigger", "RegisterTriggerType", "RegistrationRejected", "Rejection",
+    "TriggerRegistrationResult", "Undecodable", "UnregisterFunction", "UnregisterTrigger", "UnregisterTriggerType",
+    "WireError", "WorkerRegistered", "attach_target", "caller_field", "check_engine_input", "check_name", "decode",
+    "encode", "find_refs", "from_json", "is_ref", "join_reason", "nests_deeper", "read_attach_target", "split_reason",
+    "to_json", "with_caller_id",
 ]  # fmt: skip

@@ -1,68 +1,87 @@
-"""decode(text) → Message, encode(Message) → text. Envelopes are split here, payloads are not."""
+"""decode(text) → Message, encode(Message) → text. Envelopes are decoded here, payloads are not."""
 
 from __future__ import annotations
 
-import re
+import codecs
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import msgspec
 
-from .json import top_level_strings
+from .bounds import MAX_ERROR_MESSAGE, MAX_INVOCATION_ID, MAX_NAME
+from .diagnosis import explain, top_level_strings
+from .gate import KEPT, SHORT, cut, why_unreadable
 from .messages import Message
 
 _decoder: Final = msgspec.json.Decoder(Message)
 _encoder: Final = msgspec.json.Encoder()
+_CHUNK: Final = 1024 * 1024
 
 encode: Final = _encoder.encode
 
 
 @attrs.frozen
 class Undecodable:
-    """A text that is no message.
+    """A text that is no message, with the names found in it, so that the peer that waits can be answered.
 
-    What could still be made out of it names the call that it belonged to, so that whoever waits can be told.
-    `type` is empty where not even that could be read.
+    `type` is empty where not even that could be read. `names` holds `id`, `trigger_type` and `function_id`.
     """
 
     problem: str
     type: str = ""
     invocation_id: str | None = None
     function_id: str = ""
+    names: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def decode(text: bytes | bytearray | memoryview) -> Message | Undecodable:
-    """Split a message's envelope. Never raises; what cannot be read comes back as `Undecodable`.
+    """Decode a message's envelope and check the rest of it (see `gate`).
 
+    It never raises. A text that is no message, or that a peer could not read, comes back as `Undecodable`.
     Text and binary messages are read alike and checked for UTF-8, also in the parts that are passed on unparsed.
     """
-    try:
-        message: Message = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _undecodable(bytes(text), error)
     plain = bytes(text) if isinstance(text, memoryview) else text
-    if not plain.isascii():
-        try:
-            plain.decode()
-        except UnicodeDecodeError as error:
-            return _undecodable(bytes(plain), error)
+    try:
+        message: Message = _decoder.decode(plain)
+    except RecursionError:
+        return _undecodable(plain, "nested too deeply")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _undecodable(plain, str(error))
+    if not plain.isascii() and (problem := _not_utf8(plain)) is not None:
+        return _undecodable(plain, problem)
+    problem = why_unreadable(plain) if len(plain) > SHORT else None
+    if problem is None and (check := KEPT.get(type(message))) is not None:
+        problem = check(message)
+    if problem is not None:
+        return _undecodable(plain, problem)
     return message
 
 
-def _undecodable(text: bytes, error: Exception) -> Undecodable:
-    seen = top_level_strings(text)
-    problem = "nested too deeply" if isinstance(error, RecursionError) else str(error) + _why_not(text)
-    return Undecodable(problem, seen.get("type", ""), seen.get("invocation_id"), seen.get("function_id", ""))
+def _not_utf8(text: bytes | bytearray) -> str | None:
+    # In pieces, because the decoded text of a large message may take four times its size.
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for at in range(0, len(text), _CHUNK):
+            decoder.decode(text[at : at + _CHUNK])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8: {error.reason}"
+    return None
 
 
-_NO_NUMBER: Final = re.compile(rb"[:\[,]\s*+-?(NaN|Infinity)\b")
-_LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
-
-
-def _why_not(text: bytes) -> str:
-    """What Python's own JSON allows and JSON does not, if that is in it."""
-    if (found := _NO_NUMBER.search(text)) is not None:
-        return f"; {found[1].decode()} is not JSON: send null, or a text, in its place"
-    if (found := _LONE_SURROGATE.search(text)) is not None:
-        return f"; {found[0].decode(errors='replace')} is half a character (a lone surrogate), which is no Unicode"
-    return ""
+def _undecodable(text: bytes | bytearray, problem: str) -> Undecodable:
+    found = top_level_strings(text)
+    invocation_id = found.get("invocation_id")
+    if invocation_id is not None and len(invocation_id) > MAX_INVOCATION_ID:
+        invocation_id = None
+    names: dict[str, str] = {
+        name: found[name][:MAX_NAME] for name in ("id", "trigger_type", "function_id") if name in found
+    }
+    return Undecodable(
+        cut(problem, MAX_ERROR_MESSAGE) + explain(text, problem),
+        found.get("type", "")[:MAX_NAME],
+        invocation_id,
+        names.get("function_id", ""),
+        names,
+    )

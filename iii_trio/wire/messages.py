@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from .bounds import Description, InvocationId, Name, Trace
+
 ABSENT: Final = Raw()
 
 
@@ -22,7 +24,7 @@ class Action(msgspec.Struct, omit_defaults=True, frozen=True):
     """How a call is to be made: `void` (no answer) or `enqueue` (through `queue`)."""
 
     type: str
-    queue: str | None = None
+    queue: Name | None = None
 
 
 class WireError(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -34,21 +36,21 @@ class WireError(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class RegisterTriggerType(_Message, tag="registertriggertype"):
-    id: str
-    description: str = ""
+    id: Name
+    description: Description = ""
     trigger_request_format: Raw = ABSENT
     call_request_format: Raw = ABSENT
-    namespace: str | None = None
+    namespace: Name | None = None
 
 
 class UnregisterTriggerType(_Message, tag="unregistertriggertype"):
-    id: str
-    namespace: str | None = None
+    id: Name
+    namespace: Name | None = None
 
 
 class RegisterFunction(_Message, tag="registerfunction"):
-    id: str
-    description: str | None = None
+    id: Name
+    description: Description | None = None
     request_format: Raw = ABSENT
     response_format: Raw = ABSENT
     metadata: Raw = ABSENT
@@ -56,58 +58,58 @@ class RegisterFunction(_Message, tag="registerfunction"):
 
 
 class UnregisterFunction(_Message, tag="unregisterfunction"):
-    id: str
+    id: Name
 
 
 class RegisterTrigger(_Message, tag="registertrigger"):
-    id: str
-    trigger_type: str
-    function_id: str
+    id: Name
+    trigger_type: Name
+    function_id: Name
     config: Raw = ABSENT
     metadata: Raw = ABSENT
-    namespace: str | None = None
-    trigger_namespace: str | None = None
+    namespace: Name | None = None
+    trigger_namespace: Name | None = None
 
 
 class UnregisterTrigger(_Message, tag="unregistertrigger"):
     """`owner_gone` is ours, and told to those who know us: nobody has withdrawn it, but who asked for it is gone."""
 
-    id: str
-    trigger_type: str | None = None
+    id: Name
+    trigger_type: Name | None = None
     owner_gone: bool = False
 
 
 class TriggerRegistrationResult(_Message, tag="triggerregistrationresult"):
-    id: str
-    trigger_type: str
-    function_id: str
+    id: Name
+    trigger_type: Name
+    function_id: Name
     error: Raw = ABSENT
 
 
 class RegisterService(_Message, tag="registerservice"):
-    id: str
+    id: Name
 
 
 class InvokeFunction(_Message, tag="invokefunction"):
-    function_id: str
-    invocation_id: str | None = None
+    function_id: Name
+    invocation_id: InvocationId | None = None
     data: Raw = ABSENT
-    traceparent: str | None = None
-    baggage: str | None = None
+    traceparent: Trace | None = None
+    baggage: Trace | None = None
     action: Action | None = None
     metadata: Raw = ABSENT
-    namespace: str | None = None
+    namespace: Name | None = None
 
 
 class InvocationResult(_Message, tag="invocationresult"):
     """`by_engine` is ours, and told to those who know us: the error is the engine's own word, not the callee's."""
 
-    invocation_id: str
-    function_id: str = ""
+    invocation_id: InvocationId
+    function_id: Name = ""
     result: Raw = ABSENT
     error: Raw = ABSENT
-    traceparent: str | None = None
-    baggage: str | None = None
+    traceparent: Trace | None = None
+    baggage: Trace | None = None
     by_engine: bool = False
 
 
@@ -137,8 +139,8 @@ class RegistrationRejected(_Message, tag="registrationrejected"):
     code: str
     namespace: str
     owner_worker_id: str
-    function_id: str | None = None
-    worker_name: str | None = None
+    function_id: Name | None = None
+    worker_name: Name | None = None
     reason: str | None = None
     """Ours: why, where it is not that another has it."""
 
@@ -150,7 +152,7 @@ class ErrorMessage(_Message, tag="error"):
 class CancelInvocation(_Message, tag="cancelinvocation"):
     """Ours (clause C8.3): the caller no longer wants the answer."""
 
-    invocation_id: str
+    invocation_id: InvocationId
     reason: str = ""
 
 

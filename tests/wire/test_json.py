@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii_trio.wire import from_json, to_json
-from iii_trio.wire.json import top_level_strings
+from iii_trio.wire.diagnosis import top_level_strings
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON = st.recursive(

@@ -39,8 +39,11 @@ class PublishInput(msgspec.Struct):
 def read(function_id: str, payload: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
     """The payload of one of the queue's functions. Raises CallError, naming what is wrong with it."""
     try:
-        return decoder.decode(bytes(payload))
-    except (msgspec.DecodeError, RecursionError) as error:
+        message = decoder.decode(bytes(payload))
+        if isinstance(message, EnqueueInput):
+            from_json(bytes(message.metadata))  # it is read again at every attempt
+        return message
+    except (ValueError, RecursionError) as error:
         problem = f"Failed to deserialize input for {function_id}: {error}"
         raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem) from None
 
@@ -66,7 +69,11 @@ def group_of(lane: Lane, data: bytes) -> str | None:
     field = settings.group_by
     value = _fields(data).get(field) if field is not None else None
     if value is not None and value != NULL:
-        return to_json(msgspec.json.decode(value)).decode()  # one spelling for equal values
+        try:
+            return to_json(from_json(bytes(value))).decode()  # one spelling for equal values
+        except ValueError as error:
+            problem = f"FIFO queue '{name}': field '{field}' cannot be read: {error}"
+            raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem) from None
     if lane.key.kind == "topic":
         return ""
     if field is None:
