@@ -1,6 +1,7 @@
 """The command line: `iii-trio` and `python -m iii_trio`.
 
     app.py         which commands there are; wrong usage and failures as one sentence and an exit code
+    output.py      the one place for output that a person reads
     serve.py       an engine until it is told to stop
     trigger.py     one call
     transfer.py    `send` and `receive`: a file through a channel
@@ -8,19 +9,33 @@
     exits.py       what the exit codes mean
     …              small things that several commands share
 
-A new command is a file with a coroutine function that returns an `Exit`, and a line in `app.py`.
+A new command is a file with a coroutine function that returns an `Exit`, and a line in `app.py`. The command of a module
+has its line in the module's declaration.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (`argv` without the program's name; default: the process's) and return its exit code."""
     try:
-        from .app import main as run  # here, so that importing this package stays cheap
+        if argv is None:
+            _end_at_once_when_signalled()
+        from .app import main as run  # after the handlers: what it imports takes some tenths of a second
 
         return run(argv)
     except KeyboardInterrupt:
         return 130
+
+
+def _end_at_once_when_signalled() -> None:
+    """End this process at a SIGTERM that comes before a command is ready for it.
+
+    Process 1 of a container needs this: the kernel drops a signal that such a process has no handler for. Python has one
+    for SIGINT.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))  # nothing is open yet

@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import trio
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from ..triggers.table import MODULES
-from .exits import EXIT_HELP, Exit, Failure, explain
+from . import output
+from .exits import EXIT_HELP, Exit, Failure, UsageError, explain
 from .files import STANDARD_STREAM
 from .running import until_signalled
 from .serve import serve
@@ -23,10 +25,10 @@ from .version import version
 app = App(
     name="iii-trio",
     version=version,
-    version_flags=["--version", "-v", "-V"],
+    version_flags=[],  # they would be taken anywhere in the line: see main
     help="A runtime for a mesh of workers: calls, and channels whose cut never looks complete. "
     "New here? Try `iii-trio demo`.",
-    help_epilogue=EXIT_HELP,
+    help_epilogue=f"`iii-trio --version` prints the version. {EXIT_HELP}",
 )
 app.default(serve)
 app.command(serve)
@@ -55,36 +57,77 @@ engine starts without what draws tables and bars."""
 for name, place, does in COMMANDS:
     app.command(place, name=name, help=does)
 
+_VERSION: Final = (["--version"], ["-v"], ["-V"])
+_PATHS: Final = ("file", "output", "config", "data")
+"""Parameters that are paths."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. What goes wrong is said on stderr, in one sentence."""
+    """Run one command and return its exit code. A failure is one sentence on stderr."""
+    output.prepare()
     tokens = list(sys.argv[1:] if argv is None else argv)
     if tokens[:1] in (["send"], ["receive"]):
         tokens = [STANDARD_STREAM if token == "-" else token for token in tokens]
     try:
-        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        if tokens in _VERSION:
+            output.say(version())
+            return Exit.DONE
+        console = output.new_console(columns=output.width())
+        command, bound, _ = app.parse_args(tokens, console=console, exit_on_error=False, print_error=False)
+        _check_texts(bound)
+        run = partial(command, *bound.args, **bound.kwargs)
+        if inspect.iscoroutinefunction(command):
+            return trio.run(until_signalled, run)
+        with console.capture() as captured:  # --help
+            run()
+        output.say(captured.get().rstrip())
+        return Exit.DONE
     except CycloptsError as error:
         return _fail(Failure(Exit.USAGE, _wrong_usage(tokens, error)))
-    run = partial(command, *bound.args, **bound.kwargs)
-    try:
-        if not inspect.iscoroutinefunction(command):  # --help and --version
-            run()
-            return Exit.DONE
-        return trio.run(until_signalled, run)
-    except BrokenPipeError:  # whoever read our output has enough; do not fail again when Python flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
-    except Exception as error:
+    except BaseException as error:
+        if _has_reader_left(error):
+            output.forget_stdout()
+            return Exit.FAILED
         failure = explain(error)
         if failure is None:
             raise
         return _fail(failure)
 
 
+def _check_texts(bound: inspect.BoundArguments) -> None:
+    """Read arguments as UTF-8 whatever the locale, and raise UsageError for one that is no text.
+
+    The path of a file stays as it is: it may be any bytes.
+    """
+    for name, value in bound.arguments.items():
+        if name in _PATHS:
+            continue
+        if isinstance(value, str):
+            bound.arguments[name] = _as_text(value)
+        elif isinstance(value, tuple):
+            bound.arguments[name] = tuple(_as_text(each) if isinstance(each, str) else each for each in value)
+
+
+def _as_text(argument: str) -> str:
+    if argument.isascii():
+        return argument
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise UsageError(f"the argument '{output.visible(argument)}' is not UTF-8 text") from None
+
+
+def _has_reader_left(error: BaseException) -> bool:
+    """Return whether a command ended because the reader of its output left, and for no other reason."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_has_reader_left, error.exceptions))
+    return isinstance(error, output.ReaderLeft)
+
+
 def _fail(failure: Failure) -> int:
     prefix = "" if failure.exit_code is Exit.CALL_FAILED else "iii-trio: "
     sentence = str(failure).replace(repr(STANDARD_STREAM)[1:-1], "-").replace(STANDARD_STREAM, "-")
-    print(f"{prefix}{sentence}", file=sys.stderr, flush=True)
+    output.complain(f"{prefix}{sentence}")
     return failure.exit_code
 
 

@@ -1,15 +1,15 @@
-"""What the commands share that call functions: a connection, a call with a deadline, a result on a stream."""
+"""What the commands share that call functions: a connection, and a call, within one deadline."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import socket
-import sys
-from contextlib import AbstractAsyncContextManager
-from typing import Any, TextIO
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
+import attrs
 import trio
 
 import iii_trio
@@ -17,26 +17,49 @@ import iii_trio
 from .exits import Exit, Failure
 
 
-def connect(address: str, command: str) -> AbstractAsyncContextManager[iii_trio.Worker]:
-    """A worker of one command, under a name that no other has. Raises ConnectionFailed."""
-    return iii_trio.open_worker(address, name=f"iii-trio-{command}-{socket.gethostname()}-{os.getpid()}")
+def _from_now(seconds: float | None) -> float:
+    return math.inf if seconds is None else trio.current_time() + seconds
+
+
+@attrs.frozen
+class Deadline:
+    """The time that a command has, from its making on: for the connection and for the call together."""
+
+    seconds: float | None = None
+    """None: for ever."""
+    at: float = attrs.field(default=attrs.Factory(lambda self: _from_now(self.seconds), takes_self=True))
+
+    def passed(self, what: str) -> Failure:
+        """Return the failure of a command whose time is over."""
+        return Failure(Exit.TIMED_OUT, f"{what} within {self.seconds:g} s; see --timeout")
+
+
+@asynccontextmanager
+async def connect(address: str, command: str, deadline: Deadline | None = None) -> AsyncIterator[iii_trio.Worker]:
+    """Open a worker for one command, under a name that no other has.
+
+    Raises ConnectionFailed, and Failure when the deadline passes before there is a connection.
+    """
+    deadline = deadline or Deadline()
+    connected = False
+    with trio.CancelScope(deadline=deadline.at) as connecting:
+        async with iii_trio.open_worker(
+            address, name=f"iii-trio-{command}-{socket.gethostname()}-{os.getpid()}"
+        ) as worker:
+            connected = True
+            connecting.deadline = math.inf
+            yield worker
+    if connecting.cancelled_caught and not connected:
+        raise deadline.passed(f"no engine answered at {address}")
 
 
 async def call(
-    worker: iii_trio.Worker, function: str, payload: Any, *, namespace: str | None, timeout: float | None
+    worker: iii_trio.Worker, function: str, payload: Any, *, namespace: str | None, deadline: Deadline
 ) -> Any:
-    """The function's result; `timeout` in seconds, None for ever.
+    """Return the function's result.
 
     Raises CallError, ConnectionFailed, and Failure when the time is over.
     """
-    try:
-        with trio.fail_after(math.inf if timeout is None else timeout):
-            return await worker.trigger(function, payload, namespace=namespace)
-    except trio.TooSlowError:
-        raise Failure(Exit.TIMED_OUT, f"{function} gave no answer within {timeout:g} s; see --timeout") from None
-
-
-def print_result(result: Any, stream: TextIO | None = None) -> None:
-    """The result as JSON: one line for programs, indented for people."""
-    stream = sys.stdout if stream is None else stream
-    print(json.dumps(result, ensure_ascii=False, indent=2 if stream.isatty() else None), file=stream, flush=True)
+    with trio.CancelScope(deadline=deadline.at):
+        return await worker.trigger(function, payload, namespace=namespace)
+    raise deadline.passed(f"{function} gave no answer")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as to_text
 from typing import Annotated
 
 import trio
 from cyclopts import Parameter
 
-from .exits import Exit, Failure
+from . import output
+from .exits import Exit, Failure, UsageError
 from .options import engine_address
 
 
@@ -23,13 +23,17 @@ async def conformance(
 
     Prints them clause by clause: kept, broken (with what was seen), or not observable (with why). Takes some seconds.
     """
-    from ..conformance import run_conformance
+    from ..conformance import CHECKS, run_conformance
     from ..conformance.bench import Broken, NotAnEngine, NotObservable
+    from ..conformance.run import UNSEEN, clause_of, is_of
 
     address = engine_address(url)
+    clauses = {clause_of(check) for check in CHECKS} | UNSEEN.keys()
+    if only and not any(is_of(clause, only) for clause in clauses):
+        raise UsageError(f"--only is {only!r}, which no clause is named; give for example C2 or C2.1")
     try:
         report = await run_conformance(address, only=only)
     except (OSError, NotAnEngine, Broken, NotObservable, trio.TooSlowError) as error:
         raise Failure(Exit.UNREACHABLE, f"no engine at {address}: {error or 'it says nothing'}") from error
-    print(to_text.dumps(report.to_json(), indent=2) if json else "\n".join(report.lines()))
+    output.say(output.to_json(report.to_json(), 2) if json else "\n".join(map(output.visible, report.lines())))
     return Exit.FAILED if report.broken else Exit.DONE

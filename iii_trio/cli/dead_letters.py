@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -12,6 +13,7 @@ import iii_trio
 from .calling import connect
 from .exits import Exit, Failure, UsageError
 from .options import Address, engine_address
+from .output import say, visible
 from .progress import size
 from .queues import Queue, check_queue, duration
 from .tables import AsJson, Row, View, ask, show
@@ -55,7 +57,11 @@ def _row(row: Row) -> tuple[str, ...]:
     )
 
 
-One = Annotated[str | None, Parameter(name="ID", help="Of one dead letter; all of them if not said.")]
+One = Annotated[
+    str | None, Parameter(name="ID", help="The id of one dead letter, or how it begins. Without it: all of them.")
+]
+_WHOLE_ID: Final = 36
+_PAGE: Final = 100
 
 
 async def redrive(queue: Queue, id_: One = None, /, *, address: Address = None) -> Exit:
@@ -68,7 +74,8 @@ async def redrive(queue: Queue, id_: One = None, /, *, address: Address = None) 
         if id_ is None:
             count = (await ask(worker, "iii::queue::redrive", {"queue": queue}))["redriven"]
         else:
-            said = await ask(worker, "iii::queue::redrive_message", {"queue": queue, "message_id": id_})
+            whole = await _find(worker, queue, id_)
+            said = await ask(worker, "iii::queue::redrive_message", {"queue": queue, "message_id": whole})
             count = _checked(said["redriven"], queue, id_)
     _tell(queue, count, "is a job again", "are jobs again")
     return Exit.DONE
@@ -76,7 +83,7 @@ async def redrive(queue: Queue, id_: One = None, /, *, address: Address = None) 
 
 async def discard(
     queue: Queue,
-    id_: Annotated[str | None, Parameter(name="ID", help="Of one dead letter.")] = None,
+    id_: Annotated[str | None, Parameter(name="ID", help="The id of one dead letter, or how it begins.")] = None,
     /,
     *,
     all_: Annotated[bool, Parameter(name="--all", negative="", help="All of them.")] = False,
@@ -93,25 +100,51 @@ async def discard(
         if id_ is None:
             count = (await ask(worker, "engine::queue::discard", {"queue": queue}))["discarded"]
         else:
-            said = await ask(worker, "iii::queue::discard_message", {"queue": queue, "message_id": id_})
+            whole = await _find(worker, queue, id_)
+            said = await ask(worker, "iii::queue::discard_message", {"queue": queue, "message_id": whole})
             count = _checked(said["redriven"], queue, id_)
     _tell(queue, count, "is gone", "are gone")
     return Exit.DONE
 
 
+async def _find(worker: iii_trio.Worker, queue: str, given: str) -> str:
+    """Return the whole id of the dead letter whose id begins with what was given.
+
+    Raises UsageError where several do, and Failure where none does.
+    """
+    start = given.removesuffix("…")  # as tables show it
+    if not start:
+        raise UsageError("the id of the dead letter is empty; give its first characters at least")
+    if len(start) == _WHOLE_ID:
+        return start
+    found: list[str] = []
+    for offset in itertools.count(0, _PAGE):
+        page = await ask(worker, "engine::queue::dlq_messages", {"queue": queue, "offset": offset, "limit": _PAGE})
+        found += [row["id"] for row in page if row["id"].startswith(start)]
+        if len(page) < _PAGE:
+            break
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} dead letters of {queue} have ids that begin with {start}; give more of the id")
+    if not found:
+        raise _none_of(queue, given)
+    return found[0]
+
+
+def _none_of(queue: str, id_: str) -> Failure:
+    return Failure(Exit.FAILED, f"{queue} has no dead letter {id_}; `iii-trio dead-letters {queue}` shows what it has")
+
+
 def _checked(count: int, queue: str, id_: str) -> int:
     if not count:
-        raise Failure(
-            Exit.FAILED, f"{queue} has no dead letter {id_}; `iii-trio dead-letters {queue}` shows what it has"
-        )
+        raise _none_of(queue, id_)
     return count
 
 
 def _tell(queue: str, count: int, of_one: str, of_several: str) -> None:
     match count:
         case 0:
-            print(f"{queue} has no dead letters")
+            say(f"{visible(queue)} has no dead letters")
         case 1:
-            print(f"1 dead letter of {queue} {of_one}")
+            say(f"1 dead letter of {visible(queue)} {of_one}")
         case _:
-            print(f"{count} dead letters of {queue} {of_several}")
+            say(f"{count} dead letters of {visible(queue)} {of_several}")

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Final
 import attrs
 import trio
 from cyclopts import Parameter
-from rich.console import Console
+from rich.text import Text
 
 from .demo_actors import Actor, Stage, unexpected
 from .exits import Exit, Failure, UsageError
+from .output import draw, markup, new_console
 from .progress import Meter, size
 
 MEBIBYTE: Final = 1024 * 1024
@@ -33,19 +34,23 @@ async def demo(
     Streams a file from one worker to the other and checks its SHA-256. Then does it again, kills the writing process
     half-way, and shows what the reader was told. Leaves no process and no file behind.
     """
-    say = Console(highlight=False, soft_wrap=True).print
     failures: list[Exception] = []
     async with trio.open_nursery() as nursery:
         try:
             with ExitStack() as stack:
-                film = await _choose_file(file, stack, say)
-                await _play(Stage(nursery), film, say)
+                film = await _choose_file(file, stack)
+                await _play(Stage(nursery), film)
         except Exception as error:  # as a value: the nursery would make a group of it
             failures.append(error)
         nursery.cancel_scope.cancel()  # kills what is left
     if failures:
         raise failures[0]
     return Exit.DONE
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line with rich's markup."""
+    draw(Text.from_markup(text, style=style), new_console())
 
 
 @attrs.frozen
@@ -57,7 +62,7 @@ class _Film:
     sha256: str
 
 
-async def _choose_file(file: str | None, stack: ExitStack, say: Any) -> _Film:
+async def _choose_file(file: str | None, stack: ExitStack) -> _Film:
     """What to stream; a generated file is gone when the stack is left, or this process is. Raises UsageError."""
     if file is None:
         path = _temporary(stack)
@@ -73,7 +78,7 @@ async def _choose_file(file: str | None, stack: ExitStack, say: Any) -> _Film:
     return _Film(file, count, digest)
 
 
-async def _play(stage: Stage, film: _Film, say: Any) -> None:
+async def _play(stage: Stage, film: _Film) -> None:
     engine = await stage.start("engine")
     address = await stage.expect(engine, "address")
     reader = await stage.start("reader", address)
@@ -85,11 +90,11 @@ async def _play(stage: Stage, film: _Film, say: Any) -> None:
 
     say("\n[bold]1. A stream that arrives[/]")
     writer = await stage.start("writer", address, film.path)
-    await _see_it_arrive(stage, reader, writer, film, say)
+    await _see_it_arrive(stage, reader, writer, film)
 
     say("\n[bold]2. The same stream, and its writer is killed half-way[/]")
     writer = await stage.start("writer", address, film.path, str(film.bytes // 2))
-    await _see_it_cut(stage, reader, writer, film, say)
+    await _see_it_cut(stage, reader, writer, film)
 
     say("\nOver a plain socket the second stream would have looked finished. Here a reader sees a clean end only if")
     say("the writer said so; whatever else happens to a process or a network is an error at the other end, at once.")
@@ -100,7 +105,7 @@ async def _play(stage: Stage, film: _Film, say: Any) -> None:
     )
 
 
-async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film, say: Any) -> None:
+async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film) -> None:
     """The whole file arrives, and its hash is right. Raises Failure if not."""
     told: dict[str, Any] = {}
     over = False
@@ -124,7 +129,7 @@ async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film
     say("  [green]✓[/] the reader was told: the clean end")
 
 
-async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film, say: Any) -> None:
+async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film) -> None:
     """The writer dies half-way, and the reader is told so. Raises Failure if it is not."""
     told: dict[str, Any] = {}
     killed = 0.0
@@ -145,7 +150,9 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film, s
     say(f"  [red]✗[/] kill -9 {writer.pid}, after it wrote {size(film.bytes // 2)} of {size(film.bytes)}")
     if told["ended"] == "clean":
         raise Failure(Exit.FAILED, f"the reader took {told['received']:,} of {film.bytes:,} bytes for the whole")
-    say(f"  [green]✓[/] {after * 1000:.0f} ms later the reader was told: [bold]{told['ended']}[/]: {told['reason']}")
+    say(
+        f"  [green]✓[/] {after * 1000:.0f} ms later the reader was told: [bold]{told['ended']}[/]: {markup(told['reason'])}"
+    )
     say(f"  [green]✓[/] it holds {size(told['received'])}, and does not take them for the whole")
 
 

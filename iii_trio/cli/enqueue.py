@@ -9,9 +9,10 @@ from cyclopts import Parameter
 
 import iii_trio
 
-from .calling import connect
+from .calling import Deadline, connect
 from .exits import Exit, Failure
 from .options import Address, Function, Json, Namespace, Pairs, check_timeout, engine_address
+from .output import say, visible
 from .payload import make_payload
 from .queues import check_queue
 
@@ -32,14 +33,15 @@ async def enqueue(
     """
     check_timeout(timeout)
     payload = make_payload(json, pairs)
-    async with connect(engine_address(address), "enqueue") as worker:
-        await check_queue(worker, queue)
-        try:
-            with trio.fail_after(timeout):
-                action = iii_trio.enqueue(queue)
-                receipt = await worker.trigger(function, payload, namespace=namespace, action=action)
-        except trio.TooSlowError:
+    deadline = Deadline(timeout)
+    async with connect(engine_address(address), "enqueue", deadline) as worker:
+        receipt = None
+        with trio.CancelScope(deadline=deadline.at):
+            await check_queue(worker, queue)
+            action = iii_trio.enqueue(queue)
+            receipt = await worker.trigger(function, payload, namespace=namespace, action=action)
+        if receipt is None:
             sentence = f"no receipt within {timeout:g} s: the job may be kept all the same; see --timeout"
-            raise Failure(Exit.TIMED_OUT, sentence) from None
-    print(receipt.id, flush=True)
+            raise Failure(Exit.TIMED_OUT, sentence)
+    say(visible(receipt.id))
     return Exit.DONE

@@ -61,7 +61,7 @@ class Failure(Exception):
         self.exit_code = exit_code
 
 
-def explain(error: Exception) -> Failure | None:
+def explain(error: BaseException) -> Failure | None:
     """What an expected error means to the user of a command; None for one that nobody expects."""
     match error:
         case Failure():
@@ -80,7 +80,7 @@ def explain(error: Exception) -> Failure | None:
             return Failure(Exit.FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         case IIIError():
             return Failure(Exit.FAILED, str(error))
-        case ExceptionGroup() if len(error.exceptions) == 1:
+        case BaseExceptionGroup() if len(error.exceptions) == 1:
             return explain(error.exceptions[0])
         case _:
             return None

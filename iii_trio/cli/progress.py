@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TextIO
 
 import attrs
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,6 +19,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+from . import output
 
 REFRESH_SECONDS = 0.1
 PLAIN_STEP = 0.25
@@ -46,16 +47,19 @@ class Meter:
     _said: float = attrs.field(default=0.0, init=False)
     _started: float = attrs.field(factory=time.monotonic, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self.what = output.visible(self.what)  # it names a file
+
     def __enter__(self) -> Meter:
         self._started = time.monotonic()
-        if self.shown and self.stream.isatty():
+        if self.shown and output.is_terminal(self.stream):
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 DownloadColumn(binary_units=True),
                 _Rate(),
                 TimeElapsedColumn(),
-                console=Console(file=self.stream),
+                console=output.new_console(self.stream),
                 auto_refresh=False,
             )
             self._task = self._bar.add_task(self.what, total=self.total)
@@ -81,7 +85,7 @@ class Meter:
                 self._bar.update(self._task, completed=done, refresh=True)
         elif self.plain and self.total and done / self.total >= self._said + PLAIN_STEP:
             self._said = done / self.total // PLAIN_STEP * PLAIN_STEP
-            print(f"{self.what} {self._said:4.0%}  {size(done)}", file=self.stream, flush=True)
+            output.say(f"{self.what} {self._said:4.0%}  {size(done)}", stream=self.stream)
 
     @property
     def seconds(self) -> float:

@@ -19,6 +19,7 @@ import iii_trio
 from ..config import EngineConfig, Listener
 from ..errors import ConfigError, ConnectionFailed, StorageError
 from ..triggers.table import MODULES
+from . import output
 from .data import is_default, with_data, without_modules
 from .exits import Exit, Failure, UsageError
 from .logs import Level, configure_logging
@@ -64,7 +65,10 @@ async def serve(
                 raise _cannot_listen(error) from None
             allow_open_files(settings.limits.connections)
             where = f"{', '.join(map(str, addresses))} ({_describe_modules(engine)}Ctrl-C drains)"
-            print(f"iii-trio {version()} ready on {where}", flush=True)
+            try:
+                output.say(f"iii-trio {version()} ready on {output.visible(where)}")
+            except output.ReaderLeft:
+                output.forget_stdout()  # an engine serves whether or not its first line is read
             notify("READY=1")
             async for number in signals:
                 if number not in RELOAD:

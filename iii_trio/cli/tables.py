@@ -13,14 +13,14 @@ import trio
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 import iii_trio
 
 from ..triggers.table import MODULES
-from .calling import call, connect
+from . import output
+from .calling import Deadline, call, connect
 from .exits import Exit, UsageError
 from .options import Address, engine_address
 from .progress import size
@@ -39,8 +39,6 @@ _MODULE_WORKERS: Final = frozenset(module.worker for module in MODULES)
 """The workers of the engine's own modules. Their functions are shown with `--all`."""
 _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _ANSWER_SECONDS = 10.0
-_PLAIN_WIDTH = 1000
-"""Columns where there is no terminal: nothing is folded or cut."""
 
 
 @attrs.frozen
@@ -212,7 +210,7 @@ def _brief(row: Row) -> str:
 
 async def ask(worker: iii_trio.Worker, function: str, payload: Row) -> Any:
     """What one of the engine's own functions says. Raises CallError, ConnectionFailed, and Failure for no answer."""
-    return await call(worker, function, payload, namespace=None, timeout=_ANSWER_SECONDS)
+    return await call(worker, function, payload, namespace=None, deadline=Deadline(_ANSWER_SECONDS))
 
 
 async def show(
@@ -226,19 +224,20 @@ async def show(
     """Look once, or, watching, until a signal ends the command."""
     if not every > 0:
         raise UsageError(f"--every is {every:g}; give a number of seconds above 0")
-    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     async with connect(engine_address(address), command) as worker:
-        if watch and not json and console.is_terminal:
-            with Live(console=console, auto_refresh=False, screen=True) as live:
+        if watch and not json and output.is_terminal(sys.stdout):
+            with output.screen(output.new_console()):
                 while True:
-                    live.update(_shown(await look(worker), console), refresh=True)
+                    view, console = await look(worker), output.new_console()  # a new one: it may be resized
+                    output.redraw(_shown(view, console), console)
                     await trio.sleep(every)
         while True:
             view = await look(worker)
             if json:
-                print(json_module.dumps(view.said, ensure_ascii=False), flush=True)
+                output.say(output.to_json(view.said))
             else:
-                console.print(_shown(view, console))
+                console = output.new_console()
+                output.draw(_shown(view, console), console)
             if not watch:
                 return Exit.DONE
             await trio.sleep(every)
@@ -258,11 +257,11 @@ def _shown(view: View, console: Console) -> Group:
         for row in rows:
             row.pop(column)
         table = _table(headings, rows)
-    return Group(table if rows else "none", *([Text(view.note)] if view.note else ()))
+    return Group(table if rows else "none", *([Text(output.visible(view.note))] if view.note else ()))
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(output.visible(cell)) for cell in row))
     return table

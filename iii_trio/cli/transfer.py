@@ -16,10 +16,11 @@ import trio
 from cyclopts import Parameter
 
 from ..errors import ChannelBroken
-from .calling import call, connect, print_result
+from .calling import Deadline, call, connect
 from .exits import Exit
 from .files import STANDARD_STREAM, Sink, Source
 from .options import Address, Function, Json, Namespace, Pairs, Timeout, check_timeout, engine_address
+from .output import complain, say_result
 from .payload import make_payload, with_ref
 from .progress import Meter, size
 
@@ -46,7 +47,8 @@ async def send(
     payload = make_payload(json, pairs)
     with_ref(payload, as_, None)  # is there room for the ref?
     with closing(await Source.open(file)) as source:
-        async with connect(engine_address(address), "send") as worker, worker.create_channel() as channel:
+        deadline = Deadline(timeout)
+        async with connect(engine_address(address), "send", deadline) as worker, worker.create_channel() as channel:
 
             async def transfer() -> None:
                 with Meter(f"sending {source.name}", source.size) as meter:
@@ -57,10 +59,10 @@ async def send(
 
             async def answer() -> Any:
                 asked = with_ref(payload, as_, channel.reader_ref)
-                return await call(worker, function, asked, namespace=namespace, timeout=timeout)
+                return await call(worker, function, asked, namespace=namespace, deadline=deadline)
 
             result, cut = await _side_by_side(answer, transfer)
-            print_result(result)
+            say_result(result)
             if cut is not None:
                 raise cut  # inside the channel's block, which then does not end the stream cleanly
     return Exit.DONE
@@ -95,7 +97,8 @@ async def receive(
     payload = make_payload(json, pairs)
     with_ref(payload, as_, None)
     with closing(await Sink.open(output)) as sink:
-        async with connect(engine_address(address), "receive") as worker, worker.create_channel() as channel:
+        deadline = Deadline(timeout)
+        async with connect(engine_address(address), "receive", deadline) as worker, worker.create_channel() as channel:
             meter = Meter(f"receiving {sink.name}", shown=not sink.is_terminal)
 
             async def transfer() -> None:
@@ -107,12 +110,12 @@ async def receive(
 
             async def answer() -> Any:
                 asked = with_ref(payload, as_, channel.writer_ref)
-                return await call(worker, function, asked, namespace=namespace, timeout=timeout)
+                return await call(worker, function, asked, namespace=namespace, deadline=deadline)
 
             result, cut = await _side_by_side(answer, transfer)
-            print_result(result, sys.stderr if output == STANDARD_STREAM else None)
+            say_result(result, sys.stderr if output == STANDARD_STREAM else None)
             if cut is not None:
-                print(f"received {size(meter.done)} of an unknown whole", file=sys.stderr)
+                complain(f"received {size(meter.done)} of an unknown whole")
                 raise cut
         await sink.keep()
     return Exit.DONE

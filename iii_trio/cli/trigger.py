@@ -6,9 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .calling import call, connect, print_result
+from .calling import Deadline, call, connect
 from .exits import Exit
 from .options import Address, Function, Json, Namespace, Pairs, check_timeout, engine_address
+from .output import say_result
 from .payload import make_payload
 
 
@@ -27,7 +28,8 @@ async def trigger(
     """
     check_timeout(timeout)
     payload = make_payload(json, pairs)
-    async with connect(engine_address(address), "trigger") as worker:
-        result = await call(worker, function, payload, namespace=namespace, timeout=timeout)
-    print_result(result)
+    deadline = Deadline(timeout)
+    async with connect(engine_address(address), "trigger", deadline) as worker:
+        result = await call(worker, function, payload, namespace=namespace, deadline=deadline)
+    say_result(result)
     return Exit.DONE

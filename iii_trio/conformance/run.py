@@ -56,12 +56,12 @@ async def run_conformance(
     engine = await _introduce(url)
     findings: list[Finding] = []
     for check in checks:
-        if _of(clause_of(check), only):
+        if is_of(clause_of(check), only):
             findings.append(await run_check(check, url, max_seconds=max_seconds))
             if progress is not None:
                 progress(findings[-1])
     for clause, why in UNSEEN.items():
-        if _of(clause, only):
+        if is_of(clause, only):
             findings.append(Finding(clause, "", Verdict.NOT_OBSERVABLE, why))
     return Report(url, engine, tuple(findings))
 
@@ -89,7 +89,8 @@ def clause_of(check: Check) -> str:
     return ".".join(check.__name__.split("_")[:2])
 
 
-def _of(clause: str, only: str) -> bool:
+def is_of(clause: str, only: str) -> bool:
+    """Return whether a clause is the one, or in the chapter, that `only` names. Every clause is, where it is empty."""
     return clause == only or clause.startswith(only.removesuffix(".") + ".") or not only
 
 
