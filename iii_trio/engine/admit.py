@@ -16,6 +16,7 @@ from ..errors import MessageError
 from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
 from ..transport.reading import read_at_once
 from ..transport.socket import Socket, drop, end_writing
+from ..transport.tls import TlsStream
 from ..wire import PREFIX, Direction, read_attach_target, to_json
 from .engine import Shell
 from .policy import ListenerPolicy
@@ -39,7 +40,7 @@ async def handle_connection(shell: Shell, connection: socket.socket, policy: Lis
     stream = Socket(connection, dead_peer_seconds=shell.config.timeouts.dead_peer_seconds)
     secure: trio.abc.Stream = stream
     if policy.ssl_context is not None:
-        secure = trio.SSLStream(stream, policy.ssl_context, server_side=True, https_compatible=True)
+        secure = TlsStream(stream, policy.ssl_context, server_side=True)
     try:
         await serve_stream(shell, secure, stream.peer, policy)
     except Exception as error:
@@ -181,12 +182,11 @@ async def _serve_upgrade(
 
 async def _answer_in_the_clear(shell: Shell, stream: trio.abc.Stream, peer: str | None) -> None:
     """Answer a plain HTTP request that came to a listener with TLS."""
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else getattr(stream, "transport", None)
-    if isinstance(transport, trio.abc.Stream):
+    if isinstance(stream, TlsStream):
         text = "this listener speaks TLS: use wss:// or https://"
         shell.log(logging.INFO, f"a connection was refused: {text}", peer=peer or "", status="400")
         try:
-            await _answer(transport, 400, text)
+            await _answer(stream.transport, 400, text)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer is gone
 

@@ -152,6 +152,7 @@ def _ssl_context(listener: Listener) -> ssl.SSLContext | None:
     if listener.tls is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.num_tickets = 0  # a client that never reads its tickets would turn its own close into a reset
     files = (listener.tls.certificate, listener.tls.key)
     for file in files:
         if file is not None and not os.access(file, os.R_OK):

@@ -12,6 +12,7 @@ from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
 from ..transport.socket import Socket
+from ..transport.tls import TlsStream
 from ..transport.websocket import Lost, WebSocket, choose_read_size
 from ..wire import Close
 from .challenge import Challenge
@@ -140,9 +141,7 @@ class _SessionSocket:
 
     def input_waits(self) -> bool:
         stream = self._websocket.stream if self._websocket is not None else None
-        if isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        return isinstance(stream, Socket) and stream.input_waits()
+        return isinstance(stream, Socket | TlsStream) and stream.input_waits()
 
     # --- as one whose heart beats
 

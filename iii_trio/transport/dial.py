@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
@@ -18,6 +18,7 @@ from .refusal import refusal_of
 from .remote_ends import RemoteReader, RemoteWriter
 from .remote_link import RemoteLink
 from .socket import Socket
+from .tls import TlsStream
 from .websocket import FrameHandler, ReadBuffer, WebSocket
 
 CONNECT_SECONDS: Final = 10.0
@@ -135,7 +136,7 @@ class SocketAddress:
                 stream = await self._open_stream()
                 if self._ssl is None:
                     return stream
-                secure = trio.SSLStream(stream, self._ssl, server_hostname=self._url.host, https_compatible=True)
+                secure = TlsStream(cast(Socket, stream), self._ssl, server_hostname=self._url.host)
                 try:
                     await secure.do_handshake()
                 except BaseException:

@@ -22,6 +22,7 @@ import trio
 
 from .frames import FrameBatch
 from .socket import GATHERED, Buffer, WritesNow, writes_now
+from .tls import TlsStream
 
 _WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
 _TOGETHER: Final = 0.0001  # seconds; what is put longer than this after something else is alone, and written at once
@@ -46,6 +47,7 @@ class Outbox:
     ) -> None:
         self._stream = stream
         self._now = writes_now(stream)
+        self._tls = stream if isinstance(stream, TlsStream) else None
         self._start_soon = start_soon
         self._tell_broken = broken
         self._stalled_seconds = stalled_seconds
@@ -74,12 +76,9 @@ class Outbox:
             return
         if self._now is not None:
             self._write_now(self._now)
-            if not self._waiting:
+            if self.is_written:
                 return
-        if not self.over:
-            self._busy = True
-            self._empty = trio.Event()
-            self._start_soon(self._write_rest)
+        self._start_writing()
 
     def gather(self) -> None:
         """As `flush`, but with what is put within the next turns of the loop, if something was put just before."""
@@ -114,6 +113,8 @@ class Outbox:
             self._break(str(error))
             return None
         self.written_bytes += took
+        if self._tls is not None and self._tls.unsent:
+            self._start_writing()
         if took == batch.size:
             return None
         if not took:
@@ -147,7 +148,7 @@ class Outbox:
     async def wait_empty(self) -> None:
         """Wait until all that was put has been written, or all is over."""
         self.flush()
-        while self._waiting and not self.over:
+        while not self.is_written and not self.over:
             if self._busy:
                 await self._empty.wait()
             else:
@@ -158,6 +159,11 @@ class Outbox:
         begun = [*islice(self._waiting, self._begun)]
         self._waiting = deque(begun)
         self.waiting_bytes = sum(map(len, begun))
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the transport has taken everything that was put."""
+        return not self._waiting and (self._tls is None or not self._tls.unsent)
 
     @property
     def empty(self) -> bool:
@@ -171,6 +177,13 @@ class Outbox:
         self._empty.set()
 
     # --- writing
+
+    def _start_writing(self) -> None:
+        """Start the task that writes what the stream did not take at once."""
+        if not self.over and not self._busy:
+            self._busy = True
+            self._empty = trio.Event()
+            self._start_soon(self._write_rest)
 
     def _write_now(self, stream: WritesNow) -> None:
         try:
@@ -204,7 +217,7 @@ class Outbox:
 
     async def _write_rest(self) -> None:
         try:
-            while self._waiting:
+            while not self.is_written and not self.over:
                 with trio.move_on_after(self._stalled_seconds) as patience:
                     if self._now is not None:
                         await self._wait(self._now)

@@ -57,7 +57,6 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._at_end = False
         self._receiving = self._sending = False
         self._unsent: memoryview | None = None
-        self._failure: ssl.SSLError | None = None
 
     @property
     def unsent(self) -> int:
@@ -216,15 +215,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As trio.abc.SendStream; ciphertext that waits is written first.
+        """Wait until the transport takes something, and write ciphertext that waits into it.
 
         Raises trio.BrokenResourceError, also for a peer found dead meanwhile (clause C3.3).
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         await self.transport.wait_send_all_might_not_block()
-        while self._unsent is not None and not self._push():
-            await self.transport.wait_send_all_might_not_block()
+        self._push()  # once only, so that the caller sees each progress
 
     async def send_eof(self) -> None:
         """End the transport's sending side behind what was written.

@@ -29,6 +29,7 @@ from .http1 import Head
 from .outbox import Outbox
 from .reading import READ_BYTES, ReadBuffer, StreamInput, choose_read_size
 from .socket import Buffer, Socket, drop, end_writing
+from .tls import TlsStream
 from .upgrade import Refusal, read_answer
 
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
@@ -219,7 +220,9 @@ class WebSocket:
     @property
     def close_written(self) -> bool:
         """Whether our Close has been written in full (clause C4.1 and the outcome `completed`)."""
-        return self._close_put_at is not None and self.outbox.written_bytes >= self._close_put_at
+        if self._close_put_at is None or self.outbox.written_bytes < self._close_put_at:
+            return False
+        return self.outbox.waiting_bytes > 0 or self.outbox.is_written  # TLS may hold ciphertext back
 
     _close_put_at: int | None = None
     _mask: bytes | None = None  # of a client's frame
@@ -288,7 +291,7 @@ class WebSocket:
         await self.outbox.wait_empty()
         if (
             self.state.current is ConnectionState.CLOSED
-            and isinstance(self.stream, Socket)
+            and isinstance(self.stream, Socket | TlsStream)
             and self.stream.nothing_unread()
         ):
             return
