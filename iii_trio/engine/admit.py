@@ -73,7 +73,7 @@ async def serve_stream(
 
 
 def _admit_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Admitted | None:
-    """Admit an upgrade that has arrived whole, without a deadline or a turn of the loop. None: look again."""
+    """Admit an upgrade that has arrived whole, without a deadline or a turn of the loop. Return None for all else."""
     try:
         _check_connections(shell, policy)
         head = HeadParser(shell.config.limits.head_bytes).feed(begun)
@@ -196,7 +196,7 @@ async def _answer(stream: trio.abc.Stream, status: int, text: str, headers: tupl
 
 
 async def _write(stream: trio.abc.Stream, response: bytes) -> None:
-    """Write a response, and wait up to 5 seconds for the peer to take it and close: a reset would discard it."""
+    """Write a response, and wait up to 5 seconds for the peer to take it and close, because a reset would discard it."""
     with trio.move_on_after(5):
         await stream.send_all(response)
         if await end_writing(stream):

@@ -1,4 +1,4 @@
-"""The listeners of an engine: bound, changed by reloads, closed."""
+"""The listeners of an engine, from binding over reloads to the end."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class Listeners:
         return [url for each in bound for url in each.urls]
 
     async def change(self, listeners: Iterable[Listener]) -> list[str]:
-        """Replace all listeners, and return their addresses. A listener whose place stays keeps its socket.
+        """Replace all listeners, and return their addresses. A listener with the same place keeps its socket.
 
-        Sessions whose token the new policy does not know are closed. Raises as `open` does, with nothing changed.
+        Sessions with a token that the new policy does not know are closed. Raises as `open` does, with nothing changed.
         """
         listeners = list(listeners)
         if self._adopted and len(listeners) != len(self._open):

@@ -29,7 +29,7 @@ class ConnectionCounts:
 
 @final
 class ListenerPolicy:
-    """The rules of one listener. Without arguments: no TLS, no tokens, and web pages of this machine only."""
+    """The rules of one listener. The default has no TLS, no tokens, and admits web pages of this machine only."""
 
     def __init__(
         self,
@@ -80,10 +80,10 @@ class ListenerPolicy:
             raise BadRequest(503, f"this listener has as many sessions as it may ({limit})")
 
     def check_origin(self, head: Head) -> None:
-        """Raise BadRequest (403) for a request of a web page whose origin is not allowed here.
+        """Raise BadRequest (403) for a request of a web page with an origin that is not allowed here.
 
         A browser names the page's origin in every WebSocket handshake (RFC 6455 section 4.1), and a page cannot forge
-        it. Programs name none. The page's own host is no proof: a name that its owner points at this machine (DNS
+        it. Programs name none. The page's own host is no proof, because a name that its owner points at this machine (DNS
         rebinding) stands in Origin and Host alike. Loopback origins are pages of this machine.
         """
         origin = head.headers.get("origin")
@@ -95,7 +95,8 @@ class ListenerPolicy:
     def check(self, head: Head) -> str | None:
         """Return the token by which this request may come in, or None where it needs none. Raises BadRequest (401).
 
-        Worker sockets need one. Telemetry and channel ends need one only where channels do: most SDKs send no header there.
+        Worker sockets need one. Telemetry and channel ends need one only where channels do, because most SDKs send no
+        header there.
         """
         if self._tokens is None or (head.path != "/" and not self._channels_need_token):
             return None
@@ -107,11 +108,11 @@ class ListenerPolicy:
         return token
 
     def trusts(self, head: Head) -> bool:
-        """Whether telemetry of this connection is taken: it shows a known token, or none is needed here."""
+        """Return whether telemetry of this connection is taken, by a known token or because none is needed here."""
         return self.knows(_shown(head))
 
     def knows(self, token: str | None) -> bool:
-        """Whether this token is good here. All tokens are compared, each in constant time."""
+        """Return whether this token is good here. All tokens are compared, each in constant time."""
         if self._tokens is None:
             return True
         if token is None:
@@ -121,7 +122,7 @@ class ListenerPolicy:
 
 
 def _is_loopback(origin: str) -> bool:
-    """Whether an origin is that of a page served by this machine: localhost, *.localhost, 127.0.0.0/8 or [::1]."""
+    """Return whether a page of this machine has this origin (localhost, *.localhost, 127.0.0.0/8 or [::1])."""
     match = _ORIGIN.fullmatch(origin)
     if match is None:
         return False

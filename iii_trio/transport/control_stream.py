@@ -1,4 +1,4 @@
-"""The stream that trio-websocket works on: the handshake's head, then control frames. Data frames never reach it."""
+"""The stream that trio-websocket works on. It carries the handshake and control frames, and never data frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ControlStream(trio.abc.Stream):
         self._send = send
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As trio.abc.ReceiveStream, but one control frame at a time, whatever `max_bytes` says."""
+        """As trio.abc.ReceiveStream, but one control frame at a time. `max_bytes` is ignored."""
         return await self._receive()
 
     async def send_all(self, data: Buffer) -> None:
@@ -30,7 +30,7 @@ class ControlStream(trio.abc.Stream):
         self._send(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As trio.abc.SendStream: one can always send."""
+        """As trio.abc.SendStream. Sending never blocks."""
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:

@@ -44,7 +44,7 @@ class EngineUrl:
 
 
 def parse_url(text: str) -> EngineUrl:
-    """Parse the address of an engine. Raises MisuseError with what is wrong, and never with a password."""
+    """Parse the address of an engine. Raises MisuseError, which names the fault and never shows a password."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         path = path.removeprefix("//") if path.startswith("///") else path

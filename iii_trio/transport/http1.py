@@ -95,7 +95,7 @@ def _is_key(key: str) -> bool:
 
 @final
 class HeadParser:
-    """Parse one request's head, fed in pieces. h11 decides; only the rules where h11 is lenient are checked before."""
+    """Parse one request's head, fed in pieces. h11 decides. Only the rules where h11 is too lenient are checked before."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -179,7 +179,7 @@ _RULES: Final = (
 
 
 def _rule(error: h11.ProtocolError) -> str:
-    """The rule that a head breaks, without the offending line: it may hold a token."""
+    """Name the rule that a head breaks. The offending line is left out, because it may hold a token."""
     message = str(error)
     known = [text for beginning, text in _RULES if message.startswith(beginning)]
     return known[0] if known else "the head breaks a rule of HTTP/1.1 (RFC 9112)"

@@ -1,4 +1,4 @@
-"""Listening sockets: bind, accept, and wait while the system is out of file descriptors or memory."""
+"""Listening sockets. Accepting pauses while the system is out of file descriptors or memory."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ListeningSocket:
 
     @classmethod
     def bind_unix(cls, path: str, mode: int = 0o600) -> ListeningSocket:
-        """Bind a unix socket with the file mode `mode`, whatever the umask is. Replace the file of a dead server.
+        """Bind a unix socket with the file mode `mode`, independent of the umask. Replace the file of a dead server.
 
         A user needs write permission on the file, and search permission on its folders, to connect.
         Raises ConnectionFailed.
@@ -177,7 +177,7 @@ class ListeningSocket:
 
 
 def _is_abandoned(path: str) -> bool:
-    """Whether this is a unix socket at which nobody listens."""
+    """Return whether this is a unix socket without a listener."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False

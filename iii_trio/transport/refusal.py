@@ -1,4 +1,4 @@
-"""What an engine's refusal of a channel's end stands for."""
+"""The errors behind an engine's refusal of a channel's end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import AttachRefused, ChannelBroken
 
 
 def refusal_of(status: int, body: bytes) -> AttachRefused | ChannelBroken:
-    """The error that an engine's answer to an attach stands for (clause C2.1)."""
+    """Build the error for an engine's refusal of an attach (clause C2.1)."""
     if status == 410:
         try:
             told = json.loads(body)

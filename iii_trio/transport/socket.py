@@ -1,7 +1,7 @@
 """A connected socket that can also be read and written without waiting.
 
-Trio's own SocketStream always waits in `send_all`, and reads into new bytes. What is only passed on wants neither.
-Errors are sticky: after a reset taken by a *write*, the kernel would go on to give reads their data and then a clean end,
+Trio's own SocketStream always waits in `send_all`, and reads into new bytes. Forwarding needs neither.
+Errors are sticky. After a reset taken by a *write*, the kernel would go on to give reads their data and then a clean end,
 and a lost peer would look like a finished one. Once broken, always broken.
 """
 
@@ -28,9 +28,9 @@ class WritesNow(Protocol):
     """A stream that can be written without waiting."""
 
     def write_now(self, parts: Sequence[Buffer]) -> int:
-        """Write a prefix of `parts` and say how many bytes it had; 0 means full. Never waits, is no checkpoint.
+        """Write a prefix of `parts` and return its length. 0 means full. Never waits, and is no checkpoint.
 
-        Raises as `send_all` does. Only whoever owns what the stream writes may call it (`Outbox`).
+        Raises as `send_all` does. Only the owner of the writing side may call it (`Outbox`).
         """
 
 
@@ -39,19 +39,19 @@ class ReadsNow(Protocol):
     """A stream that can be read without waiting, into a buffer that is not kept for it."""
 
     def read_now(self, into: memoryview) -> int | None:
-        """Read what is there: how many bytes, 0 at the end of the stream, None if nothing is there yet."""
+        """Read the available bytes. Return their number, 0 at the end of the stream, or None if there are none yet."""
 
     async def wait_readable(self) -> None:
         """Wait until `read_now` would not answer None."""
 
 
 def writes_now(stream: trio.abc.SendStream) -> WritesNow | None:
-    """The stream, if it can be written without waiting. (Asking for a protocol costs more: once a connection, 10 µs.)"""
+    """Return the stream if it can be written without waiting. (An isinstance check of a protocol takes 10 µs.)"""
     return cast(WritesNow, stream) if hasattr(stream, "write_now") else None
 
 
 def reads_now(stream: trio.abc.ReceiveStream) -> ReadsNow | None:
-    """The stream, if it can be read without waiting."""
+    """Return the stream if it can be read without waiting."""
     return cast(ReadsNow, stream) if hasattr(stream, "read_now") else None
 
 
@@ -94,7 +94,7 @@ class Socket(trio.abc.HalfCloseableStream):
 
     @property
     def peer(self) -> str | None:
-        """The peer's address without its port; None for a unix socket or a peer already gone."""
+        """The peer's address without its port. None for a unix socket, or a peer already gone."""
         try:
             name = self._sock.getpeername()
         except OSError:
@@ -133,22 +133,22 @@ class Socket(trio.abc.HalfCloseableStream):
             raise self._break(error) from error
 
     def close(self) -> None:
-        """Close now. Wakes whoever waits, with ClosedResourceError. Unread input makes the kernel send a reset."""
+        """Close now. Waiting tasks get ClosedResourceError. Unread input makes the kernel send a reset."""
         if not self.closed:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
     def reset(self) -> None:
-        """Close now with a reset: the peer learns that this was no orderly end; unsent bytes are lost."""
+        """Close now with a reset, so that the peer learns of a disorderly end. Unsent bytes are lost."""
         if not self.closed:
             try:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             except OSError:
-                pass  # already disconnected: there is nobody to tell
+                pass  # already disconnected, so no peer can be told
             self.close()
 
     def nothing_unread(self) -> bool:
-        """Whether closing now would be orderly: no input waits (an end of stream counts as none)."""
+        """Return whether closing now would be orderly, because no input waits. An end of stream counts as none."""
         try:
             return not self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -157,7 +157,7 @@ class Socket(trio.abc.HalfCloseableStream):
             return True
 
     def input_waits(self) -> bool:
-        """Whether something has come that was not read yet, be it the end of the stream or an error."""
+        """Return whether unread input waits. The end of the stream and an error count as input."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -167,9 +167,9 @@ class Socket(trio.abc.HalfCloseableStream):
         return True
 
     def seconds_of_silence(self) -> float | None:
-        """How long nothing came from the peer's kernel, while it owes ours an answer; None while it owes none (clause C3.3).
+        """Return how long the peer's kernel has owed ours an answer, or None while it owes none (clause C3.3).
 
-        A peer that merely does not read still acknowledges, and answers window probes: it is not silent.
+        A peer that merely does not read is not silent. It still acknowledges, and answers window probes.
         """
         if not self._is_tcp or self.closed or not hasattr(socket, "TCP_INFO"):
             return None
@@ -246,8 +246,8 @@ class Socket(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def _wait_writable(self) -> None:
-        # Blocked, one may have to look: no event tells that a kernel has gone silent. It is to be silent at two looks
-        # in a row: a full peer is asked ever less often, so its last answer may be old while the next is on its way.
+        # No event tells that a kernel has gone silent, so check from time to time. It has to be silent at two checks in
+        # a row. A full peer is probed ever less often, so its last answer may be old while the next is on its way.
         suspected = False
         while True:
             with trio.move_on_after(max(self._dead_peer_seconds / 10, 1.0)):  # a kernel may wait 0.5 s with an answer
@@ -268,7 +268,7 @@ class Socket(trio.abc.HalfCloseableStream):
         self.end_writing()
 
     def end_writing(self) -> None:
-        """Send FIN behind what was written, without waiting. Twice is harmless."""
+        """Send FIN behind the bytes written so far, without waiting. Twice is harmless."""
         self._check()
         if not self._eof_sent:
             self._eof_sent = True
@@ -278,7 +278,7 @@ class Socket(trio.abc.HalfCloseableStream):
                 raise self._break(error) from error
 
     async def aclose(self) -> None:
-        """Close; always succeeds."""
+        """Close. Always succeeds."""
         self.close()
         await trio.lowlevel.checkpoint()
 

@@ -1,4 +1,4 @@
-"""The client's side of a WebSocket upgrade: the answer to a request, read with h11 (RFC 6455 section 4.1)."""
+"""The client's side of a WebSocket upgrade, with the answer read by h11 (RFC 6455 section 4.1)."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ def _plain_acceptance(request: bytes, response: h11.InformationalResponse) -> by
 
 
 def _has_token(fields: dict[bytes, list[bytes]], name: bytes, token: bytes) -> bool:
-    """Whether a token stands in a field, whose lines are joined with commas (RFC 9110 section 5.3)."""
+    """Return whether a token stands in a field after its lines are joined with commas (RFC 9110 section 5.3)."""
     return token in {each.strip().lower() for each in b",".join(fields.get(name, [])).split(b",")}

@@ -39,17 +39,17 @@ _NO_MASK: Final = bytes(4)
 
 @attrs.frozen
 class Lost:
-    """The end of a connection without a Close. `by_fin`: the peer ended its stream in order."""
+    """The end of a connection without a Close. `by_fin` tells that the peer ended its stream in order."""
 
     cause: str
     by_fin: bool = False
 
 
 class FrameHandler(Protocol):
-    """The user of a connection: it takes the data frames, and learns of the end."""
+    """The user of a connection, which takes the data frames and learns of the end."""
 
     def on_open(self, websocket: WebSocket) -> None:
-        """The handshake is done: frames may come and go."""
+        """Learn that the handshake is done, and that frames may come and go."""
 
     @property
     def unparsed(self) -> bytes:
@@ -62,15 +62,15 @@ class FrameHandler(Protocol):
         """
 
     async def wait_ready(self) -> None:
-        """Wait until there is room for more; not a checkpoint if there is, or once the connection is `discarding`."""
+        """Wait until there is room for more. Not a checkpoint if there is, nor once the connection is `discarding`."""
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
-        """The peer's stream is over: by its Close, by a rule that it broke, or by a loss. Called exactly once."""
+        """Learn that the peer's stream ended with its Close, a broken rule or a loss. Called exactly once."""
 
 
 @attrs.frozen
 class _Goodbye:
-    """Our way to end a connection: with a Close, or with a last frame and FIN."""
+    """Our way to end a connection, by a Close, or by a last frame and FIN."""
 
     seconds: float
     code: int | None = None
@@ -80,7 +80,7 @@ class _Goodbye:
 
 @final
 class WebSocket:
-    """One connection over `stream`, which it owns. `serve` or `connect` is its whole life; no other method waits."""
+    """One connection over `stream`, which it owns. `serve` or `connect` is its whole life. No other method waits."""
 
     outbox: Outbox
     start_soon: Callable[[Callable[[], Awaitable[object]]], object]
@@ -132,7 +132,7 @@ class WebSocket:
     # --- a connection's whole life
 
     async def serve(self, head: Head, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Accept the upgrade whose head was read already, and serve the connection until it is over.
+        """Accept the upgrade with this head, and serve the connection until it is over.
 
         If cancelled: the connection is dropped, and the handler is told.
         """
@@ -187,7 +187,7 @@ class WebSocket:
         self._say_goodbye(_Goodbye(self._goodbye_seconds if timeout is None else timeout, int(code), reason))
 
     def cut(self, last_frame: bytes = b"") -> None:
-        """Send `last_frame` behind the frames put before, then FIN, and drop the connection: no closing handshake."""
+        """Send `last_frame` behind the frames put before, then FIN, and drop the connection without a closing handshake."""
         self._say_goodbye(_Goodbye(self._goodbye_seconds, last_frame=last_frame))
 
     def lost(self, cause: str, *, by_fin: bool = False) -> None:
@@ -299,7 +299,7 @@ class WebSocket:
         await self._linger()
 
     async def _linger(self) -> None:
-        """End our side, and read until the peer ends its own: closing with unread input would send a reset."""
+        """End our side, and read until the peer ends its own, because closing with unread input would send a reset."""
         try:
             await end_writing(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -335,7 +335,7 @@ class WebSocket:
     # --- inside: reading, in the library's task
 
     async def _receive(self) -> bytes:
-        """Return the next bytes for the library: the other side's head, then control frames, then nothing."""
+        """Return the next bytes for the library. They are the other side's head, then control frames, then nothing."""
         if self._handshake:
             return self._handshake.pop()
         if self._request is not None:
@@ -407,7 +407,7 @@ class WebSocket:
     # --- inside: writing, for the library
 
     def _send(self, data: Buffer | None) -> None:
-        """Take what the library writes; None when it is done. Raises trio.BrokenResourceError when the end has come."""
+        """Send the library's output. None notes that it is done. Raises trio.BrokenResourceError after the end."""
         outbox = self.outbox
         if data is None:
             if not self._opened.is_set():
@@ -430,7 +430,7 @@ class WebSocket:
         outbox.flush()
 
     def _may_pong(self, n: int) -> bool:
-        """Whether a pong of `n` bytes may be sent. Pongs that wait are bounded, and count until they are written."""
+        """Return whether a pong of `n` bytes may be sent. Pongs that wait are bounded, and count until they are written."""
         outbox = self.outbox
         if outbox.written_bytes >= self._pongs_end:
             self._pong_bytes = 0
