@@ -4,7 +4,7 @@ from .cancelling import cancel_everywhere
 from .contracts import check_channel, check_reading_end, check_writing_end
 from .conversations import Conversation, Ending, Fault, Mishap, Stream, draw_conversation
 from .job_stores import check_job_store
-from .lifecycles import check_lifecycle, draw_lifecycle, phases_that_reach
+from .lifecycles import check_lifecycle, draw_lifecycle, states_that_reach
 from .network import Network
 from .promises import check_promises, play_conversation, simulate_conversation
 from .schedule import seed_scheduler, seeded_schedule
@@ -33,11 +33,11 @@ __all__ = [
     "check_writing_end",
     "draw_conversation",
     "draw_lifecycle",
-    "phases_that_reach",
     "play",
     "play_conversation",
     "seed_scheduler",
     "seeded_schedule",
     "simulate",
     "simulate_conversation",
+    "states_that_reach",
 ]

@@ -1,4 +1,4 @@
-"""Checks and drawings of lifecycles: a lifecycle is a table, so it can be looked at whole."""
+"""Checks and drawings of lifecycles that are tables of the form `{state: {event: next state}}`."""
 
 from __future__ import annotations
 
@@ -8,40 +8,45 @@ from typing import TypeVar
 
 from ..state_machine import Table
 
-P = TypeVar("P", bound=Enum)
-C = TypeVar("C", bound=Enum)
+S = TypeVar("S", bound=Enum)
+E = TypeVar("E", bound=Enum)
 
 
-def phases_that_reach(goal: P, table: Table[P, C], without: Set[C] = frozenset()) -> set[P]:
-    """The phases from which `goal` can be reached without any of these cues; `goal` is one of them."""
+def states_that_reach(goal: S, table: Table[S, E], without: Set[E] = frozenset()) -> set[S]:
+    """Return the states from which `goal` can be reached without some events, `goal` among them."""
     found = {goal}
     while True:
         more = {
-            phase for phase, row in table.items() if any(to in found for cue, to in row.items() if cue not in without)
+            state
+            for state, row in table.items()
+            if any(to in found for event, to in row.items() if event not in without)
         }
         if more <= found:
             return found
         found |= more
 
 
-def check_lifecycle(table: Table[P, C], start: P, end_well: P, mishaps: Set[C] = frozenset()) -> None:
-    """Check that a lifecycle has no gaps and no dead ends, and can always still end well.
+def check_lifecycle(table: Table[S, E], start: S, end_well: S, mishaps: Set[E] = frozenset()) -> None:
+    """Check that a lifecycle has no gaps and no dead ends, and that it can always still end well.
 
-    Every phase has a row and can be reached from `start`; every cue is listened to somewhere; from every phase an end can
-    be reached; and from every phase that is no end itself, `end_well` can be reached without any of `mishaps`.
-    Raises AssertionError, naming the phases or cues at fault.
+    - Every state has a row and can be reached from `start`.
+    - Every event has an effect in some state.
+    - From every state an end can be reached.
+    - From every state that is not an end, `end_well` can be reached without any of `mishaps`.
+
+    Raises AssertionError, which names the states or events at fault.
     """
-    phases = set(type(start))
-    cues = {cue for row in table.values() for cue in row}
-    _nothing_in(phases - set(table), "phases without a row")
-    if cues:
-        _nothing_in(set(type(next(iter(cues)))) - cues, "cues nobody listens to")
-    _nothing_in({phase for phase in phases if start not in phases_that_reach(phase, table)}, "phases never reached")
-    ends = {phase for phase in phases if not table[phase]}
-    can_end = {phase for end in ends for phase in phases_that_reach(end, table)}
-    _nothing_in(phases - can_end, "phases that cannot end")
-    doomed = phases - ends - phases_that_reach(end_well, table, mishaps)
-    _nothing_in(doomed, "phases that cannot end well without a mishap")
+    states = set(type(start))
+    events = {event for row in table.values() for event in row}
+    _nothing_in(states - set(table), "states without a row")
+    if events:
+        _nothing_in(set(type(next(iter(events)))) - events, "events without an effect")
+    _nothing_in({state for state in states if start not in states_that_reach(state, table)}, "states never reached")
+    ends = {state for state in states if not table[state]}
+    can_end = {state for end in ends for state in states_that_reach(end, table)}
+    _nothing_in(states - can_end, "states that cannot end")
+    doomed = states - ends - states_that_reach(end_well, table, mishaps)
+    _nothing_in(doomed, "states that cannot end well without a mishap")
 
 
 def _nothing_in(wrong: Set[Enum], what: str) -> None:
@@ -49,14 +54,17 @@ def _nothing_in(wrong: Set[Enum], what: str) -> None:
         raise AssertionError(f"{what}: {', '.join(sorted(member.name for member in wrong))}")
 
 
-def draw_lifecycle(table: Table[P, C], start: P) -> str:
-    """The lifecycle as a Mermaid state diagram, edges with the same ends drawn as one. The same table, the same text."""
+def draw_lifecycle(table: Table[S, E], start: S) -> str:
+    """Draw the lifecycle as a Mermaid state diagram, in which edges with the same ends are one.
+
+    The same table gives the same text.
+    """
     lines = ["stateDiagram-v2", f"    [*] --> {start.name}"]
-    for phase, row in table.items():
-        edges: dict[P, list[str]] = {}
-        for cue, to in row.items():
-            edges.setdefault(to, []).append(cue.name.lower())
-        lines += [f"    {phase.name} --> {to.name}: {', '.join(cues)}" for to, cues in edges.items()]
+    for state, row in table.items():
+        edges: dict[S, list[str]] = {}
+        for event, to in row.items():
+            edges.setdefault(to, []).append(event.name.lower())
+        lines += [f"    {state.name} --> {to.name}: {', '.join(events)}" for to, events in edges.items()]
         if not row:
-            lines.append(f"    {phase.name} --> [*]")
+            lines.append(f"    {state.name} --> [*]")
     return "\n".join(lines) + "\n"

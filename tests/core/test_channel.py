@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from iii_trio.core.channel import CHANNEL, HALF_ATTACHED, ChannelEvent, ChannelState
 from iii_trio.state_machine import StateMachine
-from iii_trio.testing.lifecycles import check_lifecycle, phases_that_reach
+from iii_trio.testing.lifecycles import check_lifecycle, states_that_reach
 from iii_trio.wire import Outcome
 
 MISHAPS = {
@@ -36,9 +36,9 @@ def test_C4_2_a_truncated_stream_never_looks_complete() -> None:
         for phase in ChannelState:
             after = CHANNEL[phase].get(mishap)
             if after is not None and after is not phase:
-                assert after not in phases_that_reach(ChannelState.COMPLETED, CHANNEL), (phase, mishap)
+                assert after not in states_that_reach(ChannelState.COMPLETED, CHANNEL), (phase, mishap)
     for needed in (ChannelEvent.WRITER_CLOSED, ChannelEvent.READER_FINISHED):
-        assert ChannelState.ALLOCATED not in phases_that_reach(ChannelState.COMPLETED, CHANNEL, {needed})
+        assert ChannelState.ALLOCATED not in states_that_reach(ChannelState.COMPLETED, CHANNEL, {needed})
 
 
 def test_C2_3_only_half_attached_channels_expire() -> None:
@@ -50,7 +50,7 @@ def test_C2_1_an_end_is_attached_at_most_once() -> None:
         attachable = [phase for phase in ChannelState if cue in CHANNEL[phase]]
         for phase in attachable:
             for again in attachable:
-                assert CHANNEL[phase][cue] not in phases_that_reach(again, CHANNEL), (cue, phase, again)
+                assert CHANNEL[phase][cue] not in states_that_reach(again, CHANNEL), (cue, phase, again)
 
 
 def test_C4_5_only_a_stream_closed_by_its_writer_outlives_its_owner() -> None:

@@ -94,6 +94,7 @@ def result(hunted: Callable[[str], Hunted | BaseException], key: str) -> Hunted:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the first test waits for all hunts
 @pytest.mark.parametrize("name", HUNTS)
 def test_without_a_defect_nothing_is_found(name: str, hunted: Callable[[str], Hunted | BaseException]) -> None:
     found = result(hunted, name)
@@ -101,6 +102,7 @@ def test_without_a_defect_nothing_is_found(name: str, hunted: Callable[[str], Hu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the first test waits for all hunts
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
 def test_a_defect_is_caught(defect: Defect, hunted: Callable[[str], Hunted | BaseException]) -> None:
     found = result(hunted, defect.name)

@@ -8,66 +8,66 @@ from typing import Any
 import pytest
 
 from iii_trio.core import channel, invocation
-from iii_trio.testing import check_lifecycle, draw_lifecycle, phases_that_reach
+from iii_trio.testing import check_lifecycle, draw_lifecycle, states_that_reach
 from iii_trio.transport import connection_state
 from iii_trio.worker import channel_end, worker_state
 
 
-class Phase(Enum):
+class State(Enum):
     NEW = auto()
     BUSY = auto()
     DONE = auto()
     FAILED = auto()
 
 
-class Cue(Enum):
+class Event(Enum):
     STARTED = auto()
     FINISHED = auto()
     CRASHED = auto()
 
 
-SOUND: dict[Phase, dict[Cue, Phase]] = {
-    Phase.NEW: {Cue.STARTED: Phase.BUSY},
-    Phase.BUSY: {Cue.FINISHED: Phase.DONE, Cue.CRASHED: Phase.FAILED},
-    Phase.DONE: {},
-    Phase.FAILED: {},
+SOUND: dict[State, dict[Event, State]] = {
+    State.NEW: {Event.STARTED: State.BUSY},
+    State.BUSY: {Event.FINISHED: State.DONE, Event.CRASHED: State.FAILED},
+    State.DONE: {},
+    State.FAILED: {},
 }
 
 
 def test_a_sound_lifecycle_passes() -> None:
-    check_lifecycle(SOUND, Phase.NEW, Phase.DONE, {Cue.CRASHED})
+    check_lifecycle(SOUND, State.NEW, State.DONE, {Event.CRASHED})
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({Phase.FAILED: None}, "phases without a row: FAILED"),
-        ({Phase.BUSY: {Cue.FINISHED: Phase.DONE}}, "cues nobody listens to: CRASHED"),
-        ({Phase.BUSY: {Cue.FINISHED: Phase.DONE, Cue.CRASHED: Phase.DONE}}, "phases never reached: FAILED"),
+        ({State.FAILED: None}, "states without a row: FAILED"),
+        ({State.BUSY: {Event.FINISHED: State.DONE}}, "events without an effect: CRASHED"),
+        ({State.BUSY: {Event.FINISHED: State.DONE, Event.CRASHED: State.DONE}}, "states never reached: FAILED"),
         (
-            {Phase.FAILED: {Cue.CRASHED: Phase.FAILED}},
-            "phases that cannot end: FAILED",
+            {State.FAILED: {Event.CRASHED: State.FAILED}},
+            "states that cannot end: FAILED",
         ),
         (
-            {Phase.BUSY: {Cue.STARTED: Phase.BUSY, Cue.FINISHED: Phase.FAILED, Cue.CRASHED: Phase.DONE}},
-            "phases that cannot end well without a mishap: BUSY, NEW",
+            {State.BUSY: {Event.STARTED: State.BUSY, Event.FINISHED: State.FAILED, Event.CRASHED: State.DONE}},
+            "states that cannot end well without a mishap: BUSY, NEW",
         ),
     ],
 )
-def test_each_flaw_is_named(row: dict[Phase, Any], said: str) -> None:
-    table = {phase: edges for phase, edges in {**SOUND, **row}.items() if edges is not None}
+def test_each_flaw_is_named(row: dict[State, Any], said: str) -> None:
+    table = {state: edges for state, edges in {**SOUND, **row}.items() if edges is not None}
     with pytest.raises(AssertionError) as caught:
-        check_lifecycle(table, Phase.NEW, Phase.DONE, {Cue.CRASHED})
+        check_lifecycle(table, State.NEW, State.DONE, {Event.CRASHED})
     assert str(caught.value) == said
 
 
-def test_what_reaches_a_phase_is_found_through_any_number_of_edges() -> None:
-    assert phases_that_reach(Phase.DONE, SOUND) == {Phase.NEW, Phase.BUSY, Phase.DONE}
-    assert phases_that_reach(Phase.DONE, SOUND, {Cue.FINISHED}) == {Phase.DONE}
+def test_what_reaches_a_state_is_found_through_any_number_of_edges() -> None:
+    assert states_that_reach(State.DONE, SOUND) == {State.NEW, State.BUSY, State.DONE}
+    assert states_that_reach(State.DONE, SOUND, {Event.FINISHED}) == {State.DONE}
 
 
 def test_a_lifecycle_is_drawn_as_a_state_diagram() -> None:
-    assert draw_lifecycle(SOUND, Phase.NEW).splitlines() == [
+    assert draw_lifecycle(SOUND, State.NEW).splitlines() == [
         "stateDiagram-v2",
         "    [*] --> NEW",
         "    NEW --> BUSY: started",
