@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from .triggers.queue.settings import QueueConfig, QueueSettings
     from .wire import Outcome, Ref, find_refs
     from .worker import (
-        Binding,
         BoundTrigger,
         CallInfo,
         Channel,
         ChannelReader,
+        ChannelResult,
         ChannelWriter,
-        Ended,
         Receipt,
+        TriggerBinding,
         TriggerType,
         Worker,
         current_call,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttachRefused",
-    "Binding",
     "BoundTrigger",
     "CallError",
     "CallInfo",
@@ -57,10 +56,10 @@ __all__ = [
     "ChannelBroken",
     "ChannelDefaults",
     "ChannelReader",
+    "ChannelResult",
     "ChannelWriter",
     "ConfigError",
     "ConnectionFailed",
-    "Ended",
     "Engine",
     "EngineConfig",
     "EngineStatistics",
@@ -78,6 +77,7 @@ __all__ = [
     "Rejected",
     "StorageError",
     "Timeouts",
+    "TriggerBinding",
     "TriggerType",
     "Worker",
     "current_call",
@@ -101,8 +101,8 @@ _LOADED_FROM = {
     "structure": ("register_type",),
     "wire": ("Outcome", "Ref", "find_refs"),
     "worker": (
-        "Binding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "Ended", "Receipt",
-        "TriggerType", "Worker", "current_call", "duplex", "enqueue",
+        "TriggerBinding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "ChannelResult",
+        "Receipt", "TriggerType", "Worker", "current_call", "duplex", "enqueue",
     ),
 }  # fmt: skip
 _HOMES = {name: home for home, names in _LOADED_FROM.items() for name in names}

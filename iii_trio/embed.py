@@ -22,6 +22,7 @@ from .engine.in_process import InProcess
 from .engine.listeners import Listeners
 from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
 from .engine.spans import ChannelSpan
+from .environment import Environment
 from .errors import MisuseError
 from .modules import Modules
 from .nursery import keep_shielded, open_service_nursery
@@ -32,6 +33,7 @@ from .triggers.table import MODULES
 from .wire.otlp import Telemetry
 from .worker import Worker
 from .worker import open_worker as _open_worker
+from .worker.call_context import RunSync
 
 _GOODBYE_SECONDS: Final = 2.0
 
@@ -172,9 +174,19 @@ class Engine:
         """
         await serve_stream(self._shell, stream, peer)
 
-    def open_worker(self, name: str | None = None, **options: Any) -> AbstractAsyncContextManager[Worker]:
-        """A worker in this process, over memory: no socket, no frames. Options as for `iii_trio.open_worker`."""
-        return open_worker(self, name=name, **options)
+    def open_worker(
+        self,
+        name: str | None = None,
+        *,
+        namespace: str | None = None,
+        description: str | None = None,
+        run_sync: RunSync | None = None,
+        environment: Environment | None = None,
+    ) -> AbstractAsyncContextManager[Worker]:
+        """Open a worker in this process, over memory, without sockets and frames, as `iii_trio.open_worker` does."""
+        return open_worker(
+            self, name=name, namespace=namespace, description=description, run_sync=run_sync, environment=environment
+        )
 
     def channels(self) -> list[ChannelView]:
         """What every open channel is doing (clause C7.1)."""
@@ -212,36 +224,49 @@ def open_worker(
     engine: str | Engine | Address,
     *,
     name: str | None = None,
+    namespace: str | None = None,
+    description: str | None = None,
+    run_sync: RunSync | None = None,
+    environment: Environment | None = None,
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     channel_ping_seconds: float | None = None,
-    **options: Any,
 ) -> AbstractAsyncContextManager[Worker]:
-    """A worker of an engine, for the length of the block.
+    """Open a worker of an engine, for the length of the block. The body begins once the engine has accepted it.
 
     `engine` is an address (`ws://host:port`, `wss://…`, `unix:/path`), or an `Engine` in this process. With an address,
-    `headers` are sent with every upgrade, and `ssl_context` is used for `wss` (default: what the system trusts). Where
-    they have no `Authorization`, the environment's `III_TOKEN` is sent as a bearer token, if it is there. With
-    `channel_ping_seconds`, channel sockets send a ping that often, for proxies that cut idle connections. See
-    `iii_trio.worker.open_worker` for the other options.
+    `headers` are sent with every upgrade, and `ssl_context` is used for `wss` (default: the system's trusted authorities).
+    Without an `Authorization` among them, the environment's `III_TOKEN` is sent as a bearer token. With
+    `channel_ping_seconds`, channel sockets send a ping that often, for proxies that cut idle connections.
+
+    `name` (default: host and process) is leased per namespace, so that one worker of a name is connected at a time. A lost
+    link is healed. `run_sync(handler, arguments)` runs handlers that are plain functions (default: in a Trio worker thread).
+    `environment` is for simulations.
+
+    Raises MisuseError for an address that is none, ConnectionFailed if there is no engine at first, and Rejected (also out
+    of the block) if it refuses this worker. Leaving the block cancels the handlers that still run, waits for them within
+    bounds, ends the ends that are held, and says goodbye. If cancelled: as leaving the block.
     """
     if isinstance(engine, str):
-        address = SocketAddress(
+        address: Address = SocketAddress(
             engine,
             headers=_with_token(headers or {}),
             ssl_context=ssl_context,
             channel_ping_seconds=channel_ping_seconds,
         )
-        return _open_worker(address, name=name, **options)
-    if headers is not None or ssl_context is not None or channel_ping_seconds is not None:
+    elif headers is not None or ssl_context is not None or channel_ping_seconds is not None:
         raise MisuseError(
             "headers, ssl_context and channel_ping_seconds go with the address of an engine elsewhere (ws://host:port)"
         )
-    if isinstance(engine, Engine):
-        return _open_worker(engine.address, name=name, **options)
-    if not hasattr(engine, "attach_reader"):
+    elif isinstance(engine, Engine):
+        address = engine.address
+    elif hasattr(engine, "attach_reader"):
+        address = engine
+    else:
         raise MisuseError(f"{engine!r} is neither an address (ws://host:port) nor an engine")
-    return _open_worker(engine, name=name, **options)
+    return _open_worker(
+        address, name=name, namespace=namespace, description=description, run_sync=run_sync, environment=environment
+    )
 
 
 def _with_token(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -22,9 +22,21 @@ The ends of a channel also raise Trio's own words: `trio.EndOfChannel` after a c
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
 import trio
+
+OutcomeName: TypeAlias = Literal[
+    "completed",
+    "aborted",
+    "writer_lost",
+    "reader_cancelled",
+    "reader_lost",
+    "owner_lost",
+    "expired",
+    "engine_closed",
+]
+"""How a channel ended, in one word (clause C4.7)."""
 
 
 class IIIError(Exception):
@@ -160,6 +172,6 @@ class ChannelBroken(trio.BrokenResourceError, IIIError):
 
     def __init__(self, outcome: str, reason: str, *, code: str | None = None) -> None:
         super().__init__(f"{outcome}: {reason}" if reason else outcome)
-        self.outcome = outcome
+        self.outcome = cast(OutcomeName, outcome)  # a newer engine may have more
         self.reason = reason
         self.code = code or outcome

@@ -22,7 +22,7 @@ from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.msgspec import configure_converter
 
-from .errors import IIIError, MisuseError
+from .errors import CallError, IIIError, MisuseError
 
 T = TypeVar("T")
 
@@ -225,6 +225,15 @@ def structure_as(value: Any, annotation: Any, path: str = "", *, forbid_extra_ke
         return (_forbidding if forbid_extra_keys else _converter).structure(value, annotation)
     except Exception as error:
         raise BadShape(*first_problem(error, path)) from None
+
+
+def structure_result(value: Any, annotation: Any, function_id: str) -> Any:
+    """Structure the value of a call as an annotation says. Raises CallError `deserialization_error`, naming the field."""
+    try:
+        return structure_as(value, annotation)
+    except BadShape as problem:
+        text = f"the value of {function_id} does not fit {_name(annotation)}: {problem}"
+        raise CallError("deserialization_error", text, function_id=function_id) from None
 
 
 def check_annotation(annotation: Any, where: str) -> None:

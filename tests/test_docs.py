@@ -38,12 +38,13 @@ def test_every_public_name_is_exported_once_and_has_a_docstring() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert set(iii_trio.__all__) == {
-        "AttachRefused", "Binding", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
-        "ChannelDefaults", "ChannelReader", "ChannelWriter", "ConfigError", "ConnectionFailed", "Ended",
+        "AttachRefused", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
+        "ChannelDefaults", "ChannelReader", "ChannelResult", "ChannelWriter", "ConfigError",
+        "ConnectionFailed", "TriggerBinding",
         "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits",
         "MisuseError", "Outcome", "Timeouts", "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref",
         "Rejected", "StorageError", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
-        "open_worker", "serve_engine",
+        "open_worker", "register_type", "serve_engine",
     }  # fmt: skip
 
 

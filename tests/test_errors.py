@@ -21,6 +21,7 @@ EXAMPLES = [
     errors.Rejected("WORKER_NAMESPACE_CONFLICT", "refused"),
     errors.AttachRefused(404, "unknown channel"),
     errors.StorageError("full"),
+    errors.ModuleFailed("m"),
     errors.CallError(
         "c", "m", stacktrace="s", function_id="f", invocation_id="00000000-0000-4000-8000-000000000001", origin="engine"
     ),

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from ..errors import CallError, ChannelBroken, ConnectionFailed
-from ..wire import JsonValue
+from ..wire import Ref
 from ..worker import ChannelReader, ChannelWriter, Worker
 from .sim_stream import Conditions
 from .world import Over, World
@@ -118,7 +118,7 @@ class Told:
     """`clean`, `cancelled`, the outcome it was told, or the name of another error; None if it was cut off."""
     owner_heard: str | None = None
     """The outcome that the owner was told; None if it was cut off."""
-    refs: dict[str, dict[str, JsonValue]] | None = None
+    refs: dict[str, Ref] | None = None
     allocated: trio.Event = attrs.field(factory=trio.Event, repr=False, eq=False)
     parties: int = 2
     parted: trio.Event = attrs.field(factory=trio.Event, repr=False, eq=False)

@@ -16,6 +16,7 @@ from ..config import EngineConfig
 from ..core.channels import Ended
 from ..embed import Engine, open_engine, open_worker
 from ..engine.spans import ChannelSpan
+from ..environment import Environment
 from ..errors import ConnectionFailed
 from ..nursery import open_service_nursery
 from ..transport.link import Address, Identity, Link, ReadingEnd, WritingEnd
@@ -164,8 +165,7 @@ class World:
         return open_worker(
             self.address(name, over, **conditions),
             name=name,
-            new_id=self.new_id,
-            rng=Random(self._ids.getrandbits(64)),
+            environment=Environment(self.new_id, Random(self._ids.getrandbits(64))),
             run_sync=_run_inline,
         )
 

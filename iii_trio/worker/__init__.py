@@ -1,33 +1,30 @@
 """The worker: functions, calls, triggers and channels from a Trio program."""
 
-from .bindings import Binding
-from .calls import Asked
 from .channels import Channel
 from .context import CallInfo, current_call
-from .declare import Registered
-from .ends import ChannelReader, ChannelWriter, Ended
-from .open_call import InlineCall
-from .opening import open_worker
-from .providing import BoundTrigger, TriggerType
-from .queueing import Enqueue, Receipt, enqueue
-from .streams import Duplex, ReaderStream, WriterStream, duplex
+from .ends import ChannelReader, ChannelResult, ChannelWriter
+from .function_spec import Registered
+from .jobs import Enqueue, Receipt, enqueue
+from .open_worker import open_worker
+from .stream_pairs import Duplex, duplex
+from .streams import ReaderStream, WriterStream
+from .trigger_binding import TriggerBinding
+from .trigger_types import BoundTrigger, TriggerType
 from .worker import Worker
 
 __all__ = [
-    "Asked",
-    "Binding",
     "BoundTrigger",
     "CallInfo",
     "Channel",
     "ChannelReader",
+    "ChannelResult",
     "ChannelWriter",
     "Duplex",
-    "Ended",
     "Enqueue",
-    "InlineCall",
     "ReaderStream",
     "Receipt",
     "Registered",
+    "TriggerBinding",
     "TriggerType",
     "Worker",
     "WriterStream",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, final
 
 import attrs
 import msgspec
@@ -40,28 +40,28 @@ _error_body = msgspec.json.Decoder(WireError)
 
 @attrs.define(eq=False)
 class PendingCall:
-    """One call that waits for its answer."""
+    """A call that waits for its answer."""
 
     function_id: str
     invocation_id: str
     then: Callable[[], object]
-    """Called once it is settled; must not wait."""
+    """Called once, when the call is settled. It must not wait."""
     settled: bool = False
     answer: InvocationResult | None = None
     lost: str | None = None
     unread: str | None = None
-    """What was wrong with the answer, if it could not be read."""
+    """The fault of an answer that could not be read."""
 
     def settle(
         self, answer: InvocationResult | None = None, *, lost: str | None = None, unread: str | None = None
     ) -> None:
-        """It has come to this."""
+        """Resolve the call with a result, a lost link or an unreadable answer."""
         self.answer, self.lost, self.unread = answer, lost, unread
         self.settled = True
         contain(self.then, what="the callback of a call")
 
     def value(self) -> Any:
-        """The call's value. Raises CallError."""
+        """Return the value of the settled call. Raises CallError."""
         answer = self.answer
         if self.unread is not None:
             raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {self.unread}")
@@ -89,36 +89,38 @@ class PendingCall:
 
 
 @attrs.define(eq=False)
-class Session:
-    """One link, and what is under way on it."""
+class WorkerSession:
+    """One link, and the calls that are under way on it."""
 
     link: Link
     worker_id: str
     reattach_token: str | None
     channel_secret: str | None
-    knows_us: bool
+    supports_extensions: bool
     """Whether the engine announced iii-trio.v1 (clause C8.1)."""
     pending: dict[str, PendingCall] = attrs.field(factory=dict)
     running: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     outcomes: dict[str, trio.Event] = attrs.field(factory=dict)
     pings: deque[trio.Event] = attrs.field(factory=deque)
-    """Who waits for the answer to a ping, in their order."""
+    """One for each ping whose pong has not come, in their order."""
 
     def send(self, call: PendingCall, text: bytes) -> None:
-        """Make a call whose text this is: it is settled by its answer, or by the loss of the link."""
+        """Send a call. Its answer or the loss of the link settles it."""
         self.pending[call.invocation_id] = call
         self.link.send(text)
         if self.link.ended is not None and self.pending.pop(call.invocation_id, None) is not None:
             call.settle(lost=self.link.ended.reason)
 
     def give_up(self, call: PendingCall, reason: str) -> None:
-        """Nobody wants the answer to this call any more; its handler is told, if the engine understands."""
-        if self.pending.pop(call.invocation_id, None) is not None and self.knows_us:
+        """Give a call up. Its handler is cancelled, if the engine supports the extensions. Harmless once it is settled."""
+        if self.pending.pop(call.invocation_id, None) is not None and self.supports_extensions:
             self.link.send(encode(CancelInvocation(call.invocation_id, sendable(reason))))
 
     async def ping(self) -> bool:
-        """Wait until the engine has read all that was sent before; False if the link was lost. Its pongs have no names:
-        they come in the order of the pings. If cancelled: nothing changes."""
+        """Wait until the engine has read everything that was sent before. Return False if the link was lost.
+
+        Pongs have no names, and come in the order of the pings. If cancelled: nothing changes.
+        """
         await self.link.wait_room()
         pong = trio.Event()
         self.pings.append(pong)
@@ -128,7 +130,7 @@ class Session:
         return self.link.ended is None
 
     def lose(self, reason: str) -> None:
-        """The link is over: whoever waits on it is told, whoever works for it stops."""
+        """Settle the calls that wait on a lost link, and cancel the handlers that answer calls of it."""
         pending, self.pending = self.pending, {}
         for call in pending.values():
             call.settle(lost=reason)
@@ -138,34 +140,35 @@ class Session:
             event.set()
 
 
+@final
 @attrs.frozen
-class Asked:
+class CallHandle:
     """A call that was made without a task."""
 
-    session: Session
-    call: PendingCall
+    _session: WorkerSession
+    _call: PendingCall
 
     def value(self) -> Any:
-        """Its value, once it is settled. Raises CallError."""
-        return self.call.value()
+        """Return the value of a settled call. Raises CallError."""
+        return self._call.value()
 
     def give_up(self, reason: str) -> None:
-        """Nobody wants the answer any more: `then` is not called. Harmless once it is settled."""
-        self.session.give_up(self.call, reason)
+        """Give the call up, so that its callback is not called. Harmless once it is settled."""
+        self._session.give_up(self._call, reason)
 
 
 def cancel(scope: trio.CancelScope, reason: str) -> None:
-    """Cancel a scope and say why (clause C7.2)."""
+    """Cancel a scope with a reason (clause C7.2)."""
     scope.cancel(reason=reason)
 
 
 def optional(value: Any) -> Raw:
-    """A value as JSON; absent where there is none."""
+    """Return a value as JSON, or the mark for an absent field."""
     return ABSENT if value is None else Raw(to_json(value))
 
 
 def error_in(body: Raw) -> WireError | None:
-    """The error that a message carries, if it carries one; whatever is no error's body is its text."""
+    """Return the error that a message carries, or None. A body of no known shape becomes the error's text."""
     if bytes(body) in _NO_ERROR:
         return None
     try:
@@ -185,7 +188,7 @@ def call_text(
     baggage: str | None,
     action: Action | None,
 ) -> bytes:
-    """A call as it travels; the trace headers are those of the call that is being answered, where none are given.
+    """Return a call as a message. The trace headers default to those of the call that is being answered.
 
     Raises CallError `serialization_error` or `payload_too_large`.
     """
@@ -208,7 +211,7 @@ def call_text(
 
 
 def checked(text: bytes, function_id: str) -> bytes:
-    """A call's text, if it is not too large. Raises CallError `payload_too_large`."""
+    """Return the text of a call. Raises CallError `payload_too_large`."""
     if len(text) > MAX_MESSAGE_BYTES:
         problem = f"the call is {len(text)} bytes as JSON, the limit is {MAX_MESSAGE_BYTES}: use a channel"
         raise CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem, function_id=function_id)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 import trio
 
 from ..errors import ChannelBroken, IIIError, MisuseError
-from ..wire import FEATURE, Direction, JsonValue, Ref
-from .ends import ChannelReader, ChannelWriter, Ended
+from ..wire import Direction, Ref
+from .ends import ChannelReader, ChannelResult, ChannelWriter, EndOwner
 from .failures import describe
-
-if TYPE_CHECKING:
-    from .worker import Worker
 
 _MAX_ITEMS: Final = 1024  # clause C1.4
 _MAX_BYTES: Final = 2**53  # the largest integer that every SDK's JSON keeps; the engine has a limit of its own
@@ -31,47 +28,44 @@ class Channel:
 
     @property
     def id(self) -> str:
+        """The channel's id, the same for both ends."""
         return self.reader.channel_id
 
     @property
-    def reader_ref(self) -> dict[str, JsonValue]:
+    def reader_ref(self) -> Ref:
         """The reader's ref, to be passed on in a payload."""
         return self.reader.ref
 
     @property
-    def writer_ref(self) -> dict[str, JsonValue]:
+    def writer_ref(self) -> Ref:
         """The writer's ref, to be passed on in a payload."""
         return self.writer.ref
 
-    async def wait_outcome(self) -> Ended:
-        """Wait until the channel has ended for both, and say how."""
+    async def wait_outcome(self) -> ChannelResult:
+        """Wait until the channel has ended for both of its ends, and return the outcome. If cancelled: nothing changes."""
         return await self.reader.wait_outcome()
 
 
 @asynccontextmanager
-async def open_channel(worker: Worker, wanted: dict[str, Any]) -> AsyncIterator[Channel]:
-    """As `Worker.create_channel`."""
-    if len(wanted) > 1 and not await worker.knows_us():
-        raise MisuseError(
-            f"{worker.address} takes no max_bytes nor expires_after_seconds: it has not announced {FEATURE}"
-        )
-    refs = await worker.trigger("engine::channels::create", wanted)
+async def open_channel(owner: EndOwner, create: Callable[[], Awaitable[dict[str, Any]]]) -> AsyncIterator[Channel]:
+    """Open a channel for the length of a block, as `Worker.create_channel`. `create` returns the refs of both ends."""
+    refs = await create()
     reader, writer = Ref.from_json(refs["reader"]), Ref.from_json(refs["writer"])
-    channel = Channel(ChannelReader(worker, reader), ChannelWriter(worker, writer))
+    channel = Channel(ChannelReader(owner, reader), ChannelWriter(owner, writer))
+    ends = (channel.writer, channel.reader)
     try:
         yield channel
     except BaseException as error:
-        reason, code = describe(error)
-        for end in (channel.writer, channel.reader):
-            if end.used and not end.detached:
-                end.abort(reason, code) if isinstance(end, ChannelWriter) else end.cancel(reason, code)
+        for end in ends:
+            if end._used and end._is_left_to_its_call:
+                end._end_by_force(*describe(error))
         raise
-    if channel.writer.used and not channel.writer.detached:
+    if channel.writer._used and channel.writer._is_left_to_its_call:
         try:
             await channel.writer.aclose()
         except ChannelBroken:
-            pass  # the reader left, or the channel ended otherwise: whoever sent was told
-    if channel.reader.used and not channel.reader.detached:
+            pass  # the channel ended otherwise, and `send` has raised that
+    if channel.reader._used and channel.reader._is_left_to_its_call:
         channel.reader.cancel("the block was left")
     await trio.lowlevel.checkpoint()
 
@@ -92,7 +86,7 @@ def check_bounds(buffer_size: int | None, max_bytes: int | None, expires_after_s
 
 
 def ref_of(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:
-    """The ref that names an end of this direction. Raises MisuseError for any other value."""
+    """Return the ref of an end of this direction. Raises MisuseError for any other value."""
     try:
         found = ref if isinstance(ref, Ref) else Ref.from_json(ref)
     except IIIError as error:

@@ -1,77 +1,67 @@
 """A channel's ends in a worker's hands: `ChannelWriter` and `ChannelReader`.
 
-An end is attached when it is first used (clause C1.1). Attaching is the work of a task of the worker's, which then holds
-the end for as long as it lives: so a first `send` or `receive` that is cancelled loses nothing.
+An end is attached when it is first used (clause C1.1). A task of the worker attaches it, and then holds it for as long as it
+lives. So a first `send` or `receive` that is cancelled loses nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+from typing import Generic, Protocol, Self, TypeVar, final
 
+import attrs
 import trio
 
-from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
+from ..errors import ChannelBroken, IIIError, MisuseError, OutcomeName
 from ..state_machine import StateMachine
 from ..text import sendable
 from ..transport.link import EndReason, Identity, ReadingEnd, WritingEnd
-from ..wire import Direction, ErrorCode, JsonValue, Ref
+from ..wire import Direction, ErrorCode, Ref
 from .channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
 from .failures import describe
-
-if TYPE_CHECKING:
-    from .streams import ReaderStream, WriterStream
+from .streams import ReaderStream, WriterStream
 
 E = TypeVar("E", WritingEnd, ReadingEnd)
 
 
-class Home(Protocol):
-    """What an end needs of its worker."""
+class EndOwner(Protocol):
+    """The parts of a worker that an end uses."""
 
     def hold(self, end: ChannelWriter | ChannelReader) -> None:
         """Start the task that attaches and holds this end."""
 
     def identity(self, invocation_id: str | None) -> Identity | None:
-        """As whom to attach, or None if the engine knows no holders."""
+        """Return the identity to attach with, or None if the engine knows no holders."""
 
-    def finish_later(self, writer: ChannelWriter) -> None:
-        """Close this writer cleanly, in a task of the worker's."""
-
-    async def wait_outcome(self, channel_id: str) -> Ended:
-        """Wait until a channel has ended for both."""
+    async def wait_outcome(self, channel_id: str) -> ChannelResult:
+        """Wait until a channel has ended for both of its ends."""
 
 
 @final
-class Ended:
-    """How a channel ended for both of its ends: `outcome` (`completed`, `aborted`, …) and `reason`."""
+@attrs.frozen(repr=False)
+class ChannelResult:
+    """How a channel ended for both of its ends."""
 
-    __slots__ = ("outcome", "reason")
-
-    def __init__(self, outcome: str, reason: str) -> None:
-        self.outcome = outcome
-        self.reason = reason
+    outcome: OutcomeName
+    """`completed` after the clean end. Other names tell which side ended it (clauses C4.7 and C4.8)."""
+    reason: str
+    """The text that came with it."""
 
     def __repr__(self) -> str:
-        return f"Ended({self.outcome!r}, {self.reason!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ended) and (self.outcome, self.reason) == (other.outcome, other.reason)
-
-    def __hash__(self) -> int:
-        return hash((self.outcome, self.reason))
+        return f"ChannelResult({self.outcome!r}, {self.reason!r})"
 
 
 class _ChannelEnd(Generic[E]):
-    """What writers and readers share."""
+    """The common part of writers and readers."""
 
     _direction: Direction
     _doing: str
 
-    def __init__(self, home: Home, ref: Ref, invocation_id: str | None = None) -> None:
+    def __init__(self, owner: EndOwner, ref: Ref, invocation_id: str | None = None) -> None:
         if ref.direction is not self._direction:
             raise MisuseError(f"this ref is for the other end of the channel: its direction is {ref.direction}")
-        self._home = home
+        self._owner = owner
         self._ref = ref
         self._invocation_id = invocation_id
         self._state = StateMachine(CHANNEL_END, ChannelEndState.FRESH)
@@ -79,7 +69,9 @@ class _ChannelEnd(Generic[E]):
         self._failure: IIIError | trio.BrokenResourceError | None = None
         self._settled = trio.Event()  # attached, or known not to be
         self._one_at_a_time = _OneAtATime(self._doing)
-        self.detached = False
+        self._forced: tuple[str, str | None] | None = None
+        """The reason and code with which this side ended it by force."""
+        self._detached = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._ref.channel_id} {self._state.current.name.lower()}>"
@@ -89,62 +81,100 @@ class _ChannelEnd(Generic[E]):
         return self._ref.channel_id
 
     @property
-    def ref(self) -> dict[str, JsonValue]:
-        """The ref, to be passed on: its receiver is then the one to use this end (clause C5.4)."""
+    def ref(self) -> Ref:
+        """The ref, to be passed on in a payload. Its receiver is then the one to use this end (clause C5.4)."""
         if self._state.can(ChannelEndEvent.PASS_ON):
             self._state.advance(ChannelEndEvent.PASS_ON)
-        return self._ref.to_json()
+        return self._ref
 
-    @property
-    def used(self) -> bool:
-        """Whether it was used here."""
-        return self._state.current in (ChannelEndState.USED, ChannelEndState.CLOSED)
-
-    @property
-    def lent(self) -> bool:
-        """Whether its ref was passed on and it was not used here."""
-        return self._state.current is ChannelEndState.LENT
-
-    def detach(self) -> Any:
-        """Take this end out of the hands of its call, or its block: it then lives until it is closed. Returns itself."""
-        self.detached = True
+    def detach(self) -> Self:
+        """Take this end out of the hands of its call or block, so that it lives until it is closed. Return itself."""
+        self._detached = True
         return self
 
-    async def wait_outcome(self) -> Ended:
-        """Wait until the channel has ended for both, and say how (clause C5.3).
+    async def wait_outcome(self) -> ChannelResult:
+        """Wait until the channel has ended for both, and return the outcome (clause C5.3).
 
         Raises MisuseError if the engine does not tell (it has not announced iii-trio.v1), ConnectionFailed if the link
         to it is lost meanwhile. If cancelled: nothing changes.
         """
-        return await self._home.wait_outcome(self._ref.channel_id)
+        return await self._owner.wait_outcome(self._ref.channel_id)
 
-    # --- attaching; `started` makes it the task status of the address's attach
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            await self.aclose()
+        else:
+            self._end_by_force(*describe(exc))
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+    # --- for the worker
+
+    @property
+    def _used(self) -> bool:
+        """Whether it was used here."""
+        return self._state.current in (ChannelEndState.USED, ChannelEndState.CLOSED)
+
+    @property
+    def _is_left_to_its_call(self) -> bool:
+        """Whether the call that received it ends it: it was neither detached nor passed on unused."""
+        return not self._detached and self._state.current is not ChannelEndState.LENT
+
+    def _end_by_force(self, reason: str, code: str | None = None) -> None:
+        """End the channel from this side, without waiting. Harmless once this side has ended it."""
+        if self._state.can(ChannelEndEvent.CLOSE):
+            self._force(reason, code)
+
+    def _force(self, reason: str, code: str | None) -> None:
+        """End the channel from this side, also while a clean close waits."""
+        reason, code = sendable(reason), None if code is None else sendable(code)
+        self._forced = (reason, code)
+        if self._state.can(ChannelEndEvent.CLOSE):
+            if not self._used:
+                self._owner.hold(self)  # type: ignore[arg-type]  # attach it, so that the other end is told
+            self._state.advance(ChannelEndEvent.CLOSE)
+        if self._end is not None:
+            self._force_end(self._end, reason, code)
+
+    def _force_end(self, end: E, reason: str, code: str | None) -> None:
+        raise NotImplementedError
+
+    # --- attaching
 
     def started(self, end: E) -> None:
-        """It is attached."""
+        """Keep the attached end. This makes the object the task status of `Address.attach_…`."""
         self._end = end
         self._settled.set()
+        if self._forced is not None:
+            self._force_end(end, *self._forced)
 
-    def told(self, end: EndReason) -> None:
-        """The engine told how the channel ended, by the worker's link: no need to wait for this end's own socket."""
+    def _on_channel_end(self, end: EndReason) -> None:
+        """Take note of the channel's end, told by the worker's link. It may come before the end's own socket tells."""
         if self._end is not None:
             self._end.told(end)
 
-    def not_attached(self, error: IIIError | trio.BrokenResourceError) -> None:
-        """It could not be attached."""
+    def _not_attached(self, error: IIIError | trio.BrokenResourceError) -> None:
+        """Have all uses raise this error, because the end could not be attached."""
         self._failure = error
         self._settled.set()
 
-    def attach_as(self) -> tuple[Ref, Identity | None]:
-        """What is attached, and as whom."""
-        return self._ref, self._home.identity(self._invocation_id)
+    def _attach_as(self) -> tuple[Ref, Identity | None]:
+        return self._ref, self._owner.identity(self._invocation_id)
 
     def _use(self) -> None:
-        """Begin to attach it, if that was not done."""
+        """Attach it, unless that was done."""
         self._check_open()
         if self._state.current is not ChannelEndState.USED:
             self._state.advance(ChannelEndEvent.USE)
-            self._home.hold(self)  # type: ignore[arg-type]
+            self._owner.hold(self)  # type: ignore[arg-type]
 
     async def _attached(self) -> E:
         self._use()
@@ -165,7 +195,7 @@ class _ChannelEnd(Generic[E]):
 
 
 class _OneAtATime:
-    """One task at a time may be in here."""
+    """Lets one task at a time in."""
 
     __slots__ = ("_busy", "_doing")
 
@@ -193,7 +223,6 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
     _doing = "sending to"
     _sending = False
     _waiting: trio.CancelScope | None = None
-    _aborted: tuple[str, str | None] | None = None
 
     async def send(self, value: bytes | str) -> None:
         """Put one item on its way, waiting while the channel is full. Text arrives as text, bytes as bytes.
@@ -240,7 +269,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             await trio.lowlevel.checkpoint()
             return
         if self._sending:
-            self._abort("the writer was closed while an item was still being sent", None)
+            self._force("the writer was closed while an item was still being sent", None)
             await trio.lowlevel.checkpoint()
             raise trio.BusyResourceError("another task is sending to this end of the channel: the stream was aborted")
         try:
@@ -251,7 +280,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
                 self._waiting.cancel(reason="this end was closed")
             await end.close()
         except trio.Cancelled:
-            self._abort("the writer was cancelled while closing", ErrorCode.INVOCATION_CANCELLED)
+            self._force("the writer was cancelled while closing", ErrorCode.INVOCATION_CANCELLED)
             raise
         except BaseException:
             if self._state.can(ChannelEndEvent.CLOSE):
@@ -260,46 +289,19 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             raise
 
     def abort(self, reason: str, code: str | None = None) -> None:
-        """End the stream by force, now: the reader gets an error with this reason and code. Harmless once ended.
+        """End the stream by force, now. The reader gets an error with this reason and code. Harmless once ended.
 
-        What is still on its way may be dropped (clause C4.3). Never waits.
+        Items that are still on their way may be dropped (clause C4.3). Never waits.
         """
-        if self._state.current is not ChannelEndState.CLOSED:
-            self._abort(sendable(reason), None if code is None else sendable(code))
+        self._end_by_force(reason, code)
 
-    def _abort(self, reason: str, code: str | None) -> None:
-        self._aborted = (reason, code)
-        if self._state.can(ChannelEndEvent.CLOSE):
-            if not self.used:
-                self._home.hold(self)  # so that the reader is told
-            self._state.advance(ChannelEndEvent.CLOSE)
-        if self._end is not None:
-            self._end.abort(reason, code)
-
-    def started(self, end: WritingEnd) -> None:
-        super().started(end)
-        if self._aborted is not None:
-            end.abort(*self._aborted)
+    def _force_end(self, end: WritingEnd, reason: str, code: str | None) -> None:
+        end.abort(reason, code)
 
     @property
     def stream(self) -> WriterStream:
         """A byte stream into this channel (`trio.abc.SendStream`)."""
-        from .streams import WriterStream
-
         return WriterStream(self)
-
-    async def __aenter__(self) -> ChannelWriter:
-        await trio.lowlevel.checkpoint()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if exc is None:
-            await self.aclose()
-        else:
-            self.abort(*describe(exc))
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @final
@@ -309,10 +311,9 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
     _direction = Direction.READ
     _doing = "receiving from"
 
-    def __init__(self, home: Home, ref: Ref, invocation_id: str | None = None) -> None:
-        super().__init__(home, ref, invocation_id)
+    def __init__(self, owner: EndOwner, ref: Ref, invocation_id: str | None = None) -> None:
+        super().__init__(owner, ref, invocation_id)
         self._put_back: deque[bytes | str] = deque()
-        self._cancelled: tuple[str, str | None] | None = None
 
     async def receive(self) -> bytes | str:
         """The next item, whole.
@@ -349,46 +350,21 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         return bytes(whole)
 
     async def aclose(self) -> None:
-        """Want no more: the writer is told at once, unless everything was read. Twice is harmless."""
+        """Stop reading. The writer is told at once, unless everything was read. A second time is harmless."""
         self.cancel("the reader closed")
         await trio.lowlevel.checkpoint()
 
     def cancel(self, reason: str, code: str | None = None) -> None:
-        """Want no more, now: the writer gets an error with this reason and code. Harmless after the clean end."""
-        if not self._state.can(ChannelEndEvent.CLOSE):
-            return
-        reason, code = sendable(reason), None if code is None else sendable(code)
-        self._cancelled = (reason, code)
-        if not self.used:
-            self._home.hold(self)  # so that the writer is told
-        self._state.advance(ChannelEndEvent.CLOSE)
-        if self._end is not None:
-            self._end.cancel(reason, code)
+        """Stop reading, now. The writer gets an error with this reason and code. Harmless after the clean end."""
+        self._end_by_force(reason, code)
 
-    def started(self, end: ReadingEnd) -> None:
-        super().started(end)
-        if self._cancelled is not None:
-            end.cancel(*self._cancelled)
+    def _force_end(self, end: ReadingEnd, reason: str, code: str | None) -> None:
+        end.cancel(reason, code)
 
     @property
     def stream(self) -> ReaderStream:
         """A byte stream out of this channel (`trio.abc.ReceiveStream`)."""
-        from .streams import ReaderStream
-
         return ReaderStream(self)
-
-    async def __aenter__(self) -> ChannelReader:
-        await trio.lowlevel.checkpoint()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if exc is None:
-            await self.aclose()
-        else:
-            self.cancel(*describe(exc))
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @final
@@ -425,6 +401,3 @@ def _an_item(value: object) -> bytes | str:
         except UnicodeEncodeError as error:
             raise ValueError(f"this text cannot be sent, it is no Unicode: {error}") from None
     return value
-
-
-__all__ = ["ChannelReader", "ChannelWriter", "ConnectionFailed", "Ended", "Home"]

@@ -1,18 +1,19 @@
-"""Stay a member: dial, say what is offered, listen; when the link is lost, dial again."""
+"""Keep a worker connected: dial, register, listen, and dial again when the link is lost."""
 
 from __future__ import annotations
 
 import math
-import random
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import trio
 from msgspec import Raw
 
+from ..environment import Environment
 from ..errors import CallError, ConnectionFailed, Rejected
 from ..report import get_logger
 from ..state_machine import StateMachine
-from ..transport.link import Link
+from ..transport.link import Address, Link
 from ..wire import (
     FEATURE,
     Action,
@@ -35,13 +36,11 @@ from ..wire import (
     encode,
     to_json,
 )
-from .answer import answer_error
-from .calls import PendingCall, Session, cancel
+from .calls import PendingCall, WorkerSession, cancel
 from .failures import contain
+from .registrations import Registrations
+from .replies import reply_error
 from .worker_state import MEMBERSHIP, WorkerEvent, WorkerState
-
-if TYPE_CHECKING:
-    from .worker import Worker
 
 LOGGER = get_logger("iii_trio.worker")
 FIRST_WAIT_SECONDS: Final = 1.0
@@ -53,28 +52,42 @@ _HELLO_SECONDS: Final = 10.0
 class Membership:
     """A worker's connection to its engine, healed as long as the worker lives."""
 
-    def __init__(self, worker: Worker, rng: random.Random) -> None:
-        self._worker = worker
-        self._rng = rng
-        self._last: Session | None = None
+    def __init__(
+        self,
+        address: Address,
+        connections: trio.Nursery,
+        introduction: dict[str, Any],
+        registrations: Registrations,
+        on_call: Callable[[WorkerSession, InvokeFunction], None],
+        on_channel_ended: Callable[[WorkerSession, ChannelEnded], None],
+        environment: Environment,
+    ) -> None:
+        self._address = address
+        self._connections = connections
+        self._introduction = introduction
+        self._registrations = registrations
+        self._on_call = on_call
+        self._on_channel_ended = on_channel_ended
+        self._environment = environment
+        self._last: WorkerSession | None = None
         self._staying = trio.CancelScope()
         self.state = StateMachine(MEMBERSHIP, WorkerState.CONNECTING)
         self.changed = trio.lowlevel.ParkingLot()
-        self.session: Session | None = None
+        self.session: WorkerSession | None = None
         """The session that is ready, while one is."""
-        self.refused: Rejected | None = None
+        self.rejection: Rejected | None = None
 
-    def take(self, cue: WorkerEvent) -> None:
-        """Move on, and wake whoever waits for a change."""
-        if self.state.can(cue):
-            self.state.advance(cue)
+    def _advance(self, event: WorkerEvent) -> None:
+        """Move to the next state, and wake the tasks that wait for a change."""
+        if self.state.can(event):
+            self.state.advance(event)
             self.changed.unpark_all()
 
     async def stay(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Be a member until told to `leave`; `started` at the first success.
+        """Stay connected until `leave` is called. `started` comes at the first success.
 
-        Raises Rejected; ConnectionFailed at the first try. Once it is a member, a cancellation from without does not
-        reach it: the link must outlive the handlers, whose last words go over it.
+        Raises Rejected, and at the first try ConnectionFailed. Once connected, a cancellation from outside does not reach
+        this task, because the link must outlive the handlers and carry their last answers.
         """
         with self._staying:
             await self._stay(task_status)
@@ -82,40 +95,40 @@ class Membership:
     def leave(self) -> None:
         """Close the link with a goodbye, and dial no more."""
         self._staying.cancel(reason="the worker left")
-        self.take(WorkerEvent.LEFT)
+        self._advance(WorkerEvent.LEFT)
 
     async def _stay(self, task_status: trio.TaskStatus[None]) -> None:
         ready = False
         wait = FIRST_WAIT_SECONDS
         while True:
             try:
-                link = await self._worker.connections.start(self._worker.address.connect)
+                link = await self._connections.start(self._address.connect)
             except ConnectionFailed as error:
                 if not ready:
                     raise
                 LOGGER.warning("%s; trying again", error)
-                self.take(WorkerEvent.NOT_REACHED)
+                self._advance(WorkerEvent.NOT_REACHED)
             else:
-                self.take(WorkerEvent.LINKED)
+                self._advance(WorkerEvent.LINKED)
                 try:
-                    if await self._converse(link, None if ready else task_status):
+                    if await self._talk(link, None if ready else task_status):
                         ready = True
                         wait = FIRST_WAIT_SECONDS
                 finally:
                     self._lose(link)
-                if self.refused is not None:
-                    self.take(WorkerEvent.REJECTED)
-                    raise self.refused
+                if self.rejection is not None:
+                    self._advance(WorkerEvent.REJECTED)
+                    raise self.rejection
                 if not ready:
-                    raise ConnectionFailed(f"{self._worker.address} ended the link at once: {_why(link)}")
-                LOGGER.warning("the link to %s was lost: %s", self._worker.address, _why(link))
-                self.take(WorkerEvent.LINK_LOST)
-            await trio.sleep(wait * (1 + _JITTER * (2 * self._rng.random() - 1)))
+                    raise ConnectionFailed(f"{self._address} ended the link at once: {_why(link)}")
+                LOGGER.warning("the link to %s was lost: %s", self._address, _why(link))
+                self._advance(WorkerEvent.LINK_LOST)
+            await trio.sleep(wait * (1 + _JITTER * (2 * self._environment.rng.random() - 1)))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
-            self.take(WorkerEvent.WAITED)
+            self._advance(WorkerEvent.WAITED)
 
-    async def _converse(self, link: Link, task_status: trio.TaskStatus[None] | None) -> bool:
-        """Introduce ourselves and listen until the link is over; whether we became a member."""
+    async def _talk(self, link: Link, task_status: trio.TaskStatus[None] | None) -> bool:
+        """Register and listen until the link is over. Return whether the engine accepted this worker."""
         hello = None
         with trio.move_on_after(_HELLO_SECONDS):
             while hello is None and (text := await link.receive()) is not None:
@@ -124,38 +137,37 @@ class Membership:
         if hello is None:
             link.close("no greeting came")
             return False
-        session = Session(
+        session = WorkerSession(
             link=link,
             worker_id=hello.worker_id,
             reattach_token=hello.reattach_token,
             channel_secret=hello.channel_secret,
-            knows_us=FEATURE in hello.features,
+            supports_extensions=FEATURE in hello.features,
         )
         if self._last is not None:
             link.send(encode(Reattach(self._last.worker_id, self._last.reattach_token)))
         self._last = session
         registering = self._introduce(session)
         while registering is not None and not registering.settled and (text := await link.receive()) is not None:
-            self._heard(session, text)
+            self._on_message(session, text)
         joined = registering is None or (registering.settled and self._accepted(registering))
         if joined:
             self._joined(session, task_status)
         else:
             link.close("not taken")
-        await link.listen(lambda text: self._heard(session, text))
+        await link.listen(lambda text: self._on_message(session, text))
         return joined
 
-    def _introduce(self, session: Session) -> PendingCall | None:
-        """Say who we are and what we offer. To an engine that knows us, as a call whose answer is awaited."""
-        worker = self._worker
+    def _introduce(self, session: WorkerSession) -> PendingCall | None:
+        """Register the worker and its functions. An engine with extensions gets a call, and its answer is awaited."""
         call = None
-        if session.knows_us:
-            call = PendingCall("engine::workers::register", worker.new_id(), lambda: None)
+        if session.supports_extensions:
+            call = PendingCall("engine::workers::register", self._environment.new_id(), lambda: None)
         text = encode(
             InvokeFunction(
                 function_id="engine::workers::register",
                 invocation_id=call.invocation_id if call is not None else None,
-                data=Raw(to_json(worker.introduction)),
+                data=Raw(to_json(self._introduction)),
                 action=None if call is not None else Action("void"),
             )
         )
@@ -163,7 +175,7 @@ class Membership:
             session.send(call, text)
         else:
             session.link.send(text)
-        worker.offers.introduce(session.link)
+        self._registrations.introduce(session.link)
         return call
 
     def _accepted(self, call: PendingCall) -> bool:
@@ -171,28 +183,27 @@ class Membership:
             value = call.value()
         except CallError as error:
             if error.code in (ErrorCode.ENGINE_DRAINING, ErrorCode.INVOCATION_STOPPED):
-                return False  # not a refusal of this worker: the link is given up, and another tried
-            self.refused = Rejected(error.code, f"the engine refused this worker: {error.message}")
+                return False  # no refusal of this worker: try another link
+            self.rejection = Rejected(error.code, f"the engine refused this worker: {error.message}")
             return False
         return bool(value is None or value.get("success", True))
 
-    def _joined(self, session: Session, task_status: trio.TaskStatus[None] | None) -> None:
+    def _joined(self, session: WorkerSession, task_status: trio.TaskStatus[None] | None) -> None:
         self.session = session
-        self.take(WorkerEvent.GREETED)
+        self._advance(WorkerEvent.GREETED)
         if task_status is not None:
             # Under a cancellation `started` would leave us where we began, in the start's own nursery: not to be shielded.
             self._staying.shield = trio.current_effective_deadline() != -math.inf
             task_status.started()
 
-    def _heard(self, session: Session, text: bytes) -> None:
+    def _on_message(self, session: WorkerSession, text: bytes) -> None:
         """Handle one message. A failure in it ends neither the link nor what else comes over it."""
         contain(self._handle, session, text, what="handling a message of the engine")
 
-    def _handle(self, session: Session, text: bytes) -> None:
-        worker = self._worker
+    def _handle(self, session: WorkerSession, text: bytes) -> None:
         match decode(text):
             case InvokeFunction() as call:
-                worker.beginnings.add(session, call)
+                self._on_call(session, call)
             case InvocationResult() as result:
                 pending = session.pending.pop(result.invocation_id, None)
                 if pending is not None:
@@ -202,15 +213,15 @@ class Membership:
                 if scope is not None:
                     cancel(scope, message.reason)
             case ChannelEnded() as message:
-                worker.channel_ended(session, message)
+                self._on_channel_ended(session, message)
             case RegistrationRejected() as rejection:
                 self._rejected(session, rejection)
-            case RegisterTrigger() as wanted:
-                worker.offers.bind(session, wanted)
-            case UnregisterTrigger() as unwanted:
-                worker.offers.unbind(unwanted)
-            case TriggerRegistrationResult() as told:
-                worker.offers.told(told)
+            case RegisterTrigger() as request:
+                self._registrations.bind(session, request)
+            case UnregisterTrigger() as request:
+                self._registrations.unbind(request)
+            case TriggerRegistrationResult() as result:
+                self._registrations.told(result)
             case Ping():
                 session.link.send(encode(Pong()))
             case Pong():
@@ -219,10 +230,10 @@ class Membership:
             case Undecodable() as unread:
                 self._unread(session, unread)
             case _:
-                pass  # what a newer engine may say
+                pass  # a message of a newer engine
 
-    def _unread(self, session: Session, message: Undecodable) -> None:
-        """A message that cannot be read: whoever waits for it is told."""
+    def _unread(self, session: WorkerSession, message: Undecodable) -> None:
+        """Settle or refuse the call that an unreadable message belongs to."""
         LOGGER.warning("the engine sent a message that cannot be read: %s", message.problem)
         if message.type == "invocationresult":
             pending = session.pending.pop(message.invocation_id or "", None)
@@ -231,13 +242,13 @@ class Membership:
         elif message.type == "invokefunction" and message.invocation_id is not None:
             problem = f"Failed to deserialize input for {message.function_id}: {message.problem}"
             call = InvokeFunction(message.function_id, message.invocation_id)
-            answer_error(session, call, CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
+            reply_error(session, call, CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
 
-    def _rejected(self, session: Session, rejection: RegistrationRejected) -> None:
+    def _rejected(self, session: WorkerSession, rejection: RegistrationRejected) -> None:
         where = f"namespace '{rejection.namespace}'"
         owner = f"worker {rejection.owner_worker_id}" if rejection.owner_worker_id else "the engine itself"
         if rejection.code == Rejection.FUNCTION and rejection.function_id is not None:
-            declared = self._worker.offers.functions.get(rejection.function_id)
+            declared = self._registrations.functions.get(rejection.function_id)
             why = rejection.reason or f"{owner} has it"
             problem = f"{rejection.function_id} was refused in {where}: {why}"
             LOGGER.warning("%s", problem)
@@ -245,12 +256,12 @@ class Membership:
                 declared.refused = problem
             return
         problem = f"this worker was refused: {owner} has the name '{rejection.worker_name}' in {where}"
-        self.refused = Rejected(rejection.code, problem)
+        self.rejection = Rejected(rejection.code, problem)
         session.link.close("refused")
 
     def _lose(self, link: Link) -> None:
         link.close("the worker left")
-        self._worker.offers.lost(link)
+        self._registrations.lost(link)
         session, self.session = self.session, None
         for one in {id(s): s for s in (session, self._last) if s is not None and s.link is link}.values():
             one.lose(_why(link))

@@ -20,8 +20,6 @@ End = ChannelReader | ChannelWriter
 def _as_json(value: Any) -> Any:
     if isinstance(value, ChannelReader | ChannelWriter):
         return value.ref
-    if isinstance(value, Ref):
-        return value.to_json()
     return to_builtin(value)
 
 
@@ -105,7 +103,7 @@ def with_live_ends(value: JsonValue, make: Callable[[Ref], End]) -> Any:
 
 
 class Ends:
-    """The channel ends that a call, or a block, has in its hands (clause C5.4)."""
+    """The channel ends of a call (clause C5.4)."""
 
     def __init__(self) -> None:
         self._ends: list[End] = []
@@ -114,9 +112,9 @@ class Ends:
         self._ends.append(end)
 
     def let_go(self, finish: Callable[[ChannelWriter], None]) -> None:
-        """The call returned: what it used ends well, what it passed on is let go untouched.
+        """End the ends of a call that returned. `finish` closes writers.
 
-        A writer that it neither used nor passed on delivers an empty stream; `finish` closes writers.
+        Ends that were passed on are left alone. A writer that was neither used nor passed on delivers an empty stream.
         """
         for end in self._mine():
             if isinstance(end, ChannelWriter):
@@ -125,16 +123,13 @@ class Ends:
                 end.cancel("the handler returned")
 
     def break_off(self, reason: str, code: str | None) -> None:
-        """The call raised, or was cancelled: the other ends learn of it."""
+        """End the ends of a call that raised or was cancelled by force."""
         for end in self._mine():
-            if isinstance(end, ChannelWriter):
-                end.abort(reason, code)
-            else:
-                end.cancel(reason, code)
+            end._end_by_force(reason, code)
 
     def clear(self) -> None:
-        """They have been seen to."""
+        """Forget the ends, because they have been ended."""
         self._ends.clear()
 
     def _mine(self) -> list[End]:
-        return [end for end in self._ends if not end.detached and not end.lent]
+        return [end for end in self._ends if end._is_left_to_its_call]

@@ -1,30 +1,54 @@
-"""Byte streams over channels: Trio's own contracts, for whoever has code that speaks them."""
+"""Byte streams over channels, by Trio's own contracts (`trio.abc.SendStream` and `ReceiveStream`)."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
 from ..errors import ChannelBroken
-from ..wire import Outcome
-from .ends import ChannelReader, ChannelWriter
 
-_PIECE: Final = 65_536  # bytes of one item: what SDKs send, too
+_PIECE: Final = 65_536  # bytes of one item, as SDKs send them
+
+
+class ItemWriter(Protocol):
+    """The parts of a `ChannelWriter` that a stream uses."""
+
+    async def send(self, value: bytes | str) -> None:
+        """Send one item."""
+
+    async def wait_room(self) -> None:
+        """Wait until `send` would not wait."""
+
+    async def aclose(self) -> None:
+        """End the channel cleanly."""
+
+
+class ItemReader(Protocol):
+    """The parts of a `ChannelReader` that a stream uses."""
+
+    async def receive(self) -> bytes | str:
+        """Receive one item."""
+
+    def put_back(self, item: bytes | str) -> None:
+        """Make this the next item."""
+
+    async def aclose(self) -> None:
+        """Stop reading."""
 
 
 @final
 class WriterStream(trio.abc.SendStream):
-    """A byte stream into a channel. Its boundaries mean nothing; it is cut into items of at most 64 KiB."""
+    """A byte stream into a channel. It is cut into items of at most 64 KiB, whose boundaries mean nothing."""
 
-    def __init__(self, writer: ChannelWriter) -> None:
+    def __init__(self, writer: ItemWriter) -> None:
         self._writer = writer
         self._busy = False
         self._told = False
-        """Whether sending has raised how the channel ended."""
+        """Whether sending has raised the end of the channel."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As trio.abc.SendStream. If cancelled: a prefix of `data`, in whole items, has been sent."""
@@ -40,18 +64,24 @@ class WriterStream(trio.abc.SendStream):
             await self._writer.wait_room()
 
     async def send_eof(self) -> None:
-        """End the stream cleanly, as `ChannelWriter.aclose`; trio.BusyResourceError, and nothing else, if another task is
-        sending. If cancelled: the channel is aborted."""
+        """End the stream cleanly, as `ChannelWriter.aclose`.
+
+        Raises trio.BusyResourceError, and changes nothing, if another task is sending.
+        If cancelled: the channel is aborted.
+        """
         with self._one_at_a_time():
             await self._writer.aclose()
 
     async def aclose(self) -> None:
-        """End the stream cleanly, as `ChannelWriter.aclose`, but as Trio's contract wants it: closing is no error where
-        the reader wanted no more, nor where sending has raised how the channel ended."""
+        """End the stream cleanly, as `ChannelWriter.aclose`.
+
+        By Trio's contract it raises nothing if the reader stopped reading, or if sending has raised the end before.
+        If cancelled: the channel is aborted.
+        """
         try:
             await self._writer.aclose()
         except ChannelBroken as error:
-            if not self._told and error.outcome != Outcome.READER_CANCELLED:
+            if not self._told and error.outcome != "reader_cancelled":
                 raise
 
     @contextmanager
@@ -70,16 +100,17 @@ class WriterStream(trio.abc.SendStream):
 
 @final
 class ReaderStream(trio.abc.ReceiveStream):
-    """A byte stream out of a channel. Empty items are skipped; a text item raises TypeError and stays there."""
+    """A byte stream out of a channel. Empty items are skipped. A text item raises TypeError, and stays the next item."""
 
-    def __init__(self, reader: ChannelReader) -> None:
+    def __init__(self, reader: ItemReader) -> None:
         self._reader = reader
         self._ended = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As trio.abc.ReceiveStream: b"" after the clean end; a stream that was cut raises ChannelBroken.
+        """Receive bytes, as trio.abc.ReceiveStream: b"" after the clean end.
 
-        Raises TypeError at a text item, which `receive()` then gives. If cancelled: nothing is lost.
+        Raises ChannelBroken after any other end, and TypeError at a text item, which `receive()` then returns. If
+        cancelled: nothing is lost.
         """
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
@@ -98,43 +129,5 @@ class ReaderStream(trio.abc.ReceiveStream):
                 return item
 
     async def aclose(self) -> None:
-        """Want no more: `ChannelReader.aclose`."""
+        """Stop reading, as `ChannelReader.aclose`."""
         await self._reader.aclose()
-
-
-@final
-class Duplex(trio.abc.HalfCloseableStream):
-    """Two channels as one stream: what is sent goes into one, what is received comes out of the other."""
-
-    def __init__(self, reader: ChannelReader, writer: ChannelWriter) -> None:
-        self._incoming = reader.stream
-        self._outgoing = writer.stream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """As trio.abc.SendStream. If cancelled: a prefix has been sent."""
-        await self._outgoing.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """As trio.abc.SendStream."""
-        await self._outgoing.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        """Nothing more will be sent; receiving goes on. If cancelled: the outgoing channel is aborted."""
-        await self._outgoing.send_eof()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As trio.abc.ReceiveStream."""
-        return await self._incoming.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        """End both directions."""
-        try:
-            await self._outgoing.aclose()
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await self._incoming.aclose()
-
-
-def duplex(reader: ChannelReader, writer: ChannelWriter) -> Duplex:
-    """One `trio.abc.HalfCloseableStream` out of two channels, one for each direction."""
-    return Duplex(reader, writer)

@@ -1,51 +1,46 @@
-"""The worker: what a program offers to the mesh, and what it asks of it."""
+"""A worker: its functions, its trigger types, and the calls that it makes."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, cast, final, overload
+from typing import Any, Final, Literal, TypeVar, final, overload
 
 import trio
 
-from ..errors import ChannelBroken, ConnectionFailed, IIIError, MisuseError
-from ..report import RateLimitedLogger
-from ..transport.link import Address, EndReason, Identity
-from ..wire import (
-    FEATURE,
-    Action,
-    ChannelEnded,
-    Direction,
-    InvokeFunction,
-    Outcome,
-    Ref,
-    encode,
-)
-from .beginning import Beginnings
-from .calls import Asked, PendingCall, Session, call_text, checked
+from ..environment import Environment
+from ..errors import CallError, ConnectionFailed, MisuseError
+from ..report import RateLimitedLogger, get_logger
+from ..structure import structure_result
+from ..transport.link import Address
+from ..wire import DEFAULT_NAMESPACE, FEATURE, Action, Direction, Ref
+from .call_context import CallContext, RunSync
+from .calls import PendingCall, WorkerSession, call_text
 from .channels import Channel, check_bounds, open_channel, ref_of
-from .ends import ChannelReader, ChannelWriter, Ended
-from .handler import Handler
+from .end_keeper import EndKeeper
+from .ends import ChannelReader, ChannelResult, ChannelWriter
+from .function_spec import FunctionSpec, Registered, check_function_id
+from .handler_signature import Handler
+from .inline import InlineHandler
 from .introduction import introduction
-from .membership import LOGGER, Membership
-from .offering import Offering
-from .offers import Offers
-from .outcomes import Outcomes
-from .payload import End
-from .queueing import Enqueue, Receipt
+from .jobs import SUBSCRIBER, Enqueue, Receipt, subscription
+from .membership import Membership
+from .registrations import Registrations
+from .start_queue import CallStartQueue
+from .trigger_binding import TriggerBinding
+from .trigger_types import TriggerType
 from .worker_state import WorkerState
 
 H = TypeVar("H", bound=Handler)
 P = TypeVar("P")
-RunSync = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[Any]]
-
+T = TypeVar("T")
+LOGGER: Final = get_logger("iii_trio.worker")
 _ENGINES_DEFAULT: Any = object()
 
 
 @final
-class Worker(Offering):
-    """A member of the mesh. Made by `open_worker`."""
+class Worker:
+    """A worker of one engine. Made by `open_worker`."""
 
     def __init__(
         self,
@@ -56,80 +51,316 @@ class Worker(Offering):
         namespace: str | None,
         description: str | None,
         run_sync: RunSync,
-        new_id: Callable[[], str],
-        rng: random.Random,
+        environment: Environment,
     ) -> None:
         self.name = name
         self.namespace = namespace
+        """The namespace of its functions and calls, or None for the engine's default."""
         self.address = address
-        self.connections = connections
-        """Where its link and the ends that it holds live."""
-        self.tasks: trio.Nursery
-        """Where what it does lives: it ends before the connections that it speaks through."""
-        self.offers = Offers()
-        self.log = RateLimitedLogger(name, LOGGER, name_field="iii_worker")
-        self.run_sync = run_sync
-        self.new_id = new_id
-        self.membership = Membership(self, rng)
-        self.introduction = introduction(name, namespace, description)
-        self.outcomes = Outcomes()
-        self.beginnings = Beginnings(self)
-        self._held: set[End] = set()
-        self._finishing: dict[ChannelWriter, trio.CancelScope] = {}
-        self._finished = trio.lowlevel.ParkingLot()
+        """The engine's address."""
+        self._tasks: trio.Nursery
+        """Runs the handlers. It ends before the connections that they answer through."""
+        self._environment = environment
+        self._registrations = Registrations()
+        self._membership = Membership(
+            address,
+            connections,
+            introduction(name, namespace, description),
+            self._registrations,
+            lambda session, call: self._start_queue.add(session, call),
+            lambda session, message: self._ends.on_channel_ended(session, message),
+            environment,
+        )
+        self._ends = EndKeeper(address, connections, lambda: self._membership.session, self._wait_session, LOGGER)
+        log = RateLimitedLogger(name, LOGGER, name_field="iii_worker")
+        context = CallContext(run_sync, log, self._ends.open, self._ends.finish_later)
+        self._start_queue = CallStartQueue(self._registrations.functions, context, self._run)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} at {self.address}: {self.state}>"
 
-    # --- being connected
+    # --- connection
 
     @property
     def connected(self) -> bool:
-        """Whether the engine has this worker, and all that it offers, at this moment."""
-        return self.membership.session is not None
+        """Whether the engine has accepted this worker, and has not lost it."""
+        return self._membership.session is not None
 
     @property
     def state(self) -> str:
-        """Where its membership is: dialing, greeting, ready, waiting, refused or retired."""
-        return self.membership.state.current.name.lower()
+        """The state of its connection: connecting, registering, connected, backoff, rejected or closed."""
+        return self._membership.state.current.name.lower()
 
     @property
     def worker_id(self) -> str | None:
-        """The id that the engine gave it, while connected; a new one for every link."""
-        session = self.membership.session
+        """The id that the engine gave it, or None without a connection. It is new for every link."""
+        session = self._membership.session
         return session.worker_id if session is not None else None
 
     async def wait_connected(self) -> None:
-        """Wait until `connected`. If cancelled: nothing changes."""
-        await self._connected()
+        """Wait until `connected`.
+
+        Raises Rejected if the engine refused this worker, ConnectionFailed if it has left. If cancelled: nothing changes.
+        """
+        await self._wait_session()
         await trio.lowlevel.checkpoint()
 
     async def wait_state(self, state: str) -> None:
-        """Wait until `state` is this one. If cancelled: nothing changes."""
+        """Wait until `state` is this one. Raises MisuseError for an unknown state. If cancelled: nothing changes."""
         if state.upper() not in WorkerState.__members__:
             raise MisuseError(f"there is no state {state!r}, but {', '.join(p.name.lower() for p in WorkerState)}")
         await trio.lowlevel.checkpoint()
         while self.state != state:
-            await self.membership.changed.park()
+            await self._membership.changed.park()
 
-    # --- what it offers
+    async def supports_extensions(self) -> bool:
+        """Wait for a connection, and return whether its engine has the extensions of clause C8.
+
+        If cancelled: nothing changes.
+        """
+        return (await self._wait_session()).supports_extensions
+
+    # --- functions and triggers
 
     async def wait_registered(self) -> dict[str, str]:
-        """Wait until the engine has read all that was offered so far; what it refused: why, by the function's id.
+        """Wait until the engine has read all registrations so far. Return the refused functions with the reasons.
 
-        Without a connection, waits for one. How bindings are taken is their providers' word, which may come later.
+        Without a connection, it waits for one. It does not wait for the providers of bindings.
         Raises ConnectionFailed when there will be none. If cancelled: nothing changes.
         """
         await trio.lowlevel.checkpoint()
         while True:
-            session = await self._connected()
+            session = await self._wait_session()
             if await session.ping():
-                return {one.id: one.refused for one in self.offers.functions.values() if one.refused is not None}
-            membership = self.membership
+                functions = self._registrations.functions.values()
+                return {one.id: one.refused for one in functions if one.refused is not None}
+            membership = self._membership
             while membership.session is session and not membership.state.is_final:  # until its loss is known
                 await membership.changed.park()
 
-    # --- what it asks
+    def function(
+        self,
+        function_id: str,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        request_format: Any = None,
+        response_format: Any = None,
+        forbid_extra_keys: bool = False,
+    ) -> Callable[[H], H]:
+        """Return a decorator that registers its handler as `register_function` does."""
+
+        def register(handler: H) -> H:
+            self.register_function(
+                function_id,
+                handler,
+                description=description,
+                metadata=metadata,
+                request_format=request_format,
+                response_format=response_format,
+                forbid_extra_keys=forbid_extra_keys,
+            )
+            return handler
+
+        return register
+
+    def register_function(
+        self,
+        function_id: str,
+        handler: Handler,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        request_format: Any = None,
+        response_format: Any = None,
+        forbid_extra_keys: bool = False,
+    ) -> Registered:
+        """Offer a function, from now on and on every new link.
+
+        The handler's parameters are keys of the payload. They are structured by their annotations (attrs classes, lists, …).
+        One parameter without a matching key takes the payload whole. `metadata` takes the call's metadata. Refs in the
+        payload have become live ends. An only parameter annotated `msgspec.Raw` takes the payload's JSON as it came.
+
+        An async handler runs in a cancel scope of its own, any other in a thread. `request_format` and `response_format` are
+        JSON Schemas that are shown and not enforced. They are made from the signature where they are not given. With
+        `forbid_extra_keys` an unknown key is an error, at any depth.
+
+        Raises MisuseError if the id is taken or no id, or for a handler that no call could reach.
+        """
+        spec = FunctionSpec.from_handler(
+            function_id,
+            handler,
+            description=description,
+            metadata=metadata,
+            request_format=request_format,
+            response_format=response_format,
+            forbid_extra_keys=forbid_extra_keys,
+        )
+        self._registrations.add(spec)
+        return Registered(spec, self._registrations.withdraw)
+
+    def trigger_type(
+        self,
+        type_id: str,
+        *,
+        description: str | None = None,
+        config: Any = None,
+        payload: Any = None,
+        trigger_request_format: Any = None,
+        call_request_format: Any = None,
+    ) -> Callable[[P], P]:
+        """Return a decorator that registers its provider as `register_trigger_type` does."""
+
+        def register(provider: P) -> P:
+            self.register_trigger_type(
+                type_id,
+                provider,
+                description=description,
+                config=config,
+                payload=payload,
+                trigger_request_format=trigger_request_format,
+                call_request_format=call_request_format,
+            )
+            return provider
+
+        return register
+
+    def register_trigger_type(
+        self,
+        type_id: str,
+        provider: Any,
+        *,
+        description: str | None = None,
+        config: Any = None,
+        payload: Any = None,
+        trigger_request_format: Any = None,
+        call_request_format: Any = None,
+    ) -> TriggerType:
+        """Provide a trigger type, from now on and on every new link.
+
+        `provider` is one of these:
+
+        - An async function `(bound, *, task_status)` that runs for as long as a binding lives. It raises to refuse the
+          binding, calls `task_status.started()` to accept it, and is cancelled when the binding ends.
+        - An object (or its class) with `register_trigger(bound)` and `unregister_trigger(bound)`, or a pair of such
+          functions, async or plain. A plain one must not block. Each success of the first has one call of the second.
+
+        `bound` is a `BoundTrigger`. `config` and `payload` are annotations. Configurations are structured by the one, or
+        refused. Their JSON Schemas are shown where `trigger_request_format` and `call_request_format` are not given.
+
+        Raises MisuseError if the type is provided already, or for a provider or a config that is none.
+        """
+        provided = TriggerType(
+            self,
+            self._registrations.withdraw,
+            type_id,
+            provider,
+            description=description,
+            config=config,
+            payload=payload,
+            trigger_request_format=trigger_request_format,
+            call_request_format=call_request_format,
+        )
+        self._registrations.add(provided)
+        return provided
+
+    def register_trigger(
+        self,
+        trigger_type: str,
+        function_id: str,
+        *,
+        config: Any = None,
+        metadata: Any = None,
+        namespace: str | None = None,
+        trigger_namespace: str | None = None,
+        on_error: Callable[[CallError], object] | None = None,
+    ) -> TriggerBinding:
+        """Have a function called whenever a trigger fires, from now on and on every new link.
+
+        The function gets `metadata` beside the payload. `namespace` is the function's (default: this worker's own).
+        `trigger_namespace` is the trigger type's (default: this worker's own, then `default`). Both may come later. A
+        refusal is kept as `error`, logged, and passed to `on_error`.
+
+        Raises CallError `serialization_error` for a config or metadata that is no JSON.
+        """
+        binding = TriggerBinding(
+            self._registrations.withdraw,
+            self._environment.new_id(),
+            trigger_type,
+            function_id,
+            config=config,
+            metadata=metadata,
+            namespace=self._namespace_of(function_id, namespace),
+            trigger_namespace=trigger_namespace,
+            on_error=on_error,
+        )
+        self._registrations.add(binding)
+        return binding
+
+    def subscribe(
+        self,
+        topic: str,
+        function_id: str | None = None,
+        *,
+        max_attempts: int | None = None,
+        concurrency: int | None = None,
+        fifo: bool = False,
+        group_by: str | None = None,
+        backoff_seconds: float | None = None,
+        backoff: Literal["exponential", "fixed"] | None = None,
+        visibility_timeout_seconds: float | None = None,
+        delay_seconds: float | None = None,
+        condition: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        request_format: Any = None,
+        response_format: Any = None,
+        forbid_extra_keys: bool = False,
+    ) -> Callable[[H], H]:
+        """Return a decorator that subscribes its handler to a topic of the engine's queue.
+
+        The handler is called with each message that is published to `topic`, at least once. The queue remembers the
+        subscription by its function, and keeps messages while this worker is away. `function_id` (default:
+        `topic::handler_name`) has to stay the same.
+
+        There are at most `max_attempts` calls for a message (3). A pause of `backoff_seconds` (1) comes before the
+        second, and grows if `backoff` is exponential. `concurrency` messages are handled side by side (10), with `fifo`
+        one after the other, with `group_by` (a key of the data) one of each group. `visibility_timeout_seconds` bounds
+        one attempt, and `delay_seconds` delays the first. A function `condition` that answers False skips a message. The
+        other options are those of `register_function`.
+
+        Raises MisuseError for options that cannot be meant.
+        """
+        config = subscription(
+            topic,
+            max_attempts=max_attempts,
+            concurrency=concurrency,
+            fifo=fifo,
+            group_by=group_by,
+            backoff_seconds=backoff_seconds,
+            backoff=backoff,
+            visibility_timeout_seconds=visibility_timeout_seconds,
+            delay_seconds=delay_seconds,
+            condition=condition,
+        )
+
+        def subscribe_it(handler: H) -> H:
+            name = function_id or f"{topic}::{getattr(handler, '__name__', 'handler')}"
+            self.register_function(
+                name,
+                handler,
+                description=description,
+                metadata=metadata,
+                request_format=request_format,
+                response_format=response_format,
+                forbid_extra_keys=forbid_extra_keys,
+            )
+            self.register_trigger(SUBSCRIBER, name, config=config)
+            return handler
+
+        return subscribe_it
+
+    # --- calls
 
     @overload
     async def trigger(
@@ -142,6 +373,21 @@ class Worker(Offering):
         traceparent: str | None = None,
         baggage: str | None = None,
         action: Action | None = None,
+        into: type[T],
+    ) -> T: ...
+
+    @overload
+    async def trigger(
+        self,
+        function_id: str,
+        payload: Any = None,
+        *,
+        namespace: str | None = None,
+        metadata: Any = None,
+        traceparent: str | None = None,
+        baggage: str | None = None,
+        action: Action | None = None,
+        into: Any = Any,
     ) -> Any: ...
 
     @overload
@@ -167,33 +413,36 @@ class Worker(Offering):
         traceparent: str | None = None,
         baggage: str | None = None,
         action: Action | Enqueue | None = None,
+        into: Any = Any,
     ) -> Any:
-        """Call a function and wait for its value, as JSON values. There is no time limit but the caller's cancel scopes.
+        """Call a function and wait for its value.
 
-        Channel ends in the payload travel as their refs. `namespace` defaults to this worker's own (`default` for the
-        engine's functions); the trace headers to those of the call that is being answered. With
-        `action=enqueue("mail")` the call becomes a job of that queue, and the value is its `Receipt`: it is kept then, and
-        will be done. Without a connection, waits for one.
+        The value is made of JSON values, or structured as the annotation `into` (attrs classes, …). Only the caller's
+        cancel scopes limit the time. Channel ends in the payload travel as their refs. `namespace` defaults to this
+        worker's own, and to `default` for the engine's functions. The trace headers default to those of the call that is
+        being answered. With `action=enqueue("mail")` the call becomes a job of that queue, and the value is its
+        `Receipt`, which comes when the job is stored. Without a connection, the call waits for one.
 
-        Raises CallError with the code that travelled; `invocation_stopped` if the link is lost before the answer.
-        If cancelled: the handler is cancelled too, if the engine and its worker understand (clause C5.5); else its late
-        answer is ignored.
+        Raises CallError with the code that the handler or the engine gave. The code is `invocation_stopped` if the link is
+        lost before the answer, and `deserialization_error` for a value that does not fit `into`.
+        If cancelled: the handler is cancelled too, if the engine and its worker have the extensions (clause C5.5). Otherwise
+        its late answer is ignored.
         """
         settled = trio.Event()
-        call = PendingCall(function_id, self.new_id(), settled.set)
+        call = PendingCall(function_id, self._environment.new_id(), settled.set)
         text = call_text(
             function_id,
             call.invocation_id,
             payload,
-            namespace=self.where(function_id, namespace),
+            namespace=self._namespace_of(function_id, namespace),
             metadata=metadata,
             traceparent=traceparent,
             baggage=baggage,
             action=action.action if isinstance(action, Enqueue) else action,
         )
-        session = await self._connected()
+        session = await self._wait_session()
         if session.link.has_room:
-            await trio.lowlevel.checkpoint_if_cancelled()  # the loop has its turn while the answer is waited for
+            await trio.lowlevel.checkpoint_if_cancelled()  # other tasks run while the answer is awaited
         else:
             await session.link.wait_room()
         session.send(call, text)
@@ -202,7 +451,9 @@ class Worker(Offering):
         finally:
             session.give_up(call, "the caller was cancelled")  # unless it is settled
         value = call.value()
-        return Receipt.of(value, function_id) if isinstance(action, Enqueue) else value
+        if isinstance(action, Enqueue):
+            return Receipt.from_json(value, function_id)
+        return value if into is Any else structure_result(value, into, function_id)
 
     async def trigger_void(
         self,
@@ -214,52 +465,25 @@ class Worker(Offering):
         traceparent: str | None = None,
         baggage: str | None = None,
     ) -> None:
-        """Call a function and want no answer; returns when the call is on its way. Nothing tells whether it arrived.
+        """Call a function without an answer, and return when the call is on its way. Its arrival is not confirmed.
 
-        If cancelled: the call was not made.
+        Raises CallError for a payload that cannot be sent, and ConnectionFailed. If cancelled: the call was not made.
         """
         text = call_text(
             function_id,
             None,
             payload,
-            namespace=self.where(function_id, namespace),
+            namespace=self._namespace_of(function_id, namespace),
             metadata=metadata,
             traceparent=traceparent,
             baggage=baggage,
             action=Action("void"),
         )
-        session = await self._connected()
+        session = await self._wait_session()
         await session.link.wait_room()
         session.link.send(text)
 
-    @property
-    def can_call(self) -> bool:
-        """Whether `ask` may be called now: there is a connection, and it takes more."""
-        session = self.membership.session
-        return session is not None and session.link.has_room
-
-    async def wait_can_call(self) -> None:
-        """Wait until `can_call`. Raises ConnectionFailed when it will not be. If cancelled: nothing changes."""
-        while not self.can_call:
-            await (await self._connected()).link.wait_room()
-
-    def call_nowait(self, message: InvokeFunction, then: Callable[[], object]) -> Asked:
-        """Make a call without a task that waits for it: `then` is called once it is settled, and must not wait.
-
-        For modules whose calls are many and small. The message is sent as it is, but for its `invocation_id`, which is
-        made here. Only while `can_call`. Raises CallError `payload_too_large`.
-        """
-        session = self.membership.session
-        assert session is not None
-        call = PendingCall(message.function_id, self.new_id(), then)
-        message.invocation_id = call.invocation_id
-        session.send(call, checked(encode(message), message.function_id))
-        return Asked(session, call)
-
-    def flush(self) -> None:
-        """Have what was asked and answered go out now, and not with what follows in this turn of the loop."""
-        if self.membership.session is not None:
-            self.membership.session.link.flush_output()
+    # --- channels
 
     def create_channel(
         self,
@@ -268,141 +492,84 @@ class Worker(Offering):
         max_bytes: int | None = None,
         expires_after_seconds: float | None = _ENGINES_DEFAULT,
     ) -> AbstractAsyncContextManager[Channel]:
-        """A new channel, owned by this worker, for the length of the block. No connection is opened for it (clause C1.1).
+        """Open a channel that this worker owns, for the length of the block. It needs no connection (clause C1.1).
 
-        `buffer_size` items (default 64, at most 1024) and `max_bytes` (default 1 MiB) may wait in it;
-        `expires_after_seconds` is how long one attached end waits for the other (None: for ever).
+        Up to `buffer_size` items (default 64, at most 1024) and `max_bytes` (default 1 MiB) wait in it. An attached end
+        waits for the other `expires_after_seconds` (`None`: without limit).
 
-        Leaving the block ends what was used of it here: cleanly, or by abort if an exception leaves (clause C5.4). Ends
-        that were passed on and not used here are let go untouched.
+        Leaving the block ends the ends that were used here. It ends them cleanly, or by abort if an exception leaves (clause
+        C5.4). Ends that were passed on and not used here are left alone.
+
         Raises CallError `channel_limit_reached`. Raises MisuseError for a value out of range, and for more than
         `buffer_size` from an engine without the extensions of clause C8. If cancelled: as leaving by an exception.
         """
-        check_bounds(
-            buffer_size, max_bytes, None if expires_after_seconds is _ENGINES_DEFAULT else expires_after_seconds
-        )
-        wanted: dict[str, Any] = {"buffer_size": buffer_size}
+        expires = None if expires_after_seconds is _ENGINES_DEFAULT else expires_after_seconds
+        check_bounds(buffer_size, max_bytes, expires)
+        request: dict[str, Any] = {"buffer_size": buffer_size}
         if max_bytes is not None:
-            wanted["max_bytes"] = max_bytes
+            request["max_bytes"] = max_bytes
         if expires_after_seconds is not _ENGINES_DEFAULT:
-            wanted["expires_after_ms"] = None if expires_after_seconds is None else expires_after_seconds * 1000
-        return open_channel(self, wanted)
+            request["expires_after_ms"] = None if expires is None else expires * 1000
+
+        async def create() -> dict[str, Any]:
+            if len(request) > 1 and not await self.supports_extensions():
+                raise MisuseError(
+                    f"{self.address} takes no max_bytes nor expires_after_seconds: it has not announced {FEATURE}"
+                )
+            refs: dict[str, Any] = await self.trigger("engine::channels::create", request)
+            return refs
+
+        return open_channel(self._ends, create)
 
     def open_reader(self, ref: Ref | Mapping[str, Any]) -> ChannelReader:
-        """The reading end that a ref names, in the caller's hands. Raises MisuseError for any other value."""
-        end = self.make_end(ref_of(ref, Direction.READ), None)
-        assert isinstance(end, ChannelReader)
-        return end
+        """Make the reading end that a ref names. The caller closes it. Raises MisuseError for any other value."""
+        return ChannelReader(self._ends, ref_of(ref, Direction.READ))
 
     def open_writer(self, ref: Ref | Mapping[str, Any]) -> ChannelWriter:
-        """The writing end that a ref names, in the caller's hands. Raises MisuseError for any other value."""
-        end = self.make_end(ref_of(ref, Direction.WRITE), None)
-        assert isinstance(end, ChannelWriter)
-        return end
+        """Make the writing end that a ref names. The caller closes it. Raises MisuseError for any other value."""
+        return ChannelWriter(self._ends, ref_of(ref, Direction.WRITE))
 
-    # --- for the ends, and for answering
+    async def wait_outcome(self, channel_id: str) -> ChannelResult:
+        """Wait until a channel that this worker owns, or holds an end of, has ended for both of its ends.
 
-    def run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-        """Run this in a task of this worker's, unless it is leaving."""
-        if not self.tasks.cancel_scope.cancel_called:
-            self.tasks.start_soon(function, *arguments)
-
-    def make_end(self, ref: Ref, invocation_id: str | None) -> End:
-        """The live end that a ref names."""
-        kind = ChannelReader if ref.direction is Direction.READ else ChannelWriter
-        return kind(self, ref, invocation_id)
-
-    def hold(self, end: End) -> None:
-        """Start the task that attaches and holds this end."""
-        if self.membership.state.is_final:
-            end.not_attached(ConnectionFailed(f"the worker '{self.name}' has left {self.address}"))
-            return
-        self._held.add(end)
-        self.connections.start_soon(self._hold, end)
-
-    def identity(self, invocation_id: str | None) -> Identity | None:
-        """As whom to attach an end: this session, where the engine knows holders (clause C8.2)."""
-        session = self.membership.session
-        if session is None or not session.knows_us or session.channel_secret is None:
-            return None
-        return Identity(session.worker_id, session.channel_secret, invocation_id)
-
-    def finish_later(self, writer: ChannelWriter) -> None:
-        """Close a writer cleanly, in a task of this worker's."""
-        self._finishing[writer] = trio.CancelScope()
-        self.connections.start_soon(self._finish, writer)
-
-    async def wait_finished(self) -> None:
-        """Wait until the writers of finished handlers are closed. If cancelled: nothing changes."""
-        while self._finishing:
-            await self._finished.park()
-
-    def channel_ended(self, session: Session, message: ChannelEnded) -> None:
-        """The engine told how a channel ended: whoever waits for it, and the ends of it that are held here, learn of it."""
-        self.outcomes.told(session, message.channel_id, Ended(message.outcome, message.reason))
-        try:
-            ended = EndReason(Outcome(message.outcome), message.reason, message.code)
-        except ValueError:
-            return  # an outcome of a newer engine: the end's own socket will tell
-        for end in [end for end in self._held if end.channel_id == message.channel_id]:
-            end.told(ended)
-
-    async def wait_outcome(self, channel_id: str) -> Ended:
-        """Wait until a channel that this worker owns, or holds an end of, has ended for both."""
-        await trio.lowlevel.checkpoint()
-        if channel_id in self.outcomes:
-            return self.outcomes[channel_id]
-        session = await self._connected()
-        if not session.knows_us:
-            raise MisuseError(f"{self.address} does not tell how channels end: it has not announced {FEATURE}")
-        return await self.outcomes.wait(session, channel_id)
-
-    async def knows_us(self) -> bool:
-        """Whether the engine understands the extensions of clause C8."""
-        return (await self._connected()).knows_us
-
-    def retire(self) -> None:
-        """Leave: what it holds ends, unless it is closing cleanly already."""
-        for end in list(self._held):
-            if isinstance(end, ChannelWriter):
-                end.abort("the worker left")
-            else:
-                end.cancel("the worker left")
-        for scope in self._finishing.values():
-            scope.cancel(reason="the worker left")
-        self.membership.leave()
+        Raises MisuseError if the engine does not tell, ConnectionFailed if the link is lost. If cancelled: nothing changes.
+        """
+        return await self._ends.wait_outcome(channel_id)
 
     # --- inside
 
-    async def _connected(self) -> Session:
-        membership = self.membership
+    def _register_inline_handler(
+        self, function_id: str, handler: InlineHandler, *, description: str | None = None
+    ) -> Registered:
+        check_function_id(function_id)
+        spec = FunctionSpec(function_id, inline=handler, description=description)
+        self._registrations.add(spec)
+        return Registered(spec, self._registrations.withdraw)
+
+    def _run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> bool:
+        """Run this in a task of the worker, unless the worker is leaving. Return whether it runs."""
+        if self._tasks.cancel_scope.cancel_called:
+            return False
+        self._tasks.start_soon(function, *arguments)
+        return True
+
+    def _close(self) -> None:
+        """End all ends by force, and say goodbye."""
+        self._ends.close()
+        self._membership.leave()
+
+    def _namespace_of(self, function_id: str, namespace: str | None) -> str | None:
+        if namespace is None:
+            return DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
+        return namespace
+
+    async def _wait_session(self) -> WorkerSession:
+        membership = self._membership
         while membership.session is None:
-            if membership.refused is not None:
-                raise membership.refused
+            if membership.rejection is not None:
+                raise membership.rejection
             if membership.state.is_final:
                 await trio.lowlevel.checkpoint()
                 raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
             await membership.changed.park()
         return membership.session
-
-    async def _hold(self, end: End) -> None:
-        ref, identity = end.attach_as()
-        try:
-            if isinstance(end, ChannelWriter):
-                await self.address.attach_writer(ref, identity, task_status=cast(Any, end))
-            else:
-                await self.address.attach_reader(ref, identity, task_status=cast(Any, end))
-        except (IIIError, trio.BrokenResourceError) as error:
-            end.not_attached(error)
-        finally:
-            self._held.discard(end)
-
-    async def _finish(self, writer: ChannelWriter) -> None:
-        try:
-            with self._finishing[writer]:
-                await writer.aclose()
-        except (ChannelBroken, ConnectionFailed, trio.BusyResourceError, trio.ClosedResourceError) as error:
-            LOGGER.info("a stream that a handler wrote did not end well: %s", error)
-        finally:
-            del self._finishing[writer]
-            self._finished.unpark_all()

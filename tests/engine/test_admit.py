@@ -289,7 +289,7 @@ async def test_an_end_is_attached_by_its_own_key_and_direction_only(
     async with engine_with_a_worker() as (engine, worker):
         for end in ("writer", "reader"):
             async with worker.create_channel() as channel:
-                ref = Ref.from_json(getattr(channel, end).ref)
+                ref = getattr(channel, end).ref
                 async with connected(engine, target(ref)) as bare:
                     assert bare.status == status and said in bare.said
 
@@ -297,7 +297,7 @@ async def test_an_end_is_attached_by_its_own_key_and_direction_only(
 @within(60)
 async def test_an_end_is_attached_once(autojump_clock: trio.testing.MockClock) -> None:
     async with engine_with_a_worker() as (engine, worker), worker.create_channel() as channel:
-        target = attach_target(Ref.from_json(channel.writer.ref))
+        target = attach_target(channel.writer.ref)
         async with connected(engine, target), connected(engine, target) as second:
             assert second.status == 409 and "attached already" in second.said
 
@@ -305,10 +305,10 @@ async def test_an_end_is_attached_once(autojump_clock: trio.testing.MockClock) -
 @within(60)
 async def test_who_comes_late_is_told_how_a_channel_ended(autojump_clock: trio.testing.MockClock) -> None:
     async with engine_with_a_worker() as (engine, worker), worker.create_channel() as channel:
-        async with connected(engine, attach_target(Ref.from_json(channel.writer.ref))):
+        async with connected(engine, attach_target(channel.writer.ref)):
             pass
         await trio.testing.wait_all_tasks_blocked()
-        async with connected(engine, attach_target(Ref.from_json(channel.reader.ref))) as late:
+        async with connected(engine, attach_target(channel.reader.ref)) as late:
             assert late.status == 410
             assert json.loads(late.said.rpartition("\n")[2])["outcome"] == "writer_lost"
 
@@ -330,7 +330,7 @@ async def test_a_draining_engine_takes_no_workers_and_says_so(autojump_clock: tr
     async with engine_with_a_worker() as (engine, worker):
         async with (
             worker.create_channel() as made,
-            connected(engine, attach_target(Ref.from_json(made.reader.ref))),
+            connected(engine, attach_target(made.reader.ref)),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(engine.drain, 5)
@@ -340,7 +340,7 @@ async def test_a_draining_engine_takes_no_workers_and_says_so(autojump_clock: tr
             )  # fmt: skip
             async with connected(engine) as worker_too_late:
                 assert worker_too_late.status == 503 and "shutting down" in worker_too_late.said
-            async with connected(engine, attach_target(Ref.from_json(made.writer.ref))) as end:
+            async with connected(engine, attach_target(made.writer.ref)) as end:
                 assert end.status == 101, "channels that exist are still let in"
             nursery.cancel_scope.cancel()
 

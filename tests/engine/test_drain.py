@@ -15,9 +15,8 @@ HOUR = 3600
 INVOCATION = "11111111-1111-4111-8111-111111111111"
 
 
-def end_of(ref: dict[str, str]) -> str:
-    direction = {"read": "read", "write": "write"}[ref["direction"]]
-    return f"/ws/channels/{ref['channel_id']}?key={ref['access_key']}&dir={direction}"
+def end_of(ref: iii_trio.Ref) -> str:
+    return f"/ws/channels/{ref.channel_id}?key={ref.access_key}&dir={ref.direction}"
 
 
 @within(HOUR)
@@ -101,7 +100,7 @@ async def test_what_is_not_done_within_the_grace_ends_with_a_reason_at_the_peer_
                 type="invokefunction", function_id="engine::channels::create", invocation_id=INVOCATION, data={}
             )
             ref = (await bare.message())["result"]["writer"]
-            async with connected(engine, end_of(ref)) as writer:
+            async with connected(engine, end_of(iii_trio.Ref.from_json(ref))) as writer:
                 before = trio.current_time()
                 assert await engine.drain(20) is False
                 assert trio.current_time() - before == pytest.approx(20, abs=1)

@@ -69,7 +69,7 @@ async def test_a_channel_socket_is_never_pinged_and_never_given_up(autojump_cloc
         owner.create_channel(expires_after_seconds=None) as channel,
     ):
         ref = channel.reader_ref
-        async with connected(engine, f"/ws/channels/{ref['channel_id']}?key={ref['access_key']}&dir=read") as reader:
+        async with connected(engine, f"/ws/channels/{ref.channel_id}?key={ref.access_key}&dir=read") as reader:
             with trio.move_on_after(10_000) as patience:
                 await reader.frame()
             assert patience.cancelled_caught

@@ -127,7 +127,7 @@ async def test_messages_of_one_listener_are_bounded_on_every_kind_of_socket(targ
         async with engine.open_worker("w") as worker, worker.create_channel() as channel:
             if target == "channel":
                 ref = channel.writer_ref
-                target = f"/ws/channels/{ref['channel_id']}?key={ref['access_key']}&dir=write"
+                target = f"/ws/channels/{ref.channel_id}?key={ref.access_key}&dir=write"
             bare = await dial(narrow)
             assert await bare.ask(target) == 101
             await bare.say(2, b"x" * 1001)

@@ -271,7 +271,7 @@ async def test_a_channels_end_shows_its_key_and_where_it_is_so_configured_the_to
     async with listening(Listener(port=0, auth=auth)) as (engine, (url,)):
         async with engine.open_worker("owner") as owner, owner.create_channel() as channel:
             ref = channel.reader_ref
-            target = f"/ws/channels/{ref['channel_id']}?key={ref['access_key']}&dir=read"
+            target = f"/ws/channels/{ref.channel_id}?key={ref.access_key}&dir=read"
             for path in (target, "/otel"):
                 async with dialled(url) as bare:
                     assert await bare.ask(path) == bare_answer

@@ -11,6 +11,7 @@ import trio
 
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
+from iii_trio.environment import Environment
 from iii_trio.testing import cancel_everywhere
 from iii_trio.testing.cancelling import Run, Seen
 from iii_trio.triggers.queue import MemoryStore, open_queue
@@ -32,8 +33,8 @@ async def around(seen: Seen, run: Run) -> None:
         iii_trio.open_engine(
             EngineConfig(modules={"queue": FIFO}), stores={"queue": store}, run_blocking=inline, rng=Random(1)
         ) as engine,
-        engine.open_worker("worker", rng=Random(1)) as worker,
-        engine.open_worker("app", rng=Random(2)) as app,
+        engine.open_worker("worker", environment=Environment(rng=Random(1))) as worker,
+        engine.open_worker("app", environment=Environment(rng=Random(2))) as app,
     ):
 
         @worker.subscribe("news", "do")
@@ -81,7 +82,7 @@ def test_the_queue_itself() -> None:
         seen["done"] = []
         async with iii_trio.open_engine(EngineConfig(modules={"queue": None})) as engine:
             seen["engine"] = engine
-            async with engine.open_worker("worker", rng=Random(1)) as worker:
+            async with engine.open_worker("worker", environment=Environment(rng=Random(1))) as worker:
 
                 @worker.function("do")
                 async def do(n: int) -> None:

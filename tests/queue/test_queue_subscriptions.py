@@ -62,7 +62,9 @@ async def scene(store: MemoryStore | None = None) -> AsyncIterator[Scene]:
         yield Scene(disk, store, engine, app)
 
 
-def bind(worker: iii_trio.Worker, function_id: str = "f", topic: str = "news", **queue_config: Any) -> iii_trio.Binding:
+def bind(
+    worker: iii_trio.Worker, function_id: str = "f", topic: str = "news", **queue_config: Any
+) -> iii_trio.TriggerBinding:
     return worker.register_trigger(
         "durable:subscriber", function_id, config={"topic": topic, "queue_config": queue_config}
     )
@@ -122,7 +124,7 @@ async def test_Q7_one_that_is_replaced_by_one_of_another_topic_is_forgotten(
     async with scene() as at:
         binding = bind(at.app)
         await trio.sleep(1)
-        session = at.app.membership.session
+        session = at.app._membership.session
         assert session is not None
         again = RegisterTrigger(binding.id, "durable:subscriber", "f", config=Raw(b'{"topic":"olds"}'))
         session.link.send(encode(again))

@@ -194,7 +194,7 @@ class Actor:
         try:
             made = self._worker.create_channel(plan.buffer_size, expires_after_seconds=_EXPIRES_SECONDS)
             async with made as channel, trio.open_nursery() as nursery:
-                ends = {"reader": channel.reader_ref, "writer": channel.writer_ref}
+                ends = {"reader": channel.reader_ref.to_json(), "writer": channel.writer_ref.to_json()}
 
                 async def hand_over(side: str, name: str, verb: str) -> None:
                     payload = {side: ends[side], "plan": plan.to_json()}

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 import iii_trio
+from iii_trio.environment import Environment
 from iii_trio.testing import Network, cancel_everywhere
 from iii_trio.testing.cancelling import Run, Seen
 
@@ -32,7 +33,7 @@ def around(over: str) -> object:
 
             def open_worker(name: str) -> object:
                 address = engine.address if over == "memory" else network.address(engine, name)
-                return iii_trio.open_worker(address, name=name, rng=Random(1))
+                return iii_trio.open_worker(address, name=name, environment=Environment(rng=Random(1)))
 
             seen["open_worker"] = open_worker
             await run()

@@ -62,7 +62,7 @@ async def test_its_greeting_has_an_id_and_a_token_and_nothing_else() -> None:
         nursery.start_soon(greet)
         async with open_worker(engine) as worker:
             assert worker.worker_id == "0b0e" and worker.connected
-            assert not await worker.knows_us()
+            assert not await worker.supports_extensions()
 
 
 async def test_it_is_told_who_we_are_first_since_it_buffers_until_then() -> None:

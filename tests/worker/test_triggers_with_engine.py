@@ -103,7 +103,7 @@ async def test_a_provider_that_leaves_or_withdraws_is_replaced_by_the_next() -> 
             bound = provide(two)
             await take_word(two)
             assert list(bound) == ["f"]
-            two.offers.trigger_types["tide"].unregister()
+            two._registrations.trigger_types["tide"].unregister()
             await take_word(two)
             assert bound == {}
             bound = provide(three)

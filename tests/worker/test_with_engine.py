@@ -114,7 +114,7 @@ async def test_C4_8_an_end_learns_of_the_outcome_by_the_link_while_its_own_socke
                 assert await reader.receive() == "0"
                 await channel.writer.send("left untaken")
                 channel.writer.abort("no more", "out_of_paper")
-                assert await reader.wait_outcome() == iii_trio.Ended("aborted", "no more")
+                assert await reader.wait_outcome() == iii_trio.ChannelResult("aborted", "no more")
                 with pytest.raises(iii_trio.ChannelBroken) as broken:
                     await reader.receive()
                 assert (broken.value.outcome, broken.value.code) == ("aborted", "out_of_paper")

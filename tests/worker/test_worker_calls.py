@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from iii_trio.environment import Environment
 from iii_trio.errors import CallError, IIIError, MisuseError
 from iii_trio.wire import Action, CancelInvocation, InvocationResult, InvokeFunction
 from iii_trio.worker import Worker, current_call, open_worker
@@ -47,7 +48,7 @@ async def answered(engine: FakeEngine, worker: Worker, **answer: Any) -> Any:
 
 async def test_a_call_becomes_a_message_and_its_answer_a_value() -> None:
     engine = FakeEngine()
-    async with open_worker(engine, new_id=engine.new_id) as worker:
+    async with open_worker(engine, environment=Environment(engine.new_id)) as worker:
         message = await called(engine, worker, "f", {"a": [1, None, "ü"]}, metadata={"m": 1})
         assert parsed(message.data) == {"a": [1, None, "ü"]} and parsed(message.metadata) == {"m": 1}
         assert message.namespace is None and message.action is None and message.traceparent is None

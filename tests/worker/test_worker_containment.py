@@ -17,6 +17,7 @@ import pytest
 import trio
 
 import iii_trio
+from iii_trio import lowlevel
 from iii_trio.wire import InvokeFunction
 from iii_trio.worker import BoundTrigger, ChannelReader, ChannelWriter, Worker
 
@@ -166,7 +167,7 @@ async def test_a_handler(odd: Callable[[], BaseException], kind: str) -> None:
 
             mesh.worker.register_function("f", in_a_nursery)
         elif kind == "inline":
-            mesh.worker.register_inline_handler("f", lambda call: raises())
+            lowlevel.register_inline_handler(mesh.worker, "f", lambda call: raises())
         else:
             mesh.worker.register_function("f", raises)
         await mesh.worker.wait_registered()
@@ -241,7 +242,7 @@ async def test_a_callback(odd: Callable[[], BaseException], place: str, autojump
             await mesh.other.wait_registered()
             mesh.worker.register_trigger("t", "bystander", on_error=raises)
         else:
-            mesh.worker.call_nowait(InvokeFunction("nobody::has_this"), raises)
+            lowlevel.call_nowait(mesh.worker, InvokeFunction("nobody::has_this"), raises)
         await mesh.worker.wait_registered()
         await trio.testing.wait_all_tasks_blocked()
         assert len(called) == 1

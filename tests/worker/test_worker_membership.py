@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from iii_trio.environment import Environment
 from iii_trio.errors import CallError, ConnectionFailed, MisuseError, Rejected
 from iii_trio.wire import (
     FEATURE,
@@ -195,7 +196,7 @@ async def test_everything_is_said_again_exactly_once_on_the_next_link(autojump_c
 
 async def test_pauses_double_up_to_half_a_minute_with_jitter(autojump_clock: trio.testing.MockClock) -> None:
     engine = FakeEngine()
-    async with open_worker(engine, rng=random.Random(7)) as worker:
+    async with open_worker(engine, environment=Environment(rng=random.Random(7))) as worker:
         engine.unreachable = True
         engine.link.drop()
         await trio.sleep(300)

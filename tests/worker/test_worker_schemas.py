@@ -13,7 +13,7 @@ import pytest
 import iii_trio
 from iii_trio.wire import RegisterFunction
 from iii_trio.worker import ChannelReader, ChannelWriter, open_worker
-from iii_trio.worker.handler import Plan
+from iii_trio.worker.handler_signature import HandlerSignature
 from iii_trio.worker.schemas import schema_of
 from tests.helpers.fake_engine import FakeEngine, parsed
 
@@ -181,7 +181,7 @@ def test_an_annotation_that_cannot_be_read_is_anything_and_no_error() -> None:
 
 
 def shown(handler: Any) -> tuple[Any, Any]:
-    plan = Plan.of("f", handler)
+    plan = HandlerSignature.from_handler("f", handler)
     return plan.request_schema(), plan.response_schema()
 
 

@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 import iii_trio
+from iii_trio import lowlevel
 from iii_trio.errors import MisuseError
 from iii_trio.worker import open_worker
 from tests.helpers.fake_engine import FakeEngine
@@ -164,7 +165,7 @@ async def test_an_id_that_is_none_is_refused(function_id: Any) -> None:
         with pytest.raises(MisuseError, match="id"):
             worker.register_function(function_id, nothing)
         with pytest.raises(MisuseError, match="id"):
-            worker.register_inline_handler(function_id, lambda call: None)
+            lowlevel.register_inline_handler(worker, function_id, lambda call: None)
 
 
 async def nothing() -> None: ...

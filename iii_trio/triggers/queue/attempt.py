@@ -13,8 +13,9 @@ import attrs
 from msgspec import Raw
 
 from ...errors import CallError
+from ...lowlevel import CallHandle, call_nowait, can_call
 from ...wire import GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
-from ...worker import Asked, Worker
+from ...worker import Worker
 from .lane import Job
 
 
@@ -51,7 +52,7 @@ class Attempt:
         self.stopped = False
         self._worker = worker
         self._over = over
-        self._asked: Asked | None = None
+        self._asked: CallHandle | None = None
 
     def begin(self, data: bytes) -> None:
         """Make the first call. What its result is decided by comes later, or at once if it cannot be made."""
@@ -101,7 +102,7 @@ class Attempt:
 
     def _ask(self, function_id: str, data: bytes, then: Callable[[], object]) -> None:
         record = self.job.record
-        if not self._worker.can_call:
+        if not can_call(self._worker):
             self._over(self, AttemptResult(AttemptOutcome.RETURNED))
             return
         message = InvokeFunction(
@@ -113,7 +114,7 @@ class Attempt:
             namespace=record.namespace,
         )
         try:
-            self._asked = self._worker.call_nowait(message, then)
+            self._asked = call_nowait(self._worker, message, then)
         except CallError as error:
             self._over(self, _failure(error))
 

@@ -11,6 +11,7 @@ from typing import Final, final
 import trio
 
 from ...errors import CallError, ConnectionFailed
+from ...lowlevel import can_call, flush, wait_can_call
 from ...report import RateLimitedLogger
 from ...worker import Worker
 from .attempt import Attempt, AttemptOutcome, AttemptResult
@@ -192,7 +193,7 @@ class Dispatcher:
             return
         self._beginning = True  # an attempt may be over at once: what may start then is seen to here
         try:
-            for job in self.ledger.lease(self.timestamp, lambda: self._worker.can_call):
+            for job in self.ledger.lease(self.timestamp, lambda: can_call(self._worker)):
                 attempt = self._attempts[job.record.key] = Attempt(self._worker, job, self._over, self._arrivals)
                 if job.record.data is None:
                     self._tasks.start_soon(self._fetch_for, attempt)
@@ -200,7 +201,7 @@ class Dispatcher:
                     attempt.begin(job.record.data)
         finally:
             self._beginning = False
-        if not self._worker.can_call and not self._waiting_to_ask:
+        if not can_call(self._worker) and not self._waiting_to_ask:
             self._waiting_to_ask = True
             self._tasks.start_soon(self._wait_to_ask)
         self._mind_the_time()
@@ -211,11 +212,11 @@ class Dispatcher:
         receipts, self._receipts = self._receipts, []
         for tell in receipts:
             tell()
-        self._worker.flush()
+        flush(self._worker)
 
     async def _wait_to_ask(self) -> None:
         try:
-            await self._worker.wait_can_call()
+            await wait_can_call(self._worker)
         except ConnectionFailed:
             return  # the worker has left: nothing begins any more
         self._waiting_to_ask = False

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Raw
 
 from ...errors import CallError
+from ...lowlevel import InlineCall, new_id, register_inline_handler
 from ...wire import ErrorCode
-from ...worker import InlineCall, Worker
+from ...worker import Worker
 from .baggage import for_job
 from .dispatcher import FUNCTIONS_CHANGED, Dispatcher
 from .lane import Job, Lane, depths
@@ -62,7 +63,7 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
         check_room(1)
         job = ledger.admit(
             lane,
-            wanted.messageReceiptId or worker.new_id(),
+            wanted.messageReceiptId or new_id(worker),
             (namespace, wanted.function_id),
             data,
             dispatcher.timestamp,
@@ -86,7 +87,7 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
         jobs = [
             ledger.admit(
                 lane,
-                worker.new_id(),
+                new_id(worker),
                 lane.key.subscriber,
                 data,
                 timestamp,
@@ -98,9 +99,9 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
         ]
         dispatcher.keep(jobs, lambda: call.answer(None), call.fail)
 
-    worker.register_inline_handler("engine::queue::enqueue", enqueue, description="keep a job of a queue")
+    register_inline_handler(worker, "engine::queue::enqueue", enqueue, description="keep a job of a queue")
     publishing = "keep a message for each subscriber of a topic"
-    worker.register_inline_handler("iii::durable::publish", publish, description=publishing)
+    register_inline_handler(worker, "iii::durable::publish", publish, description=publishing)
 
     # --- what people ask
 

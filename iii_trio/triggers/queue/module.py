@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import attrs
 import trio
 
+from ... import ids
 from ...config.data import MEMORY
+from ...environment import Environment
 from ...nursery import open_service_nursery
 from ...report import get_logger
 from ...transport.link import Address
@@ -45,13 +47,13 @@ async def open_queue(
     run_blocking: RunBlocking | None = None,
     wall_clock: Callable[[], float] = time.time,
     rng: random.Random | None = None,
-    **options: object,
+    new_id: Callable[[], str] = ids.new_id,
 ) -> AsyncIterator[Queue]:
     """The queue of the engine at `address`, for the length of the block.
 
     Jobs are kept in `config.directory`, in memory where there is none, or in a `store` of your own, which stays yours to
     close. `run_blocking` runs what blocks (default: a thread of its own), `wall_clock` tells the date, `rng` draws
-    jitter: for simulations. Further options are those of `iii_trio.open_worker`.
+    jitter and `new_id` makes ids: for simulations.
 
     Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
     Leaving the block cancels the jobs that run: they are jobs still, and it costs them nothing (Q2).
@@ -64,7 +66,7 @@ async def open_queue(
         loaded = await run(store.load)
         await tasks.start(journal.keep)
         try:
-            async with open_worker(address, name=WORKER, **options) as worker:  # type: ignore[arg-type]
+            async with open_worker(address, name=WORKER, environment=Environment(new_id, rng)) as worker:
                 dispatcher = Dispatcher(
                     worker,
                     journal,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import trio
 from msgspec import Raw
@@ -30,13 +30,11 @@ from ..wire import (
     from_json,
     to_json,
 )
-from .calls import Session, optional
-from .declare import first_line
+from .calls import WorkerSession, optional
 from .failures import describe, sort_failure
+from .function_spec import first_line
+from .registration import Withdraw
 from .schemas import schema_of
-
-if TYPE_CHECKING:
-    from .offers import Offers
 
 LOGGER = get_logger("iii_trio.worker")
 
@@ -45,11 +43,11 @@ WhyEnded: TypeAlias = Literal["withdrawn", "owner_gone", "replaced", "link_lost"
 _UNBIND_SECONDS: Final = 2.0  # that a cancelled provider has to let go of a binding
 
 
-class Home(Protocol):
-    """What a trigger type needs of its worker."""
+class TriggerCaller(Protocol):
+    """The parts of a worker that a trigger type uses."""
 
-    def run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-        """Run this in a task of the worker's, unless it is leaving."""
+    def _run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> bool:
+        """Run this in a task of the worker's, unless the worker is leaving. Return whether it runs."""
 
     async def trigger(self, function_id: str, payload: Any = None, *, namespace: str | None, metadata: Any) -> Any:
         """Call a function."""
@@ -64,8 +62,8 @@ class Home(Protocol):
 class BoundTrigger:
     """One binding to a trigger type, in the hands of who provides the type."""
 
-    def __init__(self, home: Home, message: RegisterTrigger) -> None:
-        self._home = home
+    def __init__(self, caller: TriggerCaller, message: RegisterTrigger) -> None:
+        self._caller = caller
         self.id = message.id
         self.trigger_type = message.trigger_type
         self.function_id = message.function_id
@@ -90,11 +88,11 @@ class BoundTrigger:
     async def fire(self, payload: Any = None) -> Any:
         """Call the bound function, with the binding's namespace and metadata; its value. Raises and is cancelled as
         `Worker.trigger`."""
-        return await self._home.trigger(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
+        return await self._caller.trigger(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
 
     async def fire_void(self, payload: Any = None) -> None:
         """Call the bound function and want no answer. If cancelled: the call was not made."""
-        await self._home.trigger_void(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
+        await self._caller.trigger_void(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
 
     def withdraw(self, why: WhyEnded) -> None:
         """It is over."""
@@ -110,8 +108,8 @@ class TriggerType:
 
     def __init__(
         self,
-        home: Home,
-        offers: Offers,
+        caller: TriggerCaller,
+        withdraw: Withdraw,
         type_id: str,
         provider: Any,
         *,
@@ -122,8 +120,8 @@ class TriggerType:
         call_request_format: Any,
     ) -> None:
         self.id = type_id
-        self._home = home
-        self._offers = offers
+        self._caller = caller
+        self._withdraw_type = withdraw
         self._serve = _server(type_id, provider)
         if config is not None:
             check_annotation(config, f"the config of the trigger type {type_id}")
@@ -148,35 +146,33 @@ class TriggerType:
 
     def unregister(self) -> None:
         """Provide it no longer: what is bound is unbound. Twice is harmless."""
-        self._offers.withdraw(self)
+        self._withdraw_type(self)
         self.withdraw_all("withdrawn")
 
-    # --- for the worker
-
     def message(self) -> bytes:
-        """How it is said to the engine."""
+        """Return the message that registers it."""
         return self._message
 
     def withdrawal(self) -> bytes:
-        """How it is taken back."""
+        """Return the message that takes it back."""
         return encode(UnregisterTriggerType(self.id))
 
     def renew(self) -> None:
-        """It is about to be said on a new link."""
+        """Do nothing: bindings end with their link."""
 
-    def bind(self, session: Session, message: RegisterTrigger) -> None:
+    def bind(self, session: WorkerSession, message: RegisterTrigger) -> None:
         """Somebody wants it. A binding of the same id is replaced."""
         before = self._kept.get(message.id)
         if before is not None:
             before.withdraw("replaced")
         try:
-            bound = BoundTrigger(self._home, message)
+            bound = BoundTrigger(self._caller, message)
         except ValueError as error:
-            answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(error)))
+            answer_binding(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(error)))
             return
         self._kept.pop(message.id, None)
         self._kept[message.id] = bound
-        self._home.run(self._keep, session, message, bound, before)
+        self._caller._run(self._keep, session, message, bound, before)
 
     def withdraw(self, binding_id: str, why: WhyEnded = "withdrawn") -> None:
         """Somebody no longer wants it."""
@@ -190,7 +186,7 @@ class TriggerType:
             bound.withdraw(why)
 
     async def _keep(
-        self, session: Session, message: RegisterTrigger, bound: BoundTrigger, before: BoundTrigger | None
+        self, session: WorkerSession, message: RegisterTrigger, bound: BoundTrigger, before: BoundTrigger | None
     ) -> None:
         """One binding, from its offer to its end."""
         try:
@@ -204,18 +200,20 @@ class TriggerType:
                 LOGGER.warning("the trigger '%s' for %s failed as it ended", self.id, bound.function_id, exc_info=error)
             elif error is not None:
                 LOGGER.debug("the trigger '%s' for %s failed", self.id, bound.function_id, exc_info=error)
-                answer(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, describe(error)[0]))
+                answer_binding(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, describe(error)[0]))
         finally:
             bound.finished.set()
             if self._kept.get(bound.id) is bound:
                 del self._kept[bound.id]
 
-    async def _serve_one(self, session: Session, message: RegisterTrigger, bound: BoundTrigger) -> BaseException | None:
+    async def _serve_one(
+        self, session: WorkerSession, message: RegisterTrigger, bound: BoundTrigger
+    ) -> BaseException | None:
         """What went wrong while it was bound, or while it was being bound."""
 
         def bound_now() -> None:
             if not bound.withdrawn.is_set():
-                answer(session, message, None)
+                answer_binding(session, message, None)
 
         try:
             if self._config is not None:
@@ -233,8 +231,8 @@ class TriggerType:
         return None
 
 
-def answer(session: Session, message: RegisterTrigger, error: WireError | None) -> None:
-    """Log the engine how a binding was taken."""
+def answer_binding(session: WorkerSession, message: RegisterTrigger, error: WireError | None) -> None:
+    """Tell the engine whether a binding was accepted."""
     body = ABSENT if error is None else Raw(to_json(error))
     session.link.send(
         encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error=body))

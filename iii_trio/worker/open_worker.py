@@ -1,21 +1,21 @@
-"""Open a worker for the length of a block, and see it off."""
+"""Open a worker for the length of a block."""
 
 from __future__ import annotations
 
 import os
-import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
-from .. import ids
+from ..environment import Environment
 from ..nursery import keep_shielded, open_service_nursery
 from ..transport.link import Address
+from .call_context import RunSync
 from .threads import ThreadedHandlers
-from .worker import RunSync, Worker
+from .worker import Worker
 
 _GOODBYE_SECONDS: Final = 2.0
 _FINISH_SECONDS: Final = 5.0  # for streams that handlers have written in full, and whose readers are slow
@@ -29,17 +29,16 @@ async def open_worker(
     namespace: str | None = None,
     description: str | None = None,
     run_sync: RunSync | None = None,
-    new_id: Callable[[], str] = ids.new_id,
-    rng: random.Random | None = None,
+    environment: Environment | None = None,
 ) -> AsyncIterator[Worker]:
-    """A worker of the engine at `address`, for the length of the block; entered once the engine has taken it.
+    """Open a worker of the engine at `address`, for the length of the block. The body begins once the engine accepted it.
 
-    `name` (default: host and process) is leased per namespace: one worker of a name at a time. A link that is lost is
-    healed: the worker dials again, with growing and jittered pauses, and says anew what it offers; `connected`,
-    `wait_connected` and `wait_state` tell. `run_sync` runs handlers that are plain functions (default: a Trio worker
-    thread, 40 at most at a time); `new_id` and `rng` make ids and jitter, for simulations that must repeat.
+    `name` (default: host and process) is leased per namespace, so that one worker of a name is connected at a time. A
+    lost link is healed. The worker dials again with growing, jittered pauses, and repeats its registrations. `run_sync`
+    runs handlers that are plain functions (default: a Trio worker thread, 40 at most at a time). `environment` is for
+    simulations.
 
-    Raises ConnectionFailed if there is no engine at first, Rejected (also out of the block) if it refuses this worker.
+    Raises ConnectionFailed if there is no engine at first, and Rejected (also out of the block) if it refuses this worker.
     Leaving the block cancels the handlers that still run, and waits for them. A plain function in a thread is waited for
     at most 2 seconds, and its thread is abandoned then. Streams that finished handlers wrote get 5 seconds to arrive. All
     other ends are ended by force, and the link is closed with a goodbye.
@@ -56,22 +55,21 @@ async def open_worker(
                 namespace=namespace,
                 description=description,
                 run_sync=run_sync or threads.run,
-                new_id=new_id,
-                rng=rng or random.Random(),
+                environment=environment or Environment(),
             )
             async with open_service_nursery() as staying:
                 try:
-                    async with open_service_nursery() as worker.tasks:
+                    async with open_service_nursery() as worker._tasks:
                         try:
-                            await staying.start(worker.membership.stay)
+                            await staying.start(worker._membership.stay)
                             yield worker
                         finally:
-                            worker.tasks.cancel_scope.cancel(reason="the worker left")
+                            worker._tasks.cancel_scope.cancel(reason="the worker left")
                             threads.abandon_at(trio.current_time() + _GOODBYE_SECONDS)
                 finally:
                     # The handlers are over, and had a link for their last words. Their streams have one, too.
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + _FINISH_SECONDS):
-                        await worker.wait_finished()
-                    worker.retire()
+                        await worker._ends.wait_finished()
+                    worker._close()
         finally:
             leaving.set()

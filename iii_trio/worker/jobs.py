@@ -37,7 +37,7 @@ class Receipt:
     """What the job is called in tables, dead letters and the metadata of its handler."""
 
     @classmethod
-    def of(cls, value: Any, function_id: str) -> Receipt:
+    def from_json(cls, value: Any, function_id: str) -> Receipt:
         """Raises CallError for an answer that is no receipt."""
         receipt = value.get("messageReceiptId") if isinstance(value, dict) else None
         if not isinstance(receipt, str):

@@ -1,9 +1,9 @@
-"""What a worker asks of trigger types: call this function when that happens."""
+"""Bindings of functions to trigger types, as the worker that asked for them sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from msgspec import Raw
 
@@ -11,18 +11,16 @@ from ..errors import CallError
 from ..wire import ABSENT, RegisterTrigger, UnregisterTrigger, encode
 from .failures import contain
 from .payload import encode_payload
-
-if TYPE_CHECKING:
-    from .offers import Offers
+from .registration import Withdraw
 
 
 @final
-class Binding:
+class TriggerBinding:
     """One function bound to one trigger type, on this link and on every later one. Made by `Worker.register_trigger`."""
 
     def __init__(
         self,
-        offers: Offers,
+        withdraw: Withdraw,
         binding_id: str,
         trigger_type: str,
         function_id: str,
@@ -37,12 +35,12 @@ class Binding:
         self.trigger_type = trigger_type
         self.function_id = function_id
         self.error: CallError | None = None
-        """Why its provider, or the engine, refused it on this link, as far as that was told.
+        """The refusal by its provider or the engine on this link, if one was told.
 
-        A binding that nobody provides for is no failure: it waits. One that was refused is offered again to a provider
-        that comes later, and no engine tells of a success.
+        A binding without a provider is no failure, because it waits for one. A refused binding is offered again to a
+        provider that comes later. No engine tells of a success.
         """
-        self._offers = offers
+        self._withdraw = withdraw
         self._on_error = on_error
         self._message = encode(
             RegisterTrigger(
@@ -57,28 +55,26 @@ class Binding:
         )
 
     def __repr__(self) -> str:
-        return f"<Binding {self.id}: {self.trigger_type} calls {self.function_id}>"
+        return f"<TriggerBinding {self.id}: {self.trigger_type} calls {self.function_id}>"
 
     def unregister(self) -> None:
-        """Want it no longer. Twice is harmless."""
-        self._offers.withdraw(self)
-
-    # --- for the worker
+        """Remove the binding. A second time is harmless."""
+        self._withdraw(self)
 
     def message(self) -> bytes:
-        """How it is said to the engine."""
+        """Return the message that registers it."""
         return self._message
 
     def withdrawal(self) -> bytes:
-        """How it is taken back."""
+        """Return the message that takes it back."""
         return encode(UnregisterTrigger(self.id, self.trigger_type))
 
     def renew(self) -> None:
-        """It is about to be said on a new link."""
+        """Forget a refusal on the last link."""
         self.error = None
 
     def failed(self, error: CallError) -> None:
-        """It was refused."""
+        """Keep a refusal, and tell the callback of it."""
         self.error = error
         if self._on_error is not None:
             contain(self._on_error, error, what=f"on_error of {self!r}")

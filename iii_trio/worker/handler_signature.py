@@ -51,7 +51,7 @@ class _Parameter:
 
 
 @attrs.frozen
-class Plan:
+class HandlerSignature:
     """How to call one handler, read from its signature when it is registered."""
 
     function_id: str
@@ -65,7 +65,7 @@ class Plan:
     forbid_extra_keys: bool
 
     @classmethod
-    def of(cls, function_id: str, handler: Handler, *, forbid_extra_keys: bool = False) -> Plan:
+    def from_handler(cls, function_id: str, handler: Handler, *, forbid_extra_keys: bool = False) -> HandlerSignature:
         """Raises MisuseError for a handler whose parameters cannot be filled by name."""
         if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
             raise MisuseError(

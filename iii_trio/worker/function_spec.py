@@ -1,0 +1,114 @@
+"""The functions that a worker offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import attrs
+
+from ..errors import MisuseError
+from ..wire import RegisterFunction, UnregisterFunction, encode
+from .calls import optional
+from .handler_signature import Handler, HandlerSignature
+from .inline import InlineHandler
+from .registration import Withdraw
+
+
+@attrs.define(eq=False)
+class FunctionSpec:
+    """One function that a worker offers. It has either a signature or an inline handler."""
+
+    id: str
+    signature: HandlerSignature | None = None
+    inline: InlineHandler | None = None
+    description: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    request_format: Any = None
+    response_format: Any = None
+    refused: str | None = None
+    """The reason if the engine refused it, because another worker has it."""
+
+    @classmethod
+    def from_handler(
+        cls,
+        function_id: str,
+        handler: Handler,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        request_format: Any = None,
+        response_format: Any = None,
+        forbid_extra_keys: bool = False,
+    ) -> FunctionSpec:
+        """Read a handler's signature, and derive from it what was not given.
+
+        Raises MisuseError for an id or a handler that no call could reach.
+        """
+        check_function_id(function_id)
+        signature = HandlerSignature.from_handler(function_id, handler, forbid_extra_keys=forbid_extra_keys)
+        return cls(
+            function_id,
+            signature,
+            description=description or first_line(handler),
+            metadata=metadata,
+            request_format=signature.request_schema() if request_format is None else request_format,
+            response_format=signature.response_schema() if response_format is None else response_format,
+        )
+
+    def message(self) -> bytes:
+        """Return the message that registers it."""
+        return encode(
+            RegisterFunction(
+                id=self.id,
+                description=self.description,
+                request_format=optional(self.request_format),
+                response_format=optional(self.response_format),
+                metadata=optional(self.metadata),
+            )
+        )
+
+    def withdrawal(self) -> bytes:
+        """Return the message that takes it back."""
+        return encode(UnregisterFunction(self.id))
+
+    def renew(self) -> None:
+        """Forget a refusal on the last link."""
+        self.refused = None
+
+
+def check_function_id(function_id: str) -> None:
+    """Raise MisuseError for an id under which a function could not be called."""
+    if not isinstance(function_id, str):
+        raise MisuseError(f"a function's id is a text, not {function_id!r}")
+    if not function_id or not function_id.isprintable() or any(letter.isspace() for letter in function_id):
+        raise MisuseError(f"{function_id!r} is no function id: write it like 'orders::price', without spaces")
+
+
+def first_line(documented: Any) -> str | None:
+    """Return the first line of a docstring, if there is one."""
+    doc = getattr(documented, "__doc__", None)
+    return doc.strip().splitlines()[0] if isinstance(doc, str) and doc.strip() else None
+
+
+@final
+class Registered:
+    """A function that a worker offers. Made by `Worker.register_function`."""
+
+    def __init__(self, spec: FunctionSpec, withdraw: Withdraw) -> None:
+        self._spec = spec
+        self._withdraw = withdraw
+
+    @property
+    def id(self) -> str:
+        """The function's id."""
+        return self._spec.id
+
+    @property
+    def refused(self) -> str | None:
+        """The reason if the engine refused it, because another worker has it in this namespace."""
+        return self._spec.refused
+
+    def unregister(self) -> None:
+        """Offer the function no longer. Calls under way go on. A second time is harmless."""
+        self._withdraw(self._spec)

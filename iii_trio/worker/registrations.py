@@ -1,0 +1,105 @@
+"""All registrations of a worker, kept so that they can be repeated on every new link, each once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from ..errors import CallError, MisuseError
+from ..report import get_logger
+from ..transport.link import Link
+from ..wire import ErrorCode, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger, WireError
+from .calls import WorkerSession, error_in
+from .function_spec import FunctionSpec
+from .registration import Registration
+from .trigger_binding import TriggerBinding
+from .trigger_types import TriggerType, answer_binding
+
+LOGGER = get_logger("iii_trio.worker")
+
+
+@attrs.define(eq=False)
+class Registrations:
+    """The registrations of a worker.
+
+    Registering is synchronous. So a registration is sent on a link with all others or by itself, and never twice.
+    """
+
+    functions: dict[str, FunctionSpec] = attrs.field(factory=dict)
+    trigger_types: dict[str, TriggerType] = attrs.field(factory=dict)
+    bindings: dict[str, TriggerBinding] = attrs.field(factory=dict)
+    _link: Link | None = None
+    """The link on which all of them were sent, also before the engine has accepted this worker."""
+
+    # --- the link
+
+    def introduce(self, link: Link) -> None:
+        """Send all registrations on a new link. A provider comes before its users."""
+        self._link = link
+        all_of_them: list[Registration] = [
+            *self.trigger_types.values(),
+            *self.functions.values(),
+            *self.bindings.values(),
+        ]
+        for registration in all_of_them:
+            registration.renew()
+            link.send(registration.message())
+
+    def lost(self, link: Link) -> None:
+        """End all bindings to our trigger types with their link. The engine repeats them on the next one."""
+        if self._link is link:
+            self._link = None
+            for provided in list(self.trigger_types.values()):
+                provided.withdraw_all("link_lost")
+
+    # --- the worker's side
+
+    def add(self, registration: Registration) -> None:
+        """Register from now on, and on every new link. Raises MisuseError if the id is taken."""
+        kind = self._kind(registration)
+        if registration.id in kind:
+            raise MisuseError(f"this worker offers {registration.id} already: unregister it first")
+        kind[registration.id] = registration
+        if self._link is not None:
+            self._link.send(registration.message())
+
+    def withdraw(self, registration: Registration) -> None:
+        """Take a registration back. A second time is harmless."""
+        kind = self._kind(registration)
+        if kind.get(registration.id) is registration:
+            del kind[registration.id]
+            if self._link is not None:
+                self._link.send(registration.withdrawal())
+
+    # --- the engine's side
+
+    def bind(self, session: WorkerSession, message: RegisterTrigger) -> None:
+        """Bind a function of any worker to one of our trigger types."""
+        provided = self.trigger_types.get(message.trigger_type)
+        if provided is None:
+            problem = f"this worker provides no trigger type '{message.trigger_type}'"
+            answer_binding(session, message, WireError(ErrorCode.TRIGGER_TYPE_NOT_FOUND, problem))
+        else:
+            provided.bind(session, message)
+
+    def unbind(self, message: UnregisterTrigger) -> None:
+        """End a binding to one of our trigger types. Engines need not name the type."""
+        for provided in self.trigger_types.values():
+            if message.trigger_type in (None, provided.id):
+                provided.withdraw(message.id, "owner_gone" if message.owner_gone else "withdrawn")
+
+    def told(self, message: TriggerRegistrationResult) -> None:
+        """Keep the refusal of a binding of ours. Engines tell of refusals only."""
+        binding = self.bindings.get(message.id)
+        error = error_in(message.error)
+        if binding is None or error is None:
+            return
+        failed = CallError(error.code, error.message, function_id=binding.function_id)
+        LOGGER.warning("the trigger '%s' for %s was refused: %s", binding.trigger_type, binding.function_id, failed)
+        binding.failed(failed)
+
+    def _kind(self, registration: Registration) -> dict[str, Any]:
+        if isinstance(registration, FunctionSpec):
+            return self.functions
+        return self.trigger_types if isinstance(registration, TriggerType) else self.bindings
