@@ -1,0 +1,145 @@
+"""What must hold whatever one peer sends: a bystander goes on, every call is answered, and no task dies."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import trio
+import trio.testing
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: engine\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class Broken(AssertionError):
+    """An oracle does not hold."""
+
+
+def framed(payload: bytes) -> bytes:
+    """Return a masked text frame."""
+    size = len(payload)
+    if size < 126:
+        head = bytes([0x81, 0x80 | size])
+    elif size < 2**16:
+        head = bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([0x81, 0xFF]) + size.to_bytes(8, "big")
+    return head + bytes(4) + payload
+
+
+class Client:
+    """A worker that speaks bytes over a memory stream."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.unread = bytearray()
+        self.messages: list[dict[str, Any]] = []
+        self._calls = 0
+
+    async def connect(self, name: str) -> None:
+        """Upgrade and register."""
+        await self.stream.send_all(UPGRADE)
+        while b"\r\n\r\n" not in self.unread:
+            await self._more()
+        del self.unread[: self.unread.index(b"\r\n\r\n") + 4]
+        await self.call("engine::workers::register", {"name": name, "runtime": "python", "pid": 1})
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Send a message."""
+        await self.stream.send_all(framed(json.dumps(message).encode()))
+
+    async def call(self, function_id: str, data: Any) -> dict[str, Any]:
+        """Call a function and return the message that answers."""
+        self._calls += 1
+        id_ = f"00000000-0000-4000-9000-{self._calls:012d}"
+        await self.tell({"type": "invokefunction", "invocation_id": id_, "function_id": function_id, "data": data})
+        return await self.until(lambda message: message.get("invocation_id") == id_)
+
+    async def until(self, wanted: Any) -> dict[str, Any]:
+        """Receive until a message is the wanted one."""
+        while True:
+            for message in self.messages:
+                if wanted(message):
+                    self.messages.remove(message)
+                    return message
+            self.messages.append(await self._receive())
+
+    async def _receive(self) -> dict[str, Any]:
+        while True:
+            data = self.unread
+            if len(data) >= 2:
+                size, start = data[1] & 127, 2
+                if size >= 126:
+                    start = 4 if size == 126 else 10
+                    size = int.from_bytes(data[2:start], "big")
+                if len(data) >= start + size:
+                    opcode, payload = data[0] & 15, bytes(data[start : start + size])
+                    del data[: start + size]
+                    if opcode == 1:
+                        message: dict[str, Any] = json.loads(payload)
+                        return message
+                    if opcode == 8:
+                        raise Broken("the engine closed the connection")
+                    continue
+            await self._more()
+
+    async def _more(self) -> None:
+        try:
+            data = await self.stream.receive_some(65536)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if not data:
+            raise Broken("the connection ended")
+        self.unread += data
+
+
+class Bystander:
+    """Two workers that do ordinary work beside the hostile peer."""
+
+    def __init__(self, caller: Client, callee: Client) -> None:
+        self.caller, self.callee = caller, callee
+
+    async def begin(self) -> None:
+        """Offer a function, provide a trigger type and open a channel."""
+        await self.caller.connect("caller")
+        await self.callee.connect("callee")
+        await self.callee.tell({"type": "registerfunction", "id": "good::f"})
+        await self.callee.tell({"type": "registertriggertype", "id": "tide"})
+        answer = await self.caller.call("engine::channels::create", {})
+        self.channel = answer["result"]["writer"]["channel_id"]
+
+    async def goes_on(self) -> None:
+        """Check the call, the lists, the channel and a job. Raises Broken."""
+        data = {"round": self.caller._calls}
+        id_ = f"00000000-0000-4000-a000-{self.caller._calls:012d}"
+        call = {"type": "invokefunction", "invocation_id": id_, "function_id": "good::f", "data": data}
+        await self.caller.tell(call)
+        given = await self.callee.until(lambda message: message.get("invocation_id") == id_)
+        await self.callee.tell({"type": "invocationresult", "invocation_id": given["invocation_id"], "result": 1})
+        if (await self.caller.until(lambda message: message.get("invocation_id") == id_)).get("result") != 1:
+            raise Broken("the bystander's call failed")
+        for name in ("functions", "registered-triggers", "triggers", "workers"):
+            answer = await self.caller.call(f"engine::{name}::list", {"include_internal": True})
+            if answer.get("error"):
+                raise Broken(f"engine::{name}::list failed: {answer['error']}")
+        channels = (await self.caller.call("engine::channels::list", {}))["result"]["channels"]
+        if self.channel not in [row["id"] for row in channels]:
+            raise Broken("the bystander's channel is gone")
+        receipt = await self.caller.call("iii::durable::publish", {"topic": "tide", "data": 1})
+        if receipt.get("error"):
+            raise Broken(f"the bystander's message was refused: {receipt['error']}")
+
+
+class Errors(logging.Handler):
+    """Collects the tracebacks that the engine logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(record.getMessage())
