@@ -58,6 +58,14 @@ class Limits:
     """Bindings that outlive their makers, of all workers together; their bytes have the bound of one worker's."""
     channels_per_session: int = attrs.field(default=16_384, validator=_positive)
     channels: int = attrs.field(default=65_536, validator=_positive)
+    """Of all sessions together. The last eighth is kept for sessions that own less than an equal share (clause C1.5)."""
+    channel_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
+    """The largest `max_bytes` that a channel may be created with (clause C1.4)."""
+    memory_bytes: int = attrs.field(default=512 * 1024 * 1024, validator=_positive)
+    """What all peers together may make the engine hold: incomplete messages, what waits for slow peers, pipes,
+    registrations, queued payloads, and the records of all these. From seven eighths on, writers of channels wait. Beyond
+    it the peer that holds most loses its connection (close code 1013). The process takes some 40 MiB besides, and up to half
+    the budget again for what one step needs and what the allocator keeps."""
     sessions: int = attrs.field(default=10_000, validator=_positive)
     connections: int = attrs.field(default=100_000, validator=_positive)
     handshake_seconds: float = attrs.field(default=10.0, validator=_seconds)
@@ -219,6 +227,13 @@ class EngineConfig:
     """The settings of the engine's modules, by name, each an object of the module's settings class: for example
     `{"queue": QueueConfig(directory="/var/lib/shop")}`. None turns a module off. A module that is not named here has its
     default settings."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.channels.max_bytes > self.limits.channel_bytes:
+            raise ValueError(
+                f"'channels.max_bytes' ({self.channels.max_bytes}) is more than 'limits.channel_bytes' "
+                f"({self.limits.channel_bytes}): raise the limit, or lower the default"
+            )
 
     @classmethod
     def make(cls, **settings: Any) -> EngineConfig:

@@ -40,6 +40,9 @@ def create_channel(hub: Hub, asked: Asked) -> object:
         value = getattr(wanted, field)
         if value is not None and value < least:
             raise bad_input(name, f"{field}: must be at least {least}, got {value}")
+    max_bytes = hub.config.limits.channel_bytes
+    if wanted.max_bytes is not None and wanted.max_bytes > max_bytes:
+        raise bad_input(name, f"max_bytes: at most {max_bytes} (limits.channel_bytes), got {wanted.max_bytes}")
     hub.check_open()
     expires = hub.config.channels.expires_after_seconds
     if isinstance(asked.given, dict) and "expires_after_ms" in asked.given:

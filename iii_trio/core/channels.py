@@ -107,6 +107,15 @@ class Channels:
                 ErrorCode.CHANNEL_LIMIT_REACHED,
                 f"this engine has {len(self._open)} open channels, as many as it may: end some first",
             )
+        # The last eighth is for sessions that own little: a few that own much cannot shut out all others.
+        fair_share = self._limits.channels // max(len(self._sessions), 1)
+        kept = self._limits.channels // 8
+        if not owner.in_process and len(self._open) >= self._limits.channels - kept and len(owner.owned) >= fair_share:
+            raise CallError(
+                ErrorCode.CHANNEL_LIMIT_REACHED,
+                f"this engine has {len(self._open)} open channels of {self._limits.channels}, and the last {kept} are kept "
+                f"for workers that own less than {fair_share}; this one owns {len(owner.owned)}: end some first",
+            )
         channel = Channel(
             id=self._new_id(),
             read_key=self._new_id(),

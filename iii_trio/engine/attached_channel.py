@@ -7,6 +7,7 @@ from typing import Protocol
 import attrs
 
 from ..transport.link import EndReason
+from ..transport.memory_budget import MemoryAccount
 from ..transport.pipe import Pipe
 
 
@@ -23,6 +24,8 @@ class AttachedChannel:
 
     channel_id: str
     pipe: Pipe
+    memory: MemoryAccount
+    """Of the channel's owner, where it has a socket; else of the channel alone."""
     writer: AttachedEnd | None = None
     reader: AttachedEnd | None = None
 
@@ -30,6 +33,7 @@ class AttachedChannel:
         """Tell both ends the outcome; unless it was the clean end, drop what is still in the pipe (clause C4.3)."""
         if not clean:
             self.pipe.break_off(end)
+        self.pipe.release_memory()
         for attached in (self.writer, self.reader):
             if attached is not None:
                 attached.finish(end)

@@ -21,6 +21,7 @@ from ..core.hub import Hub
 from ..core.session import Session
 from ..report import RateLimitedLogger
 from ..transport.link import EndReason
+from ..transport.memory_budget import MemoryAccount, MemoryBudget
 from ..transport.pipe import Pipe
 from ..transport.websocket import ReadBuffer
 from ..wire import Close, Direction, Outcome, Ref
@@ -84,6 +85,9 @@ class Shell:
         self.buffer = ReadBuffer()
         self.lines: dict[str, SessionOutput] = {}
         self.attached_channels: dict[str, AttachedChannel] = {}
+        self.memory = MemoryBudget(config.limits.memory_bytes)
+        self.memory_accounts: dict[str, MemoryAccount] = {}
+        """Of the sessions that have a socket, by their ids."""
         self.heartbeat = Heartbeat(config.timeouts.silent_worker_seconds)
         self.connections = 0
         self.arriving = 0
@@ -190,10 +194,26 @@ class Shell:
         self._mind_the_time()
         attached = self.attached_channels.get(channel.id)
         if attached is None:
-            attached = self.attached_channels[channel.id] = AttachedChannel(
-                channel.id, Pipe(channel.buffer_size, channel.max_bytes)
-            )
+            account = self.memory_accounts.get(channel.owner or "")
+            if account is None:
+                evict = functools.partial(self.end_channel, channel.id)
+                account = self.memory.open_account(f"channel {channel.id}", evict)
+            pipe = Pipe(channel.buffer_size, channel.max_bytes, account.charge())
+            attached = self.attached_channels[channel.id] = AttachedChannel(channel.id, pipe, account)
         return attached
+
+    def end_channel(self, channel_id: str, reason: str) -> None:
+        """End a channel for a reason of the engine's own: both ends are told `aborted`, or that nobody reads any more."""
+        self.cue(channel_id, ChannelEvent.WRITER_ABORTED, reason)
+        self.cue(channel_id, ChannelEvent.READER_CANCELLED, reason)  # where the writer had closed
+
+    def evict(self, session: Session, account: MemoryAccount, reason: str) -> None:
+        """End the session that holds most of the engine's memory, and the channels that count as its own."""
+        self.log(logging.WARNING, f"{session.label} is disconnected: {reason}", session=session.id)
+        self.send_away(session.id, Close.TRY_AGAIN_LATER, reason)
+        for attached in list(self.attached_channels.values()):
+            if attached.memory is account:
+                self.end_channel(attached.channel_id, reason)
 
     def cue(self, channel_id: str, cue: ChannelEvent, reason: str = "", code: str | None = None) -> None:
         """Something happened to a channel."""
@@ -296,6 +316,7 @@ class Shell:
         self.config = config
         self.hub.reconfigure(config)
         self.heartbeat.change(config.timeouts.silent_worker_seconds)
+        self.memory.change_limit(config.limits.memory_bytes)
 
     def drain(self) -> None:
         """No new sessions and no new calls from now on."""

@@ -98,6 +98,7 @@ class LocalReader(_LocalEnd):
         self._items: deque[bytes | str] = deque()  # of a chunk that was taken whole
         self._chunk: Chunk | None = None
         self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=False)
+        self._memory = attached.memory.charge()  # of a message that has come in part
 
     async def take(self) -> bytes | str:
         await trio.lowlevel.checkpoint()
@@ -120,6 +121,11 @@ class LocalReader(_LocalEnd):
             self._done()
         return item
 
+    def finish(self, end: EndReason) -> None:
+        super().finish(end)
+        self._scanner.discard()
+        self._memory.set(0)
+
     def cancel(self, reason: str, code: str | None = None) -> None:
         if self._end is None:
             drained = self._attached.pipe.drained and not self._items
@@ -135,6 +141,7 @@ class LocalReader(_LocalEnd):
     def _open(self, chunk: Chunk) -> None:
         if isinstance(chunk, FrameBatch):
             messages, _ = self._scanner.scan(memoryview(b"".join(chunk.parts)))
+            self._memory.set(self._scanner.held_bytes)
             self._items.extend(bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages)
         else:
             self._items.append(chunk)

@@ -22,6 +22,13 @@ from .engine import Shell
 from .policy import ListenerPolicy
 
 _MESSAGES_AT_ONCE: Final = 1024  # half a millisecond before others have their turn
+_READ_AHEAD_BYTES: Final = 192 * 1024
+"""While less than this waits beside a full pipe, the reading goes on, and finds a ping or a Close (clauses C3.2, C3.4).
+
+It is less than one whole read, so that with the rest of a message that a slow reader was sent the bound of C3.2 holds."""
+_MASK_BYTES: Final = 4
+_READ_ON_BYTES: Final = _READ_AHEAD_BYTES // 2
+"""A read-ahead that was used up is filled again from here on: a fast writer is read in large pieces."""
 _ABORT_FOR_THE_UNAWARE = (
     b"\x83\x00"  # a frame with a reserved opcode: as loud as an SDK's reader can hear (clause C6.2)
 )
@@ -82,7 +89,11 @@ def _named(end: str, holder: Session | None) -> str:
 
 
 class _WriterSocket:
-    """A writer's socket: its frames go into the pipe; a full pipe stops the reading, and TCP tells the writer."""
+    """A writer's socket. Its frames go into the pipe.
+
+    What finds the pipe full waits here, ahead of it. The reading goes on, because a ping, a Close or an abort may follow.
+    Once the read-ahead is used up the reading stops, and TCP tells the writer.
+    """
 
     websocket: WebSocket
 
@@ -92,7 +103,11 @@ class _WriterSocket:
         self._holder = holder
         self._scanner = BatchScanner(policy.message_bytes(shell.config.limits))
         self._ahead: FrameBatch | None = None  # read, and not in the pipe yet: the read-ahead of clause C3.2
+        self._ahead_bytes = 0  # as they came: a socket's frames are masked
+        self._memory = attached.memory.charge()
+        self._has_room = trio.lowlevel.ParkingLot()
         self._finished: EndReason | None = None
+        attached.pipe.when_room(self._move_ahead)
 
     def on_open(self, websocket: WebSocket) -> None:
         if self._finished is not None:  # while the handshake was under way
@@ -106,14 +121,33 @@ class _WriterSocket:
         batch, controls = self._scanner.scan(data)
         if batch is not None and not self.websocket.discarding:
             self.websocket.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
-            self._ahead = self._attached.pipe.push(batch)
+            if self._ahead is not None:
+                self._set_ahead(self._ahead.followed_by(batch))
+            elif (left := self._attached.pipe.push(batch)) is not None:
+                self._set_ahead(left)
             self._shell.touch(self._attached)
         return controls, self._scanner.error or self._scanner.closed
 
+    def _set_ahead(self, ahead: FrameBatch | None) -> None:
+        """Keep this ahead of the pipe, and read at most what the read-ahead has room for."""
+        if self._finished is not None:  # counting it has led to the channel's end
+            ahead = None
+        self._ahead = ahead
+        self._ahead_bytes = 0 if ahead is None else ahead.size + _MASK_BYTES * ahead.items
+        if ahead is not None:
+            self.websocket.read_size = min(self.websocket.read_size, max(_READ_AHEAD_BYTES - self._ahead_bytes, 1))
+        self._memory.set(self._ahead_bytes)
+
+    def _move_ahead(self) -> None:
+        """Move what is ahead into the pipe, as much as it has room for."""
+        if self._ahead is not None and not self._attached.pipe.full:
+            self._set_ahead(self._attached.pipe.push(self._ahead))
+            if self._ahead_bytes <= _READ_ON_BYTES:
+                self._has_room.unpark_all()
+
     async def wait_ready(self) -> None:
-        while self._ahead is not None:
-            await self._attached.pipe.wait_room()
-            self._ahead = self._attached.pipe.push(self._ahead)
+        if self._ahead_bytes >= _READ_AHEAD_BYTES:
+            await self._has_room.park()
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         shell, channel = self._shell, self._attached.channel_id
@@ -121,7 +155,7 @@ class _WriterSocket:
             case CloseFrame() if how.code in CLEAN_CLOSES and not self._scanner.within_message:
                 if self._ahead is not None:
                     self._attached.pipe.push_all(self._ahead)
-                    self._ahead = None
+                    self._set_ahead(None)
                 shell.cue(channel, ChannelEvent.WRITER_CLOSED)
             case CloseFrame() if how.code in CLEAN_CLOSES:
                 shell.cue(channel, ChannelEvent.WRITER_ABORTED, "the writer closed within a message")
@@ -141,7 +175,8 @@ class _WriterSocket:
 
     def finish(self, end: EndReason) -> None:
         self._finished = end
-        self._ahead = None
+        self._set_ahead(None)
+        self._has_room.unpark_all()
         if not self.websocket.shaking:
             self._say(end)
 
@@ -177,6 +212,7 @@ class _ReaderSocket:
         if self._splitter is None:
             self._attached.pipe.flow_directly(websocket.outbox.offer)
         self._attached.pipe.when_waiting(self._look)
+        websocket.outbox.memory = self._attached.memory.charge()
         self._look()
 
     def _look(self) -> None:

@@ -11,6 +11,7 @@ from ..core.session import Session
 from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
+from ..transport.memory_budget import MemoryAccount, MemoryCharge
 from ..transport.socket import Socket
 from ..transport.tls import TlsStream
 from ..transport.websocket import Lost, WebSocket, choose_read_size
@@ -23,6 +24,9 @@ _MESSAGES_AT_ONCE: Final = 64  # a millisecond or two before others have their t
 _FIRST_BYTES: Final = 16_384  # to be read at once, as long as nothing is known of the size of messages
 _PING: Final = b"\x89\x00"
 _LARGE: Final = 4096  # bytes; a copy costs less than a second piece to write
+_CALL_BYTES: Final = 640  # that the records of a call under way take
+_CHANNEL_BYTES: Final = 1536  # that the record of an open channel takes
+_READABLE_BYTES: Final = 65_536  # of output: a peer that has more waiting does not read, and would not read a Close
 _LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_STATUS_RCVD})
 """How a worker closes that means to go; one that closes otherwise (a keepalive that failed) may be back."""
 
@@ -44,7 +48,10 @@ async def serve_session(
         goodbye_seconds=timeouts.goodbye_seconds,
         stalled_seconds=timeouts.stalled_session_seconds,
     )
-    await websocket.serve(head)
+    try:
+        await websocket.serve(head)
+    finally:
+        line.release()
 
 
 class _SessionSocket:
@@ -60,6 +67,8 @@ class _SessionSocket:
         self._session: Session | None = None
         self._may_come_back = False
         self._over: str | None = None
+        self._account: MemoryAccount | None = None
+        self._memory: MemoryCharge | None = None
         self._heard = True
         self._written = 0
         self._challenge: Challenge | None = None
@@ -75,6 +84,10 @@ class _SessionSocket:
         max_channels = self.policy.limits.channels_per_session
         self._session = self._shell.connected(self, peer=self._peer, in_process=False, max_channels=max_channels)
         if self._over is None:
+            self._account = self._shell.memory.open_account(f"session {self._session.id}", self._evict)
+            self._shell.memory_accounts[self._session.id] = self._account
+            self._memory = self._account.charge()
+            websocket.outbox.memory = self._account.charge()
             self._shell.heartbeat.watch(self)
         else:  # already the greeting found the peer gone
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
@@ -90,7 +103,40 @@ class _SessionSocket:
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
             self._websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
             self._shell.on_messages(self._session, [payload for _, payload in messages])
+        if self._memory is not None and self._memory.bytes != (held := self._held_bytes()):
+            self._memory.set(held)
         return controls, self._scanner.error or self._scanner.closed
+
+    def _held_bytes(self) -> int:
+        """What the engine holds for this session, but for its outbox and its pipes."""
+        session = self._session
+        if session is None or session.state.is_final:
+            return self._scanner.held_bytes
+        # Calls and channels are counted by the 64, so that most reads change nothing.
+        calls = (len(session.made) >> 6) * 64 * _CALL_BYTES
+        channels = (len(session.owned) >> 6) * 64 * _CHANNEL_BYTES
+        return self._scanner.held_bytes + session.registration_bytes + calls + channels
+
+    def _evict(self, reason: str) -> None:
+        """Give up this peer, which holds more of the engine's memory than any other."""
+        assert self._session is not None and self._account is not None and self._websocket is not None
+        self._shell.evict(self._session, self._account, reason)
+        self._keep_nothing()
+        outbox = self._websocket.outbox
+        if outbox.waiting_bytes > _READABLE_BYTES:
+            self._websocket.lost(reason)
+            outbox.abandon()
+
+    def _keep_nothing(self) -> None:
+        """Release what was read and not understood yet, and keep nothing of what still comes."""
+        self._scanner.discard()
+        if self._memory is not None:
+            self._memory.set(0)
+
+    def release(self) -> None:
+        """Take apart the circle of the connection and its handler, so that nothing waits for the cycle collector."""
+        self._keep_nothing()
+        self._websocket = None
 
     async def wait_ready(self) -> None:
         """The reader of a session never waits for anyone: what it brings is answered or refused at once."""
@@ -111,7 +157,9 @@ class _SessionSocket:
         self._may_come_back = not (left or isinstance(how, FrameError))
         self._shell.heartbeat.forget(self)
         self._resolve_challenge(alive=False)
+        self._keep_nothing()
         if self._session is not None:
+            self._shell.memory_accounts.pop(self._session.id, None)
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back, left=left)
 
     # --- as the line to the session
@@ -138,6 +186,7 @@ class _SessionSocket:
     def hang_up(self, code: int, reason: str) -> None:
         if self._websocket is not None:
             self._websocket.close(code, reason)
+            self._keep_nothing()
 
     def input_waits(self) -> bool:
         stream = self._websocket.stream if self._websocket is not None else None

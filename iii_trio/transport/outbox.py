@@ -21,12 +21,16 @@ from typing import Final, final
 import trio
 
 from .frames import FrameBatch
+from .memory_budget import MemoryCharge
 from .socket import GATHERED, Buffer, WritesNow, writes_now
 from .tls import TlsStream
 
 _WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
 _TOGETHER: Final = 0.0001  # seconds; what is put longer than this after something else is alone, and written at once
 _ENOUGH: Final = 16  # pieces that wait to be written together
+_JOINED: Final = 512  # bytes; smaller pieces are joined while the stream is full, as each object takes 90 bytes more
+_JOINED_TO: Final = 16_384  # bytes; a joined piece is no larger
+_PIECE_OVERHEAD: Final = 96  # bytes that the records of one waiting piece take
 _QUIET: Final = 2  # turns without a put: one may be over before whoever puts had its step in it
 
 
@@ -61,24 +65,44 @@ class Outbox:
         self._empty.set()
         self.waiting_bytes = 0
         self.written_bytes = 0
+        self.memory: MemoryCharge | None = None
+        """Where the bytes that wait are counted, if they are. A stream that takes all at once never touches it."""
         self.over = False
         """Broken or abandoned: what is put is thrown away."""
 
     def put(self, data: Buffer) -> None:
         """Take whole frames, to be written by the next `flush`."""
-        if not self.over:
+        if self.over:
+            return
+        size = len(data)
+        self.waiting_bytes += size
+        if self._busy and size < _JOINED:
+            self._join(data)
+        else:
             self._waiting.append(data)
-            self.waiting_bytes += len(data)
+
+    def _join(self, data: Buffer) -> None:
+        """Add a small piece to the one before it. A flood of small answers that nobody reads takes its own size, no more."""
+        waiting = self._waiting
+        # A piece that has been begun is left alone, because a view of it may exist, and a bytearray with views cannot grow.
+        if len(waiting) > self._begun + 1 and type(waiting[-1]) is bytearray and len(waiting[-1]) < _JOINED_TO:
+            waiting[-1] += data
+        else:
+            waiting.append(bytearray(data))
 
     def flush(self) -> None:
         """Write what can be written at once; leave the rest to the task."""
-        if not self._waiting or self._busy:
+        if self._busy:
+            self._count()
+            return
+        if not self._waiting:
             return
         if self._now is not None:
             self._write_now(self._now)
             if self.is_written:
                 return
         self._start_writing()
+        self._count()
 
     def gather(self) -> None:
         """As `flush`, but with what is put within the next turns of the loop, if something was put just before."""
@@ -122,6 +146,7 @@ class Outbox:
         torn, rest = batch.sent(took)
         for part in torn:
             self.put(part)
+        self._count()
         return rest
 
     async def wait_writable(self) -> None:
@@ -142,6 +167,7 @@ class Outbox:
             finally:
                 self._busy = False
                 self._empty.set()
+                self._count()
                 if self._waiting:
                     self.flush()  # cancelled: what we began to write goes on without us
 
@@ -159,6 +185,7 @@ class Outbox:
         begun = [*islice(self._waiting, self._begun)]
         self._waiting = deque(begun)
         self.waiting_bytes = sum(map(len, begun))
+        self._count()
 
     @property
     def is_written(self) -> bool:
@@ -175,6 +202,12 @@ class Outbox:
         self._waiting = deque()  # a new object: a traceback may still hold views of the old one
         self.waiting_bytes = 0
         self._empty.set()
+        self._count()
+
+    def _count(self) -> None:
+        """Count what waits, and its overhead. This may close the connection, if its peer holds most of all."""
+        if self.memory is not None:
+            self.memory.set(self.waiting_bytes + _PIECE_OVERHEAD * len(self._waiting))
 
     # --- writing
 
@@ -228,9 +261,11 @@ class Outbox:
                     self._break(f"the peer took nothing for {self._stalled_seconds:g} s, {waiting}")
                 elif self._now is not None and self._waiting:
                     self._write_now(self._now)
+                self._count()
         finally:
             self._busy = False
             self._empty.set()
+            self._count()
 
     async def _gather(self) -> None:
         """Flush once nothing more was put."""

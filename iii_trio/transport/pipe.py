@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import trio
 
 from .frames import BINARY, TEXT, FrameBatch, frame
 from .link import EndReason
+from .memory_budget import UNLIMITED, MemoryCharge
+
+_CHUNK_OVERHEAD: Final = 256  # bytes that the records of one chunk take
+_BLOCK: Final = 4096  # bytes; memory is counted in these, so that most chunks change nothing
+_SPARE: Final = 65_536  # bytes; so much more than is held stays counted
 
 Chunk: TypeAlias = FrameBatch | bytes | str
 
@@ -42,14 +47,18 @@ def _measure(chunk: Chunk) -> tuple[int, int]:
 class Pipe:
     """The bounded way between the two ends of one channel."""
 
-    def __init__(self, max_items: int, max_bytes: int) -> None:
+    def __init__(self, max_items: int, max_bytes: int, memory: MemoryCharge | None = None) -> None:
         self.max_items = max_items
         self.max_bytes = max_bytes
+        self.memory = memory
+        self._budget = UNLIMITED if memory is None else memory.account.budget
+        self._counted = math.inf if memory is None else 0
         self._into, self._out_of = trio.open_memory_channel[Chunk](math.inf)
         self._room = trio.lowlevel.ParkingLot()
         self._chunks = 0  # in the pipe or taken and not yet done with
         self._direct: Callable[[FrameBatch], FrameBatch | None] | None = None
         self._tell: Callable[[], object] | None = None
+        self._tell_room: Callable[[], object] | None = None
         self.items_waiting = 0
         self.bytes_waiting = 0
         self.items_peak = 0
@@ -63,8 +72,15 @@ class Pipe:
 
     @property
     def full(self) -> bool:
-        """Whether a bound is reached. One message more than the bound may be in, so that any message can pass."""
-        return self.items_waiting >= self.max_items or self.bytes_waiting >= self.max_bytes
+        """Whether a bound is reached. One message more than the bound may be in, so that any message can pass.
+
+        While the engine's memory is tight, one chunk fills a pipe.
+        """
+        return (
+            self.items_waiting >= self.max_items
+            or self.bytes_waiting >= self.max_bytes
+            or (self._budget.tight and self._chunks > 0)
+        )
 
     # --- the writer's side
 
@@ -83,6 +99,8 @@ class Pipe:
             self.items_passed += items - rest.items
             self.bytes_passed += payload - rest.payload
             batch = rest
+        if self._budget.tight and self._chunks:
+            return batch
         fitting, left = batch.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)
         if fitting is not None:
             self._put(fitting)
@@ -107,6 +125,10 @@ class Pipe:
             self.items_peak, self.bytes_peak = (
                 peaks  # of what may wait; this is the read-ahead, which had waited already
             )
+
+    def when_room(self, tell: Callable[[], object]) -> None:
+        """From now on, call `tell` when a chunk has left: a writer that holds a read-ahead, and has no task to wait."""
+        self._tell_room = tell
 
     def seal(self) -> None:
         """Nothing comes any more: behind what waits there is the clean end."""
@@ -155,7 +177,11 @@ class Pipe:
         self.bytes_waiting -= payload
         self.items_passed += items
         self.bytes_passed += payload
+        if self._counted - self.bytes_waiting > _SPARE:
+            self._count()
         self._room.unpark_all()
+        if self._tell_room is not None:
+            self._tell_room()
 
     @property
     def empty(self) -> bool:
@@ -174,12 +200,26 @@ class Pipe:
         if self.broken is not None:
             return
         self.broken = end
-        self._direct = self._tell = None
+        self._direct = self._tell = self._tell_room = None
         self._into.close()
         while self.take_now() is not None:
             pass
         self._chunks = self.items_waiting = self.bytes_waiting = 0
+        self.release_memory()
         self._room.unpark_all()
+
+    def release_memory(self) -> None:
+        """Count nothing any more: the channel has ended."""
+        if self.memory is not None:
+            self.memory.set(0)
+            self.memory, self._counted = None, math.inf
+
+    def _count(self) -> None:
+        """Count what waits in the budget, in whole blocks. This may end the channel, if its owner holds most of all."""
+        if self.memory is not None:
+            held = self.bytes_waiting + _CHUNK_OVERHEAD * self._chunks
+            self._counted = -(-held // _BLOCK) * _BLOCK
+            self.memory.set(int(self._counted))
 
     def _put(self, chunk: Chunk) -> None:
         items, payload = _measure(chunk)
@@ -191,3 +231,5 @@ class Pipe:
         self._into.send_nowait(chunk)
         if self._tell is not None:
             self._tell()
+        if self.bytes_waiting + _CHUNK_OVERHEAD * self._chunks > self._counted:
+            self._count()

@@ -130,11 +130,11 @@ async def test_C5_3_a_close_that_is_cancelled_aborts_and_never_makes_a_part_look
     wref, rref = await owner.create_channel(buffer_size=1)
     writer = await world.writer(kind, wref, owner)
     with trio.move_on_after(20) as scope:
-        await put_all(writer, [b"x" * 90_000] * 3)
+        await put_all(writer, [b"x" * 90_000] * 5)
     assert scope.cancelled_caught
     assert writer.ended is not None and writer.ended.outcome == "aborted"
     reader = await world.reader(IN_PROCESS, rref, owner)
     try:  # what was on its way, our Close too, cannot be called back: then it is all there
-        assert await take_all(reader) == [b"x" * 90_000] * 3
+        assert await take_all(reader) == [b"x" * 90_000] * 5
     except ChannelBroken as error:
         assert error.outcome in ("aborted", "writer_lost")

@@ -14,6 +14,8 @@ import attrs
 
 from .build import Buffer
 
+_SMALL = 8192  # bytes; joining two parts of less costs less than keeping both
+
 
 @final
 class FrameBatch:
@@ -43,6 +45,14 @@ class FrameBatch:
             return self, None
         place = _walk(self.parts, items, payload, self.size)
         return self._before(place), self._behind(place)
+
+    def followed_by(self, other: FrameBatch) -> FrameBatch:
+        """The frames of both, in order. Where two small parts meet they are joined: many small batches stay compact."""
+        parts = [*self.parts, *other.parts]
+        at = len(self.parts)
+        if 0 < at < len(parts) and len(parts[at - 1]) < _SMALL and len(parts[at]) < _SMALL:
+            parts[at - 1 : at + 1] = [b"".join(parts[at - 1 : at + 1])]
+        return FrameBatch(parts, self.items + other.items, self.payload + other.payload)
 
     def sent(self, n: int) -> tuple[list[Buffer], FrameBatch | None]:
         """After a write took `n` bytes: what is left of the frame that it tore, and the frames not begun."""

@@ -1,4 +1,4 @@
-"""Frames as they come: what is read from a socket becomes runs of server frames, or whole messages.
+"""Frames as they come: what is read from a socket becomes batches of server frames, or whole messages.
 
 Theory of operation. What is read lies in a buffer that the next read overwrites, so a scanner copies out all it needs
 (which unmasking does anyway). For itself it keeps only an incomplete head or control frame, under 140 bytes: its
@@ -332,17 +332,31 @@ class MessageScanner(_Scanner):
         super().__init__(max_message, masked=masked, check_text=check_text)
         self._messages: list[tuple[int, bytes | bytearray]] = []
         self._message: bytearray | None = None  # what is here of the present one
+        self._keeps = True
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that an incomplete message takes. A bytearray that grows has an eighth in reserve."""
+        return 0 if self._message is None else len(self._message) * 9 // 8
+
+    def discard(self) -> None:
+        """Release what is kept, and keep nothing from now on. Frames are still checked and control frames found."""
+        self._keeps = False
+        self._message = None
+        self._messages.clear()
 
     def scan(self, data: memoryview) -> tuple[list[tuple[int, bytes | bytearray]], bytes]:
         """Take `tail` and what was read behind it: messages (TEXT or BINARY, payload), control frames as they came."""
         controls = self._scan(data)
         messages, self._messages = self._messages, []
-        return messages, controls
+        return (messages if self._keeps else []), controls
 
     def _take_whole(self, opcode: int, payload: bytes) -> None:
         self._messages.append((opcode, payload))
 
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
+        if not self._keeps:
+            return
         if self._message is not None:
             self._message += piece
             if ends:
