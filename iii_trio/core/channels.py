@@ -107,15 +107,9 @@ class Channels:
                 ErrorCode.CHANNEL_LIMIT_REACHED,
                 f"this engine has {len(self._open)} open channels, as many as it may: end some first",
             )
-        # The last eighth is for sessions that own little: a few that own much cannot shut out all others.
-        fair_share = self._limits.channels // max(len(self._sessions), 1)
         kept = self._limits.channels // 8
-        if not owner.in_process and len(self._open) >= self._limits.channels - kept and len(owner.owned) >= fair_share:
-            raise CallError(
-                ErrorCode.CHANNEL_LIMIT_REACHED,
-                f"this engine has {len(self._open)} open channels of {self._limits.channels}, and the last {kept} are kept "
-                f"for workers that own less than {fair_share}; this one owns {len(owner.owned)}: end some first",
-            )
+        if len(self._open) >= self._limits.channels - kept and not owner.in_process:
+            self._check_fair_share(owner, kept)
         channel = Channel(
             id=self._new_id(),
             read_key=self._new_id(),
@@ -130,6 +124,20 @@ class Channels:
         self._open[channel.id] = channel
         owner.owned.add(channel.id)
         return channel
+
+    def _check_fair_share(self, owner: Session, kept: int) -> None:
+        """Keep the last channels for sessions that own little, so that a few cannot shut out all others (clause C1.5).
+
+        Raises CallError if this session owns its share already.
+        """
+        sessions = sum(not session.in_process for session in self._sessions.values())
+        share = self._limits.channels // max(sessions, 1)
+        if len(owner.owned) >= share:
+            raise CallError(
+                ErrorCode.CHANNEL_LIMIT_REACHED,
+                f"{len(self._open)} of this engine's {self._limits.channels} channels are open. The last {kept} are kept "
+                f"for workers that own fewer than {share}; this one owns {len(owner.owned)}: end some first",
+            )
 
     def attach(
         self,

@@ -28,7 +28,7 @@ from .tls import TlsStream
 _WAITED_FOR: Final = 65_536  # bytes given at once to a stream that must be waited for
 _TOGETHER: Final = 0.0001  # seconds; what is put longer than this after something else is alone, and written at once
 _ENOUGH: Final = 16  # pieces that wait to be written together
-_JOINED: Final = 512  # bytes; smaller pieces are joined while the stream is full, as each object takes 90 bytes more
+_JOINED: Final = 512  # bytes; where many wait, smaller pieces are joined: each object takes 90 bytes more
 _JOINED_TO: Final = 16_384  # bytes; a joined piece is no larger
 _PIECE_OVERHEAD: Final = 96  # bytes that the records of one waiting piece take
 _QUIET: Final = 2  # turns without a put: one may be over before whoever puts had its step in it
@@ -76,7 +76,7 @@ class Outbox:
             return
         size = len(data)
         self.waiting_bytes += size
-        if self._busy and size < _JOINED:
+        if size < _JOINED and (self._busy or len(self._waiting) >= GATHERED):
             self._join(data)
         else:
             self._waiting.append(data)
@@ -85,7 +85,7 @@ class Outbox:
         """Add a small piece to the one before it. A flood of small answers that nobody reads takes its own size, no more."""
         waiting = self._waiting
         # A piece that has been begun is left alone, because a view of it may exist, and a bytearray with views cannot grow.
-        if len(waiting) > self._begun + 1 and type(waiting[-1]) is bytearray and len(waiting[-1]) < _JOINED_TO:
+        if len(waiting) > self._begun and type(waiting[-1]) is bytearray and len(waiting[-1]) < _JOINED_TO:
             waiting[-1] += data
         else:
             waiting.append(bytearray(data))

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from iii_trio.config import Limits
+from iii_trio.errors import ConfigError
 from iii_trio.transport.frames import frame
 from iii_trio.wire import InvokeFunction, RegisterFunction, encode
 from tests.helpers.clause_world import (
@@ -156,6 +157,34 @@ async def test_C1_5_a_session_has_so_many_open_channels_and_no_more(autojump_clo
         reader = await world.reader(IN_PROCESS, refs[0][1], owner)
         reader.cancel("enough")
         await owner.create_channel()
+
+
+async def test_C1_4_the_bytes_that_a_channel_may_ask_for_are_bounded(autojump_clock: Clock, opening: Open) -> None:
+    async with opening(EngineConfig(limits=Limits(channel_bytes=2 * MIB))) as world:
+        owner = await world.worker(WEBSOCKET)
+        await owner.create_channel(max_bytes=2 * MIB)
+        for max_bytes in (2 * MIB + 1, 2**50):
+            error = await owner.call("engine::channels::create", max_bytes=max_bytes)
+            assert error["message"].endswith(f"at most {2 * MIB} (limits.channel_bytes), got {max_bytes}")
+        assert len(world.engine.channels()) == 1
+    with pytest.raises(ConfigError, match=r"channels.max_bytes.*limits.channel_bytes"):
+        EngineConfig.make(limits=Limits(channel_bytes=MIB - 1))
+
+
+async def test_C1_5_the_last_eighth_is_kept_for_sessions_that_own_few(autojump_clock: Clock, opening: Open) -> None:
+    async with opening(EngineConfig(limits=Limits(channels=64))) as world:
+        greedy, other, module = await world.worker(WEBSOCKET), await world.worker(WEBSOCKET), await world.worker()
+        refs = [await greedy.create_channel() for _ in range(56)]
+        error = await greedy.call("engine::channels::create")
+        assert error["code"] == "channel_limit_reached"
+        assert "The last 8 are kept for workers that own fewer than 32; this one owns 56" in error["message"]
+        await module.create_channel()  # in the engine's process: exempt
+        for _ in range(7):
+            await other.create_channel()
+        assert "64 open channels" in (await other.call("engine::channels::create"))["message"]
+        for _, rref in refs[:9]:
+            (await world.reader(IN_PROCESS, rref, greedy)).cancel("enough")
+        await greedy.create_channel()  # 55 were open, one below the last eighth
 
 
 async def test_C1_6_items_are_counted_by_the_channel_not_by_the_run(autojump_clock: Clock, world: World) -> None:

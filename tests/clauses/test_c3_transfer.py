@@ -26,6 +26,7 @@ from tests.helpers.clause_world import (
     World,
     WritingEnd,
     attach_target,
+    error_of,
     put_all,
     take_all,
     write_until_broken,
@@ -185,6 +186,45 @@ async def test_C3_2_send_waits_while_the_pipe_is_full_and_goes_on_when_there_is_
         assert await take_all(reader) == items
 
 
+async def test_C3_2_the_engine_reads_192_kib_ahead_of_a_full_pipe_and_on_once_half_of_it_has_gone(
+    autojump_clock: Clock, world: World
+) -> None:
+    """The writer's stream has no room of its own. Frames of 1,024 bytes come one a read."""
+    owner = await world.worker()
+    wref, rref = await owner.create_channel(buffer_size=4)
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    raw = await RawPeer.connect(world.connect(ours, theirs), attach_target(wref))
+    message = frame(BINARY, bytes(1016), mask=MASK)
+    assert len(message) == 1024
+    sent = 0
+
+    async def write() -> None:
+        nonlocal sent
+        while True:
+            await ours.send_all(message)
+            sent += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await trio.sleep(10)
+        assert sent == 4 + 192
+        (attached,) = world.shell.attached_channels.values()
+        assert 192 * 1020 <= attached.memory.used_bytes <= 192 * 1024 + 8192
+        reader = await world.reader(IN_PROCESS, rref, owner)
+        for _ in range(95):
+            await reader.take()
+        await trio.sleep(10)
+        assert sent == 4 + 192  # a fast writer is read in large pieces
+        await reader.take()
+        await trio.sleep(10)
+        assert sent == 96 + 4 + 192
+        reader.cancel("enough")
+        nursery.cancel_scope.cancel()
+    await raw.drop()
+    await world.settle()
+    assert world.shell.memory.used_bytes == 0
+
+
 # --- C3.3: slow is not dead
 
 
@@ -275,6 +315,46 @@ async def test_C3_4_a_writers_ping_is_answered_as_soon_as_it_can_be_read(autojum
         assert await reader.take() == b"x"
     assert await raw.read_frames(2) == [(PONG, True, b"1"), (PONG, True, b"2")]
     await raw.drop()
+
+
+@pytest.mark.parametrize("each_second", [1, 20])
+async def test_C3_4_the_pings_of_a_writer_of_small_messages_are_answered_while_a_reader_pauses(
+    autojump_clock: Clock, world: World, each_second: int
+) -> None:
+    """As the Python SDK does: 100 bytes now and then, a ping every 20 s, and an end of its own if 20 s bring no answer."""
+    owner = await world.worker()
+    wref, rref = await owner.create_channel(buffer_size=4)
+    raw = await world.raw(wref)
+    pongs = 0
+    for second in range(90):
+        for n in range(each_second):
+            await raw.send(BINARY, bytes([second, n]) * 50)
+        if second % 20 == 19:
+            await raw.send(PING, bytes([second]))
+            await raw.read_frames(pongs + 1)
+            pongs += 1
+            assert raw.frames()[-1] == (PONG, True, bytes([second]))
+        await trio.sleep(1)
+    (view,) = world.engine.channels()
+    assert view.items_waiting == 4
+    assert world.shell.memory.used_bytes <= 192 * 1024 + 8192
+    await raw.close()
+    reader = await world.reader(IN_PROCESS, rref, owner)
+    assert await take_all(reader) == [bytes([second, n]) * 50 for second in range(90) for n in range(each_second)]
+    assert await world.outcome() == ("completed", "")
+
+
+async def test_C3_4_a_writers_abort_is_read_behind_a_full_pipe(autojump_clock: Clock, world: World) -> None:
+    owner = await world.worker()
+    wref, rref = await owner.create_channel(buffer_size=1)
+    raw, reader = await world.raw(wref), await world.reader(IN_PROCESS, rref, owner)
+    for _ in range(100):
+        await raw.send(BINARY, b"x")
+        await world.settle()
+    await raw.close(4001, "changed my mind")
+    await world.settle()
+    assert await world.outcome() == ("aborted", "changed my mind")
+    assert (await error_of(reader.take)).reason == "changed my mind"
 
 
 async def test_C3_4_a_readers_close_takes_effect_at_once_behind_a_full_pipe(

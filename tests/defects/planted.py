@@ -105,8 +105,8 @@ DEFECTS: tuple[Defect, ...] = (
         "an_idle_writer_is_not_told",
         "A writer is told that its channel has ended only while something of it waits.",
         "clauses",
-        "self._ahead = None if not self.websocket.shaking: self._say(end)",
-        "if self._ahead is not None and not self.websocket.shaking:\n    self._say(end)",
+        "self._set_ahead(None) self._has_room.unpark_all() if not self.websocket.shaking: self._say(end)",
+        "if self._ahead is not None and not self.websocket.shaking: self._say(end)",
     ),
     Defect(
         "done_gives_no_room_back",
