@@ -15,7 +15,7 @@ from ..transport.http1 import Head
 from ..transport.link import EndReason
 from ..transport.message_splitter import MessageSplitter, TextTooLarge
 from ..transport.pipe import as_batch
-from ..transport.websocket import Lost, WebSocket, choose_read_size
+from ..transport.websocket import READ_BYTES, Lost, WebSocket, choose_read_size
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
 from .attached_channel import AttachedChannel
 from .engine import Shell
@@ -26,6 +26,7 @@ _READ_AHEAD_BYTES: Final = 192 * 1024
 """While less than this waits beside a full pipe, the reading goes on, and finds a ping or a Close (clauses C3.2, C3.4).
 
 It is less than one whole read, so that with the rest of a message that a slow reader was sent the bound of C3.2 holds."""
+_LEAST_READ_BYTES: Final = 4096
 _MASK_BYTES: Final = 4
 _READ_ON_BYTES: Final = _READ_AHEAD_BYTES // 2
 """A read-ahead that was used up is filled again from here on: a fast writer is read in large pieces."""
@@ -134,8 +135,11 @@ class _WriterSocket:
             ahead = None
         self._ahead = ahead
         self._ahead_bytes = 0 if ahead is None else ahead.size + _MASK_BYTES * ahead.items
-        if ahead is not None:
-            self.websocket.read_size = min(self.websocket.read_size, max(_READ_AHEAD_BYTES - self._ahead_bytes, 1))
+        if self._finished is not None:
+            self.websocket.read_size = READ_BYTES  # what comes after the channel's end is thrown away in large pieces
+        elif ahead is not None:
+            room = max(_READ_AHEAD_BYTES - self._ahead_bytes, _LEAST_READ_BYTES)
+            self.websocket.read_size = min(self.websocket.read_size, room)
         self._memory.set(self._ahead_bytes)
 
     def _move_ahead(self) -> None:
