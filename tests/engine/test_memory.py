@@ -28,7 +28,7 @@ Clock = trio.testing.MockClock
 
 
 def config(**limits: int) -> EngineConfig:
-    return EngineConfig(limits=Limits(**{"memory_bytes": BUDGET, **limits}), queue=None)
+    return EngineConfig(limits=Limits(**{"memory_bytes": BUDGET, **limits}))
 
 
 def budget_of(engine: iii_trio.Engine) -> MemoryBudget:
@@ -139,8 +139,7 @@ async def test_a_flood_of_pings_by_a_peer_that_never_reads_takes_the_size_of_its
         await trio.testing.wait_all_tasks_blocked()
         answers = 20_000 * len(b'\x81\x0f{"type":"pong"}')
         assert answers <= budget_of(engine).used_bytes < answers * 1.2
-        (output,) = engine._shell.lines.values()
-        outbox = output._websocket.outbox  # type: ignore[attr-defined]
+        (outbox,) = [line._websocket.outbox for line in engine._shell.lines.values() if hasattr(line, "_websocket")]
         assert len(outbox._waiting) < 600  # what one gathering write takes, and then joined pieces
         for _ in range(20_000):
             assert await bare.frame() == (1, b'{"type":"pong"}')
