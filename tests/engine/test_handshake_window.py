@@ -55,27 +55,31 @@ async def attach_while_ending(engine: Engine, ref: Ref, event: ChannelEvent, pas
 
 
 @pytest.mark.parametrize(
-    ("direction", "event", "ends"),
+    ("direction", "own", "event", "ends"),
     [
-        ("writer", ChannelEvent.READER_CANCELLED, {"HTTP 410", Close.READER_CANCELLED}),
-        ("writer", ChannelEvent.READER_LOST, {"HTTP 410", Close.READER_LOST}),
-        ("reader", ChannelEvent.WRITER_ABORTED, {"HTTP 410", "abort frame"}),
-        ("reader", ChannelEvent.WRITER_LOST, {"HTTP 410", "abort frame"}),
+        ("writer", False, ChannelEvent.READER_CANCELLED, {"HTTP 410", Close.READER_CANCELLED}),
+        ("writer", True, ChannelEvent.READER_LOST, {"HTTP 410", Close.READER_LOST}),
+        ("reader", False, ChannelEvent.WRITER_ABORTED, {"HTTP 410", "abort frame"}),
+        ("reader", False, ChannelEvent.WRITER_LOST, {"HTTP 410", "abort frame"}),
+        ("reader", True, ChannelEvent.WRITER_ABORTED, {"HTTP 410", Close.ABORTED}),
+        ("reader", True, ChannelEvent.WRITER_LOST, {"HTTP 410", Close.WRITER_LOST}),
     ],
 )
 @within(600)
 async def test_a_channel_that_ends_at_any_moment_of_an_attach_never_looks_complete(
-    direction: str, event: ChannelEvent, ends: set[str | int], autojump_clock: trio.testing.MockClock
+    direction: str, own: bool, event: ChannelEvent, ends: set[str | int], autojump_clock: trio.testing.MockClock
 ) -> None:
     seen = []
-    async with open_engine() as engine, engine.open_worker("owner") as owner:
+    async with open_engine() as engine, engine.open_worker("owner") as owner, connected(engine) as holder:
+        session = engine._shell.hub.sessions[(await holder.message())["worker_id"]]
+        headers = {"Iii_Session": f"{session.id} {session.channel_secret}"} if own else {}
         for passes in range(40):
             made = await owner.trigger("engine::channels::create", {})
             refs = {name: Ref.from_json(made[name]) for name in ("writer", "reader")}
             other = "reader" if direction == "writer" else "writer"
             # The end that causes the outcome has to be attached.
             async with connected(engine, attach_target(refs[other])):
-                seen.append(await attach_while_ending(engine, refs[direction], event, passes))
+                seen.append(await attach_while_ending(engine, refs[direction], event, passes, **headers))
     assert set(seen) == ends, seen
     assert seen[0] == "HTTP 410" and seen[-1] != "HTTP 410", "the passes span the whole handshake"
 
