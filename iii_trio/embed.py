@@ -21,6 +21,7 @@ from .engine.engine import Shell
 from .engine.in_process import InProcess
 from .engine.listeners import Listeners
 from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
+from .engine.policy import ListenerPolicy
 from .engine.spans import ChannelSpan
 from .environment import Environment
 from .errors import MisuseError
@@ -167,12 +168,14 @@ class Engine:
         self._modules.reconfigure(config.modules)
         return addresses
 
-    async def serve_stream(self, stream: trio.abc.Stream, *, peer: str | None = None) -> None:
+    async def serve_stream(
+        self, stream: trio.abc.Stream, *, peer: str | None = None, origins: Iterable[str] = ()
+    ) -> None:
         """Serve one connection that came by a way of your own (memory, TLS, a unix socket), until it is over.
 
-        If cancelled: the connection is dropped.
+        `origins` admits web pages, as `Listener.origins` does. If cancelled: the connection is dropped.
         """
-        await serve_stream(self._shell, stream, peer)
+        await serve_stream(self._shell, stream, peer, ListenerPolicy(origins=Listener(origins=tuple(origins)).origins))
 
     def open_worker(
         self,

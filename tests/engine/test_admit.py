@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -189,11 +190,14 @@ async def test_a_listener_names_further_origins(
 ) -> None:
     policy = ListenerPolicy.from_config(Listener(origins=tuple(origins)))
     async with open_engine() as engine, trio.open_nursery() as nursery:
-        near, far = trio.testing.memory_stream_pair()
-        nursery.start_soon(serve_stream, engine._shell, far, None, policy)
-        bare = Bare(near)
-        assert await bare.ask("/", Origin=origin) == status
-        await trio.aclose_forcefully(near)
+        for serve in (
+            functools.partial(serve_stream, engine._shell, peer=None, policy=policy),
+            functools.partial(engine.serve_stream, origins=origins),
+        ):
+            near, far = trio.testing.memory_stream_pair()
+            nursery.start_soon(serve, far)
+            assert await Bare(near).ask("/", Origin=origin) == status
+            await trio.aclose_forcefully(near)
 
 
 @pytest.mark.parametrize(
