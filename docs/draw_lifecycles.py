@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii_trio.core import binding, channel, invocation, session
+from iii_trio.core import binding, call, channel, session
 from iii_trio.testing import draw_lifecycle
 from iii_trio.transport import connection_state
 from iii_trio.triggers.queue import states
@@ -10,9 +10,8 @@ from iii_trio.worker import channel_end, worker_state
 
 HEAD = """# Lifecycles
 
-Drawn from the tables in the code by `python docs/draw_lifecycles.py`; a test says that they are current. A state says
-what *is*, an event what *happened*. An event without an edge from a state cannot happen there: it raises `IllegalTransition` and
-changes nothing.
+Drawn from the tables in the code by `python docs/draw_lifecycles.py`. A test checks that they are current. An event without
+an edge from a state raises `IllegalTransition` and changes nothing.
 """
 
 
@@ -46,9 +45,9 @@ def drawings() -> str:
         ),
         (
             "Call",
-            "iii_trio/core/invocation.py",
-            "One call that a callee has been given.",
-            draw_lifecycle(invocation.INVOCATION, invocation.CallState.WAITING),
+            "iii_trio/core/call.py",
+            "One call that was given to a callee.",
+            draw_lifecycle(call.CALL, call.CallState.WAITING),
         ),
         (
             "Binding",

@@ -15,14 +15,14 @@ import trio
 
 from . import ids
 from .config import EngineConfig, Listener
-from .core.channels import Ended
+from .core.channels import ChannelResult
 from .engine.admit import serve_stream
-from .engine.engine import Shell
 from .engine.in_process import InProcess
 from .engine.listeners import Listeners
-from .engine.look import ChannelView, EngineStatistics, count, look_at_channels
 from .engine.policy import ListenerPolicy
+from .engine.shell import Shell
 from .engine.spans import ChannelSpan
+from .engine.statistics import ChannelView, EngineStatistics
 from .environment import Environment
 from .errors import MisuseError
 from .modules import Modules
@@ -193,15 +193,15 @@ class Engine:
 
     def channels(self) -> list[ChannelView]:
         """What every open channel is doing (clause C7.1)."""
-        return look_at_channels(self._shell, trio.current_time())
+        return self._shell.channel_views()
 
-    def ended_channels(self) -> list[Ended]:
+    def ended_channels(self) -> list[ChannelResult]:
         """The last channels that ended, oldest first, with their outcomes and reasons."""
         return self._shell.hub.channels.ended()
 
     def statistics(self) -> EngineStatistics:
         """How much the engine holds at this moment for others than its own modules."""
-        return count(self._shell)
+        return self._shell.statistics()
 
     async def drain(self, grace_seconds: float) -> bool:
         """Take no new sessions (503) and no new calls; once what runs is done, or the grace is over, end all that is left.

@@ -1,1 +1,1 @@
-"""Decisions, without I/O: what happened goes in, effects come out. Pure."""
+"""The pure core. Inputs go in and effects come out, without I/O."""

@@ -1,10 +1,10 @@
-"""The life of one trigger binding: asked for, offered to a provider, and in force until it is withdrawn.
+"""The states of one trigger binding, which is requested, offered to a provider, and in force until it is withdrawn.
 
               OFFERED              ACCEPTED             WITHDRAWN
     PARKED ───────────► OFFERED ───────────► BOUND ───────────► WITHDRAWN
 
-A binding without a provider is parked, and so is one that its provider refused: it is offered anew when a provider
-of its type registers.
+A binding is parked while it has no provider, or after its provider refused it. It is offered again when a provider of its
+type registers.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from msgspec import Raw
 
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
-from .later import Later
-from .session import Session
+from .request import Request
+from .session import WorkerSession
 
 _NULL: Final = Raw(b"null")
 
 
 class BindingState(TableEnum):
-    """Where a binding is in its life."""
+    """The states of a binding."""
 
-    PARKED = auto()  # nobody provides its type, or who does has refused it
-    OFFERED = auto()  # its provider has been told, and counts as having it: most never answer otherwise
-    BOUND = auto()  # its provider has said so
+    PARKED = auto()  # its type has no provider, or the provider refused it
+    OFFERED = auto()  # sent to its provider, and counted as in force, because most providers never answer otherwise
+    BOUND = auto()  # its provider has accepted it
     WITHDRAWN = auto()
 
 
 class BindingEvent(TableEnum):
-    """What happened to a binding."""
+    """The events in the life of a binding."""
 
     OFFERED = auto()
     ACCEPTED = auto()
@@ -43,7 +43,7 @@ class BindingEvent(TableEnum):
 
 
 _IN_FORCE: Final = {
-    BindingEvent.OFFERED: BindingState.OFFERED,  # to another provider, or to the same one anew
+    BindingEvent.OFFERED: BindingState.OFFERED,  # to another provider, or again to the same one
     BindingEvent.ACCEPTED: BindingState.BOUND,
     BindingEvent.REFUSED: BindingState.PARKED,
     BindingEvent.PROVIDER_LEFT: BindingState.PARKED,
@@ -62,11 +62,11 @@ LIVE: Final = frozenset({BindingState.OFFERED, BindingState.BOUND})
 
 @attrs.define(eq=False)
 class Provider:
-    """Who provides one trigger type: a session, or (None) the engine itself."""
+    """The provider of one trigger type. It is a session, or the engine itself (`session` is None)."""
 
     namespace: str
     type: str
-    session: Session | None
+    session: WorkerSession | None
     description: str = ""
     trigger_request_format: Raw = ABSENT
     call_request_format: Raw = ABSENT
@@ -75,12 +75,12 @@ class Provider:
 
     @property
     def key(self) -> tuple[str, str]:
-        """By what it is found."""
+        """The key in the ledger."""
         return self.namespace, self.type
 
 
 @attrs.define(eq=False)
-class Binding:
+class TriggerBinding:
     """One binding of a function to a trigger type."""
 
     id: str
@@ -89,22 +89,22 @@ class Binding:
     config: Raw
     metadata: Raw
     namespace: str
-    """Where its target is."""
+    """The namespace of its target function."""
     trigger_namespace: str | None
-    """Where alone its provider may be; None: in `home`, then in `default`."""
+    """The only namespace in which its provider may be. None means `home`, then `default`."""
     home: str
-    """The namespace of the session that asked for it."""
-    owner: Session | None
-    """None: durable, it outlives whoever asked for it."""
+    """The namespace of the session that requested it."""
+    owner: WorkerSession | None
+    """None for a durable binding, which outlives its maker."""
     size: int = 0
     """The bytes that it takes of its owner's registrations, or of all durable ones."""
     provider: Provider | None = None
-    """Who has it; None while it is parked."""
+    """Its provider, or None while it is parked."""
     state: StateMachine[BindingState, BindingEvent] = attrs.field(
         factory=lambda: StateMachine(BINDING, BindingState.PARKED)
     )
-    answer: Later | None = None
-    """Of a durable one: whoever asked for it waits for the provider's word."""
+    request: Request | None = None
+    """The request for a durable binding, while it waits for the provider's answer."""
 
     @property
     def live(self) -> bool:
@@ -113,18 +113,22 @@ class Binding:
 
     @property
     def config_or_null(self) -> Raw:
-        """Its config: null where none was given."""
+        """The configuration, or null where none was given."""
         return self.config or _NULL
 
     @property
-    def homes(self) -> tuple[str, ...]:
-        """The namespaces in which to look for a provider, the first one first."""
+    def provider_namespaces(self) -> tuple[str, ...]:
+        """The namespaces in which to look for a provider, in order."""
+        # A binding that names the namespace of its provider looks nowhere else.
         if self.trigger_namespace is not None:
             return (self.trigger_namespace,)
         return (self.home,) if self.home == DEFAULT_NAMESPACE else (self.home, DEFAULT_NAMESPACE)
 
     def offer(self) -> RegisterTrigger:
-        """What its provider is told. `default` is left out, as is metadata that is not there; the config never is."""
+        """Return the message that offers it to its provider.
+
+        The namespace `default` and absent metadata are left out. The configuration is always there.
+        """
         assert self.provider is not None
         return RegisterTrigger(
             id=self.id,
@@ -137,9 +141,9 @@ class Binding:
         )
 
     def withdrawal(self, *, owner_gone: bool = False) -> UnregisterTrigger:
-        """What its provider is told when it is over."""
+        """Return the message that withdraws it from its provider."""
         return UnregisterTrigger(self.id, self.trigger_type, owner_gone)
 
     def refusal(self, error: bytes) -> TriggerRegistrationResult:
-        """What whoever asked for it is told when its provider does not take it."""
+        """Return the refusal sent to the worker that requested the binding."""
         return TriggerRegistrationResult(self.id, self.trigger_type, self.function_id, Raw(error))

@@ -1,22 +1,17 @@
-"""What becomes of a call: routed to its callee, answered, refused, cancelled."""
+"""Handlers that deliver, answer, refuse and cancel the calls between workers."""
 
 from __future__ import annotations
 
 import logging
-import re
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
-import msgspec
 from msgspec import Raw
 
 from ..errors import CallError
-from ..structure import BadShape, structure
 from ..wire import (
-    DEFAULT_NAMESPACE,
     FEATURE,
     GIVEN_UP,
     LEFT,
-    Action,
     CancelInvocation,
     ErrorCode,
     InvocationResult,
@@ -24,274 +19,41 @@ from ..wire import (
     Undecodable,
     WireError,
     encode,
-    from_json,
     to_json,
 )
-from .effects import Deliver, Effects, Log, Send
-from .invocation import Call, CallEvent
-from .later import Later
-from .registry import Asked, Builtin
-from .session import Session
-from .unfit import why_unfit
+from .binding import TriggerBinding
+from .call import Call, CallEvent
+from .effects import Deliver, Log, Send
+from .peer_limits import why_unfit
+from .replies import bad_input, error_text, is_error, not_found, read_error, result_text
+from .request import Request
+from .session import WorkerSession
+from .state import State
 
-if TYPE_CHECKING:
-    from .binding import Binding
-    from .hub import Hub
-
-T = TypeVar("T")
-
-_NULL: Final = Raw(b"null")
-_NO_ERROR: Final = frozenset({b"", b"null", b"false", b"0", b'""'})
-"""What SDKs take for no error."""
-_error_body: Final = msgspec.json.Decoder(WireError)
-_is_uuid: Final = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
-
-NO_QUEUE: Final = (
-    "No queue provider is installed. `TriggerAction::Enqueue` routes through the `engine::queue::enqueue` provider, "
-    "which the standalone queue worker registers. Add it with `iii worker add queue`. (underlying: {})"
-)
+NULL: Final = Raw(b"null")
 
 
-def invoke(hub: Hub, session: Session, call: InvokeFunction, now: float) -> Effects:
-    """A worker calls a function."""
-    action = call.action
-    invocation_id = call.invocation_id
-    if action is not None and action.type == "void":
-        invocation_id = None
-    try:
-        if invocation_id is not None and not _is_uuid(invocation_id):
-            raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
-        if call.namespace is not None and not call.namespace.strip():
-            raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("namespace"))
-        if action is not None and action.type not in ("void", "enqueue"):
-            raise bad_input(call.function_id, f"`action.type` must be `void` or `enqueue`, got {action.type!r}")
-        if action is not None and action.type == "enqueue":
-            if not action.queue:
-                raise bad_input(call.function_id, "`action.queue` must name a queue")
-            hub.check_open()
-            return _enqueue(hub, session, call, action, invocation_id)
-        function = hub.registry.find(call.namespace or DEFAULT_NAMESPACE, call.function_id)
-        if function is None:
-            raise CallError(ErrorCode.FUNCTION_NOT_FOUND, not_found(hub, call.namespace, call.function_id) + ".")
-        if function.builtin is not None:
-            return _ask(hub, session, function.builtin, call, invocation_id, now)
-        hub.check_open()
-        assert function.owner is not None
-        return _deliver(
-            hub, session, function.owner, call, invocation_id, with_caller(session, bytes(call.data or _NULL))
-        )
-    except CallError as error:
-        return hub.take_effects() + _refuse(session, call, invocation_id, error)
+# --- a call goes out
 
 
-def answer(hub: Hub, session: Session, message: InvocationResult, now: float) -> Effects:
-    """A worker answers. Late, foreign and repeated answers find no call, and are ignored."""
-    call = session.answering.get(message.invocation_id)
-    if call is None:
-        return []
-    call.leave(CallEvent.ANSWER_CAME)
-    if call.caller is None:
-        return []
-    if is_error(message.error):
-        return [_error_to(call, well_formed(bytes(message.error)))]
-    return [_result_to(call, message.result)]
-
-
-def undelivered(hub: Hub, callee: str, invocation_id: str) -> Effects:
-    """The callee's outbox was full: the call is refused to its caller, and nobody else is stalled."""
-    session = hub.sessions.get(callee)
-    call = session.answering.get(invocation_id) if session is not None else None
-    if call is None or session is None:
-        return []
-    call.leave(CallEvent.CALLEE_IS_FULL)
-    message = f"{session.label} does not take what waits for it; the call was not delivered"
-    about = {"session": session.id, "function": call.function_id, "invocation": call.id}
-    told: Effects = [Log(logging.WARNING, message, about, peer_controlled=True)]
-    return told + fail(call, ErrorCode.CHANNEL_SEND_FAILED, message)
-
-
-def cancel(hub: Hub, session: Session, message: CancelInvocation, now: float) -> Effects:
-    """A caller no longer wants the answer (clause C5.5)."""
-    call = session.made.get(message.invocation_id)
-    if call is None:
-        return []
-    call.leave(CallEvent.CALLER_CANCELLED)
-    return _cancel_handler(call, message.reason or "the caller cancelled")
-
-
-def undecodable(hub: Hub, session: Session, message: Undecodable, now: float) -> Effects:
-    """A message that cannot be read. Whoever waits for it is told; nothing of it goes on."""
-    about = {"session": session.id}
-    effects: Effects = [
-        Log(
-            logging.WARNING,
-            f"{session.label} sent a message that cannot be read: {message.problem}",
-            about,
-            peer_controlled=True,
-        )
-    ]
-    if message.invocation_id is None:
-        return effects
-    if message.type == "invokefunction":
-        error = bad_input(message.function_id, message.problem)
-        call = InvokeFunction(message.function_id, message.invocation_id)
-        effects += _refuse(session, call, message.invocation_id, error)
-    elif message.type == "invocationresult":
-        waiting = session.answering.get(message.invocation_id)
-        if waiting is not None:
-            waiting.leave(CallEvent.ANSWER_CAME)
-            effects += fail(waiting, ErrorCode.SERIALIZATION_ERROR, f"The result cannot be read: {message.problem}")
-    return effects
-
-
-def callee_left(session: Session, reason: str, *, left: bool = False) -> Effects:
-    """Fail the calls that this session was answering. `left` marks an end that no call can have caused."""
-    effects: Effects = []
-    for call in list(session.answering.values()):
-        call.leave(CallEvent.CALLEE_LEFT)
-        why = f"{LEFT}: {session.label}: {reason}" if left else f"{session.label} is gone: {reason}"
-        effects += _stopped(call, why)
-    return effects
-
-
-def sent_away(session: Session, reason: str) -> Effects:
-    """A session is about to be hung up on: its own calls are answered before, as SDKs wait on when a link is lost."""
-    return [effect for call in session.made.values() for effect in _stopped(call, reason)]
-
-
-def session_ended(hub: Hub, session: Session, reason: str, *, left: bool = False) -> Effects:
-    """The calls' part of clause C4.5: those it was answering fail, its own are dropped and their handlers cancelled."""
-    effects = callee_left(session, reason, left=left)
-    for call in list(session.made.values()):
-        call.leave(CallEvent.CALLER_LEFT)
-        effects += _cancel_handler(call, f"the caller, {session.label}, is gone: {reason}")
-    return effects
-
-
-def fire(hub: Hub, binding: Binding, data: bytes) -> Effects:
-    """The engine calls a binding's target. Nobody waits for the result."""
-    about = {"binding": binding.id, "trigger_type": binding.trigger_type, "function": binding.function_id}
-    target = hub.registry.find(binding.namespace, binding.function_id)
-    if target is None or target.owner is None or target.builtin is not None:
-        why = (
-            not_found(hub, binding.namespace, binding.function_id) if target is None else "the engine does not call it"
-        )
-        return [Log(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", about)]
-    about["session"] = target.owner.id
-    call = Call(hub.new_id(), None, target.owner, binding.function_id)
-    message = InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata)
-    text = encode(message)
-    unfit = why_unfit(target.owner, text)
-    if unfit is not None:
-        return [Log(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", about)]
-    most = hub.config.limits.calls_per_session
-    given_up = _make_room(call, most) if len(target.owner.answering) >= most else []
-    call.enter()
-    return [*given_up, Deliver(target.owner.id, text, call.id)]
-
-
-def _stopped(call: Call, why: str) -> Effects:
-    """Log a call's caller that it was stopped; SDKs know the bare text, ours are told the cause, too."""
-    told = call.caller is not None and FEATURE in call.caller.features
-    return fail(call, ErrorCode.INVOCATION_STOPPED, f"Invocation stopped: {why}" if told else "Invocation stopped")
-
-
-def fail(call: Call, code: str, message: str) -> Effects:
-    """Log a call's caller, if it waits, that there will be no value."""
-    if call.caller is None:
-        return []
-    return [_error_to(call, to_json(WireError(code, message)), by_engine=FEATURE in call.caller.features)]
-
-
-def bad_input(function_id: str, problem: str) -> CallError:
-    """The error for an input that a function of the engine cannot take."""
-    return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
-
-
-def read_input(function_id: str, asked: Asked, into: type[T]) -> T:
-    """The input of a function of the engine, structured. Raises CallError saying what is wrong with it."""
-    try:
-        return structure(asked.given, into)
-    except BadShape as problem:
-        raise bad_input(function_id, str(problem)) from None
-
-
-BLANK_NAMESPACE: Final = "`{}` is empty: it was named and left blank. Give it a name, or omit it to use `default`."
-
-
-def not_found(hub: Hub, namespace: str | None, function_id: str) -> str:
-    """`Function … not found in namespace …`, with a hint where else it is; without its final period."""
-    text = f"Function {function_id} not found in namespace {namespace or DEFAULT_NAMESPACE}"
-    elsewhere = hub.registry.namespaces_of(function_id)
-    return f"{text}. It is registered in namespace(s): {', '.join(elsewhere)}" if elsewhere else text
-
-
-def with_caller(session: Session, data: bytes) -> bytes:
-    """The payload with its caller's id in it, if it is an object, and its caller is no module of the engine."""
-    if session.internal or data[:1] != b"{":
-        return data
-    inside = data[1:-1]
-    if not inside or inside.isspace():
-        return b"{" + session.caller_field
-    return data[:-1] + b"," + session.caller_field
-
-
-def is_error(error: Raw) -> bool:
-    """Whether the `error` of a result is one."""
-    return bytes(error) not in _NO_ERROR
-
-
-def well_formed(body: bytes) -> bytes:
-    """An error body as SDKs can take it: code and message are texts, and there."""
-    try:
-        _error_body.decode(body)
-    except msgspec.DecodeError:
-        said = body.decode(errors="replace")[:200]
-        return to_json(
-            WireError(ErrorCode.INVOCATION_FAILED, f"The worker answered with an error of no known shape: {said}")
-        )
-    return body
-
-
-# --- inside
-
-
-def _ask(
-    hub: Hub, session: Session, builtin: Builtin, call: InvokeFunction, invocation_id: str | None, now: float
-) -> Effects:
-    """Have a function of the engine itself answer, now or later."""
-    try:
-        given = from_json(bytes(call.data or _NULL))
-    except ValueError as error:
-        raise bad_input(call.function_id, str(error)) from None
-    result = builtin(hub, Asked(session, given, now, call.baggage, call.traceparent))
-    if isinstance(result, Later):
-        always = result.also_as_it_ends
-        result.promise(
-            lambda value: (
-                []
-                if session.state.is_final and not always
-                else _answer_result(session, call, invocation_id, to_json(value))
-            ),
-            lambda error: [] if session.state.is_final and not always else _refuse(session, call, invocation_id, error),
-        )
-        return hub.take_effects()
-    first, last = hub.take_effects(), hub.take_last_effects()
-    return first + _answer_result(session, call, invocation_id, to_json(result)) + last
-
-
-def _deliver(
-    hub: Hub,
-    session: Session,
-    callee: Session,
+def deliver(
+    state: State,
+    session: WorkerSession,
+    callee: WorkerSession,
     message: InvokeFunction,
     invocation_id: str | None,
     data: bytes,
     receipt: str | None = None,
     function_id: str | None = None,
-) -> Effects:
+) -> None:
+    """Give a call to its callee. `invocation_id` is None for a void call.
+
+    `function_id` replaces the caller's function, and `receipt` becomes the result, for enqueued calls.
+    Raises CallError if the id is in use or the callee cannot read the message.
+    """
+    pending = state.calls
     call = Call(
-        id=invocation_id or hub.new_id(),
+        id=invocation_id or state.new_id(),
         caller=None if invocation_id is None else session,
         callee=callee,
         function_id=message.function_id,
@@ -299,7 +61,9 @@ def _deliver(
         baggage=message.baggage,
         receipt=receipt,
     )
-    if call.id in callee.answering or call.id in session.made:
+    given, made = pending.given[callee], pending.made[session]
+    # Two calls of one id would share one answer.
+    if call.id in given or call.id in made:
         raise CallError(ErrorCode.INVOCATION_ERROR, f"An invocation with the id {call.id} is under way already")
     text = encode(
         InvokeFunction(
@@ -314,123 +78,182 @@ def _deliver(
     unfit = why_unfit(callee, text)
     if unfit is not None:
         raise CallError(unfit.code, unfit.message)
-    most = hub.config.limits.calls_per_session
-    given_up = _make_room(call, most) if len(callee.answering) >= most or len(session.made) >= most else []
-    call.enter()  # before it is sent: its answer may be there at once
-    return [*given_up, Deliver(callee.id, text, call.id)]
+    max_calls = state.config.limits.calls_per_session
+    if len(given) >= max_calls or len(made) >= max_calls:
+        _make_room(state, call, max_calls)
+    pending.enter(call)  # before the message is sent, because the answer may come at once
+    state.emit(Deliver(callee.id, text, call.id))
 
 
-def _make_room(call: Call, most: int) -> Effects:
-    """Give up the oldest calls that wait, of this one's caller or at its callee, where there are as many as there may be."""
-    effects: Effects = []
-    for calls, whose in (
-        (call.caller.made if call.caller is not None and not call.caller.internal else {}, "its caller has"),
-        (call.callee.answering, f"{call.callee.label} has been given"),
-    ):
-        while len(calls) >= most:
-            oldest = next(iter(calls.values()))
-            why = f"{GIVEN_UP}: {whose} {most} newer calls that are not answered (limits.calls_per_session)"
-            oldest.leave(CallEvent.GIVEN_UP)
-            about = {"session": oldest.callee.id, "function": oldest.function_id, "invocation": oldest.id}
+def fire(state: State, binding: TriggerBinding, data: bytes) -> None:
+    """Call the target of a binding in the name of the engine. The result is dropped."""
+    fields = {"binding": binding.id, "trigger_type": binding.trigger_type, "function": binding.function_id}
+    target = state.registry.find(binding.namespace, binding.function_id)
+    if target is None or target.owner is None or target.over_http:
+        why = (
+            not_found(state.registry.namespaces_of(binding.function_id), binding.namespace, binding.function_id)
+            if target is None
+            else "the engine does not call it"
+        )
+        state.emit(Log(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", fields))
+        return
+    fields["session"] = target.owner.id
+    call = Call(state.new_id(), None, target.owner, binding.function_id)
+    text = encode(InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata))
+    unfit = why_unfit(target.owner, text)
+    # The engine waits for no result, so the log is the only place for this problem.
+    if unfit is not None:
+        state.emit(Log(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", fields))
+        return
+    max_calls = state.config.limits.calls_per_session
+    if len(state.calls.given_to(target.owner)) >= max_calls:
+        _make_room(state, call, max_calls)
+    state.calls.enter(call)
+    state.emit(Deliver(target.owner.id, text, call.id))
+
+
+def _make_room(state: State, call: Call, max_calls: int) -> None:
+    """Give up the oldest calls of this call's caller, and of its callee, until both are below the limit."""
+    limits = []
+    # A module calls in the name of many workers, so the bound of one caller does not apply to it.
+    if call.caller is not None and not call.caller.internal:
+        limits.append((state.calls.made_by(call.caller), "its caller has"))
+    limits.append((state.calls.given_to(call.callee), f"{call.callee.label} has been given"))
+    for pending, holder in limits:
+        while len(pending) >= max_calls:
+            oldest = next(iter(pending.values()))
+            why = f"{GIVEN_UP}: {holder} {max_calls} newer calls that are not answered (limits.calls_per_session)"
+            state.calls.leave(oldest, CallEvent.GIVEN_UP)
+            fields = {"session": oldest.callee.id, "function": oldest.function_id, "invocation": oldest.id}
+            _stop(state, oldest, why)
+            _cancel_handler(state, oldest, why)
             text = f"the call {oldest.id} of {oldest.function_id} was {why}"
-            effects += [*_stopped(oldest, why), *_cancel_handler(oldest, why)]
-            effects.append(Log(logging.WARNING, text, about, peer_controlled=True))
-    return effects
+            state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
 
 
-def _enqueue(hub: Hub, session: Session, call: InvokeFunction, action: Action, invocation_id: str | None) -> Effects:
-    provider = hub.registry.find(DEFAULT_NAMESPACE, "engine::queue::enqueue")
-    if provider is None or provider.owner is None:
-        raise CallError(
-            ErrorCode.ENQUEUE_ERROR, NO_QUEUE.format(not_found(hub, DEFAULT_NAMESPACE, "engine::queue::enqueue"))
-        )
-    receipt = hub.new_id()
-    job: dict[str, object] = {
-        "queue": action.queue,
-        "function_id": call.function_id,
-        "data": call.data or _NULL,
-        "messageReceiptId": receipt,
-        "traceparent": call.traceparent,
-        "baggage": call.baggage,
-    }
-    if call.namespace is not None and call.namespace != DEFAULT_NAMESPACE:
-        job["namespace"] = call.namespace
-    if call.metadata and FEATURE in provider.owner.features:
-        job["metadata"] = call.metadata
-    return _deliver(
-        hub, session, provider.owner, call, invocation_id, to_json(job), receipt, function_id="engine::queue::enqueue"
-    )
+def undelivered(state: State, session_id: str, invocation_id: str) -> None:
+    """Refuse a call after its callee's outbox was found full."""
+    session = state.sessions.get(session_id)
+    call = state.calls.given_to(session).get(invocation_id) if session is not None else None
+    # The call can have been answered or cancelled by an earlier effect of the same input.
+    if call is None or session is None:
+        return
+    state.calls.leave(call, CallEvent.CALLEE_IS_FULL)
+    text = f"{session.label} does not take what waits for it; the call was not delivered"
+    fields = {"session": session.id, "function": call.function_id, "invocation": call.id}
+    state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
+    _fail(state, call, ErrorCode.CHANNEL_SEND_FAILED, text)
 
 
-def _answer_result(session: Session, call: InvokeFunction, invocation_id: str | None, result: bytes) -> Effects:
-    if invocation_id is None:
-        return []
-    text = encode(
-        InvocationResult(
-            invocation_id, call.function_id, Raw(result), traceparent=call.traceparent, baggage=call.baggage
-        )
-    )
-    unfit = why_unfit(session, text)
-    if unfit is not None:
-        return _refuse(session, call, invocation_id, CallError(unfit.code, unfit.message))
-    return [Send(session.id, text)]
+# --- an answer comes in
 
 
-def _refuse(session: Session, call: InvokeFunction, invocation_id: str | None, error: CallError) -> Effects:
-    """Answer a call that goes nowhere; a void one only leaves a line in the log."""
-    if invocation_id is None:
-        about = {"session": session.id, "function": call.function_id}
-        why = f"a void call by {session.label} went nowhere: {error.message}"
-        return [Log(logging.WARNING, why, about, peer_controlled=True)]
-    body = Raw(to_json(WireError(error.code, error.message, error.stacktrace)))
-    text = encode(
-        InvocationResult(
-            invocation_id,
-            call.function_id,
-            error=body,
-            traceparent=call.traceparent,
-            baggage=call.baggage,
-            by_engine=FEATURE in session.features,
-        )
-    )
-    return [Send(session.id, text)]
+def answer(state: State, session: WorkerSession, message: InvocationResult, now: float) -> None:
+    """Pass a result on to the caller. Late, foreign and repeated answers find no call and are ignored."""
+    call = state.calls.given[session].get(message.invocation_id)
+    if call is None:
+        return
+    caller = call.caller
+    # A void call has no caller to tell. It was kept so that its callee has a bounded number of calls.
+    if caller is None:
+        state.calls.leave(call, CallEvent.ANSWER_CAME)
+        return
+    # The answer is built before the call leaves the ledger, so that a failure here can still be answered.
+    if is_error(message.error):
+        text = _error_text(call, caller, *read_error(message.error))
+    else:
+        result = message.result if call.receipt is None else Raw(to_json({"messageReceiptId": call.receipt}))
+        built = result_text(caller, call.id, call.function_id, result, call.traceparent, call.baggage)
+        text = _error_text(call, caller, to_json(built), built) if isinstance(built, WireError) else built
+    state.calls.leave(call, CallEvent.ANSWER_CAME)
+    state.emit(Send(caller.id, text))
 
 
-def _result_to(call: Call, result: Raw) -> Send:
-    assert call.caller is not None
+def cancel(state: State, session: WorkerSession, message: CancelInvocation, now: float) -> None:
+    """Drop a call that its caller has cancelled, and tell the handler (clause C5.5)."""
+    call = state.calls.made_by(session).get(message.invocation_id)
+    if call is None:
+        return
+    state.calls.leave(call, CallEvent.CALLER_CANCELLED)
+    _cancel_handler(state, call, message.reason or "the caller cancelled")
+
+
+def undecodable(state: State, session: WorkerSession, message: Undecodable, now: float) -> None:
+    """Log a message that cannot be read, and answer the call that it belonged to."""
+    text = f"{session.label} sent a message that cannot be read: {message.problem}"
+    state.emit(Log(logging.WARNING, text, {"session": session.id}, peer_controlled=True))
+    # Without an id there is no call to answer.
+    if message.invocation_id is None:
+        return
+    if message.type == "invokefunction":
+        call = InvokeFunction(message.function_id, message.invocation_id)
+        request = Request(session, call, message.invocation_id, state.emit, now)
+        request.fail(bad_input(message.function_id, message.problem))
+    elif message.type == "invocationresult":
+        waiting = state.calls.given_to(session).get(message.invocation_id)
+        if waiting is not None:
+            fail_unreadable(state, waiting, f"The result cannot be read: {message.problem}")
+
+
+def fail_unreadable(state: State, call: Call, problem: str) -> None:
+    """Fail a call, because its result cannot be passed on."""
+    state.calls.leave(call, CallEvent.ANSWER_CAME)
+    _fail(state, call, ErrorCode.SERIALIZATION_ERROR, problem)
+
+
+# --- a session ends
+
+
+def callee_left(state: State, session: WorkerSession, reason: str, *, left: bool = False) -> None:
+    """Fail the calls that this session was given and has not answered. `left` says that no call caused its end."""
+    why = f"{LEFT}: {session.label}: {reason}" if left else f"{session.label} is gone: {reason}"
+    for call in list(state.calls.given_to(session).values()):
+        state.calls.leave(call, CallEvent.CALLEE_LEFT)
+        _stop(state, call, why)
+
+
+def before_close(state: State, session: WorkerSession, reason: str) -> None:
+    """Answer the calls of a session that is about to be closed, because SDKs go on waiting when a link is lost."""
+    for call in state.calls.made_by(session).values():
+        _stop(state, call, reason)
+
+
+def session_ended(state: State, session: WorkerSession, reason: str, *, left: bool = False) -> None:
+    """End the calls of a session (clause C4.5). Calls to it fail, and the handlers of its own calls are cancelled."""
+    callee_left(state, session, reason, left=left)
+    for call in list(state.calls.made_by(session).values()):
+        state.calls.leave(call, CallEvent.CALLER_LEFT)
+        _cancel_handler(state, call, f"the caller, {session.label}, is gone: {reason}")
+    state.calls.remove_session(session)
+
+
+# --- inside
+
+
+def _stop(state: State, call: Call, why: str) -> None:
+    """Tell a call's caller that it was stopped. Other SDKs compare the bare text, so only ours gets the cause."""
+    supports_extensions = call.caller is not None and FEATURE in call.caller.features
+    text = f"Invocation stopped: {why}" if supports_extensions else "Invocation stopped"
+    _fail(state, call, ErrorCode.INVOCATION_STOPPED, text)
+
+
+def _fail(state: State, call: Call, code: str, text: str) -> None:
+    """Tell a call's caller, if it has one, that there will be no result."""
+    caller = call.caller
+    if caller is not None:
+        error = WireError(code, text)
+        by_engine = FEATURE in caller.features
+        state.emit(Send(caller.id, _error_text(call, caller, to_json(error), error, by_engine=by_engine)))
+
+
+def _error_text(call: Call, caller: WorkerSession, body: bytes, error: WireError, *, by_engine: bool = False) -> bytes:
+    # The caller of an enqueued call knows nothing of the queue's functions, so their errors become an enqueue error.
     if call.receipt is not None:
-        result = Raw(to_json({"messageReceiptId": call.receipt}))
-    text = encode(
-        InvocationResult(call.id, call.function_id, result, traceparent=call.traceparent, baggage=call.baggage)
-    )
-    unfit = why_unfit(call.caller, text)
-    if unfit is not None:
-        return _error_to(call, to_json(unfit))
-    return Send(call.caller.id, text)
-
-
-def _error_to(call: Call, body: bytes, *, by_engine: bool = False) -> Send:
-    assert call.caller is not None
-    if call.receipt is not None:
-        error = _error_body.decode(body)
         body = to_json(WireError(ErrorCode.ENQUEUE_ERROR, f"{error.code}: {error.message}"))
-    text = encode(
-        InvocationResult(
-            call.id,
-            call.function_id,
-            error=Raw(body),
-            traceparent=call.traceparent,
-            baggage=call.baggage,
-            by_engine=by_engine,
-        )
-    )
-    unfit = why_unfit(call.caller, text)
-    if unfit is not None and len(body) > len(short := to_json(unfit)):
-        return _error_to(call, short, by_engine=by_engine)
-    return Send(call.caller.id, text)
+    return error_text(caller, call.id, call.function_id, body, call.traceparent, call.baggage, by_engine=by_engine)
 
 
-def _cancel_handler(call: Call, reason: str) -> Effects:
-    if FEATURE not in call.callee.features:
-        return []
-    return [Send(call.callee.id, encode(CancelInvocation(call.id, reason)))]
+def _cancel_handler(state: State, call: Call, reason: str) -> None:
+    # Other SDKs do not know this message, and their handlers run to their end.
+    if FEATURE in call.callee.features:
+        state.emit(Send(call.callee.id, encode(CancelInvocation(call.id, reason))))

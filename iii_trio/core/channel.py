@@ -1,9 +1,9 @@
-"""The life of one channel: two ends, attached and closed in any order, and exactly one outcome.
+"""The states of one channel, which has two ends, attached and closed in any order, and exactly one outcome.
 
                        WRITER_ATTACHED              READER_ATTACHED           WRITER_CLOSED         READER_FINISHED
     ALLOCATED ───────────► AWAITING_READER ───────────► FLOWING ─────────────► DRAINING ─────────────► COMPLETED
 
-A phase of its own for each outcome makes the table the only place that says which cue ends a channel how.
+Each outcome is a state, so the table alone decides how each event ends a channel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..wire import Direction, Outcome, Ref
 
 
 class ChannelState(TableEnum):
-    """Where a channel is in its life."""
+    """The states of a channel."""
 
     ALLOCATED = auto()
     AWAITING_READER = auto()
     AWAITING_WRITER = auto()
     FLOWING = auto()
-    SEALED = auto()  # the writer has closed cleanly before any reader came
-    DRAINING = auto()  # the writer has closed cleanly; the reader has bytes, or the end, left to take
+    SEALED = auto()  # the writer has closed before any reader came
+    DRAINING = auto()  # the writer has closed, and the reader has bytes or the end left to take
     COMPLETED = auto()
     ABORTED = auto()
     WRITER_LOST = auto()
@@ -37,7 +37,7 @@ class ChannelState(TableEnum):
 
 
 class ChannelEvent(TableEnum):
-    """What happened to a channel."""
+    """The events in the life of a channel."""
 
     WRITER_ATTACHED = auto()
     READER_ATTACHED = auto()
@@ -113,12 +113,12 @@ CHANNEL: Final[Table[ChannelState, ChannelEvent]] = {
 }
 
 HALF_ATTACHED: Final = frozenset({ChannelState.AWAITING_READER, ChannelState.AWAITING_WRITER, ChannelState.SEALED})
-"""The phases in which a channel may expire (clause C2.3)."""
+"""The states in which a channel may expire (clause C2.3)."""
 
 
 @attrs.define(eq=False)
 class Channel:
-    """One channel as the engine's decisions see it; its bytes are elsewhere."""
+    """One channel, as the core sees it. Its bytes are in a pipe of the shell."""
 
     id: str
     read_key: str = attrs.field(repr=False)
@@ -133,20 +133,20 @@ class Channel:
         factory=lambda: StateMachine(CHANNEL, ChannelState.ALLOCATED)
     )
     writer: str | None = None
-    """The session that holds the writing end, if a session attached it and it is still attached."""
+    """The session that attached the writing end, while it is attached."""
     reader: str | None = None
     invocations: list[str] = attrs.field(factory=list)
     """The calls that used it (clause C7.3)."""
     traceparent: str | None = None
-    """Of the call that made it."""
+    """The traceparent of the call that created it."""
     used_by: list[str] = attrs.field(factory=list)
     """The traceparents of the calls that used it."""
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it ended; None while it has not."""
+        """The outcome, or None while the channel is open."""
         return Outcome[self.state.current.name] if self.state.is_final else None
 
     def ref(self, direction: Direction) -> Ref:
-        """The ref that names one of its ends."""
+        """Return the ref of one of its ends."""
         return Ref(self.id, self.read_key if direction is Direction.READ else self.write_key, direction)

@@ -1,11 +1,11 @@
-"""The ledger of channels: who may attach what, who holds what, when one expires, how the last ones ended."""
+"""The ledger of channels. It decides on attaching, ownership and expiry, and keeps the results of the last ones."""
 
 from __future__ import annotations
 
 import heapq
-import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import attrs
 
@@ -13,21 +13,21 @@ from ..config import ChannelDefaults, Limits
 from ..errors import CallError
 from ..wire import FEATURE, ChannelEnded, Direction, ErrorCode, Outcome, encode, to_json
 from .channel import HALF_ATTACHED, Channel, ChannelEvent, ChannelState
-from .effects import Effects, EndChannel, SealPipe, Send
-from .session import Session
+from .effects import Effect, EndChannel, SealPipe, Send
+from .session import WorkerSession, same_secret
 
 
 @attrs.frozen
 class Refused:
-    """Why an end is not attached, as an HTTP answer (clause C2.1)."""
+    """The reason why an end is not attached, as an HTTP answer (clause C2.1)."""
 
     status: int
     body: bytes
 
 
 @attrs.frozen
-class Ended:
-    """A channel that has ended: its line in the bounded list of the last ones."""
+class ChannelResult:
+    """The result of an ended channel, in the bounded list of the last ones."""
 
     id: str
     outcome: Outcome
@@ -40,34 +40,33 @@ class Ended:
     write_key: str = attrs.field(repr=False)
 
 
-_WITHOUT_OWNER_SECONDS = 300.0
-_ATTACHED = {Direction.READ: ChannelEvent.READER_ATTACHED, Direction.WRITE: ChannelEvent.WRITER_ATTACHED}
-_WRITER_GONE = frozenset({ChannelEvent.WRITER_CLOSED, ChannelEvent.WRITER_ABORTED, ChannelEvent.WRITER_LOST})
-
-
-def _same(a: str, b: str) -> bool:
-    """Compare secrets in constant time."""
-    return hmac.compare_digest(a.encode(), b.encode())
+_WITHOUT_OWNER_SECONDS: Final = 300.0
+_ATTACHED: Final = {Direction.READ: ChannelEvent.READER_ATTACHED, Direction.WRITE: ChannelEvent.WRITER_ATTACHED}
+_WRITER_GONE: Final = frozenset({ChannelEvent.WRITER_CLOSED, ChannelEvent.WRITER_ABORTED, ChannelEvent.WRITER_LOST})
 
 
 class Channels:
     """All channels that are open, and the last ones that ended."""
 
-    def __init__(self, defaults: ChannelDefaults, limits: Limits, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        defaults: ChannelDefaults,
+        limits: Limits,
+        new_id: Callable[[], str],
+        sessions: Mapping[str, WorkerSession],
+        emit: Callable[[Effect], None],
+    ) -> None:
         self._defaults = defaults
         self._limits = limits
         self._new_id = new_id
-        self._sessions: dict[str, Session] = {}
-        self._open: dict[str, Channel] = {}
-        self._ended: OrderedDict[str, Ended] = OrderedDict()
-        self._due: list[tuple[float, str]] = []  # a heap, with stale entries: looked at again when due
-
-    def serve_sessions(self, sessions: dict[str, Session]) -> None:
-        """Know the sessions that own and hold."""
         self._sessions = sessions
+        self._emit = emit
+        self._open: dict[str, Channel] = {}
+        self._ended: OrderedDict[str, ChannelResult] = OrderedDict()
+        self._due: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
 
     def reconfigure(self, defaults: ChannelDefaults, limits: Limits) -> None:
-        """New channels follow these."""
+        """Use these defaults and limits for new channels."""
         self._defaults = defaults
         self._limits = limits
 
@@ -80,24 +79,25 @@ class Channels:
     def get(self, channel_id: str) -> Channel | None:
         return self._open.get(channel_id)
 
-    def ended(self) -> list[Ended]:
-        """The last channels that ended, oldest first."""
+    def ended(self) -> list[ChannelResult]:
+        """Return the results of the last channels that ended, oldest first."""
         return list(self._ended.values())
 
     # --- making and attaching
 
     def create(
         self,
-        owner: Session,
+        owner: WorkerSession,
         now: float,
         *,
         buffer_size: int | None,
         max_bytes: int | None,
         expires_after_seconds: float | None,
     ) -> Channel:
-        """A new channel of this session (clause C1). Raises CallError at a limit (clause C1.5)."""
-        most = owner.max_channels or self._limits.channels_per_session
-        if not owner.in_process and len(owner.owned) >= most:
+        """Create a channel of this session (clause C1). Raises CallError at a limit (clause C1.5)."""
+        max_owned = owner.max_channels or self._limits.channels_per_session
+        # Workers in the engine's process are bounded by the engine's limit only.
+        if not owner.in_process and len(owner.owned) >= max_owned:
             raise CallError(
                 ErrorCode.CHANNEL_LIMIT_REACHED,
                 f"this worker owns {len(owner.owned)} open channels, as many as one may: end some first",
@@ -125,7 +125,7 @@ class Channels:
         owner.owned.add(channel.id)
         return channel
 
-    def _check_fair_share(self, owner: Session, kept: int) -> None:
+    def _check_fair_share(self, owner: WorkerSession, kept: int) -> None:
         """Keep the last channels for sessions that own little, so that a few cannot shut out all others (clause C1.5).
 
         Raises CallError if this session owns its share already.
@@ -140,39 +140,30 @@ class Channels:
             )
 
     def attach(
-        self,
-        channel_id: str,
-        key: str,
-        direction: Direction,
-        now: float,
-        holder: Session | None,
-        invocation_id: str | None = None,
+        self, channel_id: str, key: str, direction: Direction, now: float, holder: WorkerSession | None
     ) -> Channel | Refused:
         """Attach an end, once (clause C2.1). A refusal changes nothing."""
         channel = self._open.get(channel_id)
         if channel is None:
             ended = self._ended.get(channel_id)
-            if ended is not None and (_same(key, ended.read_key) or _same(key, ended.write_key)):
-                told = {"outcome": ended.outcome, "reason": ended.reason, "code": ended.code}
-                return Refused(410, to_json(told))
+            # Only a holder of one of its keys learns how a channel ended.
+            if ended is not None and (same_secret(key, ended.read_key) or same_secret(key, ended.write_key)):
+                result = {"outcome": ended.outcome, "reason": ended.reason, "code": ended.code}
+                return Refused(410, to_json(result))
             return Refused(404, b"Channel not found")
         right, other = channel.read_key, channel.write_key
         if direction is Direction.WRITE:
             right, other = other, right
-        if not _same(key, right):
-            if _same(key, other):
+        if not same_secret(key, right):
+            # The right key for the wrong direction is a mistake worth naming. Any other key learns nothing.
+            if same_secret(key, other):
                 return Refused(403, b"This key is for the channel's other direction")
             return Refused(404, b"Channel not found")
-        cue = _ATTACHED[direction]
-        if not channel.state.can(cue):
+        event = _ATTACHED[direction]
+        if not channel.state.can(event):
             return Refused(409, b"This end of the channel is attached already")
-        channel.state.advance(cue)
+        channel.state.advance(event)
         channel.touched_at = now
-        if invocation_id is not None:
-            channel.invocations.append(invocation_id)
-            call = holder.answering.get(invocation_id) if holder is not None else None
-            if call is not None and call.traceparent is not None:
-                channel.used_by.append(call.traceparent)
         if holder is not None:
             if direction is Direction.READ:
                 channel.reader = holder.id
@@ -183,110 +174,108 @@ class Channels:
         self._watch(channel)
         return channel
 
-    # --- what happens to them
+    # --- events
 
-    def take(self, channel_id: str, cue: ChannelEvent, reason: str, now: float, code: str | None = None) -> Effects:
-        """Something happened to a channel. One that is forgotten, or beyond such a cue, is not touched (clause C4.8)."""
+    def advance(self, channel_id: str, event: ChannelEvent, reason: str, now: float, code: str | None = None) -> None:
+        """Apply an event to a channel. It is ignored if the channel has ended or does not allow it (clause C4.8)."""
         channel = self._open.get(channel_id)
-        if channel is None or not channel.state.can(cue):
-            return []
+        if channel is None or not channel.state.can(event):
+            return
         before = channel.state.current
-        phase = channel.state.advance(cue)
-        if phase is before:
-            return []
-        if cue in _WRITER_GONE and channel.writer is not None:
+        # An event that keeps the state, such as an owner that leaves a draining channel, has no effects.
+        if channel.state.advance(event) is before:
+            return
+        # The writer's session no longer holds the end, though the channel may go on draining.
+        if event in _WRITER_GONE and channel.writer is not None:
             holder = self._sessions.get(channel.writer)
             if holder is not None:
                 holder.held_writers.discard(channel_id)
         if channel.state.is_final:
-            return self._end(channel, reason, code, now)
+            self._end(channel, reason, code, now)
+            return
         channel.touched_at = now
         self._watch(channel)
-        return [SealPipe(channel_id)] if cue is ChannelEvent.WRITER_CLOSED else []
+        if event is ChannelEvent.WRITER_CLOSED:
+            self._emit(SealPipe(channel_id))
 
     def touch(self, channel_id: str, now: float) -> None:
-        """A message passed (clause C2.3)."""
+        """Restart the expiry of a channel, because a message passed (clause C2.3)."""
         channel = self._open.get(channel_id)
         if channel is not None:
             channel.touched_at = now
 
-    def session_ended(self, session: Session, reason: str, now: float) -> Effects:
-        """The channels' part of clause C4.5, in its order."""
-        effects: Effects = []
+    def session_ended(self, session: WorkerSession, reason: str, now: float) -> None:
+        """End the channels of a session, in the order of clause C4.5."""
         for channel_id in sorted(session.held_writers):
-            effects += self.take(channel_id, ChannelEvent.WRITER_LOST, reason, now)
+            self.advance(channel_id, ChannelEvent.WRITER_LOST, reason, now)
         for channel_id in sorted(session.held_readers):
-            effects += self.take(channel_id, ChannelEvent.READER_LOST, reason, now)
+            self.advance(channel_id, ChannelEvent.READER_LOST, reason, now)
         for channel_id in sorted(session.owned):
-            effects += self.take(channel_id, ChannelEvent.OWNER_LEFT, reason, now)
+            self.advance(channel_id, ChannelEvent.OWNER_LEFT, reason, now)
             channel = self._open.get(channel_id)
-            if channel is not None:  # sealed or draining: nobody's now
+            if channel is not None:  # a sealed or draining channel goes on without an owner
                 channel.owner = None
                 self._bound_without_owner(channel, now)
         session.owned.clear()
-        return effects
 
     def _bound_without_owner(self, channel: Channel, now: float) -> None:
-        """A channel that never expires is bound by its owner; a finished stream that has lost it needs another bound."""
+        """Let a finished stream without an owner expire, because nothing else ends it."""
         if channel.expires_after_seconds is None:
             channel.expires_after_seconds = self._defaults.expires_after_seconds or _WITHOUT_OWNER_SECONDS
             channel.touched_at = now
             self._watch(channel)
 
-    def hand_over(self, lost: Session, back: Session) -> Effects:
-        """What a lost session had is this one's (clause C4.6); it is told of what ended meanwhile."""
-        effects: Effects = []
+    def transfer_ownership(self, lost: WorkerSession, successor: WorkerSession) -> None:
+        """Transfer the channels of a lost session to its successor, and send it the outcomes it missed (C4.6)."""
         for channel_id in sorted(lost.owned | lost.held_writers | lost.held_readers):
             channel = self._open.get(channel_id)
+            # The channel ended while its session was lost.
             if channel is None:
                 ended = self._ended.get(channel_id)
                 if ended is not None and FEATURE in lost.features:
-                    effects.append(Send(back.id, encode(ChannelEnded(ended.id, ended.outcome, ended.reason))))
+                    self._emit(Send(successor.id, encode(ChannelEnded(ended.id, ended.outcome, ended.reason))))
                 continue
             if channel.owner == lost.id:
-                channel.owner = back.id
-                back.owned.add(channel_id)
+                channel.owner = successor.id
+                successor.owned.add(channel_id)
             if channel.writer == lost.id:
-                channel.writer = back.id
-                back.held_writers.add(channel_id)
+                channel.writer = successor.id
+                successor.held_writers.add(channel_id)
             if channel.reader == lost.id:
-                channel.reader = back.id
-                back.held_readers.add(channel_id)
-        return effects
+                channel.reader = successor.id
+                successor.held_readers.add(channel_id)
 
-    def close_all(self, reason: str, now: float) -> Effects:
-        """The engine shuts down."""
-        effects: Effects = []
+    def close_all(self, reason: str, now: float) -> None:
+        """End every channel, because the engine shuts down."""
         for channel_id in list(self._open):
-            effects += self.take(channel_id, ChannelEvent.ENGINE_CLOSED, reason, now)
-        return effects
+            self.advance(channel_id, ChannelEvent.ENGINE_CLOSED, reason, now)
 
     # --- expiry
 
     def next_due(self) -> float | None:
-        """When to look again, at the latest."""
+        """Return when `expire` has something to do, at the latest."""
         return self._due[0][0] if self._due else None
 
-    def expire(self, now: float) -> Effects:
-        """End the half-attached channels whose time is up (clause C2.3)."""
-        effects: Effects = []
+    def expire(self, now: float) -> None:
+        """End the half-attached channels that have waited too long (clause C2.3)."""
         while self._due and self._due[0][0] <= now:
             _, channel_id = heapq.heappop(self._due)
             channel = self._open.get(channel_id)
             if channel is None or channel.expires_after_seconds is None or channel.state.current not in HALF_ATTACHED:
                 continue
+            # A message has passed since the entry was made.
             if channel.touched_at + channel.expires_after_seconds > now:
                 self._watch(channel)
                 continue
             missing = "writer" if channel.state.current is ChannelState.AWAITING_WRITER else "reader"
             reason = f"no {missing} came within {channel.expires_after_seconds:g} s"
-            effects += self.take(channel_id, ChannelEvent.NOBODY_CAME, reason, now)
-        return effects
+            self.advance(channel_id, ChannelEvent.NOBODY_CAME, reason, now)
 
     def _watch(self, channel: Channel) -> None:
         if channel.expires_after_seconds is not None and channel.state.current in HALF_ATTACHED:
             heapq.heappush(self._due, (channel.touched_at + channel.expires_after_seconds, channel.id))
-            if len(self._due) > 4 * len(self._open) + 64:  # most are stale, and may be due in years only
+            # Stale entries can be due in years only, so the heap is cleaned when most of it is stale.
+            if len(self._due) > 4 * len(self._open) + 64:
                 self._due = [entry for entry in self._due if self._may_expire(entry[1])]
                 heapq.heapify(self._due)
 
@@ -294,12 +283,12 @@ class Channels:
         channel = self._open.get(channel_id)
         return channel is not None and channel.state.current in HALF_ATTACHED
 
-    def _end(self, channel: Channel, reason: str, code: str | None, now: float) -> Effects:
-        """Report the outcome to all alike, and forget the channel, in this one step (clause C4.7)."""
+    def _end(self, channel: Channel, reason: str, code: str | None, now: float) -> None:
+        """Report the outcome to all alike and remove the channel, in one step (clause C4.7)."""
         del self._open[channel.id]
         outcome = channel.outcome
         assert outcome is not None
-        self._ended[channel.id] = Ended(
+        self._ended[channel.id] = ChannelResult(
             channel.id,
             outcome,
             reason,
@@ -312,21 +301,21 @@ class Channels:
         )
         while len(self._ended) > self._defaults.ended_remembered:
             self._ended.popitem(last=False)
-        whose = {"owner": channel.owner, "writer": channel.writer, "reader": channel.reader}
-        effects: Effects = [
+        roles = {"owner": channel.owner, "writer": channel.writer, "reader": channel.reader}
+        sessions = {role: session_id for role, session_id in roles.items() if session_id is not None}
+        self._emit(
             EndChannel(
                 channel.id, outcome, reason, code, channel.created_at, channel.traceparent, tuple(channel.used_by),
-                {role: session_id for role, session_id in whose.items() if session_id is not None},
+                sessions,
             )
-        ]  # fmt: skip
-        told = encode(ChannelEnded(channel.id, outcome, reason, code))
-        for session_id in dict.fromkeys((channel.owner, channel.writer, channel.reader)):
-            session = self._sessions.get(session_id) if session_id is not None else None
+        )  # fmt: skip
+        message = encode(ChannelEnded(channel.id, outcome, reason, code))
+        for session_id in dict.fromkeys(sessions.values()):
+            session = self._sessions.get(session_id)
             if session is None:
                 continue
             session.owned.discard(channel.id)
             session.held_writers.discard(channel.id)
             session.held_readers.discard(channel.id)
             if FEATURE in session.features:
-                effects.append(Send(session.id, told))
-        return effects
+                self._emit(Send(session.id, message))

@@ -1,4 +1,8 @@
-"""The closed list of what the core may ask of the shell."""
+"""The closed list of effects, which are everything that the core may ask of the shell.
+
+Three of them are questions. The shell answers each with an input of the hub, at once and in place, so that the core needs
+no callbacks (docs/decisions/0013).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,14 @@ from ..wire.otlp import Telemetry
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Put a message into a session's outbox: a result, or a control message, that may use the reserve."""
+    """Put a result or a control message into a session's outbox. It may use the reserve."""
 
     session: str
     message: bytes
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Put a call into its callee's outbox; if that is full, say `Hub.undeliverable(session, invocation_id)`."""
+    """Put a call into its callee's outbox. Answer with `Hub.undelivered` if the outbox is full."""
 
     session: str
     message: bytes
@@ -26,7 +30,7 @@ class Deliver(msgspec.Struct, frozen=True):
 
 
 class HangUp(msgspec.Struct, frozen=True):
-    """End a session's link with this close code."""
+    """Close a session's link with this close code."""
 
     session: str
     code: int
@@ -34,13 +38,13 @@ class HangUp(msgspec.Struct, frozen=True):
 
 
 class SealPipe(msgspec.Struct, frozen=True):
-    """A channel's writer has closed cleanly: behind what waits is the clean end."""
+    """Put the clean end behind the waiting items of a channel, because its writer has closed."""
 
     channel: str
 
 
 class EndChannel(msgspec.Struct, frozen=True):
-    """A channel has its outcome: break its pipe unless completed, tell its attached ends, forget it."""
+    """Report a channel's outcome to its attached ends and drop it. Break its pipe unless it completed."""
 
     channel: str
     outcome: Outcome
@@ -48,29 +52,52 @@ class EndChannel(msgspec.Struct, frozen=True):
     code: str | None = None
     created_at: float = 0.0
     traceparent: str | None = None
-    """Of the call that made it (clause C7.3)."""
+    """The traceparent of the call that created the channel (clause C7.3)."""
     used_by: tuple[str, ...] = ()
     """The traceparents of the calls that used it."""
     sessions: dict[str, str] = msgspec.field(default_factory=dict)
-    """Its owner, and who held its ends: `owner`, `writer` and `reader`, where there is one."""
+    """The session ids of its `owner`, `writer` and `reader`, where there is one."""
 
 
 class Log(msgspec.Struct, frozen=True):
-    """Something worth a line in the log. `about` are ids: session, function, channel, …"""
+    """Write a log line. `fields` are the ids of its session, function, channel and so on."""
 
     level: int
-    text: str
-    about: dict[str, str]
+    message: str
+    fields: dict[str, str]
     peer_controlled: bool = False
-    """One that a worker can cause as often as it likes: such lines must not crowd out the others."""
+    """Whether a worker can cause the line as often as it likes. Such lines have a rate limit of their own."""
+    error: Exception | None = None
+    """An exception of the engine's own code. Its traceback is logged."""
 
 
 class Export(msgspec.Struct, frozen=True):
-    """A message of telemetry that could be read, with its four letters: for whoever embeds the engine."""
+    """Hand a readable telemetry message, with its four-letter prefix, to the embedding program."""
 
     kind: Telemetry
     message: bytes | bytearray
 
 
-Effect: TypeAlias = Send | Deliver | HangUp | SealPipe | EndChannel | Log | Export
+class AskUnreadInput(msgspec.Struct, frozen=True):
+    """Find out whether a session's link holds unread input. Answer with `Hub.unread_input_known`."""
+
+    session: str
+
+
+class AskChannelIo(msgspec.Struct, frozen=True):
+    """Read the I/O statistics of all open channels. Answer with `Hub.channel_io_known`."""
+
+    question: int
+
+
+class AskStatistics(msgspec.Struct, frozen=True):
+    """Count the objects that the engine holds. Answer with `Hub.statistics_known`."""
+
+    question: int
+
+
+# The shell matches this union exhaustively, so a new effect has to be added here and there.
+Effect: TypeAlias = (
+    Send | Deliver | HangUp | SealPipe | EndChannel | Log | Export | AskUnreadInput | AskChannelIo | AskStatistics
+)
 Effects: TypeAlias = list[Effect]

@@ -1,18 +1,19 @@
-"""What the engine tells of itself: `engine::functions::*`, `triggers::*`, `registered-triggers::*`, `workers::*`."""
+"""Engine functions that list and describe functions, trigger types, bindings and workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
 from ..errors import CallError
 from ..wire import DEFAULT_NAMESPACE, ErrorCode
-from .calls import read_input
-from .registry import Asked, Builtin, Function
-from .rows import (
-    ENGINE_NAME,
+from .registry import Function
+from .request import Request
+from .state import ENGINE_NAME, State
+from .telemetry import latest_metrics
+from .views import (
     Row,
     binding_row,
     engine_row,
@@ -21,20 +22,17 @@ from .rows import (
     function_worker,
     is_internal,
     live_bindings,
+    readable,
     type_detail,
     type_row,
     worker_row,
 )
-from .telemetry import latest_metrics
-
-if TYPE_CHECKING:
-    from .hub import Hub
 
 _MAX_IDS: Final = 32
 
 
 def _finds(needle: str | None, *texts: str | None) -> bool:
-    """Whether a search finds one of these, whatever the case."""
+    """Return whether a search finds one of these texts, ignoring case."""
     return not needle or any(needle.lower() in text.lower() for text in texts if text)
 
 
@@ -50,28 +48,28 @@ class ListFunctions:
     include_internal: bool | None = None
 
 
-def list_functions(hub: Hub, asked: Asked) -> object:
-    """`engine::functions::list`"""
-    wanted = read_input("engine::functions::list", asked, ListFunctions)
+def list_functions(state: State, request: Request) -> None:
+    """List functions (`engine::functions::list`)."""
+    params = request.read(ListFunctions)
     workers = None
-    if wanted.worker is not None or wanted.workers is not None:
-        workers = {*([wanted.worker] if wanted.worker is not None else []), *(wanted.workers or [])}
+    if params.worker is not None or params.workers is not None:
+        workers = {*([params.worker] if params.worker is not None else []), *(params.workers or [])}
     found = []
-    for function in hub.registry:
-        if is_internal(function) and not wanted.include_internal:
+    for function in state.registry:
+        if is_internal(function) and not params.include_internal:
             continue
-        if wanted.prefix is not None and not function.id.startswith(wanted.prefix):
+        if params.prefix is not None and not function.id.startswith(params.prefix):
             continue
         if workers is not None and function_worker(function, function.id) not in workers:
             continue
-        if _finds(wanted.search, function.id, function.description):
+        if _finds(params.search, function.id, function.description):
             found.append(function)
-    found.sort(key=lambda function: (_rank(function.id, wanted.search), function.id, function.namespace))
-    return {"functions": [function_row(function) for function in found]}
+    found.sort(key=lambda function: (_rank(function.id, params.search), function.id, function.namespace))
+    request.reply({"functions": [function_row(function) for function in found]})
 
 
 def _rank(function_id: str, needle: str | None) -> int:
-    """How well an id fits a search: at its start or as a segment, anywhere, or not at all (its description does)."""
+    """Return how well an id fits a search: 0 at its start or as a segment, 1 anywhere, 2 only by its description."""
     if not needle:
         return 0
     id_, needle = function_id.lower(), needle.lower()
@@ -87,14 +85,16 @@ class DescribeFunctions:
     namespace: str | None = None
 
 
-def describe_functions(hub: Hub, asked: Asked) -> object:
-    """`engine::functions::info`"""
-    wanted = read_input("engine::functions::info", asked, DescribeFunctions)
-    if wanted.function_id is not None and wanted.function_ids is not None:
+def describe_functions(state: State, request: Request) -> None:
+    """Describe one function or several (`engine::functions::info`)."""
+    params = request.read(DescribeFunctions)
+    # One function is answered with its description, several with a list in which unknown ones are errors.
+    if params.function_id is not None and params.function_ids is not None:
         raise CallError(ErrorCode.INVALID_ARGUMENTS, "pass either `function_id` or `function_ids`, not both")
-    if wanted.function_id is not None:
-        return function_detail(hub, _the_function(hub, wanted.function_id, wanted.namespace))
-    ids = wanted.function_ids
+    if params.function_id is not None:
+        request.reply(function_detail(state, _find_function(state, params.function_id, params.namespace)))
+        return
+    ids = params.function_ids
     if ids is None:
         text = "missing field `function_id` (or `function_ids` for a batch)"
         raise CallError(ErrorCode.INVALID_ARGUMENTS, text)
@@ -106,19 +106,20 @@ def describe_functions(hub: Hub, asked: Asked) -> object:
     rows: list[Row] = []
     for function_id in dict.fromkeys(ids):
         try:
-            rows.append(function_detail(hub, _the_function(hub, function_id, wanted.namespace)))
+            rows.append(function_detail(state, _find_function(state, function_id, params.namespace)))
         except CallError:
             rows.append({"function_id": function_id, "error": "not_found"})
-    return {"functions": rows}
+    request.reply({"functions": rows})
 
 
-def _the_function(hub: Hub, function_id: str, namespace: str | None) -> Function:
-    """The function of a bare id: unlike in a call, the only one that there is will do."""
-    namespaces = hub.registry.namespaces_of(function_id)
+def _find_function(state: State, function_id: str, namespace: str | None) -> Function:
+    """Return the function of an id without a namespace. Unlike in a call, the only one of its id is found anywhere."""
+    namespaces = state.registry.namespaces_of(function_id)
     if not namespaces:
         raise CallError(ErrorCode.NOT_FOUND, f"Function '{function_id}' is not registered.")
-    chosen = _the_namespace(namespaces, namespace)
-    function = hub.registry.find(chosen, function_id) if chosen is not None else None
+    chosen = _choose_namespace(namespaces, namespace)
+    function = state.registry.find(chosen, function_id) if chosen is not None else None
+    # Several namespaces have the id, and none of them is the default or the named one.
     if function is None:
         raise CallError(
             ErrorCode.NOT_FOUND,
@@ -128,8 +129,8 @@ def _the_function(hub: Hub, function_id: str, namespace: str | None) -> Function
     return function
 
 
-def _the_namespace(namespaces: list[str], named: str | None) -> str | None:
-    """The one that was named; else `default`, else the only one."""
+def _choose_namespace(namespaces: list[str], named: str | None) -> str | None:
+    """Return the namespace that was named, or else `default`, or else the only one."""
     if named is not None:
         return named if named in namespaces else None
     if DEFAULT_NAMESPACE in namespaces:
@@ -148,21 +149,21 @@ class ListTriggers:
     include_internal: bool | None = None
 
 
-def list_triggers(hub: Hub, asked: Asked) -> object:
-    """`engine::triggers::list`"""
-    wanted = read_input("engine::triggers::list", asked, ListTriggers)
+def list_triggers(state: State, request: Request) -> None:
+    """List trigger types (`engine::triggers::list`)."""
+    params = request.read(ListTriggers)
     rows = []
-    for provider in sorted(hub.triggers.providers(), key=lambda each: (each.type, each.namespace)):
+    for provider in sorted(state.triggers.providers(), key=lambda each: (each.type, each.namespace)):
         row = type_row(provider)
-        if provider.type.startswith("engine::") and not wanted.include_internal:
+        if provider.type.startswith("engine::") and not params.include_internal:
             continue
-        if wanted.prefix is not None and not provider.type.startswith(wanted.prefix):
+        if params.prefix is not None and not provider.type.startswith(params.prefix):
             continue
-        if wanted.worker is not None and row["worker_name"] != wanted.worker:
+        if params.worker is not None and row["worker_name"] != params.worker:
             continue
-        if _finds(wanted.search, provider.type, provider.description):
+        if _finds(params.search, provider.type, provider.description):
             rows.append(row)
-    return {"triggers": rows}
+    request.reply({"triggers": rows})
 
 
 @attrs.frozen
@@ -171,15 +172,15 @@ class DescribeTrigger:
     namespace: str | None = None
 
 
-def describe_trigger(hub: Hub, asked: Asked) -> object:
-    """`engine::triggers::info`"""
-    wanted = read_input("engine::triggers::info", asked, DescribeTrigger)
-    namespace = wanted.namespace or DEFAULT_NAMESPACE
-    provider = hub.triggers.provider(namespace, wanted.id)
+def describe_trigger(state: State, request: Request) -> None:
+    """Describe one trigger type (`engine::triggers::info`)."""
+    params = request.read(DescribeTrigger)
+    namespace = params.namespace or DEFAULT_NAMESPACE
+    provider = state.triggers.provider(namespace, params.id)
     if provider is None:
-        text = f"Trigger type '{wanted.id}' is not registered in namespace '{namespace}'."
+        text = f"Trigger type '{params.id}' is not registered in namespace '{namespace}'."
         raise CallError(ErrorCode.NOT_FOUND, text)
-    return type_detail(hub, provider)
+    request.reply(type_detail(state, provider))
 
 
 # --- bindings
@@ -194,23 +195,23 @@ class ListBindings:
     include_internal: bool | None = None
 
 
-def list_bindings(hub: Hub, asked: Asked) -> object:
-    """`engine::registered-triggers::list`"""
-    wanted = read_input("engine::registered-triggers::list", asked, ListBindings)
+def list_bindings(state: State, request: Request) -> None:
+    """List the bindings in force (`engine::registered-triggers::list`)."""
+    params = request.read(ListBindings)
     rows = []
-    for binding in live_bindings(hub):
-        if binding.function_id.startswith("engine::") and not wanted.include_internal:
+    for binding in live_bindings(state):
+        if binding.function_id.startswith("engine::") and not params.include_internal:
             continue
-        if wanted.trigger_type not in (None, binding.trigger_type):
+        if params.trigger_type not in (None, binding.trigger_type):
             continue
-        if wanted.function_id not in (None, binding.function_id):
+        if params.function_id not in (None, binding.function_id):
             continue
-        if not _finds(wanted.search, binding.id, binding.trigger_type, binding.function_id):
+        if not _finds(params.search, binding.id, binding.trigger_type, binding.function_id):
             continue
-        row = binding_row(hub, binding)
-        if wanted.worker in (None, row["worker_name"]):
+        row = binding_row(state, binding)
+        if params.worker in (None, row["worker_name"]):
             rows.append(row)
-    return {"registered_triggers": rows}
+    request.reply({"registered_triggers": rows})
 
 
 @attrs.frozen
@@ -218,20 +219,20 @@ class DescribeBinding:
     id: str
 
 
-def describe_binding(hub: Hub, asked: Asked) -> object:
-    """`engine::registered-triggers::info`"""
-    wanted = read_input("engine::registered-triggers::info", asked, DescribeBinding)
-    binding = hub.triggers.get(wanted.id)
+def describe_binding(state: State, request: Request) -> None:
+    """Describe one binding (`engine::registered-triggers::info`)."""
+    params = request.read(DescribeBinding)
+    binding = state.triggers.get(params.id)
     if binding is None or binding.provider is None:
-        raise CallError(ErrorCode.NOT_FOUND, f"Registered trigger '{wanted.id}' was not found.")
-    row = binding_row(hub, binding)
+        raise CallError(ErrorCode.NOT_FOUND, f"Registered trigger '{params.id}' was not found.")
+    row = binding_row(state, binding)
     del row["config_summary"]
     if binding.metadata:
-        row["metadata"] = binding.metadata
-    function = hub.registry.find(binding.namespace, binding.function_id)
-    row["trigger"] = type_detail(hub, binding.provider)
-    row["function"] = function_detail(hub, function) if function is not None else None
-    return row
+        row["metadata"] = readable(binding.metadata)
+    function = state.registry.find(binding.namespace, binding.function_id)
+    row["trigger"] = type_detail(state, binding.provider)
+    row["function"] = function_detail(state, function) if function is not None else None
+    request.reply(row)
 
 
 # --- workers
@@ -243,28 +244,31 @@ class ListWorkers:
     runtime: str | None = None
     status: str | None = None
     include_internal: bool | None = None
-    """Ours: also those without a process id, such as browsers, and those that have not said who they are."""
+    """An extension: include workers without a process id, such as browsers, and sessions without a name."""
 
 
-def list_workers(hub: Hub, asked: Asked) -> object:
-    """`engine::workers::list`: without those on sockets that have not told a process id, unless they are asked for."""
-    wanted = read_input("engine::workers::list", asked, ListWorkers)
+def list_workers(state: State, request: Request) -> None:
+    """List workers (`engine::workers::list`).
+
+    Workers on sockets without a process id are left out unless `include_internal` is set.
+    """
+    params = request.read(ListWorkers)
     rows: Iterable[Row] = [
-        engine_row(hub),
+        engine_row(state),
         *(
-            worker_row(each)
-            for each in hub.sessions.values()
-            if each.in_process or each.info.pid is not None or wanted.include_internal
+            worker_row(state, each)
+            for each in state.sessions.values()
+            if each.in_process or each.info.pid is not None or params.include_internal
         ),
     ]
     rows = [
         row
         for row in rows
-        if wanted.runtime in (None, row["runtime"])
-        and wanted.status in (None, row["status"])
-        and _finds(wanted.search, *(str(row[field] or "") for field in ("name", "id", "description")))
+        if params.runtime in (None, row["runtime"])
+        and params.status in (None, row["status"])
+        and _finds(params.search, *(str(row[field] or "") for field in ("name", "id", "description")))
     ]
-    return {"workers": sorted(rows, key=lambda row: (row["name"] or row["id"], row["id"]))}
+    request.reply({"workers": sorted(rows, key=lambda row: (row["name"] or row["id"], row["id"]))})
 
 
 @attrs.frozen
@@ -273,55 +277,49 @@ class DescribeWorker:
     namespace: str | None = None
 
 
-def describe_worker(hub: Hub, asked: Asked) -> object:
-    """`engine::workers::info`"""
-    wanted = read_input("engine::workers::info", asked, DescribeWorker)
-    name = wanted.name
-    namespaces = hub.registry.namespaces_of_worker(name)
+def describe_worker(state: State, request: Request) -> None:
+    """Describe one worker (`engine::workers::info`)."""
+    params = request.read(DescribeWorker)
+    name = params.name
+    namespaces = state.registry.namespaces_of_worker(name)
+    # The engine's own functions look like those of a worker of this name.
     if name == ENGINE_NAME and DEFAULT_NAMESPACE not in namespaces:
         namespaces = sorted([*namespaces, DEFAULT_NAMESPACE])
     if not namespaces:
         raise CallError(ErrorCode.NOT_FOUND, f"Worker '{name}' is not connected.")
-    chosen = _the_namespace(namespaces, wanted.namespace)
+    chosen = _choose_namespace(namespaces, params.namespace)
+    # The error names the namespaces in which the worker is, so that the caller can choose one.
     if chosen is None:
         where = ", ".join(namespaces)
         raise CallError(
             ErrorCode.NOT_FOUND,
             f"Worker '{name}' is not connected in the requested namespace; it is connected in namespace(s): {where}."
-            if wanted.namespace is not None
+            if params.namespace is not None
             else f"Worker '{name}' is ambiguous: it is connected in namespace(s): {where}. "
             "Pass `namespace` to disambiguate.",
         )
-    session = hub.registry.worker(chosen, name)
-    row = engine_row(hub) if session is None else worker_row(session)
+    session = state.registry.worker(chosen, name)
+    row = engine_row(state) if session is None else worker_row(state, session)
     if session is not None and session.info.pid is not None:
         row["pid"] = session.info.pid
     row["internal"] = session is None or session.internal
-    metrics = latest_metrics(session, asked.now) if session is not None else None
+    metrics = latest_metrics(session, request.now) if session is not None else None
     if metrics is not None:
         row["latest_metrics"] = metrics
-    functions = [function for function in hub.registry if function.owner is session]
+    functions = [function for function in state.registry if function.owner is session]
     targets = {(function.namespace, function.id) for function in functions}
-    providers = [provider for provider in hub.triggers.providers() if provider.session is session]
-    return {
-        "worker": row,
-        "functions": [function_row(function) for function in sorted(functions, key=lambda each: each.id)],
-        "trigger_types": [type_row(each) for each in sorted(providers, key=lambda each: (each.type, each.namespace))],
-        "registered_triggers": [
-            binding_row(hub, binding)
-            for binding in live_bindings(hub)
-            if (binding.namespace, binding.function_id) in targets
-        ],
-    }
-
-
-INTROSPECTION: Final[dict[str, tuple[Builtin, str]]] = {
-    "engine::functions::list": (list_functions, "the functions that there are"),
-    "engine::functions::info": (describe_functions, "one function, or several, with schemas and bindings"),
-    "engine::triggers::list": (list_triggers, "the trigger types that there are"),
-    "engine::triggers::info": (describe_trigger, "one trigger type, with its schemas"),
-    "engine::registered-triggers::list": (list_bindings, "the bindings of functions to trigger types"),
-    "engine::registered-triggers::info": (describe_binding, "one binding, with its trigger type and function"),
-    "engine::workers::list": (list_workers, "the workers that there are"),
-    "engine::workers::info": (describe_worker, "one worker, with what it offers"),
-}
+    providers = [provider for provider in state.triggers.providers() if provider.session is session]
+    request.reply(
+        {
+            "worker": row,
+            "functions": [function_row(function) for function in sorted(functions, key=lambda each: each.id)],
+            "trigger_types": [
+                type_row(each) for each in sorted(providers, key=lambda each: (each.type, each.namespace))
+            ],
+            "registered_triggers": [
+                binding_row(state, binding)
+                for binding in live_bindings(state)
+                if (binding.namespace, binding.function_id) in targets
+            ],
+        }
+    )

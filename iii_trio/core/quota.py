@@ -1,33 +1,32 @@
-"""What one session may register: how many functions, trigger types and bindings, and how many bytes of them in all.
+"""The bounds on one session's registrations, by number and by bytes.
 
-Registrations are kept for as long as their session lives, so without a bound one worker could fill the engine's memory.
-Sessions in the engine's own process have none: they are part of the program that holds the engine.
+Registrations live as long as their session, so without a bound one worker could fill the engine's memory. Sessions in the
+engine's own process have no bounds, because they are part of the embedding program.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Final
 
 from msgspec import Raw
 
+from ..config import Limits
 from ..wire import RegisterFunction, RegisterTrigger, RegisterTriggerType
+from .session import WorkerSession
 
-if TYPE_CHECKING:
-    from .hub import Hub
-    from .session import Session
-
-_OVERHEAD = 512
-"""Bytes that the engine's own records of a registration take, roughly."""
+_OVERHEAD: Final = 512
+"""The approximate size in bytes of the engine's own record of a registration."""
 
 
 def detach(message: object) -> int:
-    """Let go of the text that a registration was read from, which may be larger than it; the bytes that it takes.
+    """Copy a registration's payloads and return its size in bytes.
 
-    Payloads are views of that text until they are copied.
+    Until then payloads are views that keep alive the whole text in which the registration arrived.
     """
     size = _OVERHEAD
     for name in message.__struct_fields__:  # type: ignore[attr-defined]
         value = getattr(message, name)
+        # A text is a copy already, but a payload is a view.
         if isinstance(value, Raw):
             setattr(message, name, value.copy())
         if isinstance(value, Raw | str):
@@ -36,38 +35,38 @@ def detach(message: object) -> int:
 
 
 def size_of(message: RegisterFunction | RegisterTriggerType | RegisterTrigger) -> int:
-    """The bytes that a registration takes, as its sender wrote it."""
+    """Return the size of a registration in bytes, as its sender wrote it."""
     values = (getattr(message, name) for name in message.__struct_fields__)
     return _OVERHEAD + sum(len(value) for value in values if isinstance(value, Raw | str))
 
 
-def held_back_too_much(hub: Hub, session: Session, size: int) -> str | None:
-    """Why one more registration of this size cannot wait for the session's namespace; None if it can."""
-    limits = hub.config.limits
+def why_not_deferred(limits: Limits, session: WorkerSession, size: int) -> str | None:
+    """Return why a registration of this size cannot wait for the session's namespace, or None if it can."""
     if session.in_process:
         return None
-    if len(session.held_back) >= limits.held_back_registrations:
+    # A worker may register before it declares its namespace, but not without end.
+    if len(session.deferred_registrations) >= limits.held_back_registrations:
         return (
             f"more than {limits.held_back_registrations} registrations before engine::workers::register "
             "(limits.held_back_registrations)"
         )
-    return _too_many_bytes(hub, session, size)
+    return _too_many_bytes(limits, session, size)
 
 
-def no_room(hub: Hub, session: Session, kind: str, held: int, most: int, size: int) -> str | None:
-    """Why a session may not register one `kind` more, where it has `held` of `most`; None if it may.
+def why_no_room(limits: Limits, session: WorkerSession, kind: str, held: int, max_held: int, growth: int) -> str | None:
+    """Return why a session with `held` registrations of this kind may not add one, or None if it may.
 
-    `size` is what its registrations would grow by.
+    `growth` is the number of bytes by which its registrations would grow.
     """
     if session.in_process:
         return None
-    if held >= most:
+    if held >= max_held:
         return f"it has {held} {kind}, as many as one worker may (limits.{kind.replace(' ', '_')}_per_session)"
-    return _too_many_bytes(hub, session, size)
+    return _too_many_bytes(limits, session, growth)
 
 
-def _too_many_bytes(hub: Hub, session: Session, size: int) -> str | None:
-    most = hub.config.limits.registration_bytes
-    if session.registration_bytes + size <= most:
+def _too_many_bytes(limits: Limits, session: WorkerSession, growth: int) -> str | None:
+    max_bytes = limits.registration_bytes
+    if session.registration_bytes + growth <= max_bytes:
         return None
-    return f"its registrations would take more than {most} bytes (limits.registration_bytes)"
+    return f"its registrations would take more than {max_bytes} bytes (limits.registration_bytes)"

@@ -1,10 +1,11 @@
-"""The life of a worker's connection, and what the engine knows of it."""
+"""One worker's connection to the engine."""
 
 from __future__ import annotations
 
+import hmac
 import logging
 from enum import auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
@@ -12,20 +13,17 @@ from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import DEFAULT_NAMESPACE, LARGE_MESSAGES, Message
 
-if TYPE_CHECKING:
-    from .invocation import Call
-
 
 class SessionState(TableEnum):
-    """Where a session is in its life."""
+    """The states of a session."""
 
-    UNNAMED = auto()  # its namespace is not known yet: registrations wait
+    UNNAMED = auto()  # its namespace is not known yet, so registrations are deferred
     SERVING = auto()
     GONE = auto()
 
 
 class SessionEvent(TableEnum):
-    """What happened to a session."""
+    """The events in the life of a session."""
 
     NAMED = auto()
     WAITED_LONG_ENOUGH = auto()
@@ -45,7 +43,7 @@ SESSION: Final[Table[SessionState, SessionEvent]] = {
 
 @attrs.frozen
 class WorkerInfo:
-    """What a worker says of itself (`engine::workers::register`)."""
+    """A worker's description of itself (`engine::workers::register`)."""
 
     runtime: str = "unknown"
     version: str | None = None
@@ -57,8 +55,8 @@ class WorkerInfo:
 
 
 @attrs.define(eq=False)
-class Session:
-    """One worker's connection as the engine's decisions see it."""
+class WorkerSession:
+    """One worker's connection, as the core sees it. Its pending calls are in the ledger `PendingCalls`."""
 
     id: str
     reattach_token: str = attrs.field(repr=False)
@@ -76,60 +74,64 @@ class Session:
     info: WorkerInfo = attrs.field(factory=WorkerInfo)
     features: frozenset[str] = frozenset()
     max_channels: int | None = None
-    """How many channels it may own; None: as many as the engine's limits say."""
-    held_back: list[Message] = attrs.field(factory=list)
+    """The bound on channels that it owns. None uses the engine's limit."""
+    deferred_registrations: list[Message] = attrs.field(factory=list)
     registration_bytes: int = 0
-    """What its registrations take, held back or in force."""
+    """The size of its registrations, deferred ones included."""
     functions: set[tuple[str, str]] = attrs.field(factory=set)
-    made: dict[str, Call] = attrs.field(factory=dict)
-    """Its own calls that wait for an answer."""
-    answering: dict[str, Call] = attrs.field(factory=dict)
-    """The calls it has been given and has not answered."""
     owned: set[str] = attrs.field(factory=set)
     held_writers: set[str] = attrs.field(factory=set)
     held_readers: set[str] = attrs.field(factory=set)
     trigger_types: set[tuple[str, str]] = attrs.field(factory=set)
-    """The (namespace, type) that it provides."""
+    """The trigger types that it provides, as (namespace, type)."""
     bindings: set[str] = attrs.field(factory=set)
     """The ids of the bindings that end with it."""
     gauges: dict[str, int | float] = attrs.field(factory=dict)
-    """What it last measured of itself, as its telemetry told, when that came, and when it says to have measured."""
+    """Its latest measurements of itself, from its telemetry."""
     gauges_at: float = 0.0
+    """The time at which they arrived."""
     gauges_at_ms: int = 0
+    """The time of measurement by the worker's own clock."""
     lease: tuple[str, str] | None = None
-    """The (namespace, name) that it has."""
+    """The (namespace, name) that it holds."""
     caller_field: bytes = b""
-    """`"_caller_worker_id":"…"}`: what is put before the last brace of an object it sends."""
+    """`"_caller_worker_id":"…"}`, which replaces the last brace of an object that it sends."""
 
     def __attrs_post_init__(self) -> None:
         self.caller_field = b'"_caller_worker_id":"' + self.id.encode() + b'"}'
 
     @property
     def label(self) -> str:
-        """How logs and errors name it."""
+        """The name for logs and errors."""
         return f"worker '{self.info.name}' ({self.id})" if self.info.name else f"worker {self.id}"
 
     @property
-    def notable(self) -> int:
-        """The level at which the log tells of its coming and going."""
+    def log_level(self) -> int:
+        """The level of the log lines about its start and end."""
         return logging.DEBUG if self.internal else logging.INFO
 
     @property
     def short_label(self) -> str:
-        """How the reason of a Close names it, which has little room."""
+        """A shorter name, for the reason of a Close frame."""
         return f"worker '{self.info.name[:40]}'" if self.info.name else f"worker {self.id}"
 
     @property
     def takes_large_messages(self) -> bool:
-        """Whether a JSON message above 1 MiB is safe: Python SDKs before 0.25 close at it, and lose their replies."""
+        """Whether it accepts a JSON message above 1 MiB."""
+        # Python SDKs before 0.25 close the connection at such a message and lose their replies.
         return self.info.runtime != "python" or LARGE_MESSAGES in self.features
 
 
-_LONGEST_NAME: Final = 280
+_MAX_NAME: Final = 280
 
 
 def sanitised(text: str | None) -> str | None:
-    """A name or description without characters that could fool a reader of a log; None if nothing is left."""
+    """Return a name or description without control characters, or None if nothing is left."""
     if text is None:
         return None
-    return visible(text)[:_LONGEST_NAME].strip() or None
+    return visible(text)[:_MAX_NAME].strip() or None
+
+
+def same_secret(a: str, b: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(a.encode(), b.encode())

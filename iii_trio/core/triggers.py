@@ -1,63 +1,64 @@
-"""The ledger of trigger types and bindings: who provides what, and who has asked for it.
+"""The ledger of trigger types and bindings.
 
-The engine never fires for a worker's trigger type: it only tells the provider of the bindings, and the binder of a
-refusal. A binding is in the ledger before its provider is told, so that an answer always finds it.
+The engine never fires a worker's trigger type. It sends bindings to the provider, and a refusal to the worker that asked.
+A binding is in the ledger before its provider is told, so that an answer always finds it.
 """
 
 from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..wire import FEATURE, WireError, encode, to_json
-from .binding import Binding, BindingEvent, Provider
-from .effects import Effects, Log, Send
-from .session import Session
-from .unfit import why_unfit
+from .binding import BindingEvent, Provider, TriggerBinding
+from .effects import Effect, Log, Send
+from .peer_limits import why_unfit
+from .session import WorkerSession
 
 
 class Triggers:
     """All trigger types and bindings."""
 
-    def __init__(self) -> None:
+    def __init__(self, emit: Callable[[Effect], None]) -> None:
+        self._emit = emit
         self._providers: dict[tuple[str, str], Provider] = {}
-        self._bindings: dict[str, Binding] = {}
-        self._of_type: dict[str, dict[str, Binding]] = {}
+        self._bindings: dict[str, TriggerBinding] = {}
+        self._of_type: dict[str, dict[str, TriggerBinding]] = {}
         self.durable = 0
-        """How many bindings nobody owns."""
+        """The number of durable bindings."""
         self.durable_bytes = 0
-        self._waits: list[tuple[float, str]] = []  # a heap, with stale entries: looked at again when due
+        self._waits: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
 
-    def __iter__(self) -> Iterator[Binding]:
+    def __iter__(self) -> Iterator[TriggerBinding]:
         return iter(self._bindings.values())
 
     def __len__(self) -> int:
         return len(self._bindings)
 
-    def get(self, binding_id: str) -> Binding | None:
+    def get(self, binding_id: str) -> TriggerBinding | None:
         return self._bindings.get(binding_id)
 
-    def of_type(self, trigger_type: str) -> list[Binding]:
-        """Every binding to a type of this id, live or parked, the oldest first."""
+    def of_type(self, trigger_type: str) -> list[TriggerBinding]:
+        """Return every binding to a type of this id, live or parked, oldest first."""
         return list(self._of_type.get(trigger_type, {}).values())
 
-    def asked_for(self, trigger_type: str) -> bool:
-        """Whether there is any binding to a type of this id."""
+    def has_bindings(self, trigger_type: str) -> bool:
+        """Return whether there is any binding to a type of this id."""
         return trigger_type in self._of_type
 
     def providers(self) -> list[Provider]:
-        """Whoever provides something."""
+        """Return all providers."""
         return list(self._providers.values())
 
     def provider(self, namespace: str, trigger_type: str) -> Provider | None:
-        """Who provides this type in this namespace."""
+        """Return the provider of this type in this namespace."""
         return self._providers.get((namespace, trigger_type))
 
     # --- trigger types
 
-    def provide(self, provider: Provider) -> Effects:
-        """A trigger type is provided, by this one instead of an earlier one: whoever asked for it now has it here."""
+    def provide(self, provider: Provider) -> None:
+        """Add a provider, or replace an earlier one of its type. Offer it the bindings that wait for the type."""
         before = self._providers.get(provider.key)
         if before is not None and before.session is not None:
             before.session.trigger_types.discard(provider.key)
@@ -66,39 +67,35 @@ class Triggers:
         if provider.session is not None:
             provider.session.trigger_types.add(provider.key)
             provider.session.registration_bytes += provider.size
-        effects: Effects = []
         for binding in self.of_type(provider.type):
             if self._find(binding) is provider:
-                effects += self._offer(binding, provider)
-        return effects
+                self._offer(binding, provider)
 
-    def release(self, key: tuple[str, str], session: Session) -> Effects:
-        """A session no longer provides a type: its bindings go to another provider, or are parked."""
+    def release(self, key: tuple[str, str], session: WorkerSession) -> None:
+        """Remove a session's trigger type. Its bindings go to another provider, or are parked."""
         provider = self._providers.get(key)
         if provider is None or provider.session is not session:
-            return []
+            return
         del self._providers[key]
         session.trigger_types.discard(key)
         session.registration_bytes -= provider.size
-        effects: Effects = []
         for binding in self.of_type(provider.type):
             if binding.provider is provider:
-                effects += settle(binding)
+                settle(binding)
                 binding.state.advance(BindingEvent.PROVIDER_LEFT)
                 binding.provider = None
-                effects += self._place(binding)
-        return effects
+                self._place(binding)
 
     # --- bindings
 
-    def bind(self, binding: Binding) -> Effects:
-        """A binding is asked for, instead of an earlier one of its id, whoever that was from."""
+    def bind(self, binding: TriggerBinding) -> None:
+        """Add a binding and offer it to a provider. It replaces an earlier one of the same id, of any owner."""
         before = self._bindings.get(binding.id)
-        effects: Effects = []
         if before is not None:
-            if before.provider is not self._find(binding):  # else its provider takes the new one for the old one's
-                effects += _tell_withdrawn(before)
-            effects += self._forget(before)
+            # The same provider takes the new offer as a replacement, so only another one needs the withdrawal.
+            if before.provider is not self._find(binding):
+                self._tell_withdrawn(before)
+            self._forget(before)
         self._bindings[binding.id] = binding
         self._of_type.setdefault(binding.trigger_type, {})[binding.id] = binding
         if binding.owner is not None:
@@ -107,96 +104,94 @@ class Triggers:
         else:
             self.durable += 1
             self.durable_bytes += binding.size
-        return effects + self._place(binding)
+        self._place(binding)
 
-    def withdraw(self, binding: Binding, *, owner_gone: bool = False) -> Effects:
-        """A binding is over; its provider is told."""
-        return _tell_withdrawn(binding, owner_gone=owner_gone) + self._forget(binding)
+    def withdraw(self, binding: TriggerBinding, *, owner_gone: bool = False) -> None:
+        """End a binding and tell its provider."""
+        self._tell_withdrawn(binding, owner_gone=owner_gone)
+        self._forget(binding)
 
-    def refused(self, binding: Binding) -> None:
-        """Its provider does not take it."""
+    def refused(self, binding: TriggerBinding) -> None:
+        """Park a binding that its provider refused."""
         binding.state.advance(BindingEvent.REFUSED)
         binding.provider = None
 
-    def session_ended(self, session: Session) -> Effects:
-        """The bindings' part of clause C4.5."""
-        effects: Effects = []
+    def session_ended(self, session: WorkerSession) -> None:
+        """End the bindings of a session (clause C4.5)."""
         for binding_id in sorted(session.bindings):
-            effects += self.withdraw(self._bindings[binding_id], owner_gone=True)
-        return effects
+            self.withdraw(self._bindings[binding_id], owner_gone=True)
 
-    def types_released(self, session: Session) -> Effects:
-        """The trigger types' part of clause C4.5."""
-        effects: Effects = []
+    def types_released(self, session: WorkerSession) -> None:
+        """Remove the trigger types of a session (clause C4.5)."""
         for key in sorted(session.trigger_types):
-            effects += self.release(key, session)
-        return effects
+            self.release(key, session)
 
-    # --- waiting for a provider's word
+    # --- waiting for a provider's answer
 
-    def wait_for_word(self, binding: Binding, until: float) -> None:
-        """Settle this binding's answer then, whatever its provider has said."""
+    def wait_for_answer(self, binding: TriggerBinding, until: float) -> None:
+        """Answer the request for a binding at this time, if its provider has not answered by then."""
         heapq.heappush(self._waits, (until, binding.id))
 
     def next_due(self) -> float | None:
-        """When to look again, at the latest."""
+        """Return when `expire` has something to do, at the latest."""
         while self._waits:
             binding = self._bindings.get(self._waits[0][1])
-            if binding is not None and binding.answer is not None:
+            if binding is not None and binding.request is not None:
                 return self._waits[0][0]
             heapq.heappop(self._waits)
         return None
 
-    def expire(self, now: float) -> Effects:
-        """A provider that says nothing has accepted."""
-        effects: Effects = []
+    def expire(self, now: float) -> None:
+        """Answer the requests that no provider refused in time. Silence counts as acceptance."""
         while self._waits and self._waits[0][0] <= now:
             _, binding_id = heapq.heappop(self._waits)
             binding = self._bindings.get(binding_id)
             if binding is not None:
-                effects += settle(binding)
-        return effects
+                settle(binding)
 
     # --- inside
 
-    def _find(self, binding: Binding) -> Provider | None:
-        for namespace in binding.homes:
+    def _find(self, binding: TriggerBinding) -> Provider | None:
+        for namespace in binding.provider_namespaces:
             provider = self._providers.get((namespace, binding.trigger_type))
             if provider is not None:
                 return provider
         return None
 
-    def _place(self, binding: Binding) -> Effects:
+    def _place(self, binding: TriggerBinding) -> None:
         provider = self._find(binding)
-        return self._offer(binding, provider) if provider is not None else []
+        if provider is not None:
+            self._offer(binding, provider)
 
-    def _offer(self, binding: Binding, provider: Provider) -> Effects:
+    def _offer(self, binding: TriggerBinding, provider: Provider) -> None:
         before = binding.provider
-        effects: Effects = []
+        # Another provider had the binding until now.
         if before is not None and (before.session is not provider.session or before.key != provider.key):
-            effects += _tell_withdrawn(binding)
+            self._tell_withdrawn(binding)
         binding.provider = provider
         binding.state.advance(BindingEvent.OFFERED)
         if provider.session is None:
+            # The engine itself provides the type and accepts every binding.
             binding.state.advance(BindingEvent.ACCEPTED)
-            return effects
+            return
         offer = encode(binding.offer())
         unfit = why_unfit(provider.session, offer)
         if unfit is None:
-            return [*effects, Send(provider.session.id, offer)]
-        return effects + self._unfit(binding, provider.session, unfit)
+            self._emit(Send(provider.session.id, offer))
+        else:
+            self._not_offered(binding, provider.session, unfit)
 
-    def _unfit(self, binding: Binding, provider: Session, unfit: WireError) -> Effects:
-        """A provider that cannot read this binding is not told of it: as if it had refused."""
+    def _not_offered(self, binding: TriggerBinding, provider: WorkerSession, unfit: WireError) -> None:
+        """Refuse a binding in the name of its provider, which could not read it."""
         self.refused(binding)
-        about = {"session": provider.id, "binding": binding.id, "function": binding.function_id}
+        fields = {"session": provider.id, "binding": binding.id, "function": binding.function_id}
         text = f"the binding {binding.id} of {binding.function_id} was not offered: {unfit.message}"
-        effects: Effects = [Log(logging.WARNING, text, about, peer_controlled=True)]
+        self._emit(Log(logging.WARNING, text, fields, peer_controlled=True))
+        # The maker of a durable binding is answered by its request.
         if binding.owner is not None:
-            effects.append(Send(binding.owner.id, encode(binding.refusal(to_json(unfit)))))
-        return effects
+            self._emit(Send(binding.owner.id, encode(binding.refusal(to_json(unfit)))))
 
-    def _forget(self, binding: Binding) -> Effects:
+    def _forget(self, binding: TriggerBinding) -> None:
         binding.state.advance(BindingEvent.WITHDRAWN)
         binding.provider = None
         del self._bindings[binding.id]
@@ -210,18 +205,18 @@ class Triggers:
         else:
             self.durable -= 1
             self.durable_bytes -= binding.size
-        return settle(binding)
+        settle(binding)
+
+    def _tell_withdrawn(self, binding: TriggerBinding, *, owner_gone: bool = False) -> None:
+        provider = binding.provider
+        if provider is None or provider.session is None or provider.session.state.is_final:
+            return
+        withdrawal = binding.withdrawal(owner_gone=owner_gone and FEATURE in provider.session.features)
+        self._emit(Send(provider.session.id, encode(withdrawal)))
 
 
-def settle(binding: Binding) -> Effects:
-    """Whoever waits for a durable binding has it."""
-    answer, binding.answer = binding.answer, None
-    return answer.settle({"id": binding.id}) if answer is not None else []
-
-
-def _tell_withdrawn(binding: Binding, *, owner_gone: bool = False) -> Effects:
-    provider = binding.provider
-    if provider is None or provider.session is None or provider.session.state.is_final:
-        return []
-    withdrawal = binding.withdrawal(owner_gone=owner_gone and FEATURE in provider.session.features)
-    return [Send(provider.session.id, encode(withdrawal))]
+def settle(binding: TriggerBinding) -> None:
+    """Answer the request for a durable binding with its id, if one waits."""
+    request, binding.request = binding.request, None
+    if request is not None:
+        request.reply({"id": binding.id})

@@ -11,17 +11,17 @@ import attrs
 import trio
 
 from ..core.channels import Refused
-from ..core.session import Session
+from ..core.session import WorkerSession
 from ..errors import MessageError
 from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
 from ..transport.reading import read_at_once
 from ..transport.socket import Socket, drop, end_writing
 from ..transport.tls import TlsStream
 from ..wire import PREFIX, Direction, read_attach_target, to_json
-from .engine import Shell
 from .policy import ListenerPolicy
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
+from .shell import Shell
 from .telemetry import serve_telemetry
 
 _HEALTH: Final = "/healthz"
@@ -140,7 +140,7 @@ def _check_room(shell: Shell, head: Head, policy: ListenerPolicy) -> None:
         if shell.hub.draining:
             raise BadRequest(503, "the engine is shutting down")
         limit = shell.config.limits.sessions
-        if shell.hub.guests + shell.arriving >= limit:
+        if shell.hub.external_sessions + shell.arriving >= limit:
             raise BadRequest(503, f"the engine has as many sessions as it may ({limit})")
         policy.check_sessions()
 
@@ -160,7 +160,7 @@ async def _serve_upgrade(
     except MessageError as problem:
         await _answer(stream, 400, str(problem))
         return
-    holder: Session | None = None
+    holder: WorkerSession | None = None
     if "iii-session" in head.headers:
         worker_id, _, secret = head.headers["iii-session"].partition(" ")
         holder = shell.hub.by_secret(worker_id, secret.strip())

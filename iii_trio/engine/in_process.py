@@ -7,15 +7,15 @@ from typing import final
 import trio
 
 from ..core.channels import Refused
-from ..core.session import Session
+from ..core.session import WorkerSession
 from ..errors import AttachRefused, ConnectionFailed
 from ..transport.link import Identity, Link, ReadingEnd, WritingEnd
 from ..transport.memory_link import MemoryLink
 from ..transport.refusal import refusal_of
 from ..wire import Direction, Ref
 from .attached_channel import AttachedChannel
-from .engine import Shell
 from .local_ends import LocalReader, LocalWriter
+from .shell import Shell
 
 
 @final
@@ -33,7 +33,7 @@ class InProcess:
         shell = self._shell
         if shell.closed:
             raise ConnectionFailed(f"{self} is closed")
-        session: Session | None = None
+        session: WorkerSession | None = None
 
         def on_messages(messages: list[bytes]) -> None:
             if session is not None:
@@ -78,7 +78,7 @@ class InProcess:
 
     def _attach(
         self, ref: Ref, identity: Identity | None, direction: Direction
-    ) -> tuple[Session | None, AttachedChannel]:
+    ) -> tuple[WorkerSession | None, AttachedChannel]:
         shell = self._shell
         if ref.direction is not direction:
             raise AttachRefused(403, f"this ref is for the channel's other direction: {ref.direction}")

@@ -13,8 +13,8 @@ from ..config import Listener
 from ..errors import ConfigError
 from ..transport.listen import ListeningSocket
 from .admit import handle_connection
-from .engine import Shell
 from .policy import ListenerPolicy
+from .shell import Shell
 
 
 @attrs.define(eq=False)

@@ -14,7 +14,7 @@ from ..transport.link import EndReason
 from ..transport.pipe import Chunk
 from ..wire import Outcome
 from .attached_channel import AttachedChannel
-from .engine import Shell
+from .shell import Shell
 
 
 def broken(end: EndReason) -> ChannelBroken:
@@ -75,18 +75,20 @@ class LocalWriter(_LocalEnd):
 
     def close_now(self) -> None:
         if self._end is None:
-            self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_CLOSED)
+            self._shell.channel_event(self._attached.channel_id, ChannelEvent.WRITER_CLOSED)
             self.finish(EndReason(Outcome.COMPLETED))
 
     def abort(self, reason: str, code: str | None = None) -> None:
         if self._end is None:
-            self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, reason, code)
+            self._shell.channel_event(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, reason, code)
             self.finish(EndReason(Outcome.ABORTED, reason, code))
 
     def lost(self) -> None:
         """The task that held this end is gone."""
         if self._end is None:
-            self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_LOST, f"the writer ({self._who}) is gone")
+            self._shell.channel_event(
+                self._attached.channel_id, ChannelEvent.WRITER_LOST, f"the writer ({self._who}) is gone"
+            )
 
 
 @final
@@ -113,7 +115,7 @@ class LocalReader(_LocalEnd):
             except trio.EndOfChannel:
                 if pipe.broken is not None:
                     raise broken(pipe.broken) from None
-                self._shell.cue(self._attached.channel_id, ChannelEvent.READER_FINISHED)
+                self._shell.channel_event(self._attached.channel_id, ChannelEvent.READER_FINISHED)
                 raise trio.EndOfChannel from None
             self._open(chunk)
         item = self._items.popleft()
@@ -130,13 +132,15 @@ class LocalReader(_LocalEnd):
         if self._end is None:
             drained = self._attached.pipe.drained and not self._items
             cue = ChannelEvent.READER_FINISHED if drained else ChannelEvent.READER_CANCELLED
-            self._shell.cue(self._attached.channel_id, cue, reason, code)
+            self._shell.channel_event(self._attached.channel_id, cue, reason, code)
             self.finish(EndReason(Outcome.COMPLETED if drained else Outcome.READER_CANCELLED, reason, code))
 
     def lost(self) -> None:
         """The task that held this end is gone."""
         if self._end is None:
-            self._shell.cue(self._attached.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone")
+            self._shell.channel_event(
+                self._attached.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone"
+            )
 
     def _open(self, chunk: Chunk) -> None:
         if isinstance(chunk, FrameBatch):
@@ -155,4 +159,4 @@ class LocalReader(_LocalEnd):
         self._attached.pipe.done(self._chunk)
         self._chunk = None
         if self._attached.pipe.drained:
-            self._shell.cue(self._attached.channel_id, ChannelEvent.READER_FINISHED)
+            self._shell.channel_event(self._attached.channel_id, ChannelEvent.READER_FINISHED)

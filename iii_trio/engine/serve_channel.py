@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from ..core.channel import ChannelEvent
-from ..core.session import Session
+from ..core.session import WorkerSession
 from ..errors import FrameError
 from ..transport.frames import BatchScanner, CloseFrame, FrameBatch
 from ..transport.http1 import Head
@@ -18,8 +18,8 @@ from ..transport.pipe import as_batch
 from ..transport.websocket import READ_BYTES, Lost, WebSocket, choose_read_size
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
 from .attached_channel import AttachedChannel
-from .engine import Shell
 from .policy import ListenerPolicy
+from .shell import Shell
 
 _MESSAGES_AT_ONCE: Final = 1024  # half a millisecond before others have their turn
 _READ_AHEAD_BYTES: Final = 192 * 1024
@@ -40,7 +40,7 @@ async def serve_writer(
     stream: trio.abc.Stream,
     head: Head,
     attached: AttachedChannel,
-    holder: Session | None,
+    holder: WorkerSession | None,
     policy: ListenerPolicy,
 ) -> None:
     """Take what a writer sends until it, or the channel, has ended.
@@ -58,7 +58,7 @@ async def serve_reader(
     stream: trio.abc.Stream,
     head: Head,
     attached: AttachedChannel,
-    holder: Session | None,
+    holder: WorkerSession | None,
     policy: ListenerPolicy,
 ) -> None:
     """Give a reader what is in the pipe until it, or the channel, has ended.
@@ -84,7 +84,7 @@ def _websocket(
     )
 
 
-def _named(end: str, holder: Session | None) -> str:
+def _named(end: str, holder: WorkerSession | None) -> str:
     """An end, with who holds it, in few words: a Close has room for 123 bytes."""
     return f"the {end}" if holder is None else f"the {end}, {holder.short_label},"
 
@@ -98,7 +98,9 @@ class _WriterSocket:
 
     websocket: WebSocket
 
-    def __init__(self, shell: Shell, attached: AttachedChannel, holder: Session | None, policy: ListenerPolicy) -> None:
+    def __init__(
+        self, shell: Shell, attached: AttachedChannel, holder: WorkerSession | None, policy: ListenerPolicy
+    ) -> None:
         self._shell = shell
         self._attached = attached
         self._holder = holder
@@ -160,22 +162,24 @@ class _WriterSocket:
                 if self._ahead is not None:
                     self._attached.pipe.push_all(self._ahead)
                     self._set_ahead(None)
-                shell.cue(channel, ChannelEvent.WRITER_CLOSED)
+                shell.channel_event(channel, ChannelEvent.WRITER_CLOSED)
             case CloseFrame() if how.code in CLEAN_CLOSES:
-                shell.cue(channel, ChannelEvent.WRITER_ABORTED, "the writer closed within a message")
+                shell.channel_event(channel, ChannelEvent.WRITER_ABORTED, "the writer closed within a message")
             case CloseFrame():
                 reason, code = split_reason(how.reason)
                 if how.code != Close.ABORTED:
                     reason = f"the writer closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
-                shell.cue(channel, ChannelEvent.WRITER_ABORTED, reason, code)
+                shell.channel_event(channel, ChannelEvent.WRITER_ABORTED, reason, code)
             case FrameError():
-                shell.cue(
+                shell.channel_event(
                     channel,
                     ChannelEvent.WRITER_LOST,
                     f"{_named('writer', self._holder)} broke the protocol: {how.reason}",
                 )
             case Lost():
-                shell.cue(channel, ChannelEvent.WRITER_LOST, f"{_named('writer', self._holder)} is gone: {how.cause}")
+                shell.channel_event(
+                    channel, ChannelEvent.WRITER_LOST, f"{_named('writer', self._holder)} is gone: {how.cause}"
+                )
 
     def finish(self, end: EndReason) -> None:
         self._finished = end
@@ -198,7 +202,7 @@ class _ReaderSocket:
         self,
         shell: Shell,
         attached: AttachedChannel,
-        holder: Session | None,
+        holder: WorkerSession | None,
         policy: ListenerPolicy,
         splitter: MessageSplitter | None,
     ) -> None:
@@ -239,8 +243,8 @@ class _ReaderSocket:
                 try:
                     rest = self._splitter.split(rest)
                 except TextTooLarge as problem:
-                    self._shell.cue(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, str(problem))
-                    self._shell.cue(
+                    self._shell.channel_event(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, str(problem))
+                    self._shell.channel_event(
                         self._attached.channel_id, ChannelEvent.READER_CANCELLED, str(problem)
                     )  # the writer had closed
                     return
@@ -270,18 +274,22 @@ class _ReaderSocket:
         told_the_end = self._attached.pipe.drained and self.websocket.close_written
         match how:
             case CloseFrame() | Lost(by_fin=True) if told_the_end:
-                shell.cue(channel, ChannelEvent.READER_FINISHED)
+                shell.channel_event(channel, ChannelEvent.READER_FINISHED)
             case CloseFrame():
                 reason, code = split_reason(how.reason)
-                shell.cue(channel, ChannelEvent.READER_CANCELLED, reason or f"the reader closed with {how.code}", code)
+                shell.channel_event(
+                    channel, ChannelEvent.READER_CANCELLED, reason or f"the reader closed with {how.code}", code
+                )
             case FrameError():
-                shell.cue(
+                shell.channel_event(
                     channel,
                     ChannelEvent.READER_LOST,
                     f"{_named('reader', self._holder)} broke the protocol: {how.reason}",
                 )
             case Lost():
-                shell.cue(channel, ChannelEvent.READER_LOST, f"{_named('reader', self._holder)} is gone: {how.cause}")
+                shell.channel_event(
+                    channel, ChannelEvent.READER_LOST, f"{_named('reader', self._holder)} is gone: {how.cause}"
+                )
 
     def finish(self, end: EndReason) -> None:
         self._finished = end

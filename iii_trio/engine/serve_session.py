@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from ..core.session import Session
+from ..core.session import WorkerSession
 from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
 from ..transport.http1 import Head
@@ -17,8 +17,8 @@ from ..transport.tls import TlsStream
 from ..transport.websocket import Lost, WebSocket, choose_read_size
 from ..wire import Close
 from .challenge import Challenge
-from .engine import Shell
 from .policy import ListenerPolicy
+from .shell import Shell
 
 _MESSAGES_AT_ONCE: Final = 64  # a millisecond or two before others have their turn
 _FIRST_BYTES: Final = 16_384  # to be read at once, as long as nothing is known of the size of messages
@@ -64,7 +64,7 @@ class _SessionSocket:
         self._peer = peer
         self._scanner = MessageScanner(policy.message_bytes(shell.config.limits), masked=True)
         self._websocket: WebSocket | None = None
-        self._session: Session | None = None
+        self._session: WorkerSession | None = None
         self._may_come_back = False
         self._over: str | None = None
         self._account: MemoryAccount | None = None
@@ -113,7 +113,7 @@ class _SessionSocket:
         if session is None or session.state.is_final:
             return self._scanner.held_bytes
         # Calls and channels are counted by the 64, so that most reads change nothing.
-        calls = (len(session.made) >> 6) * 64 * _CALL_BYTES
+        calls = (len(self._shell.hub.calls.made_by(session)) >> 6) * 64 * _CALL_BYTES
         channels = (len(session.owned) >> 6) * 64 * _CHANNEL_BYTES
         return self._scanner.held_bytes + session.registration_bytes + calls + channels
 
@@ -204,7 +204,7 @@ class _SessionSocket:
 
     def give_up(self, reason: str) -> None:
         if self._session is not None:
-            self._shell.send_away(self._session.id, Close.EVICTED, reason, may_come_back=True)
+            self._shell.close_session(self._session.id, Close.EVICTED, reason, may_come_back=True)
 
     def ping(self) -> None:
         if self._websocket is not None and self._websocket.talking and self._websocket.outbox.empty:

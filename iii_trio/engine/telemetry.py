@@ -12,8 +12,8 @@ from ..transport.frames import BINARY, CloseFrame, MessageScanner
 from ..transport.http1 import Head
 from ..transport.websocket import Lost, WebSocket
 from ..wire import Close
-from .engine import Shell
 from .policy import ListenerPolicy
+from .shell import Shell
 
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """The largest message here. Exporters of OpenTelemetry send batches of some hundred kB."""

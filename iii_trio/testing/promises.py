@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ..config import EngineConfig
-from ..core.channels import Ended
+from ..core.channels import ChannelResult
 from ..engine.spans import ChannelSpan
 from ..wire import Outcome
 from .conversations import Conversation, Ending, Told, hold
@@ -57,7 +57,7 @@ def _judge(conversation: Conversation, history: History) -> None:
         raise
 
 
-def check_promises(conversation: Conversation, told: Iterable[Told], ended: Iterable[Ended]) -> None:
+def check_promises(conversation: Conversation, told: Iterable[Told], ended: Iterable[ChannelResult]) -> None:
     """Judge a conversation by what its ends were told and how the engine says that its channels ended.
 
     Raises AssertionError, saying which promise was broken for which stream.
@@ -88,7 +88,7 @@ def _memory_was_bounded(told: Iterable[Told], spans: Iterable[ChannelSpan]) -> N
             raise AssertionError(f"{span.peak_bytes} bytes waited in channel {span.channel_id}, {_MAX_BYTES} may")
 
 
-def _one_outcome_each(ended: Iterable[Ended]) -> None:
+def _one_outcome_each(ended: Iterable[ChannelResult]) -> None:
     twice = [channel for channel, n in Counter(channel.id for channel in ended).items() if n > 1]
     if twice:
         raise AssertionError(f"these channels ended more than once: {twice}")

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from ..config import EngineConfig
-from ..core.channels import Ended
+from ..core.channels import ChannelResult
 from ..engine.spans import ChannelSpan
 from .schedule import seed_scheduler, seeded_schedule
 from .sim_stream import Conditions
@@ -33,7 +33,7 @@ class History:
     """What the scenario gave back."""
     transcript: tuple[str, ...] = attrs.field(repr=False)
     """What happened, in order: virtual seconds, then who did what."""
-    ended: tuple[Ended, ...] = attrs.field(repr=False)
+    ended: tuple[ChannelResult, ...] = attrs.field(repr=False)
     """The channels that ended, oldest first."""
     spans: tuple[ChannelSpan, ...] = attrs.field(repr=False, eq=False)  # their dates are of the real clock
     """What each of them carried, and how much of it waited at the most."""

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from ..config import EngineConfig
-from ..core.channels import Ended
+from ..core.channels import ChannelResult
 from ..embed import Engine, open_engine, open_worker
 from ..engine.spans import ChannelSpan
 from ..environment import Environment
@@ -65,7 +65,7 @@ class World:
         self._engine: Engine | None = None
         self._engine_scope = trio.CancelScope()
         self._engine_gone = trio.Event()
-        self._ended: list[Ended] = []
+        self._ended: list[ChannelResult] = []
         self.spans: list[ChannelSpan] = []
         """What each channel that ended carried, and how much of it waited at the most."""
         self.jobs = MemoryStore()
@@ -102,7 +102,7 @@ class World:
         return self._engine
 
     @property
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[ChannelResult]:
         """The channels that ended, oldest first, of this engine and of those before it."""
         return self._ended + (self._engine.ended_channels() if self._engine is not None else [])
 

@@ -12,7 +12,7 @@ import trio
 from iii_trio.core.channel import ChannelEvent
 from iii_trio.core.effects import EndChannel, SealPipe, Send
 from iii_trio.core.hub import Hub
-from iii_trio.core.session import Session
+from iii_trio.core.session import WorkerSession
 from iii_trio.transport.frames import close_payload, frame
 from iii_trio.transport.socket import Socket
 from iii_trio.wire import (
@@ -270,7 +270,7 @@ async def test_C4_4_the_readers_end_takes_effect_on_a_writer_whatever_it_does(
 # --- C4.5: a session's end is one step
 
 
-def hub_with_sessions(n: int) -> tuple[Hub, list[Session]]:
+def hub_with_sessions(n: int) -> tuple[Hub, list[WorkerSession]]:
     ids = itertools.count(1)
     hub = Hub(EngineConfig(), lambda: f"00000000-0000-4000-8000-{next(ids):012x}")
     sessions = []
@@ -286,11 +286,11 @@ def test_C4_5_the_effects_of_a_sessions_end_come_in_their_order() -> None:
     """Driven purely: all of it is what one call of one function gives back, so nothing can come between."""
     hub, (leaving, other) = hub_with_sessions(2)
 
-    def channel(owner: Session, writer: Session, reader: Session) -> str:
+    def channel(owner: WorkerSession, writer: WorkerSession, reader: WorkerSession) -> str:
         made = hub.channels.create(owner, 0.0, buffer_size=None, max_bytes=None, expires_after_seconds=300)
         for holder, direction in ((writer, Direction.WRITE), (reader, Direction.READ)):
             ref = made.ref(direction)
-            hub.channels.attach(made.id, ref.access_key, direction, 0.0, holder)
+            hub.attach(made.id, ref.access_key, direction, 0.0, holder)
         return made.id
 
     writes = channel(other, leaving, other)
@@ -313,7 +313,12 @@ def test_C4_5_the_effects_of_a_sessions_end_come_in_their_order() -> None:
     # and all of it is gone
     assert [channel.id for channel in hub.channels] == []
     assert hub.registry.find("default", "of::w0") is None and hub.registry.find("default", "of::w1") is not None
-    assert not other.made and not other.answering and not other.held_readers and not other.held_writers
+    assert (
+        not hub.calls.made_by(other)
+        and not hub.calls.given_to(other)
+        and not other.held_readers
+        and not other.held_writers
+    )
     assert hub.disconnected(leaving, "again", 1.0) == []
 
 
@@ -321,13 +326,13 @@ def test_C4_5_the_effects_of_a_sessions_end_come_in_their_order() -> None:
 def test_C4_5_a_stream_that_was_finished_outlives_its_owner(reader_came: bool) -> None:
     hub, (leaving, other) = hub_with_sessions(2)
     made = hub.channels.create(leaving, 0.0, buffer_size=None, max_bytes=None, expires_after_seconds=300)
-    hub.channels.attach(made.id, made.write_key, Direction.WRITE, 0.0, leaving)
+    hub.attach(made.id, made.write_key, Direction.WRITE, 0.0, leaving)
     if reader_came:
-        hub.channels.attach(made.id, made.read_key, Direction.READ, 0.0, other)
-    assert hub.channels.take(made.id, ChannelEvent.WRITER_CLOSED, "", 0.0) == [SealPipe(made.id)]
+        hub.attach(made.id, made.read_key, Direction.READ, 0.0, other)
+    assert hub.channel_event(made.id, ChannelEvent.WRITER_CLOSED, "", 0.0) == [SealPipe(made.id)]
     assert not [e for e in hub.disconnected(leaving, "done", 1.0) if isinstance(e, EndChannel)]
     if reader_came:
-        (end, *_) = hub.channels.take(made.id, ChannelEvent.READER_FINISHED, "", 2.0)
+        (end, *_) = hub.channel_event(made.id, ChannelEvent.READER_FINISHED, "", 2.0)
     else:
         assert hub.tick(299.0) == []
         (end, *_) = hub.tick(301.5)

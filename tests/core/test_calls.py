@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii_trio.config import EngineConfig, Limits
-from iii_trio.core.calls import with_caller
 from iii_trio.core.effects import Deliver, HangUp, Log, Send
 from iii_trio.core.hub import Hub
+from iii_trio.core.routing import with_caller
 from iii_trio.wire import FEATURE, LARGE_MESSAGES
 from tests.helpers.conversation import Conversation, Peer, call_id, counted_ids
 
@@ -141,7 +141,7 @@ def test_a_call_of_a_worker_whose_outbox_is_full_is_refused_and_forgotten() -> N
     boats.call("tide::next")
     (answer,) = boats.hears()
     assert answer["error"]["code"] == "channel_send_failed" and "harbour" in answer["error"]["message"]
-    assert not harbour.session.answering and not boats.session.made
+    assert not harbour.answering and not boats.made
     talk.act(talk.hub.undelivered(harbour.id, call_id(1)))
     talk.act(talk.hub.undelivered("nobody", call_id(1)))
     assert boats.hears() == []
@@ -152,7 +152,7 @@ def test_a_worker_that_calls_itself_and_leaves_leaves_nothing() -> None:
     harbour, _ = two(talk)
     harbour.call("tide::next")
     harbour.leave()
-    assert not harbour.session.answering and not harbour.session.made
+    assert not harbour.answering and not harbour.made
 
 
 def test_C5_5_a_cancelled_call_cancels_its_handler_if_the_peer_understands_it() -> None:
@@ -183,7 +183,7 @@ def test_C5_5_only_its_caller_may_cancel_and_other_peers_are_not_told() -> None:
     boats.call("tide::next")
     harbour.hears()
     boats.say({"type": "cancelinvocation", "invocation_id": call_id(1)})
-    assert harbour.hears() == [] and not harbour.session.answering
+    assert harbour.hears() == [] and not harbour.answering
 
 
 @pytest.mark.parametrize("error", ["{}", '{"code":1,"message":"x"}', '{"code":"x"}', '"no"', "[]", "7", "true"])
@@ -225,7 +225,7 @@ def test_a_peer_that_would_close_at_a_large_message_is_not_sent_one(says: dict[s
     assert len(harbour.hears()) == takes_it
     if not takes_it:
         assert [frame["error"]["code"] for frame in boats.hears()] == ["payload_too_large"]
-        assert not boats.session.made
+        assert not boats.made
     boats.offer("boats::large")
     harbour.call("boats::large")
     boats.answer(call_id(1), result=large)
@@ -295,7 +295,7 @@ def test_whatever_workers_say_harms_nobody_and_leaves_nothing(said: list[tuple[i
     assert not len(talk.hub.channels)
     talk.wait(1000)
     assert talk.hub.next_due() is None
-    assert not talk.hub.take_effects() and not talk.hub.take_last_effects()
+    assert not talk.hub.state.take_effects()
     assert not [effect for effect in talk.effects if isinstance(effect, HangUp) and effect.session == honest.id]
 
 
@@ -317,8 +317,8 @@ def test_a_worker_that_answers_nothing_keeps_no_more_than_so_many_calls_and_the_
         caller.call("f", number=number)
     (told,) = one.hears()
     assert (told["invocation_id"], told["error"]["code"]) == (call_id(0), "invocation_stopped")
-    assert [*hung.session.answering] == [call_id(1), call_id(2), call_id(3)] and [*one.session.made] == [call_id(2)]
-    assert any(isinstance(effect, Log) and "was given up: worker 'hung'" in effect.text for effect in talk.effects)
+    assert [*hung.answering] == [call_id(1), call_id(2), call_id(3)] and [*one.made] == [call_id(2)]
+    assert any(isinstance(effect, Log) and "was given up: worker 'hung'" in effect.message for effect in talk.effects)
     hung.answer(call_id(0), result="late")
     hung.answer(call_id(2), result="in time")
     assert [frame["result"] for frame in one.hears()] == ["in time"] and not two.hears()
@@ -333,7 +333,7 @@ def test_a_caller_that_loses_patience_again_and_again_costs_itself_its_oldest_ca
     for number, name in enumerate(("a", "b", "c")):
         impatient.call(name, number=number)
     assert [frame["invocation_id"] for frame in impatient.hears()] == [call_id(0)]
-    assert [*impatient.session.made] == [call_id(1), call_id(2)] and not other.hears()
+    assert [*impatient.made] == [call_id(1), call_id(2)] and not other.hears()
 
 
 def test_void_calls_that_are_never_answered_do_not_pile_up() -> None:
@@ -344,4 +344,4 @@ def test_void_calls_that_are_never_answered_do_not_pile_up() -> None:
     for _ in range(50):
         caller.say({"type": "invokefunction", "function_id": "f", "action": {"type": "void"}})
         talk.join().leave()
-    assert len(hung.session.answering) == 5 and not caller.hears()
+    assert len(hung.answering) == 5 and not caller.hears()

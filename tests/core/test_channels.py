@@ -35,11 +35,11 @@ class Harbour(Conversation):
     def attach(self, channel: Channel, direction: Direction, holder: Peer | None = None) -> Channel | Refused:
         key = channel.read_key if direction is Direction.READ else channel.write_key
         session = holder.session if holder is not None else None
-        return self.hub.channels.attach(channel.id, key, direction, self.now, session)
+        return self.hub.attach(channel.id, key, direction, self.now, session)
 
     def take(self, channel: Channel, *cues: ChannelEvent, reason: str = "because") -> None:
         for cue in cues:
-            self.act(self.hub.channels.take(channel.id, cue, reason, self.now))
+            self.act(self.hub.channel_event(channel.id, cue, reason, self.now))
 
     def outcomes(self) -> list[tuple[str, Outcome]]:
         return [(effect.channel, effect.outcome) for effect in self.effects if isinstance(effect, EndChannel)]
@@ -128,7 +128,7 @@ def test_C2_1_a_second_claimant_is_refused_and_disturbs_nothing() -> None:
 def test_C2_1_unknown_ids_and_keys_are_404_and_the_other_direction_403() -> None:
     harbour = Harbour()
     channel = harbour.create()
-    attach = harbour.hub.channels.attach
+    attach = harbour.hub.attach
 
     def status(channel_id: str, key: str, direction: Direction) -> int:
         refused = attach(channel_id, key, direction, 0.0, None)
@@ -152,7 +152,7 @@ def test_C2_1_a_late_comer_with_a_key_is_told_how_it_ended_until_that_is_forgott
         refused = harbour.attach(channel, direction)
         assert isinstance(refused, Refused) and refused.status == 410
         assert json.loads(refused.body) == {"outcome": "aborted", "reason": "enough", "code": None}
-    wrong = harbour.hub.channels.attach(channel.id, "nope", Direction.READ, 0.0, None)
+    wrong = harbour.hub.attach(channel.id, "nope", Direction.READ, 0.0, None)
     assert isinstance(wrong, Refused) and wrong.status == 404
     for _ in range(2):
         harbour.take(flowing(harbour), ChannelEvent.WRITER_LOST)
@@ -290,7 +290,7 @@ def test_C4_8_a_late_cue_for_a_forgotten_channel_is_harmless() -> None:
         ChannelEvent.WRITER_LOST,
     )
     assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
-    assert harbour.hub.channels.take("nope", ChannelEvent.WRITER_LOST, "", 0.0) == []
+    assert harbour.hub.channel_event("nope", ChannelEvent.WRITER_LOST, "", 0.0) == []
 
 
 def test_C4_7_an_engine_that_closes_ends_every_channel() -> None:
@@ -309,7 +309,7 @@ def test_C7_1_open_channels_are_listed_with_owner_holders_phase_and_age_and_with
     harbour = Harbour()
     channel = flowing(harbour, writer=harbour.user)
     harbour.wait(3)
-    harbour.hub.look = lambda channel, now: {"bytes_passed": 17}
+    harbour.channel_io = {"bytes_passed": 17}
     listed = harbour.user.ask("engine::channels::list")
     assert listed == {
         "channels": [
@@ -462,7 +462,7 @@ def test_C4_6_during_the_grace_only_channels_wait_and_the_rest_ends_at_once() ->
     assert not harbour.outcomes()
     harbour.wait(0.1)
     assert harbour.outcomes() == [(channel.id, Outcome.WRITER_LOST)]
-    assert not harbour.hub.absences
+    assert not harbour.hub.state.lost_sessions
 
 
 def test_C4_6_a_worker_that_comes_back_with_its_token_takes_over_what_it_owned_and_held() -> None:

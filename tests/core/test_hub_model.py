@@ -262,7 +262,11 @@ class HubModel(RuleBasedStateMachine):
         owned = {(each.namespace, each.id): each.owner.id for each in hub.registry if each.owner is not None}
         assert owned == self.functions
         assert {key: hub.registry.worker(*key).id for key in self.names} == self.names  # type: ignore[union-attr]
-        waiting = {call.id: call.callee.id for session in hub.sessions.values() for call in session.answering.values()}
+        waiting = {
+            call.id: call.callee.id
+            for session in hub.sessions.values()
+            for call in hub.calls.given_to(session).values()
+        }
         assert waiting == {id_: call.callee for id_, call in self.calls.items()}
         assert all(count == 1 for count in self.answered.values())
         provided = {each.key: each.session.id for each in hub.triggers.providers() if each.session is not None}
@@ -297,10 +301,10 @@ def check_no_ghosts(hub: Hub) -> None:
     there = set(hub.sessions.values())
     assert {each.owner for each in hub.registry} <= there | {None}
     for session in there:
-        for call in (*session.made.values(), *session.answering.values()):
+        for call in (*hub.calls.made_by(session).values(), *hub.calls.given_to(session).values()):
             assert call.callee in there and (call.caller is None or call.caller in there)
-            assert call.callee.answering[call.id] is call and not call.state.is_final
-            assert call.caller is None or call.caller.made[call.id] is call
+            assert hub.calls.given_to(call.callee)[call.id] is call and not call.state.is_final
+            assert call.caller is None or hub.calls.made_by(call.caller)[call.id] is call
         assert session.functions == {(each.namespace, each.id) for each in hub.registry if each.owner is session}
         assert session.bindings == {each.id for each in hub.triggers if each.owner is session}
         assert session.trigger_types == {each.key for each in hub.triggers.providers() if each.session is session}
@@ -313,13 +317,14 @@ def check_no_ghosts(hub: Hub) -> None:
 
 def check_empty(hub: Hub) -> None:
     """Nothing of any worker is left."""
-    assert not hub.sessions
+    assert not hub.sessions and not hub.calls and not hub.calls.made and not hub.calls.given
+    assert not hub.state.questions
     assert all(function.owner is None for function in hub.registry)
     assert not hub.registry._names
     assert all(provider.session is None for provider in hub.triggers.providers())
     assert not [binding for binding in hub.triggers if binding.owner is not None]
     assert not len(hub.channels)
-    assert not hub.take_effects() and not hub.take_last_effects()
+    assert not hub.state.take_effects()
     assert hub.next_due() is None
 
 

@@ -58,7 +58,7 @@ def test_a_binding_is_not_offered_and_its_binder_is_told() -> None:
     assert not provider.hears()
     (told,) = binder.hears()
     assert (told["type"], told["id"]) == ("triggerregistrationresult", "b") and too_large(told["error"])
-    assert any(isinstance(each, Log) and "the binding b of f was not offered" in each.text for each in talk.effects)
+    assert any(isinstance(each, Log) and "the binding b of f was not offered" in each.message for each in talk.effects)
     binding = talk.hub.triggers.get("b")
     assert binding is not None and not binding.live
     other = node(talk, "other")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iii_trio.core import binding, invocation, session
+from iii_trio.core import binding, call, session
 from iii_trio.errors import IllegalTransition
 from iii_trio.state_machine import StateMachine
 from iii_trio.testing.lifecycles import check_lifecycle
@@ -21,12 +21,12 @@ def test_a_binding_can_always_end() -> None:
 
 def test_a_call_is_answered_or_fails_once() -> None:
     check_lifecycle(
-        invocation.INVOCATION,
-        invocation.CallState.WAITING,
-        end_well=invocation.CallState.ANSWERED,
-        mishaps={invocation.CallEvent.CALLEE_LEFT, invocation.CallEvent.CALLEE_IS_FULL},
+        call.CALL,
+        call.CallState.WAITING,
+        end_well=call.CallState.ANSWERED,
+        mishaps={call.CallEvent.CALLEE_LEFT, call.CallEvent.CALLEE_IS_FULL},
     )
-    assert all(not row for phase, row in invocation.INVOCATION.items() if phase is not invocation.CallState.WAITING)
+    assert all(not row for phase, row in call.CALL.items() if phase is not call.CallState.WAITING)
 
 
 def test_a_session_can_always_go() -> None:

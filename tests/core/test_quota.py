@@ -22,7 +22,7 @@ def bind(peer: Peer, id_: str, config: Any = None) -> None:
 
 
 def lines(talk: Conversation) -> list[str]:
-    return [effect.text for effect in talk.effects if isinstance(effect, Log)]
+    return [effect.message for effect in talk.effects if isinstance(effect, Log)]
 
 
 def test_one_function_too_many_is_refused_and_a_withdrawn_one_makes_room() -> None:
@@ -142,7 +142,7 @@ def test_who_registers_more_than_can_be_held_back_is_sent_away_with_the_cause(
         flood.offer(f"f{number}" + "x" * 600)
     hung_up = talk.hung_up[flood.id]
     assert hung_up.code == 1008 and cause in hung_up.reason
-    assert flood.session.state.is_final and not flood.session.held_back
+    assert flood.session.state.is_final and not flood.session.deferred_registrations
     assert sum(cause in line for line in lines(talk)) == 1, "once: what it says after that is not heard"
     assert other.session.functions == {("default", "mine")} and other.id not in talk.hung_up
     talk.wait(10)

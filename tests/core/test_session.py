@@ -111,7 +111,7 @@ def test_every_line_of_the_log_names_the_session(said: dict[str, str]) -> None:
     peer.say("nonsense")
     peer.leave()
     lines = [effect for effect in talk.effects if isinstance(effect, Log)]
-    assert len(lines) >= 4 and all(effect.about["session"] == peer.id for effect in lines)
+    assert len(lines) >= 4 and all(effect.fields["session"] == peer.id for effect in lines)
     assert [effect for effect in talk.effects if isinstance(effect, Send)]
 
 

@@ -6,9 +6,10 @@ import logging
 from typing import Any
 
 from iii_trio.config import EngineConfig
-from iii_trio.core.announcements import FUNCTIONS, SETTLING_SECONDS, WORKERS
 from iii_trio.core.binding import BindingState
 from iii_trio.core.effects import Log
+from iii_trio.core.engine_events import FUNCTIONS, WORKERS
+from iii_trio.core.function_changes import SETTLING_SECONDS
 from tests.helpers.conversation import Conversation, Peer, call_id
 
 TIDE = {"type": "registertriggertype", "id": "tide", "description": "fires at high water"}
@@ -133,12 +134,12 @@ def test_what_the_engine_fires_is_a_call_that_nobody_waits_for() -> None:
     watch = watcher(talk, WORKERS)
     talk.connect()
     (fired,) = watch.hears()
-    assert talk.hub.sessions[watch.id].answering.keys() == {fired["invocation_id"]}
+    assert talk.hub.calls.given_to(watch.session).keys() == {fired["invocation_id"]}
     watch.answer(fired["invocation_id"], error={"code": "no", "message": "no"})
-    assert not talk.hub.sessions[watch.id].answering
+    assert not talk.hub.calls.given_to(watch.session)
     talk.full.add(watch.id)
     talk.connect()
-    assert not talk.hub.sessions[watch.id].answering
+    assert not talk.hub.calls.given_to(watch.session)
 
 
 def test_an_engines_own_type_cannot_be_taken_but_has_namesakes_elsewhere() -> None:
@@ -294,10 +295,10 @@ def test_a_line_of_a_worker_reaches_the_log_with_its_level_and_nothing_that_fool
     talk = Conversation(EngineConfig())
     boats = talk.join("boats")
     boats.ask("engine::log::warn", {"message": "a\n\x1b[31mb", "trace_id": "t1", "data": {"x": "\u202e"}})
-    lines = [effect for effect in talk.effects if isinstance(effect, Log) and "a" in effect.text.split(": ")[-1]]
+    lines = [effect for effect in talk.effects if isinstance(effect, Log) and "a" in effect.message.split(": ")[-1]]
     assert lines[-1].level == logging.WARNING
-    assert lines[-1].text == f"worker 'boats' ({boats.id}): a[31mb"
-    assert lines[-1].about == {"session": boats.id, "trace_id": "t1", "data": '{"x":""}'}
+    assert lines[-1].message == f"worker 'boats' ({boats.id}): a[31mb"
+    assert lines[-1].fields == {"session": boats.id, "trace_id": "t1", "data": '{"x":""}'}
 
 
 def test_what_has_gone_and_come_back_is_news() -> None:

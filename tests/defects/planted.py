@@ -63,8 +63,9 @@ DEFECTS: tuple[Defect, ...] = (
         "a_fin_is_a_clean_end",
         "A writer whose connection ends in order, but without a Close, is taken to have closed.",
         "frames",
-        "case Lost(): shell.cue(channel, ChannelEvent.WRITER_LOST",
-        "case Lost():\n    shell.cue(channel, ChannelEvent.WRITER_CLOSED if how.by_fin else ChannelEvent.WRITER_LOST",
+        "case Lost(): shell.channel_event(channel, ChannelEvent.WRITER_LOST",
+        "case Lost():\n"
+        "    shell.channel_event(channel, ChannelEvent.WRITER_CLOSED if how.by_fin else ChannelEvent.WRITER_LOST",
     ),
     Defect(
         "a_lost_reader_looks_like_one_that_took_all",

@@ -82,6 +82,6 @@ async def test_an_end_of_the_session_is_an_answer(autojump_clock: trio.testing.M
 async def test_a_worker_in_this_process_is_alive(autojump_clock: trio.testing.MockClock) -> None:
     async with open_engine() as engine, engine.open_worker("w"):
         answers: list[bool] = []
-        for session in engine._shell.lines:
+        for session in engine._shell.outputs:
             engine._shell.challenge(session, 5, answers.append)
-        assert answers == [True] * len(engine._shell.lines) and answers
+        assert answers == [True] * len(engine._shell.outputs) and answers

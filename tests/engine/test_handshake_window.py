@@ -48,7 +48,7 @@ async def attach_while_ending(engine: Engine, ref: Ref, event: ChannelEvent, pas
         await near.send_all(UPGRADE.format(target=attach_target(ref), headers=lines).encode())
         for _ in range(passes):
             await trio.lowlevel.checkpoint()
-        engine._shell.cue(ref.channel_id, event, "it ended meanwhile")
+        engine._shell.channel_event(ref.channel_id, event, "it ended meanwhile")
         said = await all_of(near)
         await trio.aclose_forcefully(near)
     return end_of(said)

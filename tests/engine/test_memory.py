@@ -139,7 +139,7 @@ async def test_a_flood_of_pings_by_a_peer_that_never_reads_takes_the_size_of_its
         await trio.testing.wait_all_tasks_blocked()
         answers = 20_000 * len(b'\x81\x0f{"type":"pong"}')
         assert answers <= budget_of(engine).used_bytes < answers * 1.2
-        (outbox,) = [line._websocket.outbox for line in engine._shell.lines.values() if hasattr(line, "_websocket")]
+        (outbox,) = [line._websocket.outbox for line in engine._shell.outputs.values() if hasattr(line, "_websocket")]
         assert len(outbox._waiting) < 600  # what one gathering write takes, and then joined pieces
         for _ in range(20_000):
             assert await bare.frame() == (1, b'{"type":"pong"}')

@@ -16,7 +16,7 @@ import trio.testing
 from msgspec import Raw
 
 from iii_trio import Engine, EngineConfig, Limits, Listener, Timeouts, open_engine
-from iii_trio.engine.engine import Shell
+from iii_trio.engine.shell import Shell
 from iii_trio.transport.frames import frame_head
 from iii_trio.transport.socket import Buffer
 from iii_trio.wire import InvocationResult, InvokeFunction, RegisterFunction, decode, encode
@@ -200,7 +200,7 @@ async def test_an_answer_may_come_before_the_call_has_been_sent_in_full(autojump
     shell.on_messages(caller.session, [encode(InvokeFunction("f", asked, data=Raw(b"[1]")))])
     answers = [told for told in caller.got if isinstance(told, InvocationResult)]
     assert [(told.invocation_id, bytes(told.result)) for told in answers] == [(asked, b"[1]")]
-    assert not callee.session.answering
+    assert not shell.hub.calls.given_to(callee.session)
 
 
 class Dead(trio.abc.Stream):

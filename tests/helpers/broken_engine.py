@@ -13,19 +13,19 @@ import trio
 
 from iii_trio.cli import main
 from iii_trio.core.channel import ChannelEvent
-from iii_trio.core.session import Session
-from iii_trio.engine.engine import Shell
+from iii_trio.core.session import WorkerSession
+from iii_trio.engine.shell import Shell
 from iii_trio.transport.frames import FrameBatch
 from iii_trio.transport.pipe import Pipe
 
 
 def an_abort_looks_complete() -> None:
-    real = Shell.cue
+    real = Shell.channel_event
 
-    def cue(shell: Shell, channel_id: str, cue: ChannelEvent, *about: Any) -> None:
-        real(shell, channel_id, ChannelEvent.WRITER_CLOSED if cue is ChannelEvent.WRITER_ABORTED else cue, *about)
+    def channel_event(shell: Shell, channel_id: str, event: ChannelEvent, *about: Any) -> None:
+        real(shell, channel_id, ChannelEvent.WRITER_CLOSED if event is ChannelEvent.WRITER_ABORTED else event, *about)
 
-    Shell.cue = cue
+    Shell.channel_event = channel_event
 
 
 def runs_are_lost() -> None:
@@ -40,7 +40,7 @@ def runs_are_lost() -> None:
 def tasks_stay() -> None:
     real = Shell.disconnected
 
-    def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
+    def disconnected(shell: Shell, session: WorkerSession, reason: str, **how: Any) -> None:
         trio.lowlevel.spawn_system_task(trio.sleep_forever)
         real(shell, session, reason, **how)
 
@@ -51,7 +51,7 @@ def memory_stays() -> None:
     """Found by the slope, so not within the minutes that a test may take."""
     real, kept = Shell.disconnected, []
 
-    def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
+    def disconnected(shell: Shell, session: WorkerSession, reason: str, **how: Any) -> None:
         kept.append(bytes(50_000))
         real(shell, session, reason, **how)
 
@@ -61,7 +61,7 @@ def memory_stays() -> None:
 def it_complains() -> None:
     real = Shell.disconnected
 
-    def disconnected(shell: Shell, session: Session, reason: str, **how: Any) -> None:
+    def disconnected(shell: Shell, session: WorkerSession, reason: str, **how: Any) -> None:
         shell.log(30, "that should not have been")
         real(shell, session, reason, **how)
 

@@ -15,7 +15,7 @@ import trio.testing
 
 from iii_trio.config import EngineConfig
 from iii_trio.embed import Engine, open_engine
-from iii_trio.engine.engine import Shell
+from iii_trio.engine.shell import Shell
 from iii_trio.errors import ChannelBroken
 from iii_trio.testing.network import Network
 from iii_trio.transport.dial import SocketAddress
@@ -228,7 +228,7 @@ async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]
             assert len(connections.child_tasks) == 1  # the network's own
             connections.cancel_scope.cancel()
             assert not any(attrs.astuple(engine.statistics())), engine.statistics()
-            assert not world.shell.lines
+            assert not world.shell.outputs
 
 
 # --- what ends say

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from iii_trio.config import EngineConfig
-from iii_trio.core.effects import Deliver, Effects, HangUp, Log, Send
+from iii_trio.core.call import Call
+from iii_trio.core.effects import AskChannelIo, AskStatistics, AskUnreadInput, Deliver, Effects, HangUp, Log, Send
 from iii_trio.core.hub import Hub
-from iii_trio.core.session import Session
+from iii_trio.core.session import WorkerSession
 
 
 def counted_ids() -> Callable[[], str]:
@@ -27,11 +28,21 @@ def call_id(number: int) -> str:
 class Peer:
     """A worker, as one who speaks the wire by hand: `say` a frame, `hears` what came since."""
 
-    def __init__(self, talk: Conversation, session: Session) -> None:
+    def __init__(self, talk: Conversation, session: WorkerSession) -> None:
         self._talk = talk
         self.session = session
         self.id = session.id
         self.inbox: list[dict[str, Any]] = []
+
+    @property
+    def made(self) -> Mapping[str, Call]:
+        """Its own calls that wait for an answer."""
+        return self._talk.hub.calls.made_by(self.session)
+
+    @property
+    def answering(self) -> Mapping[str, Call]:
+        """The calls that it was given and has not answered."""
+        return self._talk.hub.calls.given_to(self.session)
 
     def say(self, frame: dict[str, Any] | str) -> None:
         text = frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False)
@@ -79,6 +90,10 @@ class Conversation:
         self.peers: dict[str, Peer] = {}
         self.effects: Effects = []
         self.hung_up: dict[str, HangUp] = {}
+        self.unread_input: set[str] = set()
+        """The sessions with unread input."""
+        self.channel_io: dict[str, Any] = {}
+        """The I/O statistics of every channel."""
         self.full: set[str] = set()
         """The sessions whose outbox is full."""
 
@@ -113,7 +128,17 @@ class Conversation:
                 self.act(self.hub.undelivered(effect.session, effect.invocation_id))
             elif isinstance(effect, Send | Deliver) and effect.session not in self.hung_up:
                 self.peers[effect.session].inbox.append(json.loads(effect.message))
+            elif isinstance(effect, AskUnreadInput):
+                has_unread_input = effect.session in self.unread_input
+                self.act(self.hub.unread_input_known(effect.session, has_unread_input, self.now))
+            elif isinstance(effect, AskChannelIo):
+                io = {channel.id: self.channel_io for channel in self.hub.channels}
+                self.act(self.hub.channel_io_known(effect.question, io))
+            elif isinstance(effect, AskStatistics):
+                self.act(self.hub.statistics_known(effect.question, {}))
             elif isinstance(effect, HangUp):
                 self.hung_up.setdefault(effect.session, effect)
             elif isinstance(effect, Log):
-                assert effect.about.keys() & {"session", "function", "channel"}, f"about whom is this? {effect}"
+                assert effect.fields.keys() & {"session", "function", "channel"}, (
+                    f"which session is this about? {effect}"
+                )

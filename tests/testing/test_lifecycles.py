@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iii_trio.core import channel, invocation
+from iii_trio.core import call, channel
 from iii_trio.testing import check_lifecycle, draw_lifecycle, states_that_reach
 from iii_trio.transport import connection_state
 from iii_trio.worker import channel_end, worker_state
@@ -106,10 +106,10 @@ C = channel.ChannelEvent
             id="connection",
         ),
         pytest.param(
-            invocation.INVOCATION,
-            invocation.CallState.WAITING,
-            invocation.CallState.ANSWERED,
-            set(invocation.CallEvent) - {invocation.CallEvent.ANSWER_CAME},
+            call.CALL,
+            call.CallState.WAITING,
+            call.CallState.ANSWERED,
+            set(call.CallEvent) - {call.CallEvent.ANSWER_CAME},
             id="call",
         ),
         pytest.param(

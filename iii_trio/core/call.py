@@ -1,8 +1,4 @@
-"""The life of one call, and the ledger of those that wait for an answer.
-
-A call is entered before its callee can answer. It is looked up by (callee, id), so that nobody else can answer it, and
-late, foreign and repeated answers find nothing.
-"""
+"""The states of one call between two workers."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ from typing import Final
 import attrs
 
 from ..state_machine import StateMachine, Table, TableEnum
-from .session import Session
+from .session import WorkerSession
 
 
 class CallState(TableEnum):
-    """Where a call is in its life."""
+    """The states of a call."""
 
     WAITING = auto()
     ANSWERED = auto()
@@ -26,7 +22,7 @@ class CallState(TableEnum):
 
 
 class CallEvent(TableEnum):
-    """What happened to a call."""
+    """The events in the life of a call."""
 
     ANSWER_CAME = auto()
     CALLEE_IS_FULL = auto()
@@ -36,7 +32,7 @@ class CallEvent(TableEnum):
     GIVEN_UP = auto()
 
 
-INVOCATION: Final[Table[CallState, CallEvent]] = {
+CALL: Final[Table[CallState, CallEvent]] = {
     CallState.WAITING: {
         CallEvent.ANSWER_CAME: CallState.ANSWERED,
         CallEvent.CALLEE_IS_FULL: CallState.UNDELIVERED,
@@ -54,29 +50,16 @@ INVOCATION: Final[Table[CallState, CallEvent]] = {
 
 @attrs.define(eq=False)
 class Call:
-    """One call that a callee has been given."""
+    """One call that was given to a callee."""
 
     id: str
-    caller: Session | None
-    """None: nobody waits for the answer (void)."""
-    callee: Session
+    caller: WorkerSession | None
+    """None for a void call: its result is dropped."""
+    callee: WorkerSession
     function_id: str
-    """As the caller wrote it."""
+    """The function id as the caller wrote it."""
     traceparent: str | None = None
     baggage: str | None = None
     receipt: str | None = None
-    """Of an enqueued call: what its caller gets in place of a result."""
-    state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(INVOCATION, CallState.WAITING))
-
-    def enter(self) -> None:
-        """Let the answer find it."""
-        self.callee.answering[self.id] = self
-        if self.caller is not None:
-            self.caller.made[self.id] = self
-
-    def leave(self, cue: CallEvent) -> None:
-        """It is over: forget it."""
-        self.state.advance(cue)
-        self.callee.answering.pop(self.id, None)
-        if self.caller is not None and self.caller.made.get(self.id) is self:
-            del self.caller.made[self.id]
+    """The receipt of an enqueued call. Its caller gets this in place of a result."""
+    state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(CALL, CallState.WAITING))

@@ -22,7 +22,7 @@ def test_it_has_the_name_and_its_functions_as_soon_as_the_holder_is_gone() -> No
     old, new = talk.join("harbour"), talk.connect()
     old.offer("tide::next")
     new.hears()
-    talk.hub.may_be_leaving = lambda session: session is old.session
+    talk.unread_input = {old.id}
     new.offer("tide::next")
     say_who(new, "harbour")
     assert new.hears() == [] and talk.hub.next_due() is not None
@@ -38,7 +38,7 @@ def test_one_whose_holder_stays_is_refused_after_the_moment_and_hung_up_on() -> 
     talk = Conversation()
     old, new = talk.join("harbour"), talk.connect()
     new.hears()
-    talk.hub.may_be_leaving = lambda session: True
+    talk.unread_input = {old.id}
     say_who(new, "harbour")
     talk.wait(1.9)
     assert new.hears() == [] and new.id not in talk.hung_up
@@ -60,7 +60,7 @@ def test_a_holder_that_has_nothing_left_to_say_is_not_waited_for() -> None:
 def test_of_several_the_first_one_has_the_name_and_the_others_are_refused_then() -> None:
     talk = Conversation()
     old = talk.join("harbour")
-    talk.hub.may_be_leaving = lambda session: session is old.session
+    talk.unread_input = {old.id}
     newcomers = [talk.connect() for _ in range(3)]
     for peer in newcomers:
         peer.hears()
@@ -75,7 +75,7 @@ def test_of_several_the_first_one_has_the_name_and_the_others_are_refused_then()
 def test_a_newcomer_that_leaves_while_it_waits_leaves_nothing(who: str) -> None:
     talk = Conversation()
     old, new = talk.join("harbour"), talk.connect()
-    talk.hub.may_be_leaving = lambda session: True
+    talk.unread_input = {old.id}
     say_who(new, "harbour")
     new.leave()
     if who == "then the holder":
@@ -88,11 +88,11 @@ def test_a_newcomer_that_leaves_while_it_waits_leaves_nothing(who: str) -> None:
 def test_a_void_register_waits_as_well_and_the_grace_does_not_overtake_it() -> None:
     talk = Conversation()
     old, new = talk.join("harbour", namespace="fleet"), talk.connect()
-    talk.hub.may_be_leaving = lambda session: session is old.session
+    talk.unread_input = {old.id}
     talk.wait(4.5)
     new.register("harbour", namespace="fleet")
     new.offer("f")
     talk.wait(1)
     old.leave()
     assert new.session.info.name == "harbour"
-    assert call_id(1) not in new.session.made
+    assert call_id(1) not in new.made

@@ -1,0 +1,98 @@
+"""Engine functions for bindings that outlive their maker."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from msgspec import Raw
+
+from ..errors import CallError
+from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, to_json
+from . import engine_events
+from .binding import BindingState, TriggerBinding
+from .replies import BLANK_NAMESPACE
+from .request import Request
+from .state import State
+
+PROVIDER_SECONDS: Final = 10.0
+"""The time in seconds that a provider has to refuse. Its silence counts as acceptance."""
+
+
+@attrs.frozen
+class RegisterTriggerInput:
+    """The payload of `engine::register_trigger`. Its `config` and `metadata` are any JSON, and are not structured."""
+
+    trigger_type: str
+    function_id: str
+    trigger_namespace: str | None = None
+
+
+def register_trigger(state: State, request: Request) -> None:
+    """Make a durable binding (`engine::register_trigger`).
+
+    The answer is its id. It comes when the provider accepts, or at once if there is no provider yet.
+    """
+    params = request.read(RegisterTriggerInput)
+    state.check_open()
+    if params.trigger_namespace is not None and not params.trigger_namespace.strip():
+        raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("trigger_namespace"))
+    assert isinstance(request.payload, dict)
+    config, metadata = _raw(request.payload.get("config")), _raw(request.payload.get("metadata"))
+    size = len(config) + len(metadata) + len(params.trigger_type) + len(params.function_id)
+    _check_room(state, size)
+    binding = TriggerBinding(
+        id=state.new_id(),
+        trigger_type=params.trigger_type,
+        function_id=params.function_id,
+        config=config,
+        metadata=metadata,
+        namespace=DEFAULT_NAMESPACE,
+        trigger_namespace=params.trigger_namespace,
+        home=DEFAULT_NAMESPACE,
+        owner=None,
+        size=size,
+    )
+    state.triggers.bind(binding)
+    engine_events.check_for_changes(state, request.now)
+    # Only a worker as the provider has to be waited for. The engine itself has accepted already.
+    if binding.state.current is BindingState.OFFERED:
+        binding.request = request
+        state.triggers.wait_for_answer(binding, request.now + PROVIDER_SECONDS)
+    else:
+        request.reply({"id": binding.id})
+
+
+def _check_room(state: State, size: int) -> None:
+    """Raise CallError at the limit of durable bindings, because no session's end frees them."""
+    limits, triggers = state.config.limits, state.triggers
+    if triggers.durable >= limits.durable_bindings:
+        text = f"there are {triggers.durable} durable bindings, as many as there may be (limits.durable_bindings)"
+    elif triggers.durable_bytes + size > limits.registration_bytes:
+        text = (
+            f"the durable bindings would take more than {limits.registration_bytes} bytes (limits.registration_bytes)"
+        )
+    else:
+        return
+    raise CallError(ErrorCode.REGISTRATION_LIMIT_REACHED, f"{text}: end some first")
+
+
+@attrs.frozen
+class UnregisterTriggerInput:
+    """The payload of `engine::unregister_trigger`."""
+
+    id: str
+    trigger_type: str | None = None
+
+
+def unregister_trigger(state: State, request: Request) -> None:
+    """End a binding (`engine::unregister_trigger`). The answer says whether there was one."""
+    binding = state.triggers.get(request.read(UnregisterTriggerInput).id)
+    if binding is not None:
+        state.triggers.withdraw(binding)
+        engine_events.check_for_changes(state, request.now)
+    request.reply({"removed": binding is not None})
+
+
+def _raw(value: JsonValue) -> Raw:
+    return ABSENT if value is None else Raw(to_json(value))

@@ -1,0 +1,57 @@
+"""The engine's own trigger types, about its workers and functions.
+
+`engine::workers-available` fires at once. `engine::functions-available` fires a moment after the set of functions has
+changed, so that a worker that registers a hundred functions causes one event.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Raw
+
+from ..wire import DEFAULT_NAMESPACE, to_json
+from . import calls
+from .binding import Provider
+from .state import State
+from .views import function_rows
+
+WORKERS: Final = "engine::workers-available"
+FUNCTIONS: Final = "engine::functions-available"
+
+_EVENT: Final = Raw(b'{"type":"object","properties":{"event":{"type":"string"},"worker_id":{"type":"string"}}}')
+_CHANGE: Final = Raw(b'{"type":"object","properties":{"event":{"type":"string"},"functions":{"type":"array"}}}')
+
+
+def provide_engine_events(state: State) -> None:
+    """Register the engine as the provider of its own trigger types."""
+    for type_, description, event in (
+        (WORKERS, "fires when a worker comes, goes, or says who it is", _EVENT),
+        (FUNCTIONS, "fires when functions have come or gone", _CHANGE),
+    ):
+        state.triggers.provide(Provider(DEFAULT_NAMESPACE, type_, None, description, call_request_format=event))
+
+
+def worker_event(state: State, event: str, worker_id: str) -> None:
+    """Fire `engine::workers-available`."""
+    if state.triggers.has_bindings(WORKERS):
+        _fire(state, WORKERS, {"event": event, "worker_id": worker_id})
+
+
+def check_for_changes(state: State, now: float) -> None:
+    """Note whether the set of functions has changed. Call this after each change of functions or bindings."""
+    state.function_changes.check(now, listened=state.triggers.has_bindings(FUNCTIONS))
+
+
+def expire(state: State, now: float) -> None:
+    """Fire `engine::functions-available` if a change is due."""
+    if state.function_changes.take_change(now):
+        _fire(state, FUNCTIONS, {"event": "functions_changed", "functions": function_rows(state)})
+
+
+def _fire(state: State, trigger_type: str, payload: object) -> None:
+    data = to_json(payload)
+    for binding in state.triggers.of_type(trigger_type):
+        # A worker may provide a type of the same id in another namespace. The engine does not fire that one.
+        if binding.provider is not None and binding.provider.session is None:
+            calls.fire(state, binding, data)

@@ -1,0 +1,124 @@
+"""Route calls (`invokefunction`) to engine functions, workers and the queue."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ..errors import CallError
+from ..wire import DEFAULT_NAMESPACE, FEATURE, Action, ErrorCode, InvokeFunction, JsonValue, from_json, to_json
+from . import calls, faults
+from .engine_functions import ENGINE_FUNCTIONS
+from .registration import OVER_HTTP
+from .replies import BLANK_NAMESPACE, bad_input, not_found
+from .request import Request
+from .session import WorkerSession
+from .state import State
+
+_is_uuid: Final = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
+_ENQUEUE: Final = "engine::queue::enqueue"
+
+NO_QUEUE: Final = (
+    "No queue provider is installed. `TriggerAction::Enqueue` routes through the `engine::queue::enqueue` provider, "
+    "which the standalone queue worker registers. Add it with `iii worker add queue`. (underlying: {})"
+)
+
+
+def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: float) -> None:
+    """Route a call. Every error, expected or not, is answered to the caller."""
+    action = message.action
+    invocation_id = message.invocation_id
+    if action is not None and action.type == "void":
+        invocation_id = None
+    request = None
+    try:
+        if invocation_id is not None and not _is_uuid(invocation_id):
+            raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
+        if message.namespace is not None or action is not None:
+            _check(message, action)
+        if action is not None and action.type == "enqueue":
+            state.check_open()
+            _enqueue(state, session, message, action, invocation_id)
+            return
+        function = state.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
+        if function is None:
+            # The error names the other namespaces, because a missing namespace is the common cause.
+            namespaces = state.registry.namespaces_of(message.function_id)
+            raise CallError(
+                ErrorCode.FUNCTION_NOT_FOUND, not_found(namespaces, message.namespace, message.function_id) + "."
+            )
+        owner = function.owner
+        # The engine's own functions answer while it drains, so that its state can be read.
+        if owner is None:
+            request = Request(session, message, invocation_id, state.emit, now)
+            request.payload = _read_payload(message)
+            ENGINE_FUNCTIONS[message.function_id][0](state, request)
+            return
+        if function.over_http:
+            raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"The function cannot be invoked: {OVER_HTTP}")
+        state.check_open()
+        data = with_caller(session, bytes(message.data or calls.NULL))
+        calls.deliver(state, session, owner, message, invocation_id, data)
+    except CallError as error:
+        request = request or Request(session, message, invocation_id, state.emit, now)
+        request.fail(error)
+    except Exception as error:
+        request = request or Request(session, message, invocation_id, state.emit, now)
+        faults.fail_request(state, request, error)
+
+
+def _check(message: InvokeFunction, action: Action | None) -> None:
+    """Raise CallError if a call's namespace or action is not valid."""
+    if message.namespace is not None and not message.namespace.strip():
+        raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("namespace"))
+    if action is None:
+        return
+    if action.type not in ("void", "enqueue"):
+        problem = f"`action.type` must be `void` or `enqueue`, got {action.type!r}"
+        raise bad_input(message.function_id, problem)
+    if action.type == "enqueue" and not action.queue:
+        raise bad_input(message.function_id, "`action.queue` must name a queue")
+
+
+def _read_payload(message: InvokeFunction) -> JsonValue:
+    """Decode the payload for an engine function. Null, like no payload at all, counts as an empty object."""
+    try:
+        payload = from_json(bytes(message.data or calls.NULL))
+    except ValueError as error:
+        raise bad_input(message.function_id, str(error)) from None
+    return {} if payload is None else payload
+
+
+def _enqueue(
+    state: State, session: WorkerSession, message: InvokeFunction, action: Action, invocation_id: str | None
+) -> None:
+    """Turn an enqueued call into a call of the queue's function. The caller's result is a receipt."""
+    provider = state.registry.find(DEFAULT_NAMESPACE, _ENQUEUE)
+    if provider is None or provider.owner is None:
+        problem = not_found(state.registry.namespaces_of(_ENQUEUE), DEFAULT_NAMESPACE, _ENQUEUE)
+        raise CallError(ErrorCode.ENQUEUE_ERROR, NO_QUEUE.format(problem))
+    receipt = state.new_id()
+    job: dict[str, object] = {
+        "queue": action.queue,
+        "function_id": message.function_id,
+        "data": message.data or calls.NULL,
+        "messageReceiptId": receipt,
+        "traceparent": message.traceparent,
+        "baggage": message.baggage,
+    }
+    if message.namespace is not None and message.namespace != DEFAULT_NAMESPACE:
+        job["namespace"] = message.namespace
+    # Other queue workers know no metadata and could refuse the field.
+    if message.metadata and FEATURE in provider.owner.features:
+        job["metadata"] = message.metadata
+    calls.deliver(state, session, provider.owner, message, invocation_id, to_json(job), receipt, function_id=_ENQUEUE)
+
+
+def with_caller(session: WorkerSession, data: bytes) -> bytes:
+    """Return an object payload with its caller's id in it. The engine's own modules, and other payloads, stay as is."""
+    if session.internal or data[:1] != b"{":
+        return data
+    inside = data[1:-1]
+    if not inside or inside.isspace():
+        return b"{" + session.caller_field
+    return data[:-1] + b"," + session.caller_field

@@ -1,0 +1,156 @@
+"""Handlers of messages about trigger types and bindings. The ledger is in `triggers.py`."""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec import Raw
+
+from ..errors import CallError
+from ..wire import (
+    ABSENT,
+    DEFAULT_NAMESPACE,
+    ErrorCode,
+    RegisterTrigger,
+    RegisterTriggerType,
+    TriggerRegistrationResult,
+    UnregisterTrigger,
+    UnregisterTriggerType,
+    WireError,
+    encode,
+    to_json,
+)
+from .binding import BindingEvent, Provider, TriggerBinding
+from .effects import Log, Send
+from .peer_limits import why_unfit
+from .quota import size_of, why_no_room
+from .replies import BLANK_NAMESPACE, is_error, read_error
+from .session import WorkerSession
+from .state import State
+from .triggers import settle
+
+
+def register_type(state: State, session: WorkerSession, message: RegisterTriggerType, now: float) -> None:
+    """Register a session's trigger type. The protocol has no answer, so a refusal is logged."""
+    if message.namespace is not None and not message.namespace.strip():
+        _refuse_type(state, session, message, BLANK_NAMESPACE.format("namespace"))
+        return
+    namespace = message.namespace or session.namespace
+    earlier = state.triggers.provider(namespace, message.id)
+    if earlier is not None and earlier.session is None:
+        _refuse_type(state, session, message, "the engine itself does")
+        return
+    size = size_of(message)
+    # A type that the session provides already is described again and takes no more room.
+    own = earlier if earlier is not None and earlier.session is session else None
+    held = len(session.trigger_types) - (own is not None)
+    growth = size - (own.size if own is not None else 0)
+    limits = state.config.limits
+    full = why_no_room(limits, session, "trigger types", held, limits.trigger_types_per_session, growth)
+    if full is not None:
+        _refuse_type(state, session, message, full)
+        return
+    provider = Provider(
+        namespace,
+        message.id,
+        session,
+        message.description,
+        message.trigger_request_format,
+        message.call_request_format,
+        size,
+    )
+    state.triggers.provide(provider)
+
+
+def _refuse_type(state: State, session: WorkerSession, message: RegisterTriggerType, why: str) -> None:
+    text = f"{session.label} may not provide {message.id}: {why}"
+    fields = {"session": session.id, "trigger_type": message.id}
+    state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
+
+
+def unregister_type(state: State, session: WorkerSession, message: UnregisterTriggerType, now: float) -> None:
+    """Remove a session's trigger type."""
+    state.triggers.release((message.namespace or session.namespace, message.id), session)
+
+
+def register(state: State, session: WorkerSession, message: RegisterTrigger, now: float) -> None:
+    """Register a session's binding and offer it to the provider, now or when the provider comes."""
+    for field in ("namespace", "trigger_namespace"):
+        namespace = getattr(message, field)
+        if namespace is not None and not namespace.strip():
+            error = WireError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format(field))
+            refuse_binding(state, session, message, error)
+            return
+    size, earlier = size_of(message), state.triggers.get(message.id)
+    # A binding of the session's own is replaced and takes no more room.
+    own = earlier if earlier is not None and earlier.owner is session else None
+    held = len(session.bindings) - (own is not None)
+    growth = size - (own.size if own is not None else 0)
+    limits = state.config.limits
+    full = why_no_room(limits, session, "bindings", held, limits.bindings_per_session, growth)
+    if full is not None:
+        text = f"{session.label} may not bind {message.function_id} to {message.trigger_type}: {full}"
+        refuse_binding(state, session, message, WireError(ErrorCode.REGISTRATION_LIMIT_REACHED, text))
+        return
+    binding = TriggerBinding(
+        id=message.id,
+        trigger_type=message.trigger_type,
+        function_id=message.function_id,
+        config=message.config,
+        metadata=ABSENT if bytes(message.metadata) == b"null" else message.metadata,
+        namespace=message.namespace or DEFAULT_NAMESPACE,
+        trigger_namespace=message.trigger_namespace,
+        home=session.namespace,
+        owner=session,
+        size=size,
+    )
+    state.triggers.bind(binding)
+
+
+def refuse_binding(state: State, session: WorkerSession, message: RegisterTrigger, error: WireError) -> None:
+    """Refuse a binding to the session that asks for it."""
+    result = TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(to_json(error)))
+    state.emit(Send(session.id, encode(result)))
+    text = f"a binding by {session.label} was refused: {error.message}"
+    fields = {"session": session.id, "binding": message.id, "function": message.function_id}
+    state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
+
+
+def unregister(state: State, session: WorkerSession, message: UnregisterTrigger, now: float) -> None:
+    """End a binding. An unknown one has ended already."""
+    binding = state.triggers.get(message.id)
+    if binding is not None:
+        state.triggers.withdraw(binding)
+
+
+def provider_answered(state: State, session: WorkerSession, message: TriggerRegistrationResult, now: float) -> None:
+    """Accept or refuse a binding by the word of its provider. Other sessions are ignored."""
+    binding = state.triggers.get(message.id)
+    provider = binding.provider if binding is not None else None
+    if binding is None or provider is None or provider.session is not session:
+        return
+    # The answer is about an earlier binding of the same id.
+    if message.trigger_type != binding.trigger_type:
+        return
+    if not is_error(message.error):
+        binding.state.advance(BindingEvent.ACCEPTED)
+        settle(binding)
+        return
+    body, error = read_error(message.error)
+    state.triggers.refused(binding)
+    fields = {
+        "session": session.id, "binding": binding.id, "trigger_type": binding.trigger_type,
+        "function": binding.function_id,
+    }  # fmt: skip
+    text = f"{session.label} refused the binding {binding.id} of {binding.function_id}: {body.decode(errors='replace')}"
+    state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
+    if binding.request is not None:
+        # Only the provider knows the id yet, so a parked binding would be of no use.
+        request, binding.request = binding.request, None
+        state.triggers.withdraw(binding)
+        request.fail(CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"{error.code}: {error.message}"))
+        return
+    if binding.owner is not None:
+        result = encode(TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, Raw(body)))
+        unfit = why_unfit(binding.owner, result)
+        state.emit(Send(binding.owner.id, result if unfit is None else encode(binding.refusal(to_json(unfit)))))
