@@ -1,4 +1,4 @@
-"""What the checks work with: sessions and channel ends at one engine, all of them gone when a check is over."""
+"""Sessions and channel ends at one engine, which a check uses and which end with it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ QUIET: Final = 0.25
 
 
 class Broken(Exception):
-    """A clause is not kept; the text is what was seen."""
+    """A clause is broken. The text states the observation."""
 
 
 class NotObservable(Exception):
-    """A clause cannot be seen with this engine; the text is why."""
+    """A clause cannot be observed with this engine. The text states the reason."""
 
 
 Check: TypeAlias = Callable[["Bench"], Awaitable[None]]
 
 
 def expect(true: object, saw: object) -> None:
-    """Raises Broken with what was seen, unless it is `true`."""
+    """Raise Broken with the observation, unless the condition is true."""
     if not true:
         raise Broken(str(saw))
 
@@ -64,12 +64,12 @@ class Session:
 
     @property
     def aware(self) -> bool:
-        """Whether the engine has announced what is ours."""
+        """Return whether the engine announced the extensions of iii-trio."""
         return FEATURE in (self.hello.get("features") or ()) and bool(self.hello.get("channel_secret"))
 
     @property
     def identity(self) -> dict[str, str]:
-        """The header that makes this session the holder of an end (clause C8.2)."""
+        """Return the header that makes this session the holder of an end (clause C8.2)."""
         return {"Iii-Session": f"{self.hello['worker_id']} {self.hello['channel_secret']}"}
 
     async def listen(self) -> None:
@@ -93,7 +93,7 @@ class Session:
         self.news.unpark_all()
 
     async def call(self, function_id: str, **data: Any) -> Any:
-        """What the engine answers: a result. Raises Broken for an error, NotObservable if it knows no such function."""
+        """Call a function and return its result. Raises Broken for an error, NotObservable for an unknown function."""
         invocation_id = await self.begin_call(function_id, data)
         async with soon(f"an answer to {function_id}", 5):
             while invocation_id not in self.answers and not self.ended:
@@ -114,7 +114,7 @@ class Session:
         return invocation_id
 
     async def hear(self, kind: str, seconds: float = SOON) -> dict[str, Any]:
-        """The first message of this type, once it is there."""
+        """Wait for the first message of this type and return it."""
         async with soon(f"a {kind} message", seconds):
             while True:
                 for said in self.heard:
@@ -124,7 +124,7 @@ class Session:
         raise AssertionError
 
     async def create_channel(self, **options: Any) -> tuple[Ref, Ref]:
-        """The refs of a new channel: writer, reader."""
+        """Create a channel and return its refs: writer, reader."""
         told = await self.call("engine::channels::create", **options)
         if not isinstance(told, dict) or not is_ref(told.get("writer")) or not is_ref(told.get("reader")):
             raise Broken(f"engine::channels::create gave {json.dumps(told)[:200]}")
@@ -133,14 +133,14 @@ class Session:
 
 @attrs.define(eq=False)
 class Bench:
-    """One engine under test, and whoever a check has talk to it."""
+    """One engine under test, and the peers of a check."""
 
     url: str
     nursery: trio.Nursery
     peers: list[Peer] = attrs.field(factory=list)
 
     async def session(self, *, announce: bool = False) -> Session:
-        """A worker's session; with `announce` it says that it knows what is ours. Raises Broken if there is none."""
+        """Open a worker's session, which announces the extensions if `announce` is true. Raises Broken if it is refused."""
         peer = await self.connect(_below(self.url))
         if peer.status != 101:
             raise Broken(f"a worker's connection was answered with {peer.status}")
@@ -157,7 +157,7 @@ class Bench:
         return session
 
     async def aware(self) -> Session:
-        """A session that has announced what is ours. Raises NotObservable where the engine has not."""
+        """Open a session that announced the extensions. Raises NotObservable if the engine did not."""
         session = await self.session(announce=True)
         if not session.aware:
             raise NotObservable(f"the engine does not announce {FEATURE}")
@@ -191,16 +191,16 @@ class Bench:
         return await self.attach(writer, holder.identity), await self.attach(reader, holder.identity)
 
     async def last_seen(self, peer: Peer, what: str, seconds: float = SOON, *, answer: bool = True) -> Seen:
-        """All that an end saw until its end. Raises Broken if that does not come soon; `what` names it.
+        """Return everything that an end saw until its end. Raises Broken, with the name `what`, if the end does not come soon.
 
-        Where its Close is not to be answered, a Close is the end.
+        If its Close must not be answered, the Close is the end.
         """
         async with soon(what, seconds):
             return await peer.watch(answer=answer, timeout=seconds * 0.75)
         raise AssertionError
 
     async def round_trip(self, writer: Peer) -> bool:
-        """Whether a ping is answered before it has been quiet for a while: all that was said before has been read."""
+        """Return whether a ping is answered soon. The answer shows that everything sent before was read."""
         mark = uuid.uuid4().bytes
         with trio.move_on_after(QUIET * 2):
             await writer.say(PING, mark)
@@ -227,9 +227,9 @@ def _below(url: str) -> str:
 
 @asynccontextmanager
 async def open_bench(url: str) -> AsyncIterator[Bench]:
-    """A bench; whatever becomes of the check, its connections are closed at the end.
+    """Open a bench, whose connections are closed at the end in any case.
 
-    Of all that went wrong, in the block and in its tasks, one error is raised.
+    Of several errors, in the block and in its tasks, one is raised.
     """
     try:
         async with trio.open_nursery() as nursery:
@@ -246,7 +246,7 @@ async def open_bench(url: str) -> AsyncIterator[Bench]:
 
 
 def _first(error: BaseException) -> BaseException:
-    """What was the matter: a verdict before a mere failure, and what must not be swallowed before both."""
+    """Return the most important error: one that must not be swallowed, else a verdict, else any failure."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     found = [_first(inner) for inner in error.exceptions]

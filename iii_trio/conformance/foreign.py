@@ -1,4 +1,4 @@
-"""Chapters 5 to 8, as far as they are seen on the wire: cancelled calls, ends that know nothing of us, what is shown."""
+"""Chapters 5 to 8, as far as the wire shows them: cancelled calls, ends without extensions, introspection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STANDARD: Final = {
 
 
 async def _called(caller: Session, callee: Session) -> dict[str, Any]:
-    """A call under way; what the callee was sent."""
+    """Start a call and return the message that its callee received."""
     name = f"conformance::{uuid.uuid4().hex}"
     await callee.peer.tell(type="registerfunction", id=name)
     await callee.call("engine::workers::list")

@@ -23,7 +23,7 @@ Message: TypeAlias = bytes | str
 
 
 class NotAnEngine(Exception):
-    """The engine said something that is no HTTP, no WebSocket, or nothing at all; the text says what was seen."""
+    """The peer answered with neither HTTP nor WebSocket, or not at all. The text states the observation."""
 
 
 @attrs.frozen
@@ -44,7 +44,7 @@ class Frame:
 
 
 def close_of(close: Frame) -> tuple[int, str]:
-    """The code and reason of a Close."""
+    """Return the code and reason of a Close."""
     if len(close.payload) < 2:
         return NO_STATUS_RCVD, ""
     return int.from_bytes(close.payload[:2], "big"), close.payload[2:].decode(errors="replace")
@@ -52,7 +52,7 @@ def close_of(close: Frame) -> tuple[int, str]:
 
 @attrs.frozen
 class Seen:
-    """All that a peer saw until the end of its connection."""
+    """Everything that a peer saw until the end of its connection."""
 
     messages: tuple[Message, ...]
     others: tuple[Frame, ...]
@@ -64,17 +64,17 @@ class Seen:
 
     @property
     def code(self) -> int | None:
-        """The code of the Close (1005: it had none), if there was one."""
+        """Return the code of the Close, 1005 for a Close without a code, None without a Close."""
         return None if self.close is None else close_of(self.close)[0]
 
     @property
     def loud(self) -> bool:
-        """Whether a frame came that no client takes for data."""
+        """Return whether a frame came that no client takes for data."""
         return any(frame.opcode not in (CLOSE, PONG, 9) for frame in self.others)
 
     @property
     def looks_complete(self) -> bool:
-        """Whether a client would take this for the end of a whole stream."""
+        """Return whether a client would take this for the end of a whole stream."""
         return not self.loud and not self.within_message and self.code in (1000, 1001, NO_STATUS_RCVD)
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class Seen:
 
 @attrs.define(eq=False)
 class Peer:
-    """One connection; what the engine answered to its request for an upgrade is in `status`."""
+    """One connection. `status` is the engine's answer to its request for an upgrade."""
 
     stream: trio.abc.Stream
     status: int = 0
@@ -100,7 +100,7 @@ class Peer:
 
     @classmethod
     async def connect(cls, url: str, target: str, headers: dict[str, str] | None = None) -> Peer:
-        """Ask for an upgrade at `target`. Raises OSError if nobody listens, NotAnEngine for an answer that is none."""
+        """Ask for an upgrade at `target`. Raises OSError without a listener, NotAnEngine for an answer that is not HTTP."""
         return await cls.over(await _dial(url), urlsplit(url).netloc, target, headers)
 
     @classmethod
@@ -201,7 +201,7 @@ class Peer:
     # --- seeing
 
     async def next_frame(self) -> Frame | None:
-        """The next frame; None at the end of the connection."""
+        """Return the next frame, or None at the end of the connection."""
         while (whole := self._parse()) is None:
             if not await self._more():
                 return None
@@ -226,7 +226,7 @@ class Peer:
         return whole
 
     async def next_message(self) -> Message | None:
-        """The next whole message; None if a Close, an unknown kind of frame or the end came instead."""
+        """Return the next whole message, or None for a Close, an unknown kind of frame or the end."""
         kind, pieces = 0, b""
         while (came := await self.next_frame()) is not None:
             if came.opcode in (TEXT, BINARY, CONTINUATION):
@@ -239,14 +239,14 @@ class Peer:
         return None
 
     async def take(self, n: int) -> list[Message]:
-        """The next `n` messages, or fewer at the end."""
+        """Return the next `n` messages, or fewer at the end."""
         messages: list[Message] = []
         while len(messages) < n and (message := await self.next_message()) is not None:
             messages.append(message)
         return messages
 
     async def watch(self, *, answer: bool = True, timeout: float = 2.0) -> Seen:
-        """All that comes until the end. A Close is answered, and then the engine has `timeout` seconds to end."""
+        """Return everything until the end. A Close is answered, and then the engine has `timeout` seconds to end."""
         messages: list[Message] = []
         others: list[Frame] = []
         close: Frame | None = None

@@ -1,4 +1,4 @@
-"""What was found: clause by clause, as values, as a table and as JSON."""
+"""The findings, clause by clause, as values, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..wire import JsonValue
 
 
 class Verdict(StrEnum):
-    """What can be said of a clause."""
+    """The verdict on a clause."""
 
     KEPT = "kept"
     BROKEN = "broken"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 @attrs.frozen
 class Finding:
-    """What one check found."""
+    """The finding of one check."""
 
     clause: str
     title: str
@@ -32,14 +32,14 @@ class Finding:
 
 @attrs.frozen
 class Report:
-    """What all checks found."""
+    """The findings of all checks."""
 
     url: str
     engine: str
     findings: tuple[Finding, ...]
 
     def of(self, clause: str) -> Verdict:
-        """What is to be said of a clause: broken if any check says so, kept if any check could see it."""
+        """Return the verdict on a clause: broken if any check found that, kept if any check could observe it."""
         verdicts = {finding.verdict for finding in self.findings if finding.clause == clause}
         for verdict in (Verdict.BROKEN, Verdict.KEPT):
             if verdict in verdicts:
@@ -48,16 +48,16 @@ class Report:
 
     @property
     def clauses(self) -> list[str]:
-        """All clauses that were asked for, in order."""
+        """Return all clauses that were checked, in order."""
         return sorted({finding.clause for finding in self.findings}, key=_place)
 
     @property
     def broken(self) -> list[Finding]:
-        """What is wrong."""
+        """Return the findings of broken clauses."""
         return [finding for finding in self.findings if finding.verdict is Verdict.BROKEN]
 
     def lines(self) -> Iterator[str]:
-        """The table, and what it comes to."""
+        """Return the lines of the table and its summary."""
         yield f"{self.url} ({self.engine})"
         yield ""
         ordered = sorted(self.findings, key=lambda finding: _place(finding.clause))
@@ -74,7 +74,7 @@ class Report:
         yield "clauses: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The same for programs."""
+        """Return the report as JSON."""
         return {
             "url": self.url,
             "engine": self.engine,

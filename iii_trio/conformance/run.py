@@ -85,7 +85,7 @@ async def run_check(check: Check, url: str, *, max_seconds: float = MAX_SECONDS)
 
 
 def clause_of(check: Check) -> str:
-    """The clause that a check is of: that of `C1_2_a_key_opens` is C1.2."""
+    """Return the clause of a check, for example C1.2 for `C1_2_a_key_opens`."""
     return ".".join(check.__name__.split("_")[:2])
 
 

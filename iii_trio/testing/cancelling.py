@@ -1,4 +1,4 @@
-"""Cancel a piece of code at every place where it can be cancelled, and look at what is left each time.
+"""Cancel a piece of code at every place where it can be cancelled, and check the state it leaves each time.
 
 Each step is tried in two ways, because they find different bugs. *Parked*: cancelled just after the task went to sleep
 (this finds an item that was taken and then lost at a checkpoint). *Woken*: cancelled when the task has been woken, with
@@ -24,7 +24,7 @@ _VIRTUAL_SECONDS: Final = 3600.0
 
 
 class When(Enum):
-    """How a step is cancelled."""
+    """The moment of a cancellation within a step."""
 
     PARKED = "parked"
     WOKEN = "woken"

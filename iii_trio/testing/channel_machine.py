@@ -29,7 +29,7 @@ _MAX_ITEMS: Final = 20  # fewer than fit into a channel: a send never waits
 def play_script(steps: list[Step], over: tuple[Over, ...], seed: int = 0) -> History:
     """Play a script in a world of its own, and judge it.
 
-    Raises AssertionError with what was seen, step by step, as a note.
+    Raises AssertionError, with the observations of each step as a note.
     """
     seen: list[str] = []
 
@@ -79,7 +79,7 @@ class _Actors:
             seen.append(await self._until_settled(step))
 
     async def _until_settled(self, step: Step) -> str:
-        """Take a step; if it waits for others, cancel it: nothing may be lost by that (clause C5.1)."""
+        """Take a step, and cancel it if it waits for others, because nothing may be lost by that (clause C5.1)."""
         results: list[str] = []
 
         async def take() -> None:
@@ -197,7 +197,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.steps.append(Step("wait", seconds=seconds))
 
     def teardown(self) -> None:
-        """Play what was drawn."""
+        """Play the drawn script."""
         if self.steps:
             play_script(self.steps, self.over, self.seed)
 

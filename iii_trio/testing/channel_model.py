@@ -1,4 +1,4 @@
-"""What channels do, said a second time and as simply as can be: two lists and a set of possible outcomes.
+"""A model of channels, as simple as possible: two lists and a set of possible outcomes.
 
 A script is a list of steps, taken one after the other, each until nobody has anything to do. For each step the model says
 what may be seen. Where it allows more than one thing, the comment says why.
@@ -38,13 +38,13 @@ class Step:
 
 
 def broken(outcome: str) -> str:
-    """How it is seen that a channel has ended otherwise."""
+    """Return the observation of a channel that did not end cleanly."""
     return f"broken: {outcome}"
 
 
 @attrs.define
 class ModelChannel:
-    """One channel: what is in it, and what its ends have done."""
+    """One channel: its items and the actions of its ends."""
 
     owner: int
     writer: int
@@ -64,7 +64,7 @@ class ModelChannel:
 
     @property
     def may_be(self) -> set[str]:
-        """How the engine may say that it has ended, or `open`."""
+        """Return the outcomes that the engine may report, or `open`."""
         if self.outcomes:
             return self.outcomes
         # Over a socket the reader has answered the clean end perhaps before the program asks for it.
@@ -123,7 +123,7 @@ class ModelChannel:
         return {DONE}
 
     def lose(self, worker: int, says_goodbye: bool) -> None:
-        """A worker is gone: what it held and owned (clause C4.5). In the engine's own process it can but say goodbye."""
+        """Lose a worker with everything it held and owned (C4.5). In the engine's own process it can only leave in order."""
         possible = set()
         if worker == self.writer and self.writer_used and not self.writer_closed:
             possible |= {"writer_lost", "aborted"} if says_goodbye else {"writer_lost"}
@@ -148,7 +148,7 @@ class ModelChannel:
             self.outcomes = set(possible)
 
     def saw(self, what: str) -> None:
-        """Learn from what was seen where more than one thing was possible."""
+        """Update the model by an observation where several were possible."""
         if self.waiting and what == self.waiting[0]:
             self.waiting.pop(0)
         elif what.startswith("broken: "):
@@ -166,7 +166,7 @@ class Model:
     now: float = 0.0
 
     def judge(self, step: Step, seen: str) -> None:
-        """Take a step as well, and check what was seen. Raises AssertionError."""
+        """Take a step and check its observation. Raises AssertionError."""
         allowed = self._take(step)
         if seen not in allowed:
             raise AssertionError(f"{step} showed `{seen}`, where there could be: {', '.join(sorted(allowed))}")

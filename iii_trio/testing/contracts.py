@@ -1,4 +1,4 @@
-"""What every channel keeps, checked on any: Trio's channel contract, and what these channels promise beyond it.
+"""Checks for any channel: Trio's channel contract, and the further promises of these channels.
 
 `make` gives a fresh pair (writer, reader) of a channel with room for at least two items. The checks raise AssertionError.
 """
@@ -18,7 +18,7 @@ MakeChannel: TypeAlias = Callable[[], Awaitable[tuple[ChannelWriter, ChannelRead
 
 
 async def check_channel(make: MakeChannel) -> None:
-    """All of the following."""
+    """Run all checks of this module."""
     await check_writing_end(make)
     await check_reading_end(make)
 
@@ -104,7 +104,7 @@ async def check_reading_end(make: MakeChannel) -> None:
 async def _check_a_receive_cancelled_when_its_item_comes(
     writer: ChannelWriter, reader: ChannelReader, steps: int
 ) -> None:
-    """The item comes some steps before the cancellation: it is handed out, or still there (clause C5.1)."""
+    """Cancel some steps after the item came. The item is returned or still there (clause C5.1)."""
     got: list[bytes | str] = []
 
     async def receive() -> None:

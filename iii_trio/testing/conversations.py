@@ -24,7 +24,7 @@ Item: TypeAlias = bytes | str
 
 
 class Ending(Enum):
-    """What a writer does when it has written its items."""
+    """The action of a writer after its items."""
 
     CLOSES = "closes"
     ABORTS = "aborts"
@@ -34,7 +34,7 @@ class Ending(Enum):
 
 @attrs.frozen
 class Stream:
-    """One channel of a conversation: who owns, writes and reads it (indices of workers), and how."""
+    """One channel of a conversation: the indices of its owner, writer and reader, and their behaviour."""
 
     items: tuple[Item, ...]
     ending: Ending = Ending.CLOSES
@@ -53,7 +53,7 @@ class Stream:
 
 
 class Mishap(Enum):
-    """What goes wrong with a worker (or the engine)."""
+    """A kind of failure of a worker or the engine."""
 
     CRASH = "crash"  # its process is killed, and started again
     RESET = "reset"  # its connections are reset
@@ -64,7 +64,7 @@ class Mishap(Enum):
 
 @attrs.frozen
 class Fault:
-    """One thing that goes wrong: when, with whom, and for how long."""
+    """One failure: its time, its worker and its duration."""
 
     at: float
     mishap: Mishap
@@ -84,7 +84,7 @@ class Conversation:
 
     @property
     def takes_no_time(self) -> bool:
-        """Whether nobody waits for time, so that virtual time must not move (clause C3.5)."""
+        """Return whether no task waits for time, so that virtual time must not move (clause C3.5)."""
         return (
             not self.faults
             and not (self.conditions.delay_seconds or self.conditions.jitter_seconds)
@@ -102,7 +102,7 @@ class Conversation:
 
 @attrs.define
 class Told:
-    """What the ends of one stream did, and were told."""
+    """The actions of the ends of one stream, and the outcomes they observed."""
 
     stream: Stream
     channel_id: str | None = None
@@ -133,11 +133,11 @@ class Told:
 
 
 class WriterFailed(Exception):
-    """What leaves the block of a writer that `FAILS`."""
+    """The exception that leaves the block of a writer that `FAILS`."""
 
 
 async def hold(world: World, conversation: Conversation) -> list[Told]:
-    """Hold a conversation in a world; what was told, once all streams are over. Waits as long as that takes."""
+    """Hold a conversation in a world, and return the observed outcomes once all streams are over."""
     told = [Told(stream) for stream in conversation.streams]
     begun: set[int] = set()
     over = trio.Event()
@@ -185,7 +185,7 @@ async def _befall(world: World, fault: Fault, workers: int) -> None:
 
 @attrs.define
 class _Part:
-    """What one worker does in a conversation."""
+    """The part of one worker in a conversation."""
 
     world: World
     index: int
@@ -306,7 +306,7 @@ async def _read(world: World, reader: ChannelReader, told: Told) -> None:
 
 
 def draw_conversation(random: Random) -> Conversation:
-    """A conversation of a few small streams; something goes wrong in about half of them, a fifth use sockets."""
+    """Draw a conversation of a few small streams. About half of them have a failure, a fifth use sockets."""
     sockets = 0.7 if random.random() < 0.2 else 0.0
     workers: tuple[Over, ...] = tuple(
         "network" if random.random() < sockets else "memory" for _ in range(random.randint(1, 3))

@@ -1,4 +1,4 @@
-"""What every store of jobs has to do, checked on any."""
+"""Checks for any store of jobs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..triggers.queue.record import Record
 
 
 def check_job_store(make_store: Callable[[], Store], *, lasting: bool = True) -> None:
-    """Hold a store against the four verbs of `Store`. Raises AssertionError, naming what is not as it should be.
+    """Check a store against the four methods of `Store`. Raises AssertionError, which names the failed check.
 
-    `make_store` opens a store: empty at first, and at each later call, once the one before is closed, with what was kept;
-    `lasting=False` for a store whose jobs end with it, which is an empty one each time. Blocks.
+    `make_store` opens a store. The first one is empty. Each later one, opened after the one before was closed, has the kept
+    jobs. With `lasting=False` each store is empty, because its jobs end with it. Blocks.
     """
     for check in _CHECKS:
         store = make_store()
@@ -169,7 +169,7 @@ def _subscribers_are_remembered_by_all_three_names(store: Store, reopen: Reopen)
 
 
 def _a_write_is_whole_or_not_at_all(store: Store, reopen: Reopen) -> Store:
-    """The last change of these cannot be kept: its text is none. Whatever a store says to that, the first is not kept."""
+    """Write several changes of which the last cannot be stored. Then the first must not be stored either."""
     store.write([Put(record(1))])
     broken = record(3)
     broken.id = "\ud800"

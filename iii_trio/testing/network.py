@@ -43,7 +43,7 @@ class Network:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Move the connections' time, and serve what is dialled, until cancelled."""
+        """Move the connections' time and serve dialled connections until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             try:
@@ -56,7 +56,7 @@ class Network:
                 self._nursery = None
 
     def at(self, when: float, happen: Callable[[], None]) -> None:
-        """Call `happen` when the time has come; at once if it has (time then does not move)."""
+        """Call `happen` at this time, or at once if it has passed, without moving time."""
         if when <= trio.current_time():
             happen()
         else:
@@ -70,7 +70,7 @@ class Network:
     # --- connections
 
     def pair(self, name: str = "pair", **conditions: Any) -> tuple[SimStream, SimStream]:
-        """Two joined ends, the dialling one first; `conditions` are those of `Conditions`."""
+        """Return two joined ends, the dialling one first. `conditions` are those of `Conditions`."""
         near, far = SimStream.pair(name, attrs.evolve(self.conditions, **conditions), self)
         self._connections = {a: b for a, b in self._connections.items() if not (a.closed and b.closed)}
         self._connections[near] = far
@@ -80,7 +80,7 @@ class Network:
         return near, far
 
     async def dial(self, engine: Serves, name: str, **conditions: Any) -> SimStream:
-        """Connect `name` to an engine: the dialling end; the engine serves the other one, in a task of `run`.
+        """Connect `name` to an engine and return the dialling end. The engine serves the other end in a task of `run`.
 
         While the two are apart this waits. Raises ConnectionRefusedError if the network does not run.
         """
@@ -94,7 +94,7 @@ class Network:
         return near
 
     def address(self, engine: Serves, name: str = "sim", **conditions: Any) -> SocketAddress:
-        """How `name` reaches an engine over this network, with frames and masks as over any socket."""
+        """Return the address by which `name` reaches an engine here, with frames and masks as over any socket."""
 
         async def dial() -> trio.abc.Stream:
             return await self.dial(engine, name, **conditions)
@@ -102,7 +102,7 @@ class Network:
         return SocketAddress("ws://sim", dial=dial, new_mask=lambda: self.random.randbytes(4))
 
     def connections(self, name: str | None = None) -> list[tuple[SimStream, SimStream]]:
-        """The open connections (of `name`): pairs of ends, the dialling one first; oldest first."""
+        """Return the open connections (of `name`), oldest first, as pairs of ends, the dialling one first."""
         return [
             (near, far)
             for near, far in self._connections.items()
@@ -112,14 +112,14 @@ class Network:
     # --- faults
 
     def partition(self, name: str) -> None:
-        """Cut `name` off: what is sent either way vanishes, and dialling waits."""
+        """Cut `name` off. Data sent either way vanishes, and dialling waits."""
         self._apart.add(name)
         for near, far in self.connections(name):
             near.vanish()
             far.vanish()
 
     def heal(self, name: str) -> None:
-        """Undo `partition`: what was sent meanwhile arrives."""
+        """Undo `partition`. Data sent meanwhile arrives."""
         self._apart.discard(name)
         for near, far in self.connections(name):
             near.heal()

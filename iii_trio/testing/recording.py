@@ -1,4 +1,4 @@
-"""What a worker and its engine say to each other, noted: decoded events, not bytes, which differ without meaning to."""
+"""A record of the messages between a worker and its engine, as decoded events, because bytes differ without meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Note: TypeAlias = Callable[..., None]
 @final
 @attrs.define(eq=False)
 class _Then:
-    """A task status that hands on what was started."""
+    """A task status that passes the started value on."""
 
     then: Callable[[Any], None]
 

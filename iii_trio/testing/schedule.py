@@ -1,4 +1,4 @@
-"""Trio's choices, from a seed: without this a simulation tries another schedule each time, and never the same again.
+"""Trio's scheduling choices from a seed. Without it a simulation has another schedule each time.
 
 The one exception to "public API of Trio only": Trio has no public way to seed its scheduler. Where a future Trio does not
 have what is looked for here, `seeded_schedule` says so in a warning, once, and the simulation goes on unseeded.
@@ -38,7 +38,7 @@ def seed_scheduler(seed: int) -> bool:
 
 @contextmanager
 def seeded_schedule(seed: int) -> Iterator[bool]:
-    """For the length of the block (around `trio.run`), the schedule follows from `seed`; whether it does."""
+    """Let the schedule follow from `seed` for the block around `trio.run`. Yield whether it does."""
     scheduler = _scheduler()
     if scheduler is None:
         warnings.warn(

@@ -29,7 +29,7 @@ from ..transport.socket import Buffer
 
 @attrs.frozen
 class Conditions:
-    """What a connection is like. The default is a perfect one: no delay, no bound on its rate, no faults.
+    """The conditions of a connection. The default is perfect: no delay, no bound on its rate, no faults.
 
     `split` is the probability that a segment is cut at a random place, `merge` that segments which wait together are read
     together, `short_writes` that a write takes only a part of what would fit, `lost_by_reset` that a reset takes a random
@@ -51,12 +51,12 @@ class Conditions:
 
 
 class Timeline(Protocol):
-    """What moves the time of a simulated connection."""
+    """The clock of a simulated connection."""
 
     random: Random
 
     def at(self, when: float, happen: Callable[[], None]) -> None:
-        """Call `happen` when the time has come; at once if it has. In the order of times, then of calls."""
+        """Call `happen` at this time, or at once if it has passed, in the order of times and then of calls."""
 
 
 class _Kind(Enum):
@@ -73,9 +73,9 @@ class _Segment:
 
 @final
 class SimStream(trio.abc.HalfCloseableStream):
-    """One end of a simulated connection; made in pairs, by `Network.pair` or `SimStream.pair`.
+    """One end of a simulated connection, made in pairs by `Network.pair` or `SimStream.pair`.
 
-    Also what `transport.socket.WritesNow` and `ReadsNow` ask for.
+    Implements `transport.socket.WritesNow` and `ReadsNow`, too.
     """
 
     peer: SimStream
@@ -118,13 +118,13 @@ class SimStream(trio.abc.HalfCloseableStream):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed from this side."""
+        """Return whether this side closed it."""
         return self._closed
 
     # --- without waiting
 
     def write_now(self, parts: Sequence[Buffer]) -> int:
-        """Write a prefix of `parts`; 0 means full. Raises as `send_all` does."""
+        """Write a prefix of `parts` and return its length, 0 if full. Raises as `send_all` does."""
         self._check_sendable()
         room = self.conditions.send_buffer_bytes - len(self._unsent)
         if room and self._chance(self.conditions.short_writes):
@@ -140,7 +140,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         return took
 
     def read_now(self, into: memoryview) -> int | None:
-        """Read what is there: how many bytes, 0 at the end of the stream, None if nothing is there yet."""
+        """Read the available bytes and return their number, 0 at the end of the stream, None if nothing has come yet."""
         data = self._read(len(into))
         if data is None:
             return None
@@ -148,7 +148,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         return len(data)
 
     def close(self) -> None:
-        """Close now: what was written still goes out, then FIN; a reset instead if input was left unread."""
+        """Close now. Written data still goes out, then FIN, or a reset if input was left unread."""
         if self._closed:
             return
         if self._inbox and self._error is None:
@@ -170,7 +170,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         self._wake()
 
     def nothing_unread(self) -> bool:
-        """Whether closing now would be orderly."""
+        """Return whether a close now would be orderly."""
         return not self._inbox
 
     # --- Trio's stream contract
@@ -201,7 +201,7 @@ class SimStream(trio.abc.HalfCloseableStream):
             self.end_writing()
 
     def end_writing(self) -> None:
-        """Send FIN behind what was written, without waiting. Twice is harmless."""
+        """Send FIN behind the written data, without waiting. A second call is harmless."""
         self._check()
         if self._error is not None:
             raise self._break()
@@ -230,7 +230,7 @@ class SimStream(trio.abc.HalfCloseableStream):
                 self._check()
 
     async def aclose(self) -> None:
-        """Close; always succeeds."""
+        """Close. This always succeeds."""
         self.close()
         await trio.lowlevel.checkpoint()
 
@@ -247,8 +247,11 @@ class SimStream(trio.abc.HalfCloseableStream):
                 self._timeline.at(trio.current_time() + patience, lambda: self._give_up(hole))
 
     def heal(self) -> None:
-        """What vanished was sent again, and arrives; but for resets, which are sent once only: whose reset is lost is found
-        gone when the other's kernel asks after it, as it does an idle peer's, within `dead_peer_seconds`."""
+        """Let vanished data arrive, as if it was sent again.
+
+        A reset is sent once only. The peer of a lost reset notices it by its kernel's keepalive, within
+        `dead_peer_seconds`.
+        """
         if self._vanishing:
             self._vanishing = False
             held, self._held = self._held, []
@@ -420,7 +423,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         self._may_receive.unpark_all()
 
     def _chance(self, probability: float) -> bool:
-        """A draw; none is made where there is no choice."""
+        """Draw by chance, without a draw where there is no choice."""
         return probability > 0 and (probability >= 1 or self._timeline.random.random() < probability)
 
     @contextmanager

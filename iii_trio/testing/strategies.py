@@ -39,7 +39,7 @@ def json_values(max_leaves: int = 10) -> st.SearchStrategy[JsonValue]:
 
 
 def refs() -> st.SearchStrategy[Ref]:
-    """Refs as they could be; they name no channel of anybody's."""
+    """Draw refs of a valid form, which name no real channel."""
     return st.builds(Ref, st.uuids(version=4).map(str), st.uuids(version=4).map(str), st.sampled_from(Direction))
 
 
@@ -53,7 +53,7 @@ def payloads_with_refs(max_leaves: int = 10) -> st.SearchStrategy[JsonValue]:
 
 
 def items(max_size: int = 300) -> st.SearchStrategy[Item]:
-    """What a channel carries: bytes, or text."""
+    """Draw an item of a channel: bytes or text."""
     return st.binary(max_size=max_size) | st.text(_STORABLE, max_size=max_size // 3)
 
 
@@ -118,7 +118,7 @@ def faults(workers: int) -> st.SearchStrategy[Fault]:
 
 
 def fault_plans(workers: int, max_size: int = 2) -> st.SearchStrategy[tuple[Fault, ...]]:
-    """What goes wrong in one history."""
+    """Draw the failures of one history."""
     return st.lists(faults(workers), max_size=max_size).map(tuple)
 
 
