@@ -191,7 +191,7 @@ class Bench:
         return await self.attach(writer, holder.identity), await self.attach(reader, holder.identity)
 
     async def last_seen(self, peer: Peer, what: str, seconds: float = SOON, *, answer: bool = True) -> Seen:
-        """Return everything that an end saw until its end. Raises Broken, with the name `what`, if the end does not come soon.
+        """Return everything that an end saw. Raises Broken, with the name `what`, if its end does not come soon.
 
         If its Close must not be answered, the Close is the end.
         """
