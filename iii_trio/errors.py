@@ -77,7 +77,7 @@ class PeerError(IIIError):
 class FrameError(PeerError):
     """A frame that RFC 6455 does not allow, or that is too large.
 
-    `code` is the close code that answers it (1002, 1007 or 1009), `reason` says what was wrong.
+    `code` is the close code that answers it (1002, 1007 or 1009). `reason` names the fault.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -95,7 +95,7 @@ class ConnectionFailed(IIIError):
 
 
 class Rejected(ConnectionFailed):
-    """The engine refused this worker for good; `code` says why (`WORKER_NAMESPACE_CONFLICT`)."""
+    """The engine refused this worker for good. `code` is the reason (`WORKER_NAMESPACE_CONFLICT`)."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -119,16 +119,16 @@ class ModuleFailed(IIIError):
 
 
 class StorageError(IIIError):
-    """A store could not do what it was asked to; the text names the place, the cause, and the mend."""
+    """A store failed. The text names the place, the cause, and the way to mend it."""
 
 
 class CallError(IIIError):
     """A call gave no value.
 
-    `code` and `message` are what travels; `function_id` and `invocation_id` name the call where known; `stacktrace`
-    is the callee's, if it sent one. `origin` is whose word it is: the handler's (or an engine's that does not say), the
-    engine's, or our own side's, where the link was lost. Raise it in a handler to answer with a code of your own; any
-    other exception is answered as `invocation_failed`.
+    `code` and `message` are texts that travel. `function_id` and `invocation_id` name the call where known. `stacktrace` is
+    the handler's, if it sent one. `origin` names the side that made the error. It is `handler` (or an engine that does not
+    tell), `engine`, or `link` if the link was lost. Raise it in a handler to answer with a code of your own. Any other
+    exception is answered as `invocation_failed`. The constructor raises TypeError for a code or message that is no text.
     """
 
     def __init__(
@@ -165,9 +165,8 @@ def _in_words(value: object) -> str:
 class ChannelBroken(trio.BrokenResourceError, IIIError):
     """A channel ended, and not by its clean end (clauses C4.7 and C4.8).
 
-    `outcome` is how, in one word (`aborted`, `writer_lost`, `reader_cancelled`, `reader_lost`, `owner_lost`,
-    `expired`, `engine_closed`); `reason` is the text that came with it; `code` is the error code the other end gave
-    to `abort`, or the outcome where it gave none.
+    `outcome` is the way in one word. `reason` is the text that came with it. `code` is the error code that the other end
+    gave to `abort`, or the outcome where it gave none.
     """
 
     def __init__(self, outcome: str, reason: str, *, code: str | None = None) -> None:

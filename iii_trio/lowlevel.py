@@ -1,7 +1,7 @@
-"""The low-level interface of workers, for modules whose calls are many and small.
+"""The low-level interface of workers, for modules with many small calls.
 
 A call or a handler usually has a task of its own. Here it has none. A callback is called when a call is settled, and a
-handler answers when it can. Functions take the worker first, so that `Worker` itself shows only the common interface.
+handler answers when it can. The functions take the worker first, because `Worker` itself shows only the common interface.
 """
 
 from .worker.calls import CallHandle

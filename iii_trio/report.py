@@ -1,8 +1,9 @@
-"""An engine's log, or a module's: one line an event, with the ids it is about, and never more lines than one can bear.
+"""The log of an engine, a module or a worker, one line an event, bounded in rate.
 
-Two sorts of lines have allowances of their own: those that a worker can cause as often as it likes (its own words, what of
-it was refused or could not be read), and all others. Either sort is bounded for each worker (or, before it is one, each
-address) and altogether. So a worker's flood hides neither another's lines nor the engine's own, such as why it is gone.
+Each line carries the ids that it is about. Two kinds of lines are bounded apart. A peer can cause the first kind as often as
+it likes (its own log, its refused or unreadable messages). All others are the second kind. Each kind is bounded for each
+worker (before there is one, each address) and altogether. So a flood of one worker hides neither the lines of another nor
+the engine's own, such as the reason why a worker is gone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _complained: set[str] = set()
 
 
 class ContainedLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose handlers and filters are an embedder's, so that an exception in them ends nobody's work.
+    """A logger that raises nothing, because its handlers and filters are an embedder's.
 
     The first exception of each logger is written to the standard error stream, unless `logging.raiseExceptions` is off.
     """
@@ -57,13 +58,13 @@ def _write_to_stderr(text: str) -> None:
 LOGGER: Final = get_logger("iii_trio.engine")
 _REMEMBERED: Final = 1024
 _WHOSE: Final = ("session", "owner", "peer", "queue", "function")
-"""What tells on whose account a line is written, the first one first."""
+"""The fields that name the owner of a line, the first one first."""
 _LONGEST: Final = 8192  # characters of a text or an id
 
 
 @attrs.define
 class _TokenBucket:
-    """So many lines at once, and so many a second in the long run; what is left out is counted."""
+    """A bound of so many lines at once, and so many a second in the long run. It counts the lines that are left out."""
 
     burst: int
     per_second: int
@@ -72,7 +73,7 @@ class _TokenBucket:
     left_out: int = 0
 
     def take(self, now: float) -> bool:
-        """Whether there is room for one line more."""
+        """Take one line, and return whether there is room for it."""
         self.left = min(self.burst, self.left + (now - self.last) * self.per_second)
         self.last = now
         if self.left < 1:
@@ -83,7 +84,7 @@ class _TokenBucket:
 
 
 class RateLimitedLogger:
-    """Writes the log of one engine, or module, bounded in rate: what is left out is counted, and said once there is room."""
+    """Writes a log that is bounded in rate. It counts the lines that are left out, and logs the count when there is room."""
 
     def __init__(
         self, name: str, logger: logging.Logger | ContainedLogger = LOGGER, *, name_field: str = "iii_engine"
@@ -93,7 +94,7 @@ class RateLimitedLogger:
         self._logger = logger if isinstance(logger, ContainedLogger) else ContainedLogger(logger, {})
         self._altogether = {False: _TokenBucket(200, 20), True: _TokenBucket(100, 20)}
         self._each: dict[tuple[str, bool], _TokenBucket] = {}
-        """Of each worker or address, whoever was written of last being the last one."""
+        """The buckets of each worker or address. The one that was written of last is the last one."""
 
     def log(
         self,
@@ -143,11 +144,11 @@ _WITHOUT_HIDDEN: Final = dict.fromkeys(_HIDDEN)
 
 
 def visible(text: str) -> str:
-    """A text without characters that could fool a reader of a log."""
+    """Return a text without characters that could fool a reader of a log."""
     return text.translate(_WITHOUT_HIDDEN)
 
 
 def _bearable(text: str) -> str:
-    """A text as a reader of a log can bear it, whoever wrote what is in it."""
+    """Return a text as a reader of a log can bear it, because a peer may have written it."""
     short = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
     return visible(short.replace("\n", " "))

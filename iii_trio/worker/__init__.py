@@ -1,4 +1,4 @@
-"""The worker: functions, calls, triggers and channels from a Trio program."""
+"""Functions, calls, triggers and channels from a Trio program."""
 
 from .channels import Channel
 from .context import CallInfo, current_call

@@ -20,7 +20,7 @@ _MAX_BYTES: Final = 2**53  # the largest integer that every SDK's JSON keeps; th
 
 @final
 class Channel:
-    """Both ends of one channel. Use an end here, or pass its ref on; each end has one user."""
+    """Both ends of one channel. Use an end here, or pass its ref on. Each end has one user."""
 
     def __init__(self, reader: ChannelReader, writer: ChannelWriter) -> None:
         self.reader = reader

@@ -1,4 +1,4 @@
-"""The call that a handler is answering, for whoever asks within it."""
+"""The call that is being answered, for the code that answers it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..wire import JsonValue
 
 @attrs.frozen
 class CallInfo:
-    """What is known of the call that is being answered."""
+    """The call that is being answered."""
 
     invocation_id: str
     function_id: str
     caller: str | None
     """The id of the worker that called; None where the engine did, or the payload is no object."""
     metadata: JsonValue
-    """What travelled beside the payload, or None."""
+    """The metadata that travelled beside the payload, or None."""
     traceparent: str | None
     baggage: str | None
 

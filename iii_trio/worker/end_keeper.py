@@ -17,6 +17,16 @@ from .outcomes import Outcomes
 from .payload import End
 
 
+class _Attached:
+    """The task status of `Address.attach_…`. It gives an end to the object that the user holds."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    def started(self, attached: Any) -> None:
+        self._end._started(attached)
+
+
 @final
 class EndKeeper:
     """Attaches and holds the ends of one worker. It is their `EndOwner`."""
@@ -103,9 +113,9 @@ class EndKeeper:
         ref, identity = end._attach_as()
         try:
             if isinstance(end, ChannelWriter):
-                await self._address.attach_writer(ref, identity, task_status=cast(Any, end))
+                await self._address.attach_writer(ref, identity, task_status=cast(Any, _Attached(end)))
             else:
-                await self._address.attach_reader(ref, identity, task_status=cast(Any, end))
+                await self._address.attach_reader(ref, identity, task_status=cast(Any, _Attached(end)))
         except (IIIError, trio.BrokenResourceError) as error:
             end._not_attached(error)
         finally:

@@ -78,6 +78,7 @@ class _ChannelEnd(Generic[E]):
 
     @property
     def channel_id(self) -> str:
+        """The channel's id, the same for both ends."""
         return self._ref.channel_id
 
     @property
@@ -125,7 +126,7 @@ class _ChannelEnd(Generic[E]):
 
     @property
     def _is_left_to_its_call(self) -> bool:
-        """Whether the call that received it ends it: it was neither detached nor passed on unused."""
+        """Whether the call or block that received it ends it. Detached ends and those passed on unused are not ended."""
         return not self._detached and self._state.current is not ChannelEndState.LENT
 
     def _end_by_force(self, reason: str, code: str | None = None) -> None:
@@ -149,8 +150,7 @@ class _ChannelEnd(Generic[E]):
 
     # --- attaching
 
-    def started(self, end: E) -> None:
-        """Keep the attached end. This makes the object the task status of `Address.attach_…`."""
+    def _started(self, end: E) -> None:
         self._end = end
         self._settled.set()
         if self._forced is not None:
@@ -225,7 +225,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
     _waiting: trio.CancelScope | None = None
 
     async def send(self, value: bytes | str) -> None:
-        """Put one item on its way, waiting while the channel is full. Text arrives as text, bytes as bytes.
+        """Send one item, waiting while the channel is full. Text arrives as text, bytes as bytes.
 
         Raises ChannelBroken once the channel has ended otherwise, trio.ClosedResourceError after one's own close,
         trio.BusyResourceError if another task is sending, AttachRefused or ConnectionFailed if the end cannot be attached.
@@ -258,10 +258,10 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             self._check_open()
 
     async def aclose(self) -> None:
-        """End the stream cleanly; returns when the engine has everything (clause C5.3). Twice is harmless.
+        """End the stream cleanly, and return when the engine has everything (clause C5.3). A second time is harmless.
 
         A writer that was never used delivers an empty stream. Raises ChannelBroken if the channel ended otherwise before.
-        If another task still waits in `send`, the stream is not whole (clause C4.2): it is aborted, that `send` raises
+        A stream is not whole if another task still waits in `send` (clause C4.2). It is aborted then, that `send` raises
         trio.ClosedResourceError, and this raises trio.BusyResourceError.
         If cancelled: the channel is aborted, so that the stream does not look complete.
         """
@@ -306,7 +306,10 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
 
 @final
 class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str]):
-    """The reading end of a channel. Iterating over it gives its items until the clean end; any other end raises."""
+    """The reading end of a channel.
+
+    Iterating over it gives its items until the clean end. Any other end raises ChannelBroken.
+    """
 
     _direction = Direction.READ
     _doing = "receiving from"
@@ -316,7 +319,7 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         self._put_back: deque[bytes | str] = deque()
 
     async def receive(self) -> bytes | str:
-        """The next item, whole.
+        """Receive the next item, whole.
 
         Raises trio.EndOfChannel after the clean end, ChannelBroken after any other end, trio.ClosedResourceError after
         one's own close, trio.BusyResourceError if another task is receiving, AttachRefused or ConnectionFailed if the end
@@ -339,11 +342,11 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         self._put_back.appendleft(item)
 
     def chunks(self) -> _Chunks:
-        """An async iterator over the items of a stream of bytes. A text item raises TypeError and stays there."""
+        """Return an async iterator over the items of a stream of bytes. A text item raises TypeError, and stays there."""
         return _Chunks(self)
 
     async def read_all(self) -> bytes:
-        """All bytes up to the clean end. Raises as `receive` and `chunks` do. If cancelled: what was read is lost."""
+        """Receive all bytes up to the clean end. Raises as `receive` and `chunks` do. If cancelled: the bytes are lost."""
         whole = bytearray()
         async for chunk in self.chunks():
             whole += chunk
@@ -369,7 +372,7 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
 
 @final
 class _Chunks:
-    """Iterates over the byte items of a reader. Not a generator: nothing is left suspended when it is dropped."""
+    """An iterator over the byte items of a reader. No generator, because nothing is left suspended when it is dropped."""
 
     def __init__(self, reader: ChannelReader) -> None:
         self._reader = reader

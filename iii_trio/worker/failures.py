@@ -1,4 +1,4 @@
-"""Exceptions at the worker's boundary: what others learn of one, and which one has to go on."""
+"""Exceptions at the worker's boundary. Failures are described to others, and cancellations go on."""
 
 from __future__ import annotations
 

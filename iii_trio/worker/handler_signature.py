@@ -43,7 +43,7 @@ class _Parameter:
     name: str
     annotation: Any
     default: Any
-    """attrs.NOTHING: there is none."""
+    """The default value, or attrs.NOTHING."""
 
     @property
     def required(self) -> bool:
@@ -52,7 +52,7 @@ class _Parameter:
 
 @attrs.frozen
 class HandlerSignature:
-    """How to call one handler, read from its signature when it is registered."""
+    """The way to call one handler, read from its signature at registration."""
 
     function_id: str
     handler: Handler
@@ -60,13 +60,13 @@ class HandlerSignature:
     parameters: tuple[_Parameter, ...]
     takes_metadata: bool
     takes_raw: str | None
-    """The parameter that takes the payload's JSON as it came, for those who only pass it on."""
+    """The name of the parameter that takes the payload's JSON as it came."""
     returns: Any
     forbid_extra_keys: bool
 
     @classmethod
     def from_handler(cls, function_id: str, handler: Handler, *, forbid_extra_keys: bool = False) -> HandlerSignature:
-        """Raises MisuseError for a handler whose parameters cannot be filled by name."""
+        """Read the signature of a handler. Raises MisuseError for one that no call could reach."""
         if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
             raise MisuseError(
                 f"{handler!r} cannot handle {function_id}: it is a generator, and a call has one value; return a list, or "
@@ -108,7 +108,7 @@ class HandlerSignature:
         )
 
     def request_schema(self) -> Schema | None:
-        """The JSON Schema of the payloads that it takes; None if it takes any."""
+        """Return the JSON Schema of the payloads, or None if all are taken."""
         parameters = self.parameters
         if not parameters or self.takes_raw is not None:
             return None
@@ -119,11 +119,14 @@ class HandlerSignature:
         )
 
     def response_schema(self) -> Schema | None:
-        """The JSON Schema of its values; None if it does not say."""
+        """Return the JSON Schema of the values, or None without an annotation."""
         return schema_of(self.returns)
 
     def arguments(self, payload: Any, metadata: Any) -> dict[str, Any]:
-        """The handler's arguments for a payload. Raises CallError `deserialization_error`, naming the field at fault."""
+        """Return the handler's arguments for a payload.
+
+        Raises CallError `deserialization_error`, naming the field at fault.
+        """
         try:
             given = self._from_payload(payload)
         except BadShape as problem:

@@ -1,4 +1,4 @@
-"""Background work: the receipt of a job, and what a subscription says."""
+"""Jobs of queues, their receipts, and the configuration of subscriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUBSCRIBER: Final = "durable:subscriber"
 
 @attrs.frozen
 class Enqueue:
-    """How a call is made that is kept by a queue, and done later. Made by `enqueue`."""
+    """The action of a call that becomes a job of a queue. Made by `enqueue`."""
 
     queue: str
 
@@ -24,21 +24,23 @@ class Enqueue:
 
 
 def enqueue(queue: str = "default") -> Enqueue:
-    """For `Worker.trigger(function_id, payload, action=enqueue("mail"))`: the call becomes a job of this queue, and its
-    value is the job's `Receipt`."""
+    """Return the action that makes a call a job: `worker.trigger(function_id, payload, action=enqueue("mail"))`.
+
+    The value of that call is the job's `Receipt`.
+    """
     return Enqueue(queue)
 
 
 @attrs.frozen
 class Receipt:
-    """A job that a queue has taken: it is kept, and will be done at least once."""
+    """A job that a queue has stored. It will be done at least once."""
 
     id: str
-    """What the job is called in tables, dead letters and the metadata of its handler."""
+    """The id of the job in tables, in dead letters and in the metadata of its handler."""
 
     @classmethod
     def from_json(cls, value: Any, function_id: str) -> Receipt:
-        """Raises CallError for an answer that is no receipt."""
+        """Read the answer to an enqueue. Raises CallError for an answer that is no receipt."""
         receipt = value.get("messageReceiptId") if isinstance(value, dict) else None
         if not isinstance(receipt, str):
             problem = f"the answer to an enqueue is no receipt: {value!r}"
@@ -59,7 +61,7 @@ def subscription(
     delay_seconds: float | None,
     condition: str | None,
 ) -> dict[str, Any]:
-    """The config of a `durable:subscriber` binding. Raises MisuseError for what cannot be meant."""
+    """Return the config of a `durable:subscriber` binding. Raises MisuseError for options that cannot be meant."""
     if not topic:
         raise MisuseError("a subscription needs the name of a topic")
     for name, value, least in (("max_attempts", max_attempts, 1), ("concurrency", concurrency, 1)):

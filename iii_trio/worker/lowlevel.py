@@ -1,4 +1,4 @@
-"""Calls and handlers without a task: for modules whose calls are many and small."""
+"""Calls and handlers without a task, for modules with many small calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .worker import Worker
 
 
 def can_call(worker: Worker) -> bool:
-    """Return whether `call_nowait` may be called now: there is a connection, and its output has room."""
+    """Return whether `call_nowait` may be called now, because there is a connection and its output has room."""
     session = worker._membership.session
     return session is not None and session.link.has_room
 

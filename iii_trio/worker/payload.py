@@ -1,4 +1,4 @@
-"""Payloads between Python and the wire: refs become live ends, and live ends refs."""
+"""Payloads between Python and the wire, where refs become live ends and live ends become refs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _encode: Final = msgspec.json.Encoder(enc_hook=_as_json).encode
 
 
 def encode_payload(value: Any, what: str) -> bytes:
-    """A payload, result or metadata as JSON; channel ends in it become their refs, and count as passed on.
+    """Return a payload, result or metadata as JSON. Channel ends in it become their refs, and count as passed on.
 
-    attrs classes and dataclasses become objects. Raises CallError `serialization_error`, naming where it is at fault.
+    attrs classes and dataclasses become objects. Raises CallError `serialization_error`, naming the place of the fault.
     """
     try:
         text = _encode(value)
@@ -47,7 +47,7 @@ _JSON: Final = frozenset({str, int, bool, type(None)})
 
 
 def _check_nothing_is_made_up(value: Any) -> None:
-    """Raise ValueError for what the encoder would silently turn into something else: NaN into null, bytes into base64."""
+    """Raise ValueError for values that the encoder would change: NaN into null, bytes into base64."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -70,7 +70,7 @@ def _check_nothing_is_made_up(value: Any) -> None:
 
 
 def _at_fault(value: Any, path: str) -> str | None:
-    """The path of the first thing inside that cannot be encoded."""
+    """Return the path of the first value inside that cannot be encoded."""
     items: list[tuple[str, Any]] = []
     if attrs.has(type(value)):
         value = {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
@@ -88,7 +88,7 @@ def _at_fault(value: Any, path: str) -> str | None:
 
 
 def with_live_ends(value: JsonValue, make: Callable[[Ref], End]) -> Any:
-    """The payload with each ref in it, at any depth, replaced by what `make` makes of it."""
+    """Return the payload with each ref in it, at any depth, replaced by a live end that `make` returns."""
     if is_ref(value):
         return make(Ref.from_json(value))
     waiting: list[Any] = [value] if isinstance(value, dict | list) else []

@@ -1,4 +1,4 @@
-"""What all registrations of a worker have in common: functions, trigger types and bindings."""
+"""The common interface of a worker's functions, trigger types and bindings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Annotations as JSON Schemas: what `engine::functions::info` shows of a handler.
+"""Annotations as JSON Schemas, as `engine::functions::info` shows them.
 
-Written by hand, not by msgspec: it must never raise (a handler with an annotation that it does not know is a handler all
-the same), must say what our own structuring takes (unknown keys, channel ends), and must know unions of classes.
+msgspec could write them, but has other tasks. These must never raise, because a handler with an unknown annotation may be a
+handler all the same. They must describe our own structuring (unknown keys, channel ends), and know unions of classes.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _OBJECTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping
 
 
 def schema_of(annotation: Any, *, forbid_extra_keys: bool = False) -> Schema | None:
-    """The JSON Schema of what an annotation stands for; None if it stands for anything."""
+    """Return the JSON Schema of an annotation, or None if it allows everything."""
     schemas = _Schemas(forbid_extra_keys)
     return schemas.whole(schemas.of(annotation)) or None
 
 
 def schema_of_parameters(parameters: typing.Iterable[tuple[str, Any, Any]], *, forbid_extra_keys: bool) -> Schema:
-    """The JSON Schema of an object with a key for each (name, annotation, default); attrs.NOTHING: it is required."""
+    """Return the JSON Schema of an object with these (name, annotation, default). attrs.NOTHING marks a required key."""
     schemas = _Schemas(forbid_extra_keys)
     return schemas.whole(schemas.object(parameters, forbid_extra_keys))
 
@@ -148,7 +148,7 @@ class _Schemas:
 
 
 def _members(kind: type) -> list[tuple[str, Any, Any]] | None:
-    """Name, annotation and default (attrs.NOTHING: none) of a class's fields; None for a class without fields."""
+    """Return name, annotation and default of a class's fields, or None for a class without fields."""
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
     except Exception:  # an annotation that cannot be resolved is unknown, not an error here

@@ -1,4 +1,4 @@
-"""The order in which handlers start: that of their calls."""
+"""Starts handlers in the order of their calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .inline import InlineCall
 
 @final
 class CallStartQueue:
-    """The calls that have come and whose handlers have not started.
+    """The calls that have come and have no running handler yet.
 
     Trio starts tasks that were spawned together in any order. So a task belongs to no call until it runs. Then it answers
     the call that has waited longest.

@@ -42,7 +42,7 @@ class ItemReader(Protocol):
 
 @final
 class WriterStream(trio.abc.SendStream):
-    """A byte stream into a channel. It is cut into items of at most 64 KiB, whose boundaries mean nothing."""
+    """A byte stream into a channel. It is cut into items of at most 64 KiB, and their boundaries mean nothing."""
 
     def __init__(self, writer: ItemWriter) -> None:
         self._writer = writer

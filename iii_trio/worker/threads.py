@@ -1,4 +1,4 @@
-"""Plain functions as handlers: they run in threads, and no thread keeps its worker from leaving."""
+"""Plain functions as handlers. They run in threads, and no thread keeps its worker from leaving."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A trigger type that a worker provides: who has asked for it, and how it is fired.
+"""A trigger type that a worker provides, and the bindings to it.
 
-Each binding has a task of the worker's, for as long as it lives. So binding and unbinding never overlap for one id, each
-`register_trigger` that succeeded has exactly one `unregister_trigger`, and what a binding does ends with it.
+Each binding has a task of the worker, for as long as it lives. So binding and unbinding never overlap for one id. Each
+`register_trigger` that succeeded has exactly one `unregister_trigger`, and the work of a binding ends with it.
 """
 
 from __future__ import annotations
@@ -55,47 +55,52 @@ class TriggerCaller(Protocol):
     async def trigger_void(
         self, function_id: str, payload: Any = None, *, namespace: str | None, metadata: Any
     ) -> None:
-        """Call a function and want no answer."""
+        """Call a function without an answer."""
 
 
 @final
 class BoundTrigger:
-    """One binding to a trigger type, in the hands of who provides the type."""
+    """One binding to a trigger type, in the hands of its provider."""
 
     def __init__(self, caller: TriggerCaller, message: RegisterTrigger) -> None:
         self._caller = caller
         self.id = message.id
         self.trigger_type = message.trigger_type
         self.function_id = message.function_id
-        """What is to be called."""
+        """The id of the function to call."""
         self.namespace = message.namespace or DEFAULT_NAMESPACE
-        """Where that function is."""
+        """The namespace of that function."""
         self.config: Any = from_json(bytes(message.config)) if message.config else None
-        """How it is to be bound: JSON values, or what the trigger type's `config` makes of them."""
+        """The configuration. It holds JSON values, or a value of the trigger type's `config` annotation."""
         self.metadata = from_json(bytes(message.metadata)) if message.metadata else None
-        """What travels beside the payload at each firing."""
+        """The metadata that travels beside the payload at each firing."""
         self.binding = trio.CancelScope()
         self.withdrawn = trio.Event()
-        """Set when nobody wants it any more, or the link to the engine was lost: it asks again on the next one."""
+        """Set when the binding was removed or the link was lost. The engine repeats the binding on the next link."""
         self.finished = trio.Event()
         self.why_ended: WhyEnded = "provider_left"
-        """Nobody wants it any more (`withdrawn`); or who asked for it is gone, or has asked anew; or the link to the engine
-        is lost, or this worker leaves, and nobody has said that it is not wanted."""
+        """The reason of the end.
+
+        `withdrawn`: it was removed. `owner_gone`: its owner is gone. `replaced`: its owner bound the id anew.
+        `link_lost` and `provider_left`: the link or this worker ended, and the binding was not removed.
+        """
 
     def __repr__(self) -> str:
         return f"<BoundTrigger {self.id}: {self.trigger_type} calls {self.function_id}>"
 
     async def fire(self, payload: Any = None) -> Any:
-        """Call the bound function, with the binding's namespace and metadata; its value. Raises and is cancelled as
-        `Worker.trigger`."""
+        """Call the bound function with the binding's namespace and metadata, and return its value.
+
+        Raises CallError. If cancelled: the handler is cancelled, as by `Worker.trigger`.
+        """
         return await self._caller.trigger(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
 
     async def fire_void(self, payload: Any = None) -> None:
-        """Call the bound function and want no answer. If cancelled: the call was not made."""
+        """Call the bound function without an answer. If cancelled: the call was not made."""
         await self._caller.trigger_void(self.function_id, payload, namespace=self.namespace, metadata=self.metadata)
 
     def withdraw(self, why: WhyEnded) -> None:
-        """It is over."""
+        """End the binding. The first reason stays."""
         if not self.withdrawn.is_set():
             self.why_ended = why
         self.withdrawn.set()
@@ -141,11 +146,11 @@ class TriggerType:
 
     @property
     def bindings(self) -> list[BoundTrigger]:
-        """Who has asked for it, the oldest first: those that are being bound at this moment included."""
+        """The bindings in force and those that are being bound, the oldest first."""
         return [bound for bound in self._kept.values() if not bound.withdrawn.is_set()]
 
     def unregister(self) -> None:
-        """Provide it no longer: what is bound is unbound. Twice is harmless."""
+        """Stop providing the type, and end its bindings. A second time is harmless."""
         self._withdraw_type(self)
         self.withdraw_all("withdrawn")
 
@@ -158,10 +163,10 @@ class TriggerType:
         return encode(UnregisterTriggerType(self.id))
 
     def renew(self) -> None:
-        """Do nothing: bindings end with their link."""
+        """Do nothing, because bindings end with their link."""
 
     def bind(self, session: WorkerSession, message: RegisterTrigger) -> None:
-        """Somebody wants it. A binding of the same id is replaced."""
+        """Bind a function. A binding of the same id is replaced."""
         before = self._kept.get(message.id)
         if before is not None:
             before.withdraw("replaced")
@@ -175,20 +180,20 @@ class TriggerType:
         self._caller._run(self._keep, session, message, bound, before)
 
     def withdraw(self, binding_id: str, why: WhyEnded = "withdrawn") -> None:
-        """Somebody no longer wants it."""
+        """End a binding."""
         bound = self._kept.get(binding_id)
         if bound is not None:
             bound.withdraw(why)
 
     def withdraw_all(self, why: WhyEnded) -> None:
-        """Nobody can have it any more."""
+        """End all bindings."""
         for bound in self._kept.values():
             bound.withdraw(why)
 
     async def _keep(
         self, session: WorkerSession, message: RegisterTrigger, bound: BoundTrigger, before: BoundTrigger | None
     ) -> None:
-        """One binding, from its offer to its end."""
+        """Run one binding from its request to its end."""
         try:
             if before is not None:
                 await before.finished.wait()
@@ -209,7 +214,7 @@ class TriggerType:
     async def _serve_one(
         self, session: WorkerSession, message: RegisterTrigger, bound: BoundTrigger
     ) -> BaseException | None:
-        """What went wrong while it was bound, or while it was being bound."""
+        """Serve a binding, and return the failure of its provider."""
 
         def bound_now() -> None:
             if not bound.withdrawn.is_set():

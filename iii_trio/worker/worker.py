@@ -1,4 +1,4 @@
-"""A worker: its functions, its trigger types, and the calls that it makes."""
+"""A worker with its functions and trigger types, and the calls that it makes."""
 
 from __future__ import annotations
 
