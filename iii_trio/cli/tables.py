@@ -118,7 +118,7 @@ async def triggers(
     async def look(worker: iii_trio.Worker) -> View:
         wanted = {"include_internal": all_}
         said = await ask(worker, "engine::triggers::list", wanted)
-        said |= await ask(worker, "engine::registered-triggers::list", wanted)
+        said |= await ask(worker, "engine::registered-triggers::list", {**wanted, "include_waiting": True})
         types, bound = said["triggers"], said["registered_triggers"]
         rows = [
             (row["trigger_type"], row["function_id"], row.get("worker_name") or "", row["id"], _brief(row))
@@ -202,6 +202,8 @@ def _who_waits(row: Row) -> str:
 
 
 def _brief(row: Row) -> str:
+    if row.get("waiting"):
+        return f"waits: {row['waiting']}"
     summary = row.get("config_summary")
     if summary is None or isinstance(summary, str):
         return summary or ""

@@ -57,6 +57,21 @@ BINDING: Final[Table[BindingState, BindingEvent]] = {
     BindingState.WITHDRAWN: {},
 }
 
+III_PROVIDERS: Final = {
+    "http": "iii-http",
+    "cron": "iii-cron",
+    "subscribe": "iii-pubsub",
+    "state": "iii-state",
+    "durable:subscriber": "queue",
+    "stream": "iii-stream",
+    "stream:join": "iii-stream",
+    "stream:leave": "iii-stream",
+    "log": "iii-observability",
+    "trace": "iii-observability",
+    "configuration": "configuration",
+}
+"""The trigger types that iii has built in, with the worker that provides each there."""
+
 LIVE: Final = frozenset({BindingState.OFFERED, BindingState.BOUND})
 
 

@@ -14,6 +14,7 @@ from .binding import BindingState, TriggerBinding
 from .replies import BLANK_NAMESPACE
 from .request import Request
 from .state import State
+from .trigger_handlers import warn_if_unprovided
 
 PROVIDER_SECONDS: Final = 10.0
 """The time in seconds that a provider has to refuse. Its silence counts as acceptance."""
@@ -54,7 +55,8 @@ def register_trigger(state: State, request: Request) -> None:
         size=size,
     )
     state.triggers.bind(binding)
-    engine_events.check_for_changes(state, request.now)
+    engine_events.bound(state, binding, request.now)
+    warn_if_unprovided(state, request.session, binding)
     # Only a worker as the provider has to be waited for. The engine itself has accepted already.
     if binding.state.current is BindingState.OFFERED:
         binding.request = request
@@ -90,7 +92,7 @@ def unregister_trigger(state: State, request: Request) -> None:
     binding = state.triggers.get(request.read(UnregisterTriggerInput).id)
     if binding is not None:
         state.triggers.withdraw(binding)
-        engine_events.check_for_changes(state, request.now)
+        engine_events.unbound(state, binding.id, request.now)
     request.reply({"removed": binding is not None})
 
 

@@ -1,58 +1,103 @@
-"""Track whether the set of functions has changed since listeners were last told."""
+"""Track the functions that each listener of `engine::functions-available` was last told of.
+
+A set of functions is kept as a fingerprint, which is the hash of the set. Two sets are compared only by their fingerprints.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, final
 
+from .binding import TriggerBinding
 from .registry import Registry
 
 SETTLING_SECONDS: Final = 0.1
 """The time in seconds from the first change to the event, so that a hundred registrations are one event."""
+_MAX_REMEMBERED: Final = 4096
 
 
 @final
 class FunctionChanges:
-    """The functions that the listeners of `engine::functions-available` were last told of.
+    """The last set of functions told to each listener, by the id of its binding.
 
     Nothing is compared and no timer runs while there are no listeners.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._told: frozenset[tuple[str, str]] | None = None
-        """The functions at the last event, or at the first binding. None without listeners."""
+        self._told: dict[str, int | None] = {}
+        """None: the listener has to be told in any case."""
+        self._remembered: OrderedDict[str, int | None] = OrderedDict()
+        """The entries of listeners that are gone and may come back with a binding of the same id."""
         self._seen_changes = 0
+        self._fingerprint: tuple[int, int] = (-1, 0)
         self._due: float | None = None
 
-    def check(self, now: float, *, listened: bool) -> None:
+    def bound(self, binding: TriggerBinding, now: float) -> None:
+        """Add a listener. It is told of the functions if they differ from those that it was last told of."""
+        current = self._current()
+        if binding.id in self._told:
+            # The binding replaces one of the same id.
+            told = self._told[binding.id]
+        elif binding.id in self._remembered:
+            # The listener lost its connection. It may have missed changes.
+            told = self._remembered.pop(binding.id)
+        elif binding.owner is not None and binding.owner.functions:
+            # Workers register functions and bind in one burst. A new listener knows none of its own functions.
+            told = None
+        else:
+            told = current
+        self._told[binding.id] = told
+        if told != current:
+            self._settle(now)
+
+    def unbound(self, binding_id: str) -> None:
+        """Remove a listener that was withdrawn."""
+        self._told.pop(binding_id, None)
+
+    def lost(self, binding_ids: Iterable[str]) -> None:
+        """Remove the listeners of a session that has ended, and remember what they were told."""
+        for binding_id in binding_ids:
+            if binding_id in self._told:
+                self._remembered[binding_id] = self._told.pop(binding_id)
+        while len(self._remembered) > _MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def check(self, now: float) -> None:
         """Start the settling time if the functions have changed. Call this after each change of functions or bindings."""
         registry = self._registry
-        # Without listeners there is no baseline to compare with, and nothing is due.
-        if not listened:
-            self._told = self._due = None
-            registry.gone.clear()
-        # The first listener is told of changes from now on.
-        elif self._told is None:
-            self._told, self._seen_changes = registry.keys(), registry.changes
+        if not self._told:
+            # Without listeners nothing is due, and the changes are of no interest.
+            self._due = None
+            self._seen_changes = registry.changes
             registry.gone.clear()
         elif self._seen_changes != registry.changes:
             self._seen_changes = registry.changes
-            self._due = self._due if self._due is not None else now + SETTLING_SECONDS
+            self._settle(now)
 
     def next_due(self) -> float | None:
         """Return when the settling time is over, or None."""
         return self._due
 
-    def take_change(self, now: float) -> bool:
-        """Return whether the settling time is over and there is a change to tell."""
+    def take_untold(self, now: float) -> set[str]:
+        """Return the ids of the bindings to be told now, and count them as told."""
         if self._due is None or now < self._due:
-            return False
+            return set()
         self._due = None
-        registry = self._registry
-        functions, gone = registry.keys(), set(registry.gone)
-        registry.gone.clear()
+        gone, current = set(self._registry.gone), self._current()
+        self._registry.gone.clear()
         # A function that has gone and come back is a change too: a listener may wait for it after a failed call.
-        if functions == self._told and not gone & functions:
-            return False
-        self._told = functions
-        return True
+        came_back = any(self._registry.find(*key) is not None for key in gone)
+        untold = {binding_id for binding_id, told in self._told.items() if came_back or told != current}
+        self._told.update(dict.fromkeys(untold, current))
+        return untold
+
+    def _settle(self, now: float) -> None:
+        self._due = self._due if self._due is not None else now + SETTLING_SECONDS
+
+    def _current(self) -> int:
+        changes = self._registry.changes
+        if self._fingerprint[0] != changes:
+            self._fingerprint = (changes, hash(self._registry.keys()))
+        return self._fingerprint[1]

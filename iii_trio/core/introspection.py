@@ -25,6 +25,7 @@ from .views import (
     readable,
     type_detail,
     type_row,
+    waiting_bindings,
     worker_row,
 )
 
@@ -193,13 +194,18 @@ class ListBindings:
     function_id: str | None = None
     worker: str | None = None
     include_internal: bool | None = None
+    include_waiting: bool | None = None
+    """An extension: include the bindings that wait for a provider. Their rows have a field `waiting`."""
 
 
 def list_bindings(state: State, request: Request) -> None:
-    """List the bindings in force (`engine::registered-triggers::list`)."""
+    """List the bindings in force, and those that wait for a provider if asked (`engine::registered-triggers::list`)."""
     params = request.read(ListBindings)
     rows = []
-    for binding in live_bindings(state):
+    bindings = live_bindings(state)
+    if params.include_waiting:
+        bindings = sorted([*bindings, *waiting_bindings(state)], key=lambda each: each.id)
+    for binding in bindings:
         if binding.function_id.startswith("engine::") and not params.include_internal:
             continue
         if params.trigger_type not in (None, binding.trigger_type):

@@ -73,6 +73,7 @@ def end_session(
     else:
         state.channels.session_ended(session, cause, now)
     calls.session_ended(state, session, reason, left=left)
+    state.function_changes.lost(session.bindings)
     state.triggers.session_ended(session)
     state.registry.remove_all_of(session)
     state.triggers.types_released(session)

@@ -20,7 +20,8 @@ from ..wire import (
     encode,
     to_json,
 )
-from .binding import BindingEvent, Provider, TriggerBinding
+from . import engine_events
+from .binding import III_PROVIDERS, BindingEvent, Provider, TriggerBinding
 from .effects import Log, Send
 from .peer_limits import why_unfit
 from .quota import size_of, why_no_room
@@ -105,6 +106,26 @@ def register(state: State, session: WorkerSession, message: RegisterTrigger, now
         size=size,
     )
     state.triggers.bind(binding)
+    engine_events.bound(state, binding, now)
+    warn_if_unprovided(state, session, binding)
+
+
+def warn_if_unprovided(state: State, session: WorkerSession, binding: TriggerBinding) -> None:
+    """Warn once if a binding waits for a trigger type that iii has built in and this engine has not.
+
+    Other types come with their worker. These ones are expected of the engine, so nothing would ever fire.
+    """
+    provider = III_PROVIDERS.get(binding.trigger_type)
+    warned = state.triggers.warned_types
+    if provider is None or binding.trigger_type in warned or state.triggers.find_provider(binding) is not None:
+        return
+    warned.add(binding.trigger_type)
+    text = (
+        f"{session.label} bound {binding.function_id} to the trigger type '{binding.trigger_type}', which no worker "
+        f"provides: the binding waits. In iii the worker '{provider}' provides it."
+    )
+    fields = {"session": session.id, "trigger_type": binding.trigger_type, "function": binding.function_id}
+    state.emit(Log(logging.WARNING, text, fields))
 
 
 def refuse_binding(state: State, session: WorkerSession, message: RegisterTrigger, error: WireError) -> None:
@@ -121,6 +142,7 @@ def unregister(state: State, session: WorkerSession, message: UnregisterTrigger,
     binding = state.triggers.get(message.id)
     if binding is not None:
         state.triggers.withdraw(binding)
+        engine_events.unbound(state, binding.id, now)
 
 
 def provider_answered(state: State, session: WorkerSession, message: TriggerRegistrationResult, now: float) -> None:
@@ -148,6 +170,7 @@ def provider_answered(state: State, session: WorkerSession, message: TriggerRegi
         # Only the provider knows the id yet, so a parked binding would be of no use.
         request, binding.request = binding.request, None
         state.triggers.withdraw(binding)
+        engine_events.unbound(state, binding.id, now)
         request.fail(CallError(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"{error.code}: {error.message}"))
         return
     if binding.owner is not None:

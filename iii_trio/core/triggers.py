@@ -28,6 +28,8 @@ class Triggers:
         self.durable = 0
         """The number of durable bindings."""
         self.durable_bytes = 0
+        self.warned_types: set[str] = set()
+        """The built-in types of iii that were bound here without a provider."""
         self._waits: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
 
     def __iter__(self) -> Iterator[TriggerBinding]:
@@ -68,7 +70,7 @@ class Triggers:
             provider.session.trigger_types.add(provider.key)
             provider.session.registration_bytes += provider.size
         for binding in self.of_type(provider.type):
-            if self._find(binding) is provider:
+            if self.find_provider(binding) is provider:
                 self._offer(binding, provider)
 
     def release(self, key: tuple[str, str], session: WorkerSession) -> None:
@@ -93,7 +95,7 @@ class Triggers:
         before = self._bindings.get(binding.id)
         if before is not None:
             # The same provider takes the new offer as a replacement, so only another one needs the withdrawal.
-            if before.provider is not self._find(binding):
+            if before.provider is not self.find_provider(binding):
                 self._tell_withdrawn(before)
             self._forget(before)
         self._bindings[binding.id] = binding
@@ -151,7 +153,8 @@ class Triggers:
 
     # --- inside
 
-    def _find(self, binding: TriggerBinding) -> Provider | None:
+    def find_provider(self, binding: TriggerBinding) -> Provider | None:
+        """Return the provider for a binding, whether or not it has accepted it."""
         for namespace in binding.provider_namespaces:
             provider = self._providers.get((namespace, binding.trigger_type))
             if provider is not None:
@@ -159,7 +162,7 @@ class Triggers:
         return None
 
     def _place(self, binding: TriggerBinding) -> None:
-        provider = self._find(binding)
+        provider = self.find_provider(binding)
         if provider is not None:
             self._offer(binding, provider)
 

@@ -10,27 +10,16 @@ from typing import Final, TypeAlias
 from msgspec import Raw
 
 from ..wire import DEFAULT_NAMESPACE, from_json, to_json
-from .binding import Provider, TriggerBinding
+from .binding import III_PROVIDERS, Provider, TriggerBinding
 from .registry import Function
 from .session import WorkerSession
 from .state import ENGINE_NAME, State
 
 Row: TypeAlias = dict[str, object]
 
-_TYPES_KNOWN_BY_NAME: Final = {
-    "http": "iii-http",
-    "cron": "iii-cron",
-    "subscribe": "iii-pubsub",
-    "state": "iii-state",
-    "durable:subscriber": "queue",
-    "stream": "iii-stream",
-    "stream:join": "iii-stream",
-    "stream:leave": "iii-stream",
-    "log": "iii-observability",
-    "trace": "iii-observability",
-    "configuration": "configuration",
-}
 _SUMMARY_CHARACTERS: Final = 80
+_NO_PROVIDER: Final = "no worker provides this trigger type"
+_REFUSED: Final = "its provider refused it"
 
 
 def is_given(raw: Raw) -> bool:
@@ -110,11 +99,16 @@ def live_bindings(state: State) -> list[TriggerBinding]:
     return sorted((binding for binding in state.triggers if binding.live), key=lambda binding: binding.id)
 
 
+def waiting_bindings(state: State) -> list[TriggerBinding]:
+    """Return the bindings that wait for a provider, sorted by id."""
+    return sorted((binding for binding in state.triggers if not binding.live), key=lambda binding: binding.id)
+
+
 def type_worker(provider: Provider) -> str:
     """Return the name of the worker to which a trigger type belongs."""
     if provider.session is None:
         return ENGINE_NAME
-    name = provider.session.info.name or _TYPES_KNOWN_BY_NAME.get(provider.type)
+    name = provider.session.info.name or III_PROVIDERS.get(provider.type)
     return name or provider.type.partition("::")[0]
 
 
@@ -148,7 +142,7 @@ def binding_row(state: State, binding: TriggerBinding) -> Row:
     except ValueError as problem:
         # The configuration is its provider's business, but here it would make the whole list unreadable.
         config, summary = {"undecodable": str(problem)}, f"cannot be decoded: {problem}"
-    return {
+    row: Row = {
         "id": binding.id,
         "trigger_type": binding.trigger_type,
         "function_id": binding.function_id,
@@ -156,6 +150,9 @@ def binding_row(state: State, binding: TriggerBinding) -> Row:
         "config": config,
         "config_summary": summary if len(summary) <= _SUMMARY_CHARACTERS else summary[:_SUMMARY_CHARACTERS] + "…",
     }
+    if not binding.live:
+        row["waiting"] = _NO_PROVIDER if state.triggers.find_provider(binding) is None else _REFUSED
+    return row
 
 
 # --- workers

@@ -74,6 +74,12 @@ async def test_triggers_are_listed_by_type(site: Site, files: iii_trio.Worker) -
     assert (await site.run("triggers")).code == 0
 
 
+async def test_a_binding_that_waits_for_a_provider_is_listed_as_such(site: Site, files: iii_trio.Worker) -> None:
+    await files.trigger("engine::register_trigger", {"trigger_type": "tide", "function_id": "files::[count]"})
+    [row] = [row for row in cells((await site.run("triggers")).out) if row[0] == "tide"]
+    assert row[1] == "files::[count]" and row[-1] == "waits: no worker provides this trigger type"
+
+
 async def test_channels_say_who_waits_for_whom_and_why(site: Site, files: iii_trio.Worker) -> None:
     async with files.create_channel(buffer_size=1) as channel:
         assert (await site.run("channels")).out != "none\n"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import pytest
+
 from iii_trio.config import EngineConfig
+from iii_trio.core import function_changes
 from iii_trio.core.binding import BindingState
 from iii_trio.core.effects import Log
 from iii_trio.core.engine_events import FUNCTIONS, WORKERS
@@ -24,6 +27,9 @@ def watcher(talk: Conversation, type_: str) -> Peer:
     peer.offer("watch::it")
     bind(peer, type_)
     assert peer.hears() == []
+    if type_ == FUNCTIONS:
+        talk.wait(SETTLING_SECONDS)
+        assert len(peer.hears()) == 1, "it is told of its own function, which it registered in the same burst"
     return peer
 
 
@@ -98,6 +104,97 @@ def test_no_timer_runs_while_nobody_listens() -> None:
     assert talk.hub.next_due() is None
     talk.wait(10)
     assert watch.hears() == [] and talk.hub.next_due() is None
+
+
+def told(peer: Peer) -> list[set[str]]:
+    """Return the functions of workers in each event that a peer has heard."""
+    rows = [frame["data"]["functions"] for frame in peer.hears() if frame["type"] == "invokefunction"]
+    return [{row["function_id"] for row in each if not row["function_id"].startswith("engine::")} for each in rows]
+
+
+def test_functions_that_came_just_before_the_binding_are_told() -> None:
+    talk = Conversation()
+    watch = talk.connect()
+    watch.register("watch")
+    watch.offer("watch::it", "watch::other")
+    bind(watch, FUNCTIONS)
+    talk.wait(SETTLING_SECONDS)
+    assert told(watch) == [{"watch::it", "watch::other"}]
+    talk.wait(100)
+    assert told(watch) == []
+
+
+def test_functions_before_and_after_the_binding_are_one_event() -> None:
+    talk = Conversation()
+    watch = talk.join("watch")
+    watch.offer("watch::it")
+    bind(watch, FUNCTIONS)
+    watch.offer("watch::other")
+    talk.wait(100)
+    assert told(watch) == [{"watch::it", "watch::other"}]
+
+
+def test_a_listener_without_functions_of_its_own_is_not_told_of_old_ones() -> None:
+    talk = Conversation()
+    watch, boats = talk.join("watch"), talk.join("boats")
+    watch.offer("watch::it")
+    bind(boats, FUNCTIONS)
+    watch.ask("engine::register_trigger", {"trigger_type": FUNCTIONS, "function_id": "watch::it"})
+    talk.wait(100)
+    assert told(watch) == []
+    boats.offer("boats::launch")
+    talk.wait(100)
+    assert told(watch) == [{"watch::it", "boats::launch"}] * 2
+
+
+def test_a_second_listener_is_told_of_its_own_functions_and_the_first_one_only_of_changes() -> None:
+    talk = Conversation()
+    watch, boats = watcher(talk, FUNCTIONS), talk.join("boats")
+    boats.offer("boats::it")
+    talk.wait(100)
+    assert told(watch) == [{"watch::it", "boats::it"}]
+    bind(boats, FUNCTIONS, "boats::it", "b2")
+    talk.wait(100)
+    assert told(watch) == [] and told(boats) == [{"watch::it", "boats::it"}]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_listener_that_comes_back_is_told_if_something_has_changed_meanwhile(changed: bool) -> None:
+    talk = Conversation()
+    harbour, watch = talk.join("harbour"), watcher(talk, FUNCTIONS)
+    watch.leave("the cable was cut")
+    if changed:
+        harbour.offer("tide::next")
+    talk.wait(100)
+    back = talk.join("watch")
+    back.offer("watch::it")
+    bind(back, FUNCTIONS)
+    talk.wait(100)
+    assert told(back) == [{"watch::it", "tide::next"}] * changed
+
+
+def test_a_listener_that_was_withdrawn_is_a_new_one_when_it_binds_again() -> None:
+    talk = Conversation()
+    watch = watcher(talk, FUNCTIONS)
+    watch.say({"type": "unregistertrigger", "id": "b1"})
+    assert talk.hub.state.function_changes.next_due() is None
+    bind(watch, FUNCTIONS)
+    talk.wait(100)
+    assert told(watch) == [{"watch::it"}]
+    bind(watch, WORKERS)  # takes the id of the first binding
+    watch.offer("watch::more")
+    talk.wait(100)
+    assert told(watch) == [] and talk.hub.next_due() is None
+
+
+def test_lost_listeners_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_changes, "_MAX_REMEMBERED", 2)
+    talk = Conversation()
+    for number in range(5):
+        watch = talk.join("watch")
+        bind(watch, FUNCTIONS, id_=f"b{number}")
+        watch.leave()
+    assert list(talk.hub.state.function_changes._remembered) == ["b3", "b4"]
 
 
 # --- workers-available
@@ -240,6 +337,57 @@ def test_a_void_call_for_a_durable_binding_is_not_answered() -> None:
     boats.call("engine::register_trigger", data, action={"type": "void"})
     talk.wait(20)
     assert len(talk.hub.triggers) == 1 and boats.hears() == []
+
+
+# --- waiting for a provider
+
+
+def warnings(talk: Conversation) -> list[Log]:
+    return [effect for effect in talk.effects if isinstance(effect, Log) and effect.level == logging.WARNING]
+
+
+def listed(peer: Peer, **params: Any) -> dict[str, Any]:
+    rows = peer.ask("engine::registered-triggers::list", params, 50)["registered_triggers"]
+    return {row["id"]: row.get("waiting") for row in rows}
+
+
+def test_a_binding_without_a_provider_is_listed_as_waiting_if_that_is_asked_for() -> None:
+    talk = Conversation()
+    harbour, boats = talk.join("harbour"), talk.join("boats")
+    bind(boats, "tide", id_="b1")
+    bind(boats, "ebb", id_="b2")
+    harbour.say({**TIDE, "id": "ebb"})
+    assert listed(boats) == {"b2": None}
+    assert listed(boats, include_waiting=True) == {"b1": "no worker provides this trigger type", "b2": None}
+    (offered,) = harbour.hears()
+    harbour.say({**offered, "type": "triggerregistrationresult", "error": {"code": "no", "message": "x"}})
+    boats.hears()
+    assert listed(boats) == {}
+    assert listed(boats, include_waiting=True, trigger_type="ebb") == {"b2": "its provider refused it"}
+    harbour.say(TIDE)
+    assert listed(boats) == {"b1": None}
+
+
+def test_a_binding_to_a_type_that_iii_has_built_in_is_warned_of_once_if_it_waits() -> None:
+    talk = Conversation()
+    boats, other = talk.join("boats"), talk.join("other")
+    talk.effects.clear()
+    bind(boats, "http", id_="b1")
+    bind(other, "http", id_="b2")
+    bind(boats, "tide", id_="b3")
+    [warning] = warnings(talk)
+    assert "'http', which no worker provides" in warning.message and "'iii-http'" in warning.message
+    assert warning.fields == {"session": boats.id, "trigger_type": "http", "function": "watch::it"}
+    other.ask("engine::register_trigger", {"trigger_type": "cron", "function_id": "watch::it"})
+    assert [each.fields["trigger_type"] for each in warnings(talk)] == ["http", "cron"]
+
+
+def test_a_binding_to_a_type_that_has_a_provider_is_not_warned_of() -> None:
+    talk = Conversation()
+    harbour, boats = talk.join("harbour"), talk.join("boats")
+    harbour.say({"type": "registertriggertype", "id": "http"})
+    bind(boats, "http")
+    assert not warnings(talk)
 
 
 # --- cascades
