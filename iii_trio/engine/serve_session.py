@@ -115,7 +115,8 @@ class _SessionSocket:
         # Calls and channels are counted by the 64, so that most reads change nothing.
         calls = (len(self._shell.hub.calls.made_by(session)) >> 6) * 64 * _CALL_BYTES
         channels = (len(session.owned) >> 6) * 64 * _CHANNEL_BYTES
-        return self._scanner.held_bytes + session.registration_bytes + calls + channels
+        registered = session.registration_bytes * 5 // 4  # with what the allocator cannot give back later
+        return self._scanner.held_bytes + registered + calls + channels
 
     def _evict(self, reason: str) -> None:
         """Give up this peer, which holds more of the engine's memory than any other."""

@@ -336,8 +336,11 @@ class MessageScanner(_Scanner):
 
     @property
     def held_bytes(self) -> int:
-        """The memory that an incomplete message takes. A bytearray that grows has an eighth in reserve."""
-        return 0 if self._message is None else len(self._message) * 9 // 8
+        """The memory that an incomplete message takes.
+
+        A bytearray that grows has an eighth in reserve, and as much is what the allocator cannot give back later.
+        """
+        return 0 if self._message is None else len(self._message) * 5 // 4
 
     def discard(self) -> None:
         """Release what is kept, and keep nothing from now on. Frames are still checked and control frames found."""
