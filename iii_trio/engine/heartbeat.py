@@ -37,7 +37,8 @@ class Heartbeat:
     def __init__(self, deadline_seconds: float | None) -> None:
         self.deadline_seconds = deadline_seconds
         self._silent_looks: dict[HeartbeatTarget, int] = {}
-        self._wanted = trio.Event()
+        self._wanted = trio.Event()  # there is somebody to look after, and a deadline
+        self._changed = trio.Event()
 
     def watch(self, target: HeartbeatTarget) -> None:
         """Look after this one, until `forget`."""
@@ -55,15 +56,21 @@ class Heartbeat:
                 self._wanted = trio.Event()
                 await self._wanted.wait()
                 continue
-            await trio.sleep(self.deadline_seconds / _LOOKS)
-            self._look()
+            with trio.move_on_after(self.deadline_seconds / _LOOKS) as pause:
+                await self._changed.wait()
+            if pause.cancelled_caught:
+                self._look(self.deadline_seconds)
+            else:
+                self._changed = trio.Event()
 
     def change(self, deadline_seconds: float | None) -> None:
-        """From the next look on, this is the deadline."""
-        self.deadline_seconds = deadline_seconds
-        self._wanted.set()
+        """Set another deadline. The next look comes a quarter of it from now; None: never."""
+        if deadline_seconds != self.deadline_seconds:
+            self.deadline_seconds = deadline_seconds
+            self._wanted.set()
+            self._changed.set()
 
-    def _look(self) -> None:
+    def _look(self, deadline_seconds: float) -> None:
         for target, silent in list(self._silent_looks.items()):
             if target.take_sign_of_life():
                 self._silent_looks[target] = 0
@@ -73,4 +80,4 @@ class Heartbeat:
                 target.ping()
             else:
                 self.forget(target)
-                target.give_up(f"nothing came from it for {self.deadline_seconds:g} s, not even the answer to a ping")
+                target.give_up(f"nothing came from it for {deadline_seconds:g} s, not even the answer to a ping")

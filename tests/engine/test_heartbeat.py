@@ -130,3 +130,36 @@ async def test_one_that_is_forgotten_is_left_alone(autojump_clock: trio.testing.
         await trio.sleep(1000)
         assert line.events == ["ping"]
         nursery.cancel_scope.cancel()
+
+
+@within(100_000)
+async def test_a_reload_turns_the_heartbeat_on_off_and_faster_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Off to on and back, each with its effect seen (the next look never waits for the pause of the old deadline)."""
+
+    def config(seconds: float | None) -> EngineConfig:
+        return EngineConfig(
+            listeners=(), timeouts=Timeouts(silent_worker_seconds=seconds, registration_grace_seconds=0)
+        )
+
+    async with iii_trio.open_engine(config(None)) as engine, connected(engine) as bare:
+        assert await bare.frame() is not None
+        with trio.move_on_after(10_000) as off:
+            await bare.frame()
+        assert off.cancelled_caught
+        await engine.reload(config(40))
+        began = trio.current_time()
+        assert await bare.frame() == (9, b"")
+        assert trio.current_time() - began == 20  # the first look finds what came before
+        await trio.sleep(5)  # in the middle of a pause
+        await engine.reload(config(None))
+        with trio.move_on_after(10_000) as off:
+            await bare.frame()
+        assert off.cancelled_caught
+        await engine.reload(config(40_000))
+        await trio.sleep(100)
+        await engine.reload(config(40))
+        began = trio.current_time()
+        while (frame := await bare.frame()) is not None and frame[0] == 9:
+            pass
+        assert frame is not None and frame[0] == 8 and b"nothing came from it for 40 s" in frame[1]
+        assert trio.current_time() - began <= 40
