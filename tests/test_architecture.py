@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "report": set(),
     "nursery": {"errors"},
     "wire": LEAVES,
-    "core": {"wire", *LEAVES},
+    "compat": {"transport", "wire", *LEAVES},
+    "core": {"compat", "wire", *LEAVES},
     "transport": {"wire", *LEAVES},
-    "engine": {"core", "transport", "wire", *LEAVES},
+    "engine": {"compat", "core", "transport", "wire", *LEAVES},
     "environment": {"ids"},
     "lowlevel": {"worker"},
     "worker": {"transport", "wire", "environment", *LEAVES},
@@ -39,7 +40,7 @@ PURE = (
     "config/section.py",
     "config/document.py",
     "transport/frames/",
-    "transport/message_splitter.py",
+    "compat/",
 )
 IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
 HARMLESS = {("structure.py", "uuid")}  # for the class UUID, which makes none by itself

@@ -9,9 +9,10 @@ from typing import Final
 
 import attrs
 
+from ..compat.sdk_limits import reads_large_messages
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
-from ..wire import DEFAULT_NAMESPACE, LARGE_MESSAGES, Message
+from ..wire import DEFAULT_NAMESPACE, Message
 
 
 class SessionState(TableEnum):
@@ -118,8 +119,7 @@ class WorkerSession:
     @property
     def takes_large_messages(self) -> bool:
         """Whether it accepts a JSON message above 1 MiB."""
-        # Python SDKs before 0.25 close the connection at such a message and lose their replies.
-        return self.info.runtime != "python" or LARGE_MESSAGES in self.features
+        return reads_large_messages(self.info.runtime, self.features)
 
 
 _MAX_NAME: Final = 280

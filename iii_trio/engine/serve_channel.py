@@ -7,13 +7,14 @@ from typing import Final
 
 import trio
 
+from ..compat.message_splitter import MessageSplitter, TextTooLarge
+from ..compat.sdk_limits import ABORT_FRAME, reads_small_messages
 from ..core.channel import ChannelEvent
 from ..core.session import WorkerSession
 from ..errors import FrameError
 from ..transport.frames import BatchScanner, CloseFrame, FrameBatch
 from ..transport.http1 import Head
 from ..transport.link import EndReason
-from ..transport.message_splitter import MessageSplitter, TextTooLarge
 from ..transport.pipe import as_batch
 from ..transport.websocket import READ_BYTES, Lost, WebSocket, choose_read_size
 from ..wire import CLEAN_CLOSES, CLOSE_OF, Close, Outcome, join_reason, split_reason
@@ -30,9 +31,6 @@ _LEAST_READ_BYTES: Final = 4096
 _MASK_BYTES: Final = 4
 _READ_ON_BYTES: Final = _READ_AHEAD_BYTES // 2
 """A read-ahead that was used up is filled again from here on: a fast writer is read in large pieces."""
-_ABORT_FOR_THE_UNAWARE = (
-    b"\x83\x00"  # a frame with a reserved opcode: as loud as an SDK's reader can hear (clause C6.2)
-)
 
 
 async def serve_writer(
@@ -65,7 +63,8 @@ async def serve_reader(
 
     If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
     """
-    splitter = MessageSplitter() if holder is None and "websockets/" in head.headers.get("user-agent", "") else None
+    small = holder is None and reads_small_messages(head.headers.get("user-agent", ""))
+    splitter = MessageSplitter() if small else None
     end = _ReaderSocket(shell, attached, holder, policy, splitter)
     attached.reader = end
     end.websocket = _websocket(shell, stream, end, policy)
@@ -302,4 +301,4 @@ class _ReaderSocket:
         if self._holder is not None:
             self.websocket.close(CLOSE_OF[end.outcome], join_reason(end.reason, end.code))
         else:
-            self.websocket.cut(_ABORT_FOR_THE_UNAWARE)
+            self.websocket.cut(ABORT_FRAME)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iii_trio.compat.message_splitter import MessageSplitter, TextTooLarge
 from iii_trio.transport.frames import BINARY, CONTINUATION, TEXT, FrameBatch, MessageScanner, frame
-from iii_trio.transport.message_splitter import MessageSplitter, TextTooLarge
 
 MIB = 1024 * 1024
 

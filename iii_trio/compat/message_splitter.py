@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import PeerError
-from .frames import BINARY, CONTINUATION, TEXT, FrameBatch, frame, frames_of
+from ..transport.frames import BINARY, CONTINUATION, TEXT, FrameBatch, frame, frames_of
+from .sdk_limits import SMALL_MESSAGE
 
-_LIMIT: Final = 1024 * 1024
 _PIECE: Final = 256 * 1024
 
 
@@ -35,7 +35,7 @@ class MessageSplitter:
         for opcode, fin, payload in frames_of(batch):
             if opcode != CONTINUATION:
                 self._kind, self._so_far = opcode, 0
-            if opcode == CONTINUATION or len(payload) > _LIMIT or self._kind == TEXT:
+            if opcode == CONTINUATION or len(payload) > SMALL_MESSAGE or self._kind == TEXT:
                 self._cut_frame(parts, opcode, fin, payload)
             else:
                 parts.append(frame(opcode, payload, fin=fin))
@@ -46,14 +46,14 @@ class MessageSplitter:
     def _cut_frame(
         self, parts: list[bytes | bytearray | memoryview], opcode: int, fin: bool, payload: memoryview
     ) -> None:
-        if self._kind == TEXT and self._so_far + len(payload) > _LIMIT:
+        if self._kind == TEXT and self._so_far + len(payload) > SMALL_MESSAGE:
             raise TextTooLarge
         at = 0
         while True:
             piece = payload[at : at + _PIECE]
             at += len(piece)
             last = at == len(payload)
-            if self._so_far and self._so_far + len(piece) > _LIMIT:
+            if self._so_far and self._so_far + len(piece) > SMALL_MESSAGE:
                 parts.append(frame(CONTINUATION, b""))  # the end of one message, and the begin of the next
                 opcode, self._so_far = BINARY, 0
             parts.append(frame(opcode, piece, fin=fin and last))
