@@ -6,7 +6,17 @@ import re
 from typing import Final
 
 from ..errors import CallError
-from ..wire import DEFAULT_NAMESPACE, FEATURE, Action, ErrorCode, InvokeFunction, JsonValue, from_json, to_json
+from ..wire import (
+    DEFAULT_NAMESPACE,
+    FEATURE,
+    Action,
+    ErrorCode,
+    InvokeFunction,
+    JsonValue,
+    from_json,
+    to_json,
+    with_caller_id,
+)
 from . import calls, faults
 from .engine_functions import ENGINE_FUNCTIONS
 from .registration import OVER_HTTP
@@ -115,10 +125,8 @@ def _enqueue(
 
 
 def with_caller(session: WorkerSession, data: bytes) -> bytes:
-    """Return an object payload with its caller's id in it. The engine's own modules, and other payloads, stay as is."""
-    if session.internal or data[:1] != b"{":
-        return data
-    inside = data[1:-1]
-    if not inside or inside.isspace():
-        return b"{" + session.caller_field
-    return data[:-1] + b"," + session.caller_field
+    """Return an object payload with its caller's id in it, and without an id that the caller wrote itself.
+
+    The payloads of the engine's own modules, and payloads that are no objects, stay as they are.
+    """
+    return data if session.internal else with_caller_id(data, session.caller_field)

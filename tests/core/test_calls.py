@@ -93,6 +93,18 @@ def test_a_callers_id_that_the_caller_made_up_does_not_last() -> None:
 
 
 @pytest.mark.parametrize(
+    "forged", ['{"_caller_worker_id":"forged","a":1}', '{"a":1,"_caller\\u005fworker_id":"forged"}']
+)
+def test_a_caller_cannot_name_another_caller(forged: str) -> None:
+    talk = Conversation()
+    harbour, boats = two(talk)
+    call = f'"invocation_id":"{call_id(1)}","function_id":"tide::next"'
+    boats.say(f'{{"type":"invokefunction",{call},"data":{forged}}}')
+    (got,) = harbour.hears()
+    assert got["data"] == {"a": 1, "_caller_worker_id": boats.id}
+
+
+@pytest.mark.parametrize(
     "id_", ["", "1", "7d6c2c1e-7c59-4a53-9d29-2f3f5d7d2a1", "zd6c2c1e-7c59-4a53-9d29-2f3f5d7d2a10", "é" * 36]
 )
 def test_an_id_that_is_no_uuid_is_answered_as_such(id_: str) -> None:
