@@ -49,6 +49,31 @@ from tests.helpers.clause_world import (
 # --- C4.1: the clean end
 
 
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_C4_1_a_reader_that_takes_slowly_gets_all_that_was_written_before_the_end(
+    autojump_clock: Clock, world: World, writing: str, reading: str, size: int
+) -> None:
+    """Items that wait at the reader's side when its channel ends are not lost with the connection."""
+    owner = await world.worker()
+    wref, rref = await owner.create_channel()
+    writer, reader = await world.writer(writing, wref, owner), await world.reader(reading, rref, owner)
+    items: list[bytes | str] = [bytes([n]) * size for n in range(6)]
+
+    async def write() -> None:
+        await put_all(writer, items)
+        await writer.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        for item in items:
+            await trio.sleep(1000)
+            assert await reader.take() == item
+        await trio.sleep(1000)
+        with pytest.raises(trio.EndOfChannel):
+            await reader.take()
+    assert await world.outcome() == ("completed", "")
+
+
 @pytest.mark.parametrize("code", [1000, None])
 async def test_C4_1_a_clean_close_lets_the_reader_have_everything_queued_and_then_1000(
     autojump_clock: Clock, world: World, code: int | None
