@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
@@ -13,7 +11,6 @@ from typing import Any, Final, final
 
 import trio
 
-from . import ids
 from .config import EngineConfig, Listener
 from .core.channels import ChannelResult
 from .engine.admit import serve_stream
@@ -29,7 +26,7 @@ from .modules import Modules
 from .nursery import keep_shielded, open_service_nursery
 from .transport.dial import SocketAddress
 from .transport.link import Address
-from .triggers.module import Module, ModuleEnvironment, RunBlocking, RunningModule
+from .triggers.module import Module, ModuleEnvironment, RunningModule
 from .triggers.table import MODULES
 from .wire.otlp import Telemetry
 from .worker import Worker
@@ -43,43 +40,40 @@ _GOODBYE_SECONDS: Final = 2.0
 async def open_engine(
     config: EngineConfig | None = None,
     *,
-    new_id: Callable[[], str] = ids.new_id,
     on_channel_span: Callable[[ChannelSpan], object] | None = None,
     on_telemetry: Callable[[Telemetry, bytes], object] | None = None,
     modules: Iterable[Module] = (),
     stores: Mapping[str, Any] | None = None,
-    run_blocking: RunBlocking | None = None,
-    wall_clock: Callable[[], float] = time.time,
-    rng: random.Random | None = None,
+    environment: Environment | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine for the length of the block: in this process only, until told to `listen`.
 
     Leaving the block ends it: channels end as `engine_closed`, connections are dropped. To let what runs finish first,
     `await engine.drain(grace_seconds)` before leaving. Any number of engines may be open at once.
 
-    Ids and secrets come from `new_id` (UUID v4 texts), for simulations that must repeat. `on_channel_span` is called, and
-    must not wait, with a span for each channel that has ended (clause C7.3): for a tracer; `to_otlp()` gives OTLP's form.
-    `on_telemetry` is called likewise with what workers send of their own: its kind (`resourceSpans`, `resourceMetrics`,
-    `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
+    `environment` is for simulations that must repeat. `on_channel_span` is called, and must not wait, with a span for
+    each channel that has ended (clause C7.3): for a tracer; `to_otlp()` gives OTLP's form. `on_telemetry` is called
+    likewise with what workers send of their own: its kind (`resourceSpans`, `resourceMetrics`, `resourceLogs`), and the
+    body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
 
     The built-in modules (the queue) run beside it, and further `modules` of the program's own; `config.modules` has their
     settings (docs/modules.md). `stores` has, by a module's name, an object that keeps the module's data. It stays the
-    caller's to close. `run_blocking` runs functions that block (default: a thread of the module's own), `wall_clock` tells
-    the date and `rng` draws jitter; simulations pass their own.
+    caller's to close.
 
     A module that fails later is started again, after a pause that grows. The log says why.
 
     Raises StorageError for jobs that cannot be kept where they are to be, ModuleFailed for a module that cannot start, and
     MisuseError for settings of a module that does not exist. If cancelled: as leaving the block.
     """
-    shell = Shell(config or EngineConfig(), new_id, wall_clock)
+    environment = environment or Environment()
+    shell = Shell(config or EngineConfig(), environment.new_id, environment.wall_clock)
     shell.on_channel_span = on_channel_span
     shell.on_telemetry = on_telemetry
-    environment = ModuleEnvironment(
-        new_id=new_id, random=rng or random.Random(), wall_clock=wall_clock, run_blocking=run_blocking
+    surroundings = ModuleEnvironment(
+        environment.new_id, environment.rng, environment.wall_clock, environment.run_blocking
     )
     running = Modules(
-        (*MODULES, *modules), shell.config.modules, InProcess(shell, internal=True), environment, stores or {}
+        (*MODULES, *modules), shell.config.modules, InProcess(shell, internal=True), surroundings, stores or {}
     )
     async with open_service_nursery() as nursery:
         leaving = trio.Event()

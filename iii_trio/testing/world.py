@@ -137,12 +137,11 @@ class World:
         with trio.CancelScope() as self._engine_scope:
             async with open_engine(
                 self.config,
-                new_id=self.new_id,
                 on_channel_span=self.spans.append,
                 stores={"queue": self.jobs},
-                run_blocking=_at_once,
-                wall_clock=lambda: _EPOCH + self.now,
-                rng=Random(self._ids.getrandbits(64)),
+                environment=Environment(
+                    self.new_id, Random(self._ids.getrandbits(64)), lambda: _EPOCH + self.now, _at_once
+                ),
             ) as engine:
                 self._engine = engine
                 task_status.started()

@@ -7,25 +7,17 @@ A program adds its own with `open_engine(modules=[...])`. docs/modules.md shows 
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
-from .. import ids
 from ..config.section import Entry, ModuleEntry
+from ..environment import Environment
 from ..transport.link import Address
 
 T = TypeVar("T")
-
-
-class RunBlocking(Protocol):
-    """Runs a function that blocks, and waits for its result."""
-
-    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class RunningModule:
@@ -48,17 +40,9 @@ class RunningModule:
 
 
 @attrs.frozen
-class ModuleEnvironment:
-    """What a module takes from its surroundings. Simulations put their own in."""
+class ModuleEnvironment(Environment):
+    """What a module takes from its surroundings."""
 
-    new_id: Callable[[], str] = ids.new_id
-    """Makes an id that nobody can guess."""
-    random: random.Random = attrs.field(factory=random.Random)
-    """Draws jitter."""
-    wall_clock: Callable[[], float] = time.time
-    """Tells the date, in seconds since 1970."""
-    run_blocking: RunBlocking | None = None
-    """Runs a function that blocks. None: the module starts a thread of its own."""
     store: Any = None
     """Where the module keeps its data, made by the program that embeds the engine. None: the settings say where."""
 

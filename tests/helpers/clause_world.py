@@ -16,6 +16,7 @@ import trio.testing
 from iii_trio.config import EngineConfig
 from iii_trio.embed import Engine, open_engine
 from iii_trio.engine.shell import Shell
+from iii_trio.environment import Environment
 from iii_trio.errors import ChannelBroken
 from iii_trio.testing.network import Network
 from iii_trio.transport.dial import SocketAddress
@@ -211,7 +212,7 @@ async def open_world(config: EngineConfig | None = None) -> AsyncIterator[World]
     config = attrs.evolve(config or EngineConfig(), modules={"queue": None})  # the clauses are of channels
     with trio.fail_after(100_000):  # of virtual time: a hang fails at once
         async with (
-            open_engine(config, new_id=lambda: f"00000000-0000-4000-8000-{next(ids):012x}") as engine,
+            open_engine(config, environment=Environment(lambda: f"00000000-0000-4000-8000-{next(ids):012x}")) as engine,
             trio.open_nursery() as connections,
         ):
             async with trio.open_nursery() as people:

@@ -13,6 +13,7 @@ import trio.testing
 
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings
+from iii_trio.environment import Environment
 from iii_trio.triggers.queue import MemoryStore, Store
 
 T = TypeVar("T")
@@ -42,7 +43,9 @@ async def queueing(
     """An engine whose jobs are in `store`: another one with the same store is the same engine, started anew."""
     config = EngineConfig(modules={"queue": QueueConfig(queues=queues, jobs=jobs)})
     async with iii_trio.open_engine(
-        config, stores={"queue": store or MemoryStore()}, run_blocking=run_blocking, rng=NoJitter()
+        config,
+        stores={"queue": store or MemoryStore()},
+        environment=Environment(run_blocking=run_blocking, rng=NoJitter()),
     ) as engine:
         yield engine
 

@@ -31,7 +31,9 @@ async def around(seen: Seen, run: Run) -> None:
     seen["done"] = []
     async with (
         iii_trio.open_engine(
-            EngineConfig(modules={"queue": FIFO}), stores={"queue": store}, run_blocking=inline, rng=Random(1)
+            EngineConfig(modules={"queue": FIFO}),
+            stores={"queue": store},
+            environment=Environment(run_blocking=inline, rng=Random(1)),
         ) as engine,
         engine.open_worker("worker", environment=Environment(rng=Random(1))) as worker,
         engine.open_worker("app", environment=Environment(rng=Random(2))) as app,

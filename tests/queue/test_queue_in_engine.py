@@ -13,6 +13,7 @@ import trio.testing
 import iii_trio
 from iii_trio import CallError, EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.config import Limits, Listener
+from iii_trio.environment import Environment
 from iii_trio.transport.link import Link
 from iii_trio.triggers.queue import MemoryStore
 from tests.helpers.queue_world import Seen, inline, queueing, rows, settled
@@ -207,7 +208,7 @@ async def test_Q2_a_worker_that_is_cut_off_by_the_engines_end_is_not_counted_as_
 async def test_the_queues_own_calls_are_bounded_by_the_queue_and_not_by_a_workers_limit(autojump_clock: Clock) -> None:
     config = EngineConfig(modules={"queue": QueueConfig()}, limits=Limits(calls_per_session=4))
     async with (
-        iii_trio.open_engine(config, run_blocking=inline) as engine,
+        iii_trio.open_engine(config, environment=Environment(run_blocking=inline)) as engine,
         engine.open_worker("one") as one,
         engine.open_worker("two") as two,
         engine.open_worker("three") as three,

@@ -20,6 +20,7 @@ import trio.testing
 
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
+from iii_trio.environment import Environment
 from iii_trio.triggers.queue import Change, Forget, MemoryStore, Put, Remember, Remove, StorageError, Store, Update
 from iii_trio.triggers.queue.sqlite_store import SqliteStore
 
@@ -108,7 +109,7 @@ async def a_dead_letter(app: iii_trio.Worker) -> str:
     async def fail() -> None:
         raise iii_trio.CallError("broken", "it is broken")
 
-    if "app::fail" not in app.offers.functions:
+    if "app::fail" not in app._registrations.functions:
         app.register_function("app::fail", fail)
     receipt = await app.trigger("app::fail", 1, action=enqueue("mail"))
     assert isinstance(receipt, iii_trio.Receipt)
@@ -134,7 +135,7 @@ async def test_Q1_no_answer_leaves_before_its_commit_has_returned(
     store = Witness(MemoryStore() if kept_in == "memory" else SqliteStore(tmp_path))
     request.addfinalizer(store.close)  # also where the test returns early
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=slow.run) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": store}, environment=Environment(run_blocking=slow.run)) as engine,
         engine.open_worker("app") as app,
     ):
 
@@ -206,7 +207,7 @@ async def test_Q1_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) 
 async def test_Q1_many_callers_share_one_commit(autojump_clock: trio.testing.MockClock) -> None:
     slow, store = Slow(), Witness(MemoryStore())
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=slow.run) as engine,
+        iii_trio.open_engine(CONFIG, stores={"queue": store}, environment=Environment(run_blocking=slow.run)) as engine,
         engine.open_worker("app") as app,
     ):
         slow.hold()
@@ -230,7 +231,11 @@ async def test_Q1_many_callers_share_one_commit(autojump_clock: trio.testing.Moc
 async def test_Q1_what_the_store_refuses_is_told_and_changes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     store = Witness(MemoryStore())
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": store}, run_blocking=at_once) as engine,
+        iii_trio.open_engine(
+            CONFIG,
+            stores={"queue": store},
+            environment=Environment(run_blocking=at_once),
+        ) as engine,
         engine.open_worker("app") as app,
     ):
         heard: list[int] = []
@@ -285,7 +290,11 @@ async def test_Q5_what_is_done_while_the_store_refuses_is_written_later(autojump
     store = Witness(inner)
     config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": QueueSettings(fifo=True, group_by="to")})})
     async with (
-        iii_trio.open_engine(config, stores={"queue": store}, run_blocking=at_once) as engine,
+        iii_trio.open_engine(
+            config,
+            stores={"queue": store},
+            environment=Environment(run_blocking=at_once),
+        ) as engine,
         engine.open_worker("app") as app,
     ):
         done: list[int] = []
@@ -318,7 +327,9 @@ async def test_a_store_that_refuses_is_not_asked_without_pause(autojump_clock: t
             raise StorageError("no room")
 
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": Refusing(MemoryStore())}, run_blocking=at_once) as engine,
+        iii_trio.open_engine(
+            CONFIG, stores={"queue": Refusing(MemoryStore())}, environment=Environment(run_blocking=at_once)
+        ) as engine,
         engine.open_worker("app") as app,
     ):
         waited: list[float] = []
@@ -347,7 +358,9 @@ async def test_a_store_that_breaks_ends_no_engine(
             raise ZeroDivisionError("a bug")
 
     async with (
-        iii_trio.open_engine(CONFIG, stores={"queue": Broken(MemoryStore())}, run_blocking=at_once) as engine,
+        iii_trio.open_engine(
+            CONFIG, stores={"queue": Broken(MemoryStore())}, environment=Environment(run_blocking=at_once)
+        ) as engine,
         engine.open_worker("app") as app,
     ):
         for _ in range(3):

@@ -12,6 +12,7 @@ import trio.testing
 from msgspec import Raw
 
 import iii_trio
+from iii_trio.environment import Environment
 from iii_trio.triggers.queue import Change, MemoryStore
 from iii_trio.wire import RegisterTrigger, encode
 
@@ -56,7 +57,7 @@ class Scene:
 async def scene(store: MemoryStore | None = None) -> AsyncIterator[Scene]:
     disk, store = Disk(), store or MemoryStore()
     async with (
-        iii_trio.open_engine(stores={"queue": store}, run_blocking=disk.run) as engine,
+        iii_trio.open_engine(stores={"queue": store}, environment=Environment(run_blocking=disk.run)) as engine,
         engine.open_worker("app") as app,
     ):
         yield Scene(disk, store, engine, app)

@@ -15,6 +15,7 @@ import trio.testing
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.config import Limits, Listener
+from iii_trio.environment import Environment
 from iii_trio.transport.dial import SocketAddress
 from iii_trio.triggers.queue import MemoryStore, StorageError, open_queue
 from tests.helpers.queue_world import Seen, inline
@@ -32,7 +33,7 @@ async def stats(app: iii_trio.Worker, queue: str = "mail") -> tuple[int, int]:
 async def test_a_worker_that_takes_nothing_just_now_is_given_its_jobs_later(autojump_clock: Clock) -> None:
     config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": ONCE})}, limits=Limits(outbox_bytes=10_000))
     async with (
-        iii_trio.open_engine(config, run_blocking=inline) as engine,
+        iii_trio.open_engine(config, environment=Environment(run_blocking=inline)) as engine,
         engine.open_worker("app") as app,
         trio.open_nursery() as nursery,
     ):
@@ -82,7 +83,7 @@ async def test_data_that_cannot_be_read_now_is_read_later(
     store = Shelf()
     config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": ONCE}, memory_bytes=0)})
     async with (
-        iii_trio.open_engine(config, stores={"queue": store}, run_blocking=inline) as engine,
+        iii_trio.open_engine(config, stores={"queue": store}, environment=Environment(run_blocking=inline)) as engine,
         engine.open_worker("app") as app,
     ):
         seen = Seen()
@@ -115,7 +116,9 @@ async def test_dead_letters_that_are_thrown_away_while_they_are_looked_at_are_le
 
     config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": ONCE})})
     async with (
-        iii_trio.open_engine(config, stores={"queue": MemoryStore()}, run_blocking=run) as engine,
+        iii_trio.open_engine(
+            config, stores={"queue": MemoryStore()}, environment=Environment(run_blocking=run)
+        ) as engine,
         engine.open_worker("app") as app,
     ):
 

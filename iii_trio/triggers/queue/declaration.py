@@ -24,7 +24,7 @@ def _open(
         store=environment.store,
         run_blocking=environment.run_blocking,
         wall_clock=environment.wall_clock,
-        rng=environment.random,
+        rng=environment.rng,
         new_id=environment.new_id,
     )
 

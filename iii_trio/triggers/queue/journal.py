@@ -12,8 +12,8 @@ from typing import Final, TypeVar, final
 import attrs
 import trio
 
+from ...environment import RunBlocking
 from ...report import get_logger
-from ..module import RunBlocking
 from .store import Change, StorageError, Store
 
 T = TypeVar("T")

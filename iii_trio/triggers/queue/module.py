@@ -14,12 +14,12 @@ import trio
 
 from ... import ids
 from ...config.data import MEMORY
-from ...environment import Environment
+from ...environment import Environment, RunBlocking
 from ...nursery import open_service_nursery
 from ...report import get_logger
 from ...transport.link import Address
 from ...worker import Worker, open_worker
-from ..module import RunBlocking, RunningModule
+from ..module import RunningModule
 from .dispatcher import Dispatcher
 from .functions import register
 from .journal import Journal
