@@ -134,8 +134,8 @@ DEFECTS: tuple[Defect, ...] = (
         "room_wakes_no_writer",
         "Room in the pipe is not told to the writer that waits for it.",
         "conversations",
-        "self.bytes_passed += payload self._room.unpark_all()",
-        "self.bytes_passed += payload",
+        "self._room.unpark_all() if self._tell_room is not None: self._tell_room()",
+        "pass",
     ),
     Defect(
         "one_item_too_many_fits",
