@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,13 @@ def test_the_project_stands_alone() -> None:
         if outside.search(path.read_text(errors="ignore")):
             wrong.append(name)
     assert not wrong
+
+
+def test_the_readme_has_no_relative_link_on_an_index_page() -> None:
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"][
+        "fancy-pypi-readme"
+    ]
+    [substitution] = hook["substitutions"]
+    text = re.sub(substitution["pattern"], substitution["replacement"], (ROOT / "README.md").read_text())
+    assert "`docs/channels.md`" in text and "[Trio](https://trio.readthedocs.io)" in text
+    assert not [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]

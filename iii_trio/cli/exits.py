@@ -73,7 +73,8 @@ def explain(error: BaseException) -> Failure | None:
         case ChannelBroken() | AttachRefused():
             return Failure(Exit.STREAM_CUT, f"the stream was cut: {error}")
         case ConnectionFailed():
-            return Failure(Exit.UNREACHABLE, str(error))
+            mend = "; put a token into the environment variable III_TOKEN" if "HTTP 401" in str(error) else ""
+            return Failure(Exit.UNREACHABLE, f"{error}{mend}")
         case StorageError():
             return Failure(Exit.STORAGE, str(error))
         case OSError():

@@ -7,8 +7,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import trio
@@ -26,6 +25,9 @@ from .logs import Level, configure_logging
 from .running import SIGNALS
 from .service import allow_open_files, handed_over, notify, notify_reloading
 from .version import version
+
+if TYPE_CHECKING:
+    from ..config.file import ConfigFile
 
 RELOAD = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 logger = logging.getLogger("iii_trio.cli")
@@ -54,7 +56,7 @@ async def serve(
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
     configure_logging(log_level)
-    load = partial(load_settings, config, host, port, data)
+    load = Loader(config, host, port, data)
     settings = await trio.to_thread.run_sync(load)
     sockets = handed_over()
     with trio.open_signal_receiver(*SIGNALS, *RELOAD) as signals:
@@ -79,26 +81,52 @@ async def serve(
             return await _drain(engine, signals, grace)
 
 
-def load_settings(
-    config: str | None, host: str | None = None, port: int | None = None, data: str | None = None
-) -> EngineConfig:
-    """The settings that a file (None: the built-in default) and `--host`, `--port` and `--data` say.
+@attrs.define
+class Loader:
+    """Loads the settings that a file (None: the built-in default) and `--host`, `--port` and `--data` say."""
 
-    Logs what in the file has no effect. Blocks. Raises ConfigError and UsageError.
-    """
-    from ..config import file  # here, so that other commands do not load a YAML reader
+    config: str | None = None
+    host: str | None = None
+    port: int | None = None
+    data: str | None = None
+    _before: ConfigFile | None = None
+    """What the file said when it was last loaded."""
 
-    if port is not None and not 0 <= port <= 65535:
-        raise UsageError(f"--port is {port}; give a number from 0 (the system chooses) to 65535")
-    if data is not None and not data.strip():
-        raise UsageError("--data is empty; name a directory, or say --data memory")
-    if config is None:
-        found = file.ConfigFile(file.default_config())
-    else:
-        found = file.read_config(config, modules=MODULES)
-        for warning in found.warnings:
-            logger.warning("%s", warning)
-    return with_data(_with_listener(found.config, config, host, port), data, found.data)
+    def __call__(self) -> EngineConfig:
+        """Load them, and log what in the file has no effect.
+
+        Raises UsageError, and ConfigError: also for a file that was loaded before and now says nothing of listeners, as the
+        listeners with their tokens would give way to the default one. Blocks.
+        """
+        from ..config import file  # here, so that other commands do not load a YAML reader
+
+        if self.port is not None and not 0 <= self.port <= 65535:
+            raise UsageError(f"--port is {self.port}; give a number from 0 (the system chooses) to 65535")
+        if self.data is not None and not self.data.strip():
+            raise UsageError("--data is empty; name a directory, or say --data memory")
+        if self.config is None:
+            found = file.ConfigFile(file.default_config())
+        else:
+            found = file.read_config(self.config, modules=MODULES)
+            self._check(found)
+            for warning in found.warnings:
+                logger.warning("%s", warning)
+        settings = with_data(_with_listener(found.config, self.config, self.host, self.port), self.data, found.data)
+        self._before = found
+        return settings
+
+    def _check(self, found: ConfigFile) -> None:
+        if self._before is None:
+            if found.empty:
+                logger.warning(
+                    "%s: holds nothing; the engine has its default settings, and a listener without tokens", self.config
+                )
+        elif found.empty and not self._before.empty:
+            raise ConfigError(f"{self.config}: holds nothing any more; write the configuration, then reload again")
+        elif self._before.names_listeners and not found.names_listeners:
+            raise ConfigError(
+                f"{self.config}: names no listener any more; give one, or start the engine anew without any"
+            )
 
 
 def _describe_modules(engine: iii_trio.Engine) -> str:

@@ -68,6 +68,10 @@ class ConfigFile:
     warnings: tuple[str, ...] = ()
     data: Mapping[str, str] = attrs.field(factory=dict)
     """Where modules are to keep their data, by name: `memory`, or a directory. A module that is not here is not told."""
+    empty: bool = False
+    """Whether the file holds nothing: no key at all."""
+    names_listeners: bool = False
+    """Whether the file says where to listen. The listener is the default one otherwise."""
 
 
 def read_config(
@@ -148,6 +152,8 @@ class _Reader:
             ),
             tuple(self.document.warnings),
             {name: entry.data for name, entry in self.found.items() if entry.data is not None},
+            empty=not top.values,
+            names_listeners=bool(self.listeners),
         )
 
     # --- entries
@@ -237,7 +243,9 @@ class _Reader:
         settings["unix"] = ours.text("unix", "the path of a socket")
         for key, cls in (("tls", Tls), ("auth", Auth)):
             if key in ours:
-                settings[key] = ours.section(key).structure(cls)
+                section = ours.section(key)
+                value: Any = section.structure(cls)
+                settings[key] = attrs.evolve(value, where=f"{self.document.file}:{section.line()}")
         mode = ours.get("mode")
         if mode is not None:
             # YAML readers disagree about 0660, so it has to be a text.

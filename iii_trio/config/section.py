@@ -78,7 +78,8 @@ class Section:
         """Make an attrs class of the whole section. `where` names the section in errors about unknown keys."""
         label = self._label
         name = f"`{label}`" if label else "this entry"
-        self.only(attrs.fields_dict(cls), where or (f"in `{OURS}.{label}`" if label else f"in `{OURS}`"))  # type: ignore[arg-type]
+        known = [field.name for field in attrs.fields(cls) if not field.metadata.get("internal")]  # type: ignore[arg-type]
+        self.only(known, where or (f"in `{OURS}.{label}`" if label else f"in `{OURS}`"))
         values = self.settings(cls)
         for field in attrs.fields(cls):  # type: ignore[arg-type]
             if field.default is attrs.NOTHING and field.name not in values:

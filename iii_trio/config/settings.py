@@ -34,6 +34,11 @@ def _secret(give: str) -> dict[str, object]:
 _FILE: Final = _secret("the path of a file")
 
 
+def _where() -> str:
+    """Return a field for the place of these settings in a file, which errors begin with (`config.yaml:4`)."""
+    return attrs.field(default="", eq=False, repr=False, kw_only=True, metadata={"internal": True})
+
+
 @attrs.frozen
 class Limits:
     """What one peer, and all together, may take of an engine."""
@@ -131,6 +136,7 @@ class Tls:
     """The certificate, and behind it those that lead to its root."""
     key: str | None = attrs.field(default=None, metadata=_FILE)
     """The private key; None: it is in the certificate's file."""
+    where: str = _where()
 
 
 def _tuple_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
@@ -161,6 +167,7 @@ class Auth:
     )
     """What a channel socket must show. `key_and_token` is for closed systems: own workers and Python 0.25 only, as other
     SDKs send no header there."""
+    where: str = _where()
 
     def __attrs_post_init__(self) -> None:
         if any(not token or token != token.strip() for token in self.tokens):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol, final, runtime_checkable
 
-from ..config import Limits, Listener, ListenerLimits
+from ..config import Auth, Limits, Listener, ListenerLimits
 from ..errors import ConfigError
 from ..transport.http1 import BadRequest, Head
 
@@ -54,7 +54,7 @@ class ListenerPolicy:
         return cls(
             limits=listener.limits,
             ssl_context=_ssl_context(listener),
-            tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth.token_file)],
+            tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth)],
             channels_need_token=auth is not None and auth.channels == "key_and_token",
             origins=listener.origins,
         )
@@ -154,15 +154,16 @@ def _ssl_context(listener: Listener) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.num_tickets = 0  # a client that never reads its tickets would turn its own close into a reset
+    where = f"{listener.tls.where}: " if listener.tls.where else ""
     files = (listener.tls.certificate, listener.tls.key)
     for file in files:
         if file is not None and not os.access(file, os.R_OK):
-            raise ConfigError(f"`tls` names {file}, which is not there, or cannot be read")
+            raise ConfigError(f"{where}`tls` names {file}, which is not there, or cannot be read")
     try:
         context.load_cert_chain(*files, password=_no_password)
     except (ssl.SSLError, OSError, _Encrypted) as error:
         named = " and ".join(file for file in files if file is not None)
-        raise ConfigError(f"`tls` names {named}, which cannot be used: {error}") from None
+        raise ConfigError(f"{where}`tls` names {named}, which cannot be used: {error}") from None
     return context
 
 
@@ -174,15 +175,17 @@ def _no_password() -> str:
     raise _Encrypted("the key is encrypted; store it in the clear, readable for the engine only")
 
 
-def _tokens_in(file: str | None) -> list[str]:
+def _tokens_in(auth: Auth) -> list[str]:
+    file = auth.token_file
     if file is None:
         return []
+    where = f"{auth.where}: " if auth.where else ""
     try:
-        lines = [line.strip() for line in Path(file).read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in Path(file).read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"`auth` names the token file {file}, which cannot be read: {cause}") from None
+        raise ConfigError(f"{where}`auth` names the token file {file}, which cannot be read: {cause}") from None
     tokens = [line for line in lines if line and not line.startswith("#")]
     if not tokens:
-        raise ConfigError(f"`auth` names the token file {file}, in which there is no token")
+        raise ConfigError(f"{where}`auth` names the token file {file}, in which there is no token")
     return tokens

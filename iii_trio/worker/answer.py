@@ -13,6 +13,7 @@ from ..wire import ErrorCode, InvokeFunction, Ref, from_json
 from .call_context import CallContext
 from .calls import WorkerSession
 from .context import CURRENT, CallInfo
+from .ends import ChannelWriter
 from .failures import describe, sort_failure
 from .function_spec import FunctionSpec
 from .payload import End, Ends, encode_payload, with_live_ends
@@ -88,7 +89,13 @@ async def _run(
             if signature.takes_metadata:
                 arguments["metadata"] = metadata
         else:
-            arguments = signature.arguments(with_live_ends(payload, open_end), metadata)
+            live = with_live_ends(payload, open_end)
+            arguments = signature.arguments(live, metadata)
+            for key, value in signature.untaken(live).items():
+                # Closed cleanly it would look like an empty stream of a function that does not stream at all.
+                if isinstance(value, ChannelWriter):
+                    ends.remove(value)
+                    value.abort(f"{message.function_id} takes no `{key}`")
         if signature.is_async:
             value = await signature.handler(**arguments)
         else:

@@ -136,6 +136,15 @@ class HandlerSignature:
             given["metadata"] = metadata
         return given
 
+    def untaken(self, payload: Any) -> dict[str, Any]:
+        """Return the keys and values of a payload that no parameter takes."""
+        if not isinstance(payload, dict):
+            return {}
+        names = {parameter.name for parameter in self.parameters}
+        if len(names) == 1 and not names & payload.keys() and _takes_whole_object(self.parameters[0]):
+            return {}
+        return {key: value for key, value in payload.items() if key not in names}
+
     def _from_payload(self, payload: Any) -> dict[str, Any]:
         parameters = self.parameters
         if len(parameters) == 1:

@@ -111,6 +111,10 @@ class Ends:
     def add(self, end: End) -> None:
         self._ends.append(end)
 
+    def remove(self, end: End) -> None:
+        """Take out an end that has been seen to."""
+        self._ends.remove(end)
+
     def let_go(self, finish: Callable[[ChannelWriter], None]) -> None:
         """End the ends of a call that returned. `finish` closes writers.
 

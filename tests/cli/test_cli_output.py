@@ -110,6 +110,9 @@ async def run_worker(engine: iii_trio.Engine, *, task_status: trio.TaskStatus[ii
         await trio.sleep_forever()
 
 
+HTTP = 3
+"""`http` at an engine that does not run the module."""
+
 LINES: dict[str, tuple[list[str], int]] = {
     "functions": (["functions", "--all"], 0),
     "functions json": (["functions", "--json"], 0),
@@ -130,6 +133,7 @@ LINES: dict[str, tuple[list[str], int]] = {
     "send": (["send", "FILE", "echo::take"], 0),
     "receive": (["receive", "echo::give", "-o", "PLACE"], 0),
     "receive to stdout": (["receive", "echo::give", "-o", "/dev/null"], 0),
+    "http": (["http"], HTTP),
     "conformance": (["conformance", "ADDRESS", "--only", "C5.1"], 0),
     "conformance json": (["conformance", "ADDRESS", "--only", "C5.1", "--json"], 0),
     "demo": (["demo", "/nowhere"], 2),

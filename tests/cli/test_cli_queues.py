@@ -135,3 +135,23 @@ async def test_queues_are_watched(site: Site) -> None:
             while not json.loads(await read_line(process.stdout))["queues"][1]["depth"]:
                 pass
         nursery.cancel_scope.cancel()
+
+
+async def test_the_beginning_of_an_id_is_enough_where_it_is_one_letters_own(site: Site) -> None:
+    for _ in range(3):
+        assert (await site.run("enqueue", "mail", "mail::send", "to=x")).code == 0
+    letters = [str(letter["id"]) for letter in await dead(site, "mail", 3)]
+    start = next(
+        letter[:size]
+        for letter in letters
+        for size in range(1, 36)
+        if sum(x.startswith(letter[:size]) for x in letters) == 1
+    )
+    done = await site.run("discard", "mail", start + "…")  # as a narrow table shows it
+    assert (done.code, done.out) == (0, "1 dead letter of mail is gone\n")
+    missing = await site.run("redrive", "mail", "zz")
+    assert (missing.code, missing.err) == (
+        1,
+        "iii-trio: mail has no dead letter zz; `iii-trio dead-letters mail` shows what it has\n",
+    )
+    assert "is empty; give its first characters" in (await site.run("redrive", "mail", "")).err

@@ -62,7 +62,7 @@ async def test_a_configuration_is_used_and_what_has_no_effect_is_warned_of(tmp_p
         "workers:\n"
         "  - name: iii-worker-manager\n    config: { host: 127.0.0.1, port: 0 }\n"
         "  - name: iii-worker-manager\n    config: { host: 127.0.0.1, port: 0 }\n"
-        "  - name: iii-http\n"
+        "  - name: iii-cron\n"
     )
     async with trio.open_nursery() as nursery:
         process = await start(nursery, "--config", str(config))
@@ -70,5 +70,5 @@ async def test_a_configuration_is_used_and_what_has_no_effect_is_warned_of(tmp_p
         assert len(set(re.findall(r"ws://127\.0\.0\.1:\d+", ready))) == 2
         warning = json.loads(await read_line(process.stderr))
         assert warning["level"] == "warning"
-        assert warning["message"].startswith(f"{config}:6: worker `iii-http` is not part of this engine")
+        assert warning["message"].startswith(f"{config}:6: worker `iii-cron` is not part of this engine")
         process.terminate()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,13 +14,11 @@ from iii_trio.cli import main
 from iii_trio.cli.app import COMMANDS
 from iii_trio.cli.exits import EXIT_HELP, Exit
 from iii_trio.cli.options import engine_address
+from iii_trio.cli.version import version
 
 WRONG = {
     "triger": "unknown command `triger`; did you mean `trigger`?",
-    "zebra": (
-        "unknown command `zebra`; there are serve, demo, trigger, send, receive, "
-        "functions, workers, channels, triggers, enqueue, queues, dead-letters, redrive, discard, conformance"
-    ),
+    "zebra": (f"unknown command `zebra`; there are serve, {', '.join(name for name, _, _ in COMMANDS)}"),
     "--prot 1": "unknown option: --prot. Did you mean --port? (`iii-trio --help` shows what there is)",
     "serve x": "unexpected argument `x` (`iii-trio serve --help` shows what there is)",
     "trigger": "FUNCTION is missing (`iii-trio trigger --help` shows what there is)",
@@ -44,6 +44,8 @@ WRONG = {
     "receive f -o /does/not/exist": (
         "/does/not/exist cannot be written: there is no directory /does/not; make it first"
     ),
+    "trigger f -v": "unknown option: -v (`iii-trio trigger --help` shows what there is)",
+    "conformance --only C9": "--only is 'C9', which no clause is named; give for example C2 or C2.1",
     "serve --port 65536": "--port is 65536; give a number from 0 (the system chooses) to 65535",
     "serve --data=": "--data is empty; name a directory, or say --data memory",
     "dead-leters": "unknown command `dead-leters`; did you mean `dead-letters`?",
@@ -72,6 +74,28 @@ def test_port_and_host_cannot_choose_between_listeners(tmp_path: Path, capsys: p
     )
     assert main(["--config", str(config), "--port", "3"]) == Exit.USAGE
     assert "lists 2 listeners, so --host and --port cannot say which one they mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["-v", "-V", "--version"])
+def test_the_version_is_asked_for_by_itself(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == Exit.DONE
+    assert capsys.readouterr().out.strip() == version()
+
+
+def test_a_signal_before_the_imports_are_done_ends_the_process() -> None:
+    """As process 1 of a container, where a signal without a handler is dropped."""
+    program = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'iii_trio.cli.app':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['iii-trio', '--version']\n"
+        "from iii_trio.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == Exit.TERMINATED
 
 
 def test_help_says_what_the_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
