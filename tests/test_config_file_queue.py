@@ -159,7 +159,7 @@ def test_everything_of_a_queue_can_be_said_in_our_words() -> None:
     settings = QueueSettings(
         max_attempts=9, concurrency=2, fifo=True, group_by="account", backoff_seconds=0.5, backoff="fixed",
         max_backoff_seconds=60.0, visibility_timeout_seconds=30.0, delay_seconds=1.0, max_lost_deliveries=1,
-        missing_function_seconds=None, dead_letters=0,
+        missing_function_seconds=60.0, max_jobs=5, dead_letters=0,
     )  # fmt: skip
     lines = [
         f"{key}: {'null' if value is None else str(value).lower()}" for key, value in attrs.asdict(settings).items()

@@ -1,4 +1,4 @@
-"""Checks for any store of jobs."""
+"""Checks of any store of jobs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ..triggers.queue import Change, Forget, Put, Remember, Remove, StorageError, Store, Update
+from ..triggers.queue import (
+    Change,
+    Damaged,
+    Forget,
+    ForgetLane,
+    Payload,
+    Put,
+    Remember,
+    Remove,
+    SaveLane,
+    SetAside,
+    StorageError,
+    Store,
+    Update,
+)  # fmt: skip
 from ..triggers.queue.record import Record
 
 
 def check_job_store(make_store: Callable[[], Store], *, lasting: bool = True) -> None:
-    """Check a store against the four methods of `Store`. Raises AssertionError, which names the failed check.
+    """Hold a store against the four verbs of `Store`. Raises AssertionError, naming what is not as it should be.
 
-    `make_store` opens a store. The first one is empty. Each later one, opened after the one before was closed, has the kept
-    jobs. With `lasting=False` each store is empty, because its jobs end with it. Blocks.
+    `make_store` opens a store: empty at first, and at each later call, once the one before is closed, with what was kept;
+    `lasting=False` for a store whose jobs end with it, which is an empty one each time. Blocks.
     """
     for check in _CHECKS:
         store = make_store()
@@ -54,6 +68,15 @@ def record(key: int, **about: object) -> Record:
     return Record(**(given | about))  # type: ignore[arg-type]
 
 
+def jobs_of(store: Store) -> list[Record]:
+    """Return the jobs of a store. Raises AssertionError for a record that it calls damaged."""
+    jobs = list(store.load().jobs)
+    for job in jobs:
+        if isinstance(job, Damaged):
+            raise AssertionError(f"the job with the key {job.key} is damaged: {job.problem}")
+    return jobs  # type: ignore[return-value]
+
+
 # --- the checks: each is given an empty store, and gives back the one that is open then
 
 
@@ -72,15 +95,16 @@ def _what_is_put_is_there_whole(store: Store, reopen: Reopen) -> Store:
         attempts=2,
         lost=1,
         due_ms=2**53,
+        pause_ms=2**40,
         died_at_ms=1_700_000_000_500,
         code="code",
         message="it is 🙂",
     )
     bare = record(9)
     store.write([Put(full), Put(bare)])
-    _same(store.load().jobs, [full, bare], "what is put is there, all of it")
+    _same(jobs_of(store), [full, bare], "what is put is there, all of it")
     store = reopen(store)
-    _same(store.load().jobs, [full, bare], "what is put is there when it is opened again")
+    _same(jobs_of(store), [full, bare], "what is put is there when it is opened again")
     return store
 
 
@@ -90,32 +114,50 @@ def _jobs_are_in_the_order_of_their_positions(store: Store, reopen: Reopen) -> S
         store.write([Put(record(key, position=position))])
     store.write([Update(record(1, position=40, data=None))])
     store = reopen(store)
-    _equal([job.key for job in store.load().jobs], [4, 2, 3, 1], "the order of the jobs, by their positions")
+    _equal([job.key for job in jobs_of(store)], [4, 2, 3, 1], "the order of the jobs, by their positions")
     return store
 
 
 def _an_update_moves_a_job_and_leaves_its_data(store: Store, reopen: Reopen) -> Store:
     store.write([Put(record(1, group="g", metadata=b"{}")), Put(record(2))])
     rest = {"group": "g", "metadata": b"{}"}
-    moved = {"position": 8, "attempts": 3, "lost": 2, "due_ms": 99, "died_at_ms": 98, "code": "c", "message": "m"}
+    moved = {
+        "position": 8,
+        "attempts": 3,
+        "lost": 2,
+        "due_ms": 99,
+        "pause_ms": 97,
+        "died_at_ms": 98,
+        "code": "c",
+        "message": "m",
+    }
     store.write([Update(record(1, data=None, **rest, **moved))])
     expected = [record(2), record(1, **rest, **moved)]
-    _same(store.load().jobs, expected, "an update changes where a job stands, and nothing of its data")
+    _same(jobs_of(store), expected, "an update changes where a job stands, and nothing of its data")
     store = reopen(store)
-    _same(store.load().jobs, expected, "an update is there when it is opened again")
-    back = {"position": 9, "attempts": 0, "lost": 0, "due_ms": None, "died_at_ms": None, "code": None, "message": None}
+    _same(jobs_of(store), expected, "an update is there when it is opened again")
+    back = {
+        "position": 9,
+        "attempts": 0,
+        "lost": 0,
+        "due_ms": None,
+        "pause_ms": None,
+        "died_at_ms": None,
+        "code": None,
+        "message": None,
+    }
     store.write([Update(record(1, data=None, **rest, **back))])
-    _same(store.load().jobs, [record(2), record(1, **rest, position=9)], "an update can take back")
+    _same(jobs_of(store), [record(2), record(1, **rest, position=9)], "an update can take back")
     return store
 
 
 def _what_is_removed_is_gone_for_good(store: Store, reopen: Reopen) -> Store:
     store.write([Put(record(key)) for key in (1, 2, 3)])
     store.write([Remove(2)])
-    _same(store.load().jobs, [record(1), record(3)], "what is removed is gone")
+    _same(jobs_of(store), [record(1), record(3)], "what is removed is gone")
     store.write([Put(record(4)), Remove(4), Remove(1)])
     store = reopen(store)
-    _same(store.load().jobs, [record(3)], "what was removed is gone when it is opened again")
+    _same(jobs_of(store), [record(3)], "what was removed is gone when it is opened again")
     return store
 
 
@@ -133,7 +175,7 @@ def _changes_are_made_in_their_order(store: Store, reopen: Reopen) -> Store:
         ]
     )
     store = reopen(store)
-    _same(store.load().jobs, [record(1, attempts=2)], "the last of several updates holds")
+    _same(jobs_of(store), [record(1, attempts=2)], "the last of several updates holds")
     _equal(list(store.load().subscribers), [Remember("t", "n", "f", b'{"again":1}')], "the last word on a subscriber")
     return store
 
@@ -142,24 +184,28 @@ def _unknown_keys_harm_nothing(store: Store, reopen: Reopen) -> Store:
     store.write([Put(record(1))])
     store.write([Update(record(5, attempts=9, data=None)), Remove(6), Forget("no", "such", "one"), Put(record(2))])
     store = reopen(store)
-    _same(store.load().jobs, [record(1), record(2)], "changes of what is not there change nothing")
-    _equal(store.fetch([1, 5]), {1: b'{"n":1}'}, "the data of what is not there is left out")
+    _same(jobs_of(store), [record(1), record(2)], "changes of what is not there change nothing")
+    _equal(store.fetch([1, 5]), {1: Payload(b'{"n":1}')}, "the data of what is not there is left out")
     return store
 
 
 def _data_is_fetched_by_key(store: Store, reopen: Reopen) -> Store:
     big = bytes(range(256)) * 20_000
-    store.write([Put(record(1)), Put(record(2, data=b"")), Put(record(3, data=big))])
-    _equal(store.fetch([3, 1, 2]), {1: b'{"n":1}', 2: b"", 3: big}, "the data of three jobs")
+    store.write([Put(record(1)), Put(record(2, data=b"")), Put(record(3, data=big, metadata=b"{}"))])
+    _equal(
+        store.fetch([3, 1, 2]),
+        {1: Payload(b'{"n":1}'), 2: Payload(b""), 3: Payload(big, b"{}")},
+        "the data of three jobs",
+    )
     _equal(store.fetch([]), {}, "the data of none")
-    store.write([Update(record(3, attempts=1, data=None))])
+    store.write([Update(record(3, attempts=1, data=None, metadata=None))])
     store = reopen(store)
-    _equal(store.fetch([3]), {3: big}, "the data of a job that has moved")
+    _equal(store.fetch([3]), {3: Payload(big, b"{}")}, "the data of a job that has moved")
     return store
 
 
 def _subscribers_are_remembered_by_all_three_names(store: Store, reopen: Reopen) -> Store:
-    one, other = Remember("t", "n", "f", b'{"a":1}'), Remember("t", "n2", "f", b"{}")
+    one, other = Remember("t", "n", "f", b'{"a":1}'), Remember("t", "n2", "f", b"{}", 1_700_000_000_000)
     store.write([one, other, Remember("t2", "n", "f", b"{}"), Remember("t", "n", "f2", b"{}")])
     store.write([Remember("t", "n", "f", b'{"a":2}'), Forget("t2", "n", "f"), Forget("t", "n", "f2")])
     store = reopen(store)
@@ -168,19 +214,52 @@ def _subscribers_are_remembered_by_all_three_names(store: Store, reopen: Reopen)
     return store
 
 
+def _the_settings_of_lanes_are_kept(store: Store, reopen: Reopen) -> Store:
+    store.write([SaveLane("a", b"{}"), SaveLane("b", b"1"), SaveLane("c", b"2")])
+    store.write([SaveLane("b", b"3"), ForgetLane("c"), ForgetLane("d")])
+    store = reopen(store)
+    found = sorted(store.load().lanes, key=lambda one: one.lane)
+    _equal(found, [SaveLane("a", b"{}"), SaveLane("b", b"3")], "the settings of the lanes")
+    return store
+
+
+def _a_record_that_is_set_aside_is_no_job(store: Store, reopen: Reopen) -> Store:
+    store.write([Put(record(1)), Put(record(2))])
+    store.write([SetAside(1, "it is damaged"), SetAside(9, "it is not there")])
+    store = reopen(store)
+    _same(jobs_of(store), [record(2)], "a record that was set aside is gone")
+    _equal(store.fetch([1]), {}, "the data of a record that was set aside is gone")
+    return store
+
+
+def _tidying_up_ends_and_changes_nothing(store: Store, reopen: Reopen) -> Store:
+    jobs = [record(key, data=b"x" * 20_000) for key in range(1, 200)]
+    store.write([Put(job) for job in jobs])
+    store.write([Remove(job.key) for job in jobs[5:]])
+    for _ in range(1000):
+        if not store.tidy():
+            break
+    else:
+        raise AssertionError("`tidy` finds something to do for ever")
+    _same(jobs_of(store), jobs[:5], "the jobs after tidying up")
+    store = reopen(store)
+    _same(jobs_of(store), jobs[:5], "the jobs after tidying up, when it is opened again")
+    return store
+
+
 def _a_write_is_whole_or_not_at_all(store: Store, reopen: Reopen) -> Store:
-    """Write several changes of which the last cannot be stored. Then the first must not be stored either."""
+    """The last change of these cannot be kept: its text is none. Whatever a store says to that, the first is not kept."""
     store.write([Put(record(1))])
     broken = record(3)
     broken.id = "\ud800"
     try:
         store.write([Put(record(2)), Remove(1), Remember("t", "n", "f", b"{}"), Put(broken)])
     except StorageError:
-        _same(store.load().jobs, [record(1)], "nothing of a write that failed is there")
+        _same(jobs_of(store), [record(1)], "nothing of a write that failed is there")
         _equal(list(store.load().subscribers), [], "nothing of a write that failed is there")
         store.write([Put(record(4))])
         store = reopen(store)
-        _same(store.load().jobs, [record(1), record(4)], "nothing of a write that failed is there, and others go on")
+        _same(jobs_of(store), [record(1), record(4)], "nothing of a write that failed is there, and others go on")
     return store
 
 
@@ -189,7 +268,7 @@ def _many_changes_at_once(store: Store, reopen: Reopen) -> Store:
     store.write([Put(job) for job in jobs])
     store.write([Remove(job.key) for job in jobs[::2]])
     store = reopen(store)
-    _same(store.load().jobs, jobs[1::2], "2,500 of 5,000 jobs")
+    _same(jobs_of(store), jobs[1::2], "2,500 of 5,000 jobs")
     _equal(len(store.fetch([job.key for job in jobs])), 2500, "how many have data")
     return store
 
@@ -203,6 +282,9 @@ _CHECKS: tuple[Callable[[Store, Reopen], Store], ...] = (
     _unknown_keys_harm_nothing,
     _data_is_fetched_by_key,
     _subscribers_are_remembered_by_all_three_names,
+    _the_settings_of_lanes_are_kept,
+    _a_record_that_is_set_aside_is_no_job,
+    _tidying_up_ends_and_changes_nothing,
     _a_write_is_whole_or_not_at_all,
     _many_changes_at_once,
 )
@@ -218,6 +300,7 @@ def _empty(store: Store) -> None:
 def _clear(store: Store) -> None:
     loaded = store.load()
     changes: list[Change] = [Remove(job.key) for job in loaded.jobs]
+    changes += [ForgetLane(one.lane) for one in loaded.lanes]
     changes += [Forget(one.topic, one.namespace, one.function_id) for one in loaded.subscribers]
     store.write(changes)
 

@@ -12,9 +12,10 @@ import pytest
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig
 from iii_trio.testing import check_job_store
-from iii_trio.testing.job_stores import record
+from iii_trio.testing.job_stores import jobs_of, record
 from iii_trio.triggers.queue import Change, MemoryStore, Put, Remember, StorageError, Update
-from iii_trio.triggers.queue.sqlite_store import MIGRATIONS, SqliteStore, migrate
+from iii_trio.triggers.queue.sqlite_schema import MIGRATIONS, migrate
+from iii_trio.triggers.queue.sqlite_store import SqliteStore
 
 
 def test_jobs_in_memory() -> None:
@@ -37,6 +38,7 @@ class Forgetful:
         self._inner, self._loses = inner, loses
         self.place = "memory"
         self.load, self.fetch, self.close = inner.load, inner.fetch, inner.close
+        self.tidy = inner.tidy
 
     def write(self, changes: Sequence[Change]) -> None:
         self._inner.write([change for change in changes if not isinstance(change, self._loses)])
@@ -109,7 +111,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     with pytest.raises(sqlite3.OperationalError):
         migrate(store.connection, [*MIGRATIONS, "CREATE TABLE more (a); DROP TABLE jobs; NO SUCH WORD"], "here")
     assert pragma(store, "user_version") == len(MIGRATIONS)
-    assert [job.id for job in store.load().jobs] == ["receipt-1"]
+    assert [job.id for job in jobs_of(store)] == ["receipt-1"]
     store.close()
 
 
@@ -125,6 +127,7 @@ async def refused(directory: Path) -> str:
 
 async def test_Q11_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
+    store.write([Put(record(1))])
     migrate(store.connection, [*MIGRATIONS, "CREATE TABLE more (a)"], "here")
     store.close()
     file = tmp_path / "queue.db"

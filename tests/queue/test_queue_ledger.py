@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from iii_trio import QueueConfig, QueueSettings
 from iii_trio.triggers.queue import Change, MemoryStore, Put
+from iii_trio.triggers.queue.isolation import is_suspect
 from iii_trio.triggers.queue.lane import Job, Lane
 from iii_trio.triggers.queue.lane_key import LaneKey
 from iii_trio.triggers.queue.ledger import Ledger
@@ -39,9 +40,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.leased: list[Job] = []
         self.missing: set[tuple[str, str]] = set()
+        self.alone: list[Job] = []  # the suspects that run
         self.begun: set[str] = set()
         self.made = 0
-        self.topic = self.ledger.lanes.remember(TOPIC, PLAIN)
+        self.topic = self.ledger.lanes.remember(TOPIC, PLAIN, None)
         self.last_end: dict[tuple[str, str], int] = {}
 
     @property
@@ -65,7 +67,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.made += 1
         called = TOPIC.subscriber if where == "topic" else ("default", f"f{function}")
         job = self.ledger.admit(
-            lane, f"job {self.made}", called, b"x" * 15, self.timestamp, group=group if where == "fifo" else None
+            lane,
+            f"job {self.made}",
+            called,
+            b'"' + b"x" * 13 + b'"',
+            self.timestamp,
+            group=group if where == "fifo" else None,
         )
         assert not list(self.ledger.lease(self.timestamp)), "it is not stored yet"
         if kept:
@@ -107,7 +114,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     changes = self.ledger.failed(job, "code", "text", self.timestamp)
                     self.kept[ident] = (attempts + 1, lost)
                 else:
-                    changes = self.ledger.lost(job, "text", self.timestamp)
+                    [(_, changes)] = self.ledger.lost([job], "text", self.timestamp)
                     self.kept[ident] = (attempts, lost + 1)
                 self.see_whether_it_died(job, end, changes)
             case "returned":
@@ -187,12 +194,13 @@ class LedgerMachine(RuleBasedStateMachine):
         listeners = self.topic.listeners
         self.now += gap
         self.ledger = Ledger(CONFIG, lambda: 1.0)
-        self.ledger.load(self.store.load(), self.timestamp)
-        self.topic = self.ledger.lanes.remember(TOPIC, PLAIN)
+        assert self.ledger.load(self.store.load().jobs, {}, self.timestamp) == []
+        self.ledger.loaded()
+        self.topic = self.ledger.lanes.remember(TOPIC, PLAIN, None)
         self.topic.listeners = listeners
         self.begun = set()
         self.ledger.lanes.listen(self.topic, 0)
-        self.leased, self.missing = [], set()
+        self.leased, self.missing, self.alone = [], set(), []
         everyone = [job for lane in self.ledger.lanes for job in (*lane.jobs.values(), *lane.dead.values())]
         self.jobs = {job.record.id: job for job in everyone}
         assert {job.record.id for lane in self.ledger.lanes for job in lane.dead.values()} == self.dead
@@ -219,12 +227,30 @@ class LedgerMachine(RuleBasedStateMachine):
     def turns(self) -> None:
         """Exactly those start that may: found by looking at every job."""
         self.missing |= set(self.ledger.missing_functions)
+        ran = [job for job in self.leased if job.current_state is JobState.LEASED]
+        suspects = [job for lane in self.ledger.lanes for job in lane.jobs.values() if is_suspect(job)]
+        if suspects or self.ledger._isolation.active:
+            self.turns_with_suspects(ran)
+            return
         expected = {job.record.id for lane in self.ledger.lanes for job in self.startable(lane)}
         started = list(self.ledger.lease(self.timestamp))
         assert {job.record.id for job in started} == expected
         self.leased += started
 
-    def startable(self, lane: Lane) -> list[Job]:
+    def turns_with_suspects(self, ran: list[Job]) -> None:
+        """A suspect runs alone among the jobs of its function, and nothing stands still because of it (Q16)."""
+        startable = {job.record.id for lane in self.ledger.lanes for job in self.startable(lane, limited=False)}
+        could = any(self.startable(lane) for lane in self.ledger.lanes)
+        started = list(self.ledger.lease(self.timestamp))
+        assert {job.record.id for job in started} <= startable
+        running = ran + started
+        self.alone = [job for job in self.alone if job in running] + [job for job in started if is_suspect(job)]
+        for job in self.alone:
+            assert [other for other in running if other.function == job.function] == [job]
+        assert running or not could, "jobs could start, and none runs"
+        self.leased += started
+
+    def startable(self, lane: Lane, *, limited: bool = True) -> list[Job]:
         if not lane.open:
             return []
         waiting = sorted(lane.jobs.values(), key=lambda job: (job.record.id not in self.begun, job.record.position))
@@ -241,7 +267,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 busy.add(group)
             if job.current_state is JobState.READY and job.function not in self.missing:
                 found.append(job)
-        return found[: max(0, free)]
+        return found[: max(0, free)] if limited else found
 
     # --- always
 
@@ -262,9 +288,12 @@ class LedgerMachine(RuleBasedStateMachine):
             for phase in JobState:
                 if phase not in (JobState.DONE, JobState.REFUSED):
                     assert lane.state_counts[phase] == sum(job.current_state is phase for job in jobs), phase
+            assert lane.unfinished == len(lane.jobs)
             assert lane.running == lane.state_counts[JobState.LEASED]
             assert len(lane.dead) <= lane.settings.dead_letters
         assert self.ledger.unfinished == len(self.kept)
+        everyone = [job for lane in self.ledger.lanes for job in (*lane.jobs.values(), *lane.dead.values())]
+        assert self.ledger.disk_bytes == sum(job.disk_bytes for job in everyone)
         topics = [lane for lane in self.ledger.lanes if lane.key.kind == "topic"]
         assert self.ledger.lanes.topic("orders") == topics
 

@@ -21,6 +21,7 @@ import trio.testing
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.environment import Environment
+from iii_trio.testing.job_stores import record
 from iii_trio.triggers.queue import Change, Forget, MemoryStore, Put, Remember, Remove, StorageError, Store, Update
 from iii_trio.triggers.queue.sqlite_store import SqliteStore
 
@@ -63,7 +64,7 @@ class Witness:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.place = inner.place
-        self.load, self.fetch, self.close = inner.load, inner.fetch, inner.close
+        self.load, self.fetch, self.close, self.tidy = inner.load, inner.fetch, inner.close, inner.tidy
         self.commits: list[list[Change]] = []
         self.refuses: tuple[type, ...] = ()
 
@@ -191,6 +192,7 @@ async def test_Q1_sqlite_says_commit_before_the_answer_is_there(tmp_path: Path) 
         app.register_trigger("durable:subscriber", "app::heard", config={"topic": "news"})
         await app.wait_registered()
         await app.trigger("iii::durable::publish", {"topic": "news", "data": 1})
+        await app.trigger("app::nobody", 1, action=enqueue("mail"))  # the first job of a lane brings its settings along
         for _ in range(20):
             story.clear()
             await app.trigger("app::nobody", 1, action=enqueue("mail"))
@@ -222,7 +224,7 @@ async def test_Q1_many_callers_share_one_commit(autojump_clock: trio.testing.Moc
                 nursery.start_soon(one, n)
             await trio.testing.wait_all_tasks_blocked()
             slow.release()
-        assert [len(commit) for commit in store.commits] == [1, 500]
+        assert [sum(isinstance(change, Put) for change in commit) for commit in store.commits] == [1, 500]
 
 
 # --- a store that refuses
@@ -556,6 +558,7 @@ def _closed_directories(home: Path) -> tuple[Path, Path]:
     empty, used = home / "empty", home / "used"
     empty.mkdir()
     store = SqliteStore(used)
+    store.write([Put(record(1))])
     store.close()
     home.chmod(0o755)
     empty.chmod(0o555)

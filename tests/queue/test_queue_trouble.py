@@ -17,7 +17,7 @@ from iii_trio import EngineConfig, QueueConfig, QueueSettings, enqueue
 from iii_trio.config import Limits, Listener
 from iii_trio.environment import Environment
 from iii_trio.transport.dial import SocketAddress
-from iii_trio.triggers.queue import MemoryStore, StorageError, open_queue
+from iii_trio.triggers.queue import MemoryStore, Payload, StorageError, open_queue
 from tests.helpers.queue_world import Seen, inline
 
 Clock = trio.testing.MockClock
@@ -68,10 +68,10 @@ class Shelf:
     def __init__(self) -> None:
         self._inner = MemoryStore()
         self.place, self.load, self.write = "memory", self._inner.load, self._inner.write
-        self.close = self._inner.close
+        self.close, self.tidy = self._inner.close, self._inner.tidy
         self.readable = True
 
-    def fetch(self, keys: Sequence[int]) -> dict[int, bytes]:
+    def fetch(self, keys: Sequence[int]) -> dict[int, Payload]:
         if not self.readable:
             raise StorageError("the jobs cannot be read: a scratch; see to its disk")
         return self._inner.fetch(keys)

@@ -433,7 +433,7 @@ async def test_a_topics_max_retries_follow_the_first_call(autojump_clock: Clock,
         assert (dead["retries"], dead["error"]) == (calls, "c: m")
 
 
-PLAIN = QueueSettings(missing_function_seconds=None)
+PLAIN = QueueSettings(missing_function_seconds=None, max_jobs=100_000)
 
 
 @pytest.mark.parametrize(

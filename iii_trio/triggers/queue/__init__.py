@@ -9,11 +9,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .memory_store import MemoryStore
     from .module import Queue, open_queue
-    from .store import Change, Forget, Loaded, Put, Remember, Remove, StorageError, Store, Update
+    from .store import (
+        BadChange,
+        Change,
+        Damaged,
+        Forget,
+        ForgetLane,
+        Loaded,
+        Payload,
+        Put,
+        Remember,
+        Remove,
+        SaveLane,
+        SetAside,
+        StorageError,
+        StorageFull,
+        Store,
+        Update,
+    )
 
 __all__ = [
-    "Change", "Forget", "Loaded", "MemoryStore", "Put", "Queue", "Remember", "Remove", "StorageError", "Store", "Update",
-    "open_queue",
+    "BadChange", "Change", "Damaged", "Forget", "ForgetLane", "Loaded", "MemoryStore", "Payload", "Put", "Queue",
+    "Remember", "Remove", "SaveLane", "SetAside", "StorageError", "StorageFull", "Store", "Update", "open_queue",
 ]  # fmt: skip
 _HOMES = {"MemoryStore": "memory_store", "Queue": "module", "open_queue": "module"}
 

@@ -1,6 +1,6 @@
-"""One attempt at a job: its condition is asked, if it has one; then its function is called.
+"""One attempt at a job: a call of its condition, if it has one, and then of its function.
 
-No task waits for the answers: there may be many, and each says by itself what is next.
+No task waits for the answers, because there may be many. Each answer causes the next step.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from ...lowlevel import CallHandle, call_nowait, can_call
 from ...wire import GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
 from ...worker import Worker
 from .lane import Job
+from .store import Payload
 
 
 class AttemptOutcome(Enum):
-    """How an attempt result."""
+    """The kinds of results of an attempt."""
 
     SUCCEEDED = auto()
     FAILED = auto()
-    LOST = auto()  # its worker is gone
-    MISSING = auto()  # nobody has its function
+    LOST = auto()  # its worker was lost
+    MISSING = auto()  # no worker has its function
     POSTPONED = auto()  # its worker takes nothing just now
-    RETURNED = auto()  # our own link is gone
+    RETURNED = auto()  # its worker left, or our own link was lost
     DRAINING = auto()  # the engine takes no calls any more
+    DAMAGED = auto()  # the job cannot be called, now or later
 
 
 @attrs.frozen
 class AttemptResult:
-    """How an attempt result, and of a failure what was said."""
+    """The result of an attempt, with the code and the message of a failure."""
 
     outcome: AttemptOutcome
     code: str = ""
@@ -42,7 +44,10 @@ class AttemptResult:
 
 @final
 class Attempt:
-    """Begun once; then `over` is called once, with how it result, unless it is stopped before. `arrivals` is its maker's."""
+    """An attempt. After `begin`, `over` is called once with the result, unless the attempt is stopped before.
+
+    `arrivals` is a number for its maker's use.
+    """
 
     def __init__(
         self, worker: Worker, job: Job, over: Callable[[Attempt, AttemptResult], object], arrivals: int
@@ -53,31 +58,37 @@ class Attempt:
         self._worker = worker
         self._over = over
         self._asked: CallHandle | None = None
+        self._metadata = Raw(b"null")
 
-    def begin(self, data: bytes) -> None:
-        """Make the first call. What its result is decided by comes later, or at once if it cannot be made."""
+    def begin(self, payload: Payload) -> None:
+        """Make the first call. The result comes later, or at once if the call cannot be made."""
+        try:
+            self._metadata = metadata_of(self.job, payload.metadata)
+        except ValueError as error:  # it was kept by an engine that did not look, or the store is damaged
+            problem = f"its metadata cannot be read: {error}"
+            self._over(self, AttemptResult(AttemptOutcome.DAMAGED, "job_damaged", problem))
+            return
         condition = self.job.lane.condition
         if condition is None:
-            self._call(data)
+            self._call(payload.data)
         else:
-            self._ask(condition, data, lambda: self._told(condition, data))
+            self._ask(condition, payload.data, lambda: self._decide(condition, payload.data))
 
     def stop(self, reason: str) -> None:
-        """Nobody wants to know any more: the handler is cancelled, if its worker understands."""
+        """Drop the attempt. Its handler is cancelled, if its worker supports that."""
         self.stopped = True
         if self._asked is not None:
             self._asked.give_up(reason)
 
-    def _told(self, condition: str, data: bytes) -> None:
-        """The condition has said whether the job is wanted."""
+    def _decide(self, condition: str, data: bytes) -> None:
+        """Call the function, unless the condition says that the job is not wanted."""
         try:
             wanted = self._answer() is not False
         except CallError as error:
             result = _failure(error)
             if result.outcome is AttemptOutcome.MISSING:  # a missing condition is no missing function
-                result = AttemptResult(
-                    AttemptOutcome.FAILED, error.code, f"the condition {condition} failed: {error.message}"
-                )
+                message = f"the condition {condition} failed: {error.message}"
+                result = AttemptResult(AttemptOutcome.FAILED, error.code, message)
             self._over(self, result)
             return
         if wanted:
@@ -110,7 +121,7 @@ class Attempt:
             data=Raw(data),
             traceparent=record.traceparent,
             baggage=record.baggage,
-            metadata=metadata_of(self.job),
+            metadata=self._metadata,
             namespace=record.namespace,
         )
         try:
@@ -119,14 +130,17 @@ class Attempt:
             self._over(self, _failure(error))
 
 
-def metadata_of(job: Job) -> Raw:
-    """What travels beside the payload: what its caller gave, if that is an object, and who the job is (Q10)."""
-    record = job.record
-    given = from_json(record.metadata) if record.metadata else None
+def metadata_of(job: Job, metadata: bytes | None) -> Raw:
+    """Return the metadata of the call: the sender's, if that is an object, and `job` (Q10).
+
+    A member `job` of the sender's is replaced, so that a handler can rely on it. Raises ValueError for metadata that
+    cannot be decoded.
+    """
+    given = from_json(metadata) if metadata else None
     beside = given if isinstance(given, dict) else {}
     about: dict[str, Any] = {
-        "id": record.id,
-        "attempt": record.attempts + 1,
+        "id": job.record.id,
+        "attempt": job.record.attempts + 1,
         "max_attempts": job.lane.settings.max_attempts,
         "queue": job.lane.key.name,
     }

@@ -1,4 +1,4 @@
-"""The W3C `baggage` header of a job: what is put in for its function, and what does not go on to it."""
+"""The W3C `baggage` header of a job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOT_PASSED_ON: Final = frozenset({_FUNCTION, "iii.tag.kind", "iii.tag.display_n
 
 
 def for_job(baggage: str | None, function_id: str) -> str:
-    """The baggage of whoever enqueued, as its job carries it: the function is the job's, the tags of the call are gone."""
+    """Return the sender's baggage for its job: with the function of the job, and without the tags of the sender's call."""
     if not baggage:
         return _member(function_id)
     members = [member.strip() for member in baggage.split(",") if member.strip()]

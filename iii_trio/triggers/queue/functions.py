@@ -12,18 +12,30 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import InlineCall, new_id, register_inline_handler
-from ...wire import ErrorCode
 from ...worker import Worker
 from .baggage import for_job
 from .dispatcher import FUNCTIONS_CHANGED, Dispatcher
 from .lane import Job, Lane, depths
-from .protocol import NULL, EnqueueInput, PublishInput, group_of, namespace_of, read
+from .protocol import (
+    NULL,
+    EnqueueInput,
+    PublishInput,
+    bad_input,
+    check_id,
+    check_metadata,
+    group_of,
+    namespace_of,
+    read,
+    trace_headers,
+)
 from .states import JobState
+from .store import Payload
 
 _enqueue: Final = msgspec.json.Decoder(EnqueueInput)
 _publish: Final = msgspec.json.Decoder(PublishInput)
 _BROKER: Final = {"queue": "function_queue", "topic": "builtin"}
 _INTERNAL: Final = {"internal": True}
+_LIST_BYTES: Final = 768 * 1024  # of one answer, because Python SDKs before 0.25 take no more than 1 MiB
 
 
 @attrs.frozen
@@ -33,57 +45,96 @@ class Which:
     queue: str | None = None
     topic: str | None = None
     message_id: str | None = None
+    function_id: str | None = None
+    namespace: str | None = None
     offset: int = 0
     limit: int = 50
+    payloads: bool = True
 
     @property
     def name(self) -> str:
+        """The name of the queue or the topic."""
         return self.queue or self.topic or ""
 
 
 def register(worker: Worker, dispatcher: Dispatcher) -> None:
     """Offer the queue's functions, all in the namespace `default`."""
+    _register_inputs(worker, dispatcher)
+    _register_views(worker, dispatcher)
+    _register_actions(worker, dispatcher)
+
+    @worker.function(FUNCTIONS_CHANGED, metadata=_INTERNAL)
+    async def functions_changed(functions: list[dict[str, Any]]) -> None:
+        there = {(one["namespace"], one["function_id"]) for one in functions}
+        missing = dispatcher.ledger.missing_functions
+        dispatcher.functions_came([function for function in missing if function in there])
+
+    @worker.function("iii-queue::on-config-change", metadata=_INTERNAL)
+    async def on_config_change() -> dict[str, bool]:
+        return {"ok": True}
+
+
+def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
+    """Offer the functions that bring jobs."""
     ledger = dispatcher.ledger
 
-    def check_room(jobs: int) -> None:
-        if ledger.unfinished + jobs > ledger.config.jobs:
-            problem = f"there are {ledger.unfinished} jobs that are not done, and at most {ledger.config.jobs} may be"
+    def check_room(lanes: list[Lane], size: int) -> None:
+        problem = ledger.no_room(lanes, size)
+        if problem is not None:
             raise CallError("queue_full", problem)
 
-    # --- what brings jobs
-
     def enqueue(call: InlineCall) -> None:
-        wanted: EnqueueInput = read("engine::queue::enqueue", call.payload, _enqueue)
-        lane = ledger.lanes.queue(wanted.queue)
+        request: EnqueueInput = read("engine::queue::enqueue", call.payload, _enqueue)
+        lane = ledger.lanes.queue(request.queue)
         if lane is None:
-            raise CallError("queue_not_found", f"Queue '{wanted.queue}' not found")
-        namespace = namespace_of(wanted.namespace)
-        data, metadata = bytes(wanted.data), bytes(wanted.metadata)
+            raise CallError("queue_not_found", f"Queue '{request.queue}' not found")
+        namespace = namespace_of(request.namespace)
+        job_id = request.messageReceiptId or new_id(worker)
+        for what, text in (
+            ("function_id", request.function_id), ("namespace", namespace), ("messageReceiptId", job_id)
+        ):  # fmt: skip
+            check_id("engine::queue::enqueue", what, text)
+
+        def answer() -> None:
+            call.answer({"messageReceiptId": job_id})
+
+        known = ledger.find(job_id) if request.messageReceiptId else None
+        if known is not None:
+            dispatcher.keep_again(known, answer, call.fail)
+            return
+        if ledger.was_done(job_id):
+            answer()
+            return
+        data = bytes(request.data)
+        metadata = None if request.metadata == NULL else bytes(request.metadata)
+        if metadata is not None:
+            check_metadata("engine::queue::enqueue", request.metadata)
         group = group_of(lane, data)
-        check_room(1)
+        check_room([lane], len(data) + len(metadata or b""))
+        traceparent, baggage = trace_headers(request.traceparent, request.baggage)
         job = ledger.admit(
             lane,
-            wanted.messageReceiptId or new_id(worker),
-            (namespace, wanted.function_id),
+            job_id,
+            (namespace, request.function_id),
             data,
             dispatcher.timestamp,
             group=group,
-            traceparent=wanted.traceparent,
-            baggage=for_job(wanted.baggage, wanted.function_id),
-            metadata=None if wanted.metadata == NULL else metadata,
+            traceparent=traceparent,
+            baggage=for_job(baggage, request.function_id),
+            metadata=metadata,
         )
-        dispatcher.keep([job], lambda: call.answer({"messageReceiptId": job.record.id}), call.fail)
+        dispatcher.keep([job], answer, call.fail)
 
     def publish(call: InlineCall) -> None:
-        wanted: PublishInput = read("iii::durable::publish", call.payload, _publish)
-        if not wanted.topic:
+        request: PublishInput = read("iii::durable::publish", call.payload, _publish)
+        if not request.topic:
             raise CallError("topic_not_set", "Topic is not set")
-        if wanted.data is msgspec.UNSET:
-            problem = "Failed to deserialize input for iii::durable::publish: data: missing"
-            raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem)
-        data, timestamp = bytes(wanted.data), dispatcher.timestamp
-        lanes = [(lane, group_of(lane, data)) for lane in ledger.lanes.topic(wanted.topic) if lane.known]
-        check_room(len(lanes))
+        if request.data is msgspec.UNSET:
+            raise bad_input("iii::durable::publish", "data: missing")
+        data, timestamp = bytes(request.data), dispatcher.timestamp
+        lanes = [(lane, group_of(lane, data)) for lane in ledger.lanes.topic(request.topic) if lane.known]
+        check_room([lane for lane, _ in lanes], len(data))
+        traceparent, baggage = trace_headers(call.traceparent, call.baggage)
         jobs = [
             ledger.admit(
                 lane,
@@ -92,8 +143,8 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
                 data,
                 timestamp,
                 group=group,
-                traceparent=call.traceparent,
-                baggage=for_job(call.baggage, lane.key.function_id),
+                traceparent=traceparent,
+                baggage=for_job(baggage, lane.key.function_id),
             )
             for lane, group in lanes
         ]
@@ -103,17 +154,15 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
     publishing = "keep a message for each subscriber of a topic"
     register_inline_handler(worker, "iii::durable::publish", publish, description=publishing)
 
-    # --- what people ask
+
+def _register_views(worker: Worker, dispatcher: Dispatcher) -> None:
+    """Offer the functions that show queues, topics and dead letters."""
 
     @worker.function("engine::queue::list_topics", description="the queues, and the topics that have subscribers")
     async def list_topics() -> list[dict[str, Any]]:
+        place = dispatcher.place
         return [
-            {
-                "name": name,
-                "broker_type": _BROKER[kind],
-                "subscriber_count": _consumers(lanes),
-                "storage": dispatcher.place,
-            }
+            {"name": name, "broker_type": _BROKER[kind], "subscriber_count": _consumers(lanes), "storage": place}
             for (kind, name), lanes in _named(dispatcher).items()
         ]
 
@@ -131,6 +180,8 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
                 "oldest_seconds": max(ages, default=None),
                 "waits_for": _waits_for(lanes),
             }
+            if kind == "topic":
+                row["subscribers"] = [_subscriber(lane) for lane in lanes]
             rows.append(row)
         return {"queues": rows, "storage": dispatcher.place}
 
@@ -151,57 +202,109 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
         "engine::queue::dlq_messages", description="the dead letters of a queue or topic, the newest first"
     )
     async def dlq_messages(which: Which) -> list[dict[str, Any]]:
-        lanes = _lanes(dispatcher, which, "topic_required")
-        dead = _dead(lanes)[::-1]
-        shown = dead[max(0, which.offset) :][: max(0, which.limit)]
+        dead = _dead(_lanes(dispatcher, which, "topic_required"))[::-1]
+        at = max(0, which.offset)
+        last = min(len(dead), at + max(0, which.limit))
+        rows: list[dict[str, Any]] = []
+        room = _LIST_BYTES
         with _failing_as("dlq_messages_failed"):
-            rows = [await _dead_letter(dispatcher, job) for job in shown]
-        return [row for row in rows if row is not None]
+            while at < last and (room > 0 or not rows):
+                # A payload that is too large for a list is shown to those that ask for one dead letter.
+                payloads = which.payloads and (dead[at].size <= room or which.limit == 1)
+                row = await _dead_letter(dispatcher, dead[at], payload=payloads)
+                at += 1
+                if row is not None:
+                    rows.append(row)
+                    room -= _row_bytes(dead[at - 1], payload=payloads)
+        if rows and at < len(dead):
+            rows[-1]["more"] = len(dead) - at
+        return rows
 
-    # --- what people do about dead letters
 
-    @worker.function("iii::queue::redrive", description="give all dead letters of a queue or topic another try")
+def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
+    """Offer the functions that change what becomes of jobs."""
+    ledger = dispatcher.ledger
+
+    @worker.function("iii::queue::redrive", description="give the dead letters of a queue or topic another try")
     async def redrive(which: Which) -> dict[str, Any]:
         dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
+        fitting = _fitting(dispatcher, dead)
         with _failing_as("redrive_failed"):
-            await dispatcher.redrive(dead)
-        return {"queue": which.name, "redriven": len(dead)}
+            await dispatcher.redrive(fitting)
+        answer: dict[str, Any] = {"queue": which.name, "redriven": len(fitting)}
+        if len(fitting) < len(dead):
+            answer["left"] = len(dead) - len(fitting)
+        return answer
 
     @worker.function("iii::queue::redrive_message", description="give one dead letter another try")
     async def redrive_message(which: Which) -> dict[str, Any]:
         dead = _the_one(dispatcher, which)
+        if dead and not _fitting(dispatcher, dead):
+            raise CallError("queue_full", f"no more jobs may be in {which.name} now: have some done or purged first")
         with _failing_as("redrive_message_failed"):
             await dispatcher.redrive(dead)
         return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
 
-    @worker.function("iii::queue::discard_message", description="throw one dead letter away")
+    @worker.function("iii::queue::discard_message", description="discard one dead letter")
     async def discard_message(which: Which) -> dict[str, Any]:
         dead = _the_one(dispatcher, which)
         with _failing_as("discard_message_failed"):
             await dispatcher.discard(dead)
         return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
 
-    @worker.function("engine::queue::discard", description="throw all dead letters of a queue or topic away")
+    @worker.function("engine::queue::discard", description="discard all dead letters of a queue or topic")
     async def discard(which: Which) -> dict[str, Any]:
         dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
         with _failing_as("discard_failed"):
             await dispatcher.discard(dead)
         return {"queue": which.name, "discarded": len(dead)}
 
-    # --- for ourselves
+    @worker.function("engine::queue::purge", description="remove the waiting jobs of a queue, topic or subscriber")
+    async def purge(which: Which) -> dict[str, Any]:
+        lanes = _lanes(dispatcher, which, "queue_not_set")
+        if which.function_id is not None:
+            lanes = [lane for lane in lanes if lane.key.subscriber == _function_in(which)]
+        return {"queue": which.name, "purged": await dispatcher.purge(lanes)}
 
-    @worker.function(FUNCTIONS_CHANGED, metadata=_INTERNAL)
-    async def functions_changed(functions: list[dict[str, Any]]) -> None:
-        there = {(one["namespace"], one["function_id"]) for one in functions}
-        dispatcher.functions_came([function for function in ledger.missing_functions if function in there])
+    @worker.function("engine::queue::unsubscribe", description="end the subscription of a subscriber that is away")
+    async def unsubscribe(which: Which) -> dict[str, Any]:
+        if not which.topic:
+            raise CallError("topic_not_set", "Topic is not set")
+        if not which.function_id:
+            raise CallError("function_id_not_set", "`function_id` is required: the function of the subscriber")
+        function = _function_in(which)
+        found = [lane for lane in ledger.lanes.topic(which.topic) if lane.key.subscriber == function]
+        if any(lane.listeners for lane in found):
+            problem = f"{which.function_id} is here: end its binding instead, or stop its worker first"
+            raise CallError("subscriber_not_away", problem)
+        removed = 0
+        with _failing_as("unsubscribe_failed"):
+            for lane in found:
+                removed += await dispatcher.remove_subscriber(lane)
+        return {
+            "topic": which.topic, "function_id": which.function_id, "unsubscribed": len(found), "purged": removed
+        }  # fmt: skip
 
-    @worker.function("iii-queue::on-config-change", metadata=_INTERNAL)
-    async def on_config_change() -> dict[str, bool]:
-        return {"ok": True}
+
+def _fitting(dispatcher: Dispatcher, dead: list[Job]) -> list[Job]:
+    """Return those dead letters, the oldest first, that may be jobs again without going beyond a bound."""
+    room: dict[Lane, float] = {}
+    whole = float("inf")
+    fitting = []
+    for job in dead:
+        lane = job.lane
+        if lane not in room:
+            room[lane] = dispatcher.ledger.room_in(lane)
+            whole = min(whole, dispatcher.ledger.room)
+        if room[lane] > 0 and whole > 0:
+            room[lane] -= 1
+            whole -= 1
+            fitting.append(job)
+    return fitting
 
 
 def _named(dispatcher: Dispatcher) -> dict[tuple[str, str], list[Lane]]:
-    """The lanes of each queue and each topic, in the order of their names."""
+    """Return the lanes of each queue and each topic, in the order of their names."""
     found: dict[tuple[str, str], list[Lane]] = {}
     for lane in dispatcher.ledger.lanes:
         found.setdefault((lane.key.kind, lane.key.name), []).append(lane)
@@ -209,22 +312,31 @@ def _named(dispatcher: Dispatcher) -> dict[tuple[str, str], list[Lane]]:
 
 
 def _lanes(dispatcher: Dispatcher, which: Which, code: str) -> list[Lane]:
-    """The lanes that a name means: a configured queue's, else a topic's. Raises CallError where no name is given."""
+    """Return the lanes of a name.
+
+    `queue` means a queue, and where there is none of that name the topic, because iii's clients say it for both.
+    `topic` means a topic, and where there is none the queue. Raises CallError where neither is given.
+    """
     if not which.name:
         raise CallError(code, "Queue name is required" if code == "queue_not_set" else "Topic is required")
     named = _named(dispatcher)
-    return named.get(("queue", which.name)) or named.get(("topic", which.name)) or []
+    queue, topic = named.get(("queue", which.name)), named.get(("topic", which.name))
+    return (queue or topic or []) if which.queue else (topic or queue or [])
+
+
+def _function_in(which: Which) -> tuple[str, str]:
+    return namespace_of(which.namespace), which.function_id or ""
 
 
 def _dead(lanes: list[Lane]) -> list[Job]:
-    """Their dead letters, the oldest death first."""
+    """Return the dead letters of these lanes, the oldest death first."""
     dead = [job for lane in lanes for job in lane.dead_letters()]
     return sorted(dead, key=lambda job: job.record.died_at_ms or 0)
 
 
 @contextmanager
 def _failing_as(code: str) -> Iterator[None]:
-    """What the store cannot do fails the call by the code that it has for that."""
+    """Raise the failures of the store with the code of the call."""
     try:
         yield
     except CallError as error:
@@ -239,31 +351,50 @@ def _the_one(dispatcher: Dispatcher, which: Which) -> list[Job]:
 
 
 def _consumers(lanes: list[Lane]) -> int:
-    """A topic's subscriptions; of a queue, how many jobs run side by side."""
+    """Return the number of a topic's subscriptions, or how many jobs of a queue run side by side."""
     return sum(lane.settings.concurrency if lane.key.kind == "queue" else lane.listeners for lane in lanes)
 
 
-def _waits_for(lanes: list[Lane]) -> list[str]:
-    """What is missing so that its jobs could run."""
-    missing = {
-        f"{job.record.function_id} in {job.record.namespace}" for lane in lanes for job in lane.waiting_for_function()
+def _subscriber(lane: Lane) -> dict[str, Any]:
+    return attrs.asdict(depths([lane])) | {
+        "function_id": lane.key.function_id,
+        "namespace": lane.key.namespace,
+        "subscribed": lane.known,
+        "away_since_ms": None if lane.listeners else lane.away_since_ms,
     }
+
+
+def _waits_for(lanes: list[Lane]) -> list[str]:
+    """Return the functions that are missing so that jobs could run."""
+    waiting = [job.record for lane in lanes for job in lane.waiting_for_function()]
+    missing = {f"{record.function_id} in {record.namespace}" for record in waiting}
     missing |= {f"{lane.key.function_id} in {lane.key.namespace}" for lane in lanes if lane.jobs and not lane.open}
     return sorted(missing)
 
 
-async def _dead_letter(dispatcher: Dispatcher, job: Job) -> dict[str, Any] | None:
-    """None if it is none any more."""
+def _row_bytes(job: Job, *, payload: bool) -> int:
     record = job.record
-    try:
-        data = await dispatcher.data_of(job)
-    except CallError:
-        if job.current_state is not JobState.DEAD:
-            return None
-        raise
-    return {
+    texts = (record.id, record.code, record.message, record.message, record.function_id, record.namespace)
+    return sum(len(text or "") for text in texts) + (job.size if payload else 0)
+
+
+async def _dead_letter(dispatcher: Dispatcher, job: Job, *, payload: bool) -> dict[str, Any] | None:
+    """Return the row of a dead letter, or None if it is none any more."""
+    record = job.record
+    found: Payload | None = None
+    problem = None
+    if payload:
+        try:
+            found = await dispatcher.payload_of(job)
+        except CallError as error:
+            if job.current_state is not JobState.DEAD:
+                return None
+            if error.code != "job_damaged":
+                raise
+            problem = error.message
+    row = {
         "id": record.id,
-        "payload": Raw(data),
+        "payload": None if found is None else Raw(found.data),
         "error": f"{record.code}: {record.message}",
         "code": record.code,
         "message": record.message,
@@ -274,3 +405,6 @@ async def _dead_letter(dispatcher: Dispatcher, job: Job) -> dict[str, Any] | Non
         "function_id": record.function_id,
         "namespace": record.namespace,
     }
+    if found is None:
+        row["payload_omitted"] = problem or True
+    return row

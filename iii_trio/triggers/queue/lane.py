@@ -11,6 +11,7 @@ from typing import Final, final
 import attrs
 
 from ...state_machine import StateMachine
+from ...wire import from_json, to_json
 from .lane_key import LaneKey
 from .record import Record, Timestamp
 from .settings import QueueSettings
@@ -18,6 +19,7 @@ from .states import JOB, JobEvent, JobState
 
 _RATE_SECONDS: Final = 10.0
 _IN_FLIGHT: Final = frozenset({JobState.LEASED, JobState.FINISHING, JobState.DYING})
+_MAX_HELD: Final = 100  # jobs that a lane looks past while a suspect runs alone
 
 
 @attrs.define(eq=False)
@@ -27,97 +29,139 @@ class Job:
     record: Record
     lane: Lane
     size: int
-    """Of its data, in bytes."""
+    """The size of its data, in bytes."""
+    held_bytes: int
+    """The size of its data and metadata, while they are in memory."""
+    disk_bytes: int
+    """The space on disk that it takes, about."""
     state: StateMachine[JobState, JobEvent] = attrs.field(factory=lambda: StateMachine(JOB, JobState.STORING))
     due: float = 0.0
-    """While it rests, runs, or misses its function: until when."""
-    timeouts: float | None = None
-    """While it runs: how many seconds it may; None: as many as it takes."""
+    """The end of its delay, of its attempt, or of its wait for a function."""
+    timeout: float | None = None
+    """How many seconds the attempt under way may take. None: no limit."""
     redriven: Record | None = None
-    """While it is about to be a job again: as what."""
+    """Its record as a job again, while it is redriven."""
 
     def __lt__(self, other: Job) -> bool:
         return self.record.position < other.record.position
 
     @property
     def current_state(self) -> JobState:
+        """Its place in its life."""
         return self.state.current
 
     @property
     def function(self) -> tuple[str, str]:
-        """What is to be called: namespace and id."""
+        """The namespace and the id of the function to call."""
         return self.record.namespace, self.record.function_id
 
 
 @attrs.define
 class Rate:
-    """How often something happens, of late: events a second, weighted towards the last ten."""
+    """How often something happens, in events a second, weighted towards the last ten seconds."""
 
     _value: float = 0.0
     _at: float = -math.inf
 
     def count(self, now: float) -> None:
+        """Count one event."""
         self._value = self.at(now) * _RATE_SECONDS + 1
         self._at = now
 
     def at(self, now: float) -> float:
+        """Return the rate."""
         return self._value * math.exp(min(0.0, self._at - now) / _RATE_SECONDS) / _RATE_SECONDS
 
 
 @final
 class Lane:
-    """Who is next, and how many run."""
+    """The order of jobs, and how many of them run."""
 
     def __init__(self, key: LaneKey, settings: QueueSettings) -> None:
         self.key = key
         self.text = key.text
         self.settings = settings
         self.known = True
-        """Whether it is configured, or remembered; else only what is in it is left to do."""
+        """Whether it is configured, or a subscription that is remembered. Otherwise its jobs are only finished."""
         self.listeners = 0
-        """The bindings that want its jobs now; a queue needs none."""
+        """The number of bindings of the subscriber that are in force. A queue needs none."""
+        self.away_since_ms: int | None = None
+        """The time at which the last binding ended. None: there are bindings."""
         self.condition: str | None = None
-        """The function that is asked whether a job is wanted."""
-        self.said: bytes | None = None
-        """The config of its subscriber's binding, as JSON, as the store knows it; None if it does not."""
+        """The function that decides whether a job is wanted."""
+        self.config: bytes | None = None
+        """The config of the subscriber's binding, as the store has it. None: the store does not know the subscriber."""
+        self.saved: bytes | None = None
+        """Its settings as the store has them."""
         self.jobs: dict[int, Job] = {}
-        """All that are not over, by their keys, the oldest first."""
+        """All stored jobs that are not over, by key, the oldest first."""
         self.dead: dict[int, Job] = {}
-        """The dead letters, and what is about to be none any more, by their keys, the oldest death first."""
+        """The dead letters by key, the oldest death first. Those that are being redriven or discarded are among them."""
+        self.unfinished = 0
+        """The number of jobs that are neither done nor dead, with those on their way to the store."""
+        self.redriving = 0
+        """The number of dead letters on their way back."""
         self.state_counts: Counter[JobState] = Counter()
         self.running = 0
         self.done = Rate()
+        self.held: list[Job] = []
+        """Jobs at their turn that wait because a suspect runs alone."""
+        self._described: tuple[QueueSettings, str | None, bytes] | None = None
         self._ready: list[Job] = []
         self._groups: dict[str, deque[Job]] = {}
         self._overlapping: dict[int, Job] = {}
-        """Begun when there were no groups, beside another of what is their group now: nobody of it begins until they end."""
+        """Jobs that started before the lane became FIFO and now share a group. The group waits until they finish."""
 
     def __repr__(self) -> str:
         return f"<Lane {self.text}: {len(self.jobs)} jobs>"
 
     @property
     def open(self) -> bool:
-        """Whether anybody wants its jobs now."""
+        """Whether its jobs may be given to anybody now."""
         return self.key.kind == "queue" or self.listeners > 0
 
     @property
     def may_start(self) -> bool:
         """Whether a job may be taken from it."""
-        return bool(self._ready) and self.running < self.settings.concurrency and self.open
+        return (
+            bool(self._ready) and self.running < self.settings.concurrency and self.open and len(self.held) < _MAX_HELD
+        )
+
+    @property
+    def description(self) -> bytes:
+        """Its settings and its condition, for the store."""
+        if self._described is None or self._described[:2] != (self.settings, self.condition):
+            text = to_json({"settings": attrs.asdict(self.settings), "condition": self.condition})
+            self._described = (self.settings, self.condition, text)
+        return self._described[2]
+
+    def restore(self, description: bytes) -> None:
+        """Use settings that the store has. Raises ValueError."""
+        match from_json(description):
+            case {"settings": {**settings}, "condition": str() | None as condition}:
+                known = {name: value for name, value in settings.items() if name in attrs.fields_dict(QueueSettings)}
+            case _:
+                raise ValueError("they are no settings of a lane")
+        try:
+            self.change(QueueSettings(**known))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        self.condition = condition
+        self.saved = self.description if self.description == description else description
 
     def advance(self, job: Job, event: JobEvent) -> None:
-        """The only way in which a job's phase moves."""
+        """Move a job to its next state. There is no other way."""
         self.state_counts[job.current_state] -= 1
         job.state.advance(event)
-        if not job.state.is_final:  # what is over is in it no more
+        if not job.state.is_final:  # finished jobs are not counted
             self.state_counts[job.current_state] += 1
         if self._overlapping and job.current_state not in _IN_FLIGHT:
-            self._comes_back(job)
+            self._end_overlap(job)
 
     # --- the line
 
     def join(self, job: Job) -> None:
-        """A job that is kept now: at the end of its line."""
+        """Put a stored job at the end of its line."""
         self.jobs[job.record.key] = job
         group = self._group_of(job)
         if group is not None:
@@ -125,16 +169,23 @@ class Lane:
         self.line_up(job)
 
     def line_up(self, job: Job) -> None:
-        """A job that may have become one that could start."""
+        """Make a job one of those that can start, if it is ready and the first of its group."""
         if job.current_state is JobState.READY and self._first(job):
             heapq.heappush(self._ready, job)
 
     def pop(self) -> Job:
-        """The job whose turn it is."""
+        """Take the job whose turn it is."""
         return heapq.heappop(self._ready)
 
+    def release_held(self) -> None:
+        """Line up the jobs that waited for a suspect."""
+        held, self.held = self.held, []
+        for job in held:
+            if job.record.key in self.jobs:
+                self.line_up(job)
+
     def leave(self, job: Job) -> None:
-        """A job that is over: the next one of its group may come."""
+        """Remove a job that is over. The next one of its group may start."""
         self.jobs.pop(job.record.key, None)
         group = self._group_of(job)
         if group is None:
@@ -148,11 +199,11 @@ class Lane:
             self.line_up(line[0])
 
     def change(self, settings: QueueSettings) -> None:
-        """Other settings, from now on."""
+        """Use other settings from now on."""
         regroup = settings.fifo is not self.settings.fifo
         self.settings = settings
         if regroup:
-            self._ready, self._groups, self._overlapping = [], {}, {}
+            self._ready, self._groups, self._overlapping, self.held = [], {}, {}, []
             jobs = sorted(
                 self.jobs.values(), key=lambda job: (job.current_state not in _IN_FLIGHT, job.record.position)
             )
@@ -174,33 +225,33 @@ class Lane:
             self._group_of(other) != group for other in self._overlapping.values()
         )
 
-    def _comes_back(self, job: Job) -> None:
-        """A job that may be a other runs no more: the first of its group may begin."""
+    def _end_overlap(self, job: Job) -> None:
+        """Note that a job runs no more. The first of its group may start, if this one kept it waiting."""
         group = self._group_of(job)
         if self._overlapping.pop(job.record.key, None) is not None and group is not None:
             first = self._groups[group][0]
-            if first is not job:  # itself it lines up where it is made ready
+            if first is not job:  # the job itself lines up where it becomes ready
                 self.line_up(first)
 
     def dead_letters(self) -> Iterator[Job]:
-        """The oldest death first."""
+        """Iterate over the dead letters, the oldest death first."""
         return (job for job in self.dead.values() if job.current_state is JobState.DEAD)
 
     def waiting_for_function(self) -> list[Job]:
-        """The jobs that wait for a worker that has their function."""
+        """Return the jobs that wait for a worker with their function."""
         if not self.state_counts[JobState.WAITING_FOR_FUNCTION]:
             return []
         return [job for job in self.jobs.values() if job.current_state is JobState.WAITING_FOR_FUNCTION]
 
     def oldest_seconds(self, timestamp: Timestamp) -> float | None:
-        """How long ago the oldest job that is not over came; None if there is none."""
+        """Return the age of the oldest unfinished job, or None if there is none."""
         oldest = next(iter(self.jobs.values()), None)
         return None if oldest is None else max(0.0, (timestamp.wall_ms - oldest.record.created_at_ms) / 1000)
 
 
 @attrs.frozen
 class Depths:
-    """How many jobs of some lanes are where."""
+    """How many jobs of some lanes are in which state."""
 
     depth: int
     running: int
@@ -209,7 +260,7 @@ class Depths:
 
 
 def depths(lanes: Iterable[Lane]) -> Depths:
-    """How many jobs of these lanes are where; `depth` is all that are not over."""
+    """Count the jobs of these lanes. `depth` counts all that are neither done nor dead."""
     lanes = list(lanes)
     return Depths(
         depth=sum(len(lane.jobs) for lane in lanes),

@@ -1,4 +1,4 @@
-"""The name of a lane."""
+"""The names of lanes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from ...wire import from_json, to_json
 
 @attrs.frozen
 class LaneKey:
-    """Which lane: of a queue, or of one of the subscribers of a topic."""
+    """The name of a lane: a queue, or one subscriber of a topic."""
 
     kind: Literal["queue", "topic"]
     name: str
-    """Of the queue, or of the topic."""
+    """The name of the queue, or of the topic."""
     namespace: str = ""
     function_id: str = ""
 
     @property
     def text(self) -> str:
-        """For stores: a JSON list."""
+        """A JSON list, for stores."""
         parts = (self.kind, self.name) if self.kind == "queue" else (self.kind, self.name, *self.subscriber)
         return to_json(parts).decode()
 
     @classmethod
     def parse(cls, text: str) -> LaneKey:
-        parts = from_json(text.encode())
-        assert isinstance(parts, list)
-        return cls(*parts)  # type: ignore[arg-type]
+        """Read a lane's text. Raises ValueError."""
+        match from_json(text.encode()):
+            case ["queue", str(name)]:
+                return cls("queue", name)
+            case ["topic", str(name), str(namespace), str(function_id)]:
+                return cls("topic", name, namespace, function_id)
+        raise ValueError(f"{text} names no queue, and no subscriber of a topic")
 
     @property
     def subscriber(self) -> tuple[str, str]:
+        """The namespace and the id of the subscriber's function."""
         return self.namespace, self.function_id

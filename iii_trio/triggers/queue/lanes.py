@@ -1,8 +1,8 @@
-"""All lanes: of the queues, of the subscribers of topics, and which of them may have a job that can start."""
+"""All lanes, and which of them may have a job that can start."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import final
 
 from .lane import Lane
@@ -12,34 +12,36 @@ from .settings import QueueConfig, QueueSettings
 
 @final
 class Lanes:
-    """Finds lanes, makes them, and forgets those that nobody needs any more."""
+    """The lanes by name. They are made when they are needed, and dropped when they are not."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
         self._queues: dict[str, Lane] = {}
         self._topics: dict[str, dict[str, Lane]] = {}
         self._awake: dict[str, Lane] = {}
+        self.on_drop: Callable[[Lane], object] = lambda lane: None
+        """Called with each lane that is dropped."""
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._lanes.values()))
 
     def get(self, text: str) -> Lane | None:
-        """The lane whose key has this text."""
+        """Return the lane whose key has this text, if there is one."""
         return self._lanes.get(text)
 
     def queue(self, name: str) -> Lane | None:
-        """The queue of this name, if it is configured."""
+        """Return the queue of this name, if it is configured."""
         lane = self._queues.get(name)
         return lane if lane is not None and lane.known else None
 
     def topic(self, name: str) -> list[Lane]:
-        """The lanes of a topic: of whoever is remembered, or has something left in it."""
+        """Return the lanes of a topic: of all subscribers that are remembered or have jobs left."""
         return list(self._topics.get(name, {}).values())
 
     # --- which there are
 
     def open(self, key: LaneKey, settings: QueueSettings | None = None) -> Lane:
-        """The lane of this key, made if there is none."""
+        """Return the lane of this key. Make it if there is none."""
         lane = self._lanes.get(key.text)
         if lane is None:
             lane = self._lanes[key.text] = Lane(key, settings or QueueSettings())
@@ -50,7 +52,7 @@ class Lanes:
         return lane
 
     def reconfigure(self, config: QueueConfig) -> None:
-        """These queues from now on. What is in one that is gone is still done, under its last settings."""
+        """Have these queues from now on. The jobs of other queues are still finished, under their last settings (Q12)."""
         for lane in self:
             if lane.key.kind == "queue":
                 lane.known = lane.key.name in config.queues
@@ -60,49 +62,59 @@ class Lanes:
             lane.change(settings)
             self.wake(lane)
 
-    def remember(self, key: LaneKey, settings: QueueSettings) -> Lane:
-        """The lane of a subscriber: what is published from now on is for it."""
+    def remember(self, key: LaneKey, settings: QueueSettings, condition: str | None) -> Lane:
+        """Return the lane of a subscriber. It receives the messages that are published from now on."""
         lane = self.open(key, settings)
         lane.known = True
+        lane.condition = condition
         lane.change(settings)
         return lane
 
     def listen(self, lane: Lane, change: int) -> None:
-        """A subscriber has come (1) or gone (-1)."""
+        """Count a binding of the subscriber that has come (1) or ended (-1)."""
         lane.listeners += change
         self.wake(lane)
         self.drop_if_empty(lane)
 
     def forget(self, lane: Lane) -> None:
-        """A subscriber does not want what is published from now on; what waits for it stays."""
+        """End a subscription. The jobs in it stay."""
         lane.known = False
         self.drop_if_empty(lane)
 
     def drop_if_empty(self, lane: Lane) -> None:
-        """Forget a lane that nobody knows, or listens to, and that has nothing in it."""
+        """Drop a lane that is not known, has no listeners, and has no jobs."""
         if lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.state_counts.values()):
             return
-        self._lanes.pop(lane.text, None)
+        if self._lanes.pop(lane.text, None) is None:
+            return
         self._awake.pop(lane.text, None)
         if lane.key.kind == "queue":
             self._queues.pop(lane.key.name, None)
         of_topic = self._topics.get(lane.key.name, {})
         if lane.key.kind == "topic" and of_topic.pop(lane.text, None) is not None and not of_topic:
             del self._topics[lane.key.name]
+        self.on_drop(lane)
 
     # --- which are to be looked at
 
     def wake(self, lane: Lane) -> None:
-        """Look at a lane, if a job of it could start."""
+        """Have a lane looked at, if a job of it could start."""
         if lane.may_start:
             self._awake[lane.text] = lane
 
     def wake_subscribers(self, function: tuple[str, str]) -> None:
-        """Look at the lanes that have this function called."""
+        """Have the lanes looked at whose subscriber is this function."""
         for lane in self._lanes.values():
             if lane.key.subscriber == function:
                 self.wake(lane)
 
+    def release_held(self) -> None:
+        """Line up the jobs that waited for a suspect."""
+        for lane in self._lanes.values():
+            if lane.held:
+                lane.release_held()
+                self.wake(lane)
+
     def next_awake(self) -> Lane | None:
-        """One that is to be looked at, and is not from then on until it is woken again."""
+        """Return a lane that is to be looked at. It is not returned again until it is woken."""
         return self._awake.popitem()[1] if self._awake else None

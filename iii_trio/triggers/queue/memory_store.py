@@ -1,4 +1,4 @@
-"""Jobs in memory: they last as long as the engine does."""
+"""A store in memory."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ from typing import final
 import msgspec
 
 from .record import Record
-from .store import Change, Forget, Loaded, Put, Remember, Remove, Update
+from .store import Change, Forget, ForgetLane, Loaded, Payload, Put, Remember, Remove, SaveLane, SetAside, Update
 
 
 @final
 class MemoryStore:
-    """A store that keeps jobs for the length of its own life."""
+    """A store that keeps jobs as long as the object lives."""
 
     def __init__(self) -> None:
         self._jobs: dict[int, Record] = {}
         self._subscribers: dict[tuple[str, str, str], Remember] = {}
+        self._lanes: dict[str, SaveLane] = {}
 
     @property
     def place(self) -> str:
+        """As `Store.place`."""
         return "memory"
 
     def load(self) -> Loaded:
-        """As `Store.load`: one engine's jobs for the next one of the same process."""
+        """As `Store.load`: the jobs of one engine for the next one in the same process."""
         jobs = sorted(self._jobs.values(), key=lambda record: record.position)
-        return Loaded([msgspec.structs.replace(record) for record in jobs], list(self._subscribers.values()))
+        return Loaded(
+            [msgspec.structs.replace(record) for record in jobs],
+            list(self._subscribers.values()),
+            list(self._lanes.values()),
+        )
 
     def write(self, changes: Sequence[Change]) -> None:
         """As `Store.write`. It always succeeds."""
@@ -37,17 +43,28 @@ class MemoryStore:
                 case Update():
                     there = self._jobs.get(change.record.key)
                     if there is not None:
-                        self._jobs[there.key] = msgspec.structs.replace(change.record, data=there.data)
-                case Remove():
+                        self._jobs[there.key] = msgspec.structs.replace(
+                            change.record, data=there.data, metadata=there.metadata
+                        )
+                case Remove() | SetAside():
                     self._jobs.pop(change.key, None)
                 case Remember():
                     self._subscribers[change.topic, change.namespace, change.function_id] = change
                 case Forget():
                     self._subscribers.pop((change.topic, change.namespace, change.function_id), None)
+                case SaveLane():
+                    self._lanes[change.lane] = change
+                case ForgetLane():
+                    self._lanes.pop(change.lane, None)
 
-    def fetch(self, keys: Sequence[int]) -> dict[int, bytes]:
+    def fetch(self, keys: Sequence[int]) -> dict[int, Payload]:
         """As `Store.fetch`."""
-        return {key: self._jobs[key].data or b"" for key in keys if key in self._jobs}
+        found = [self._jobs[key] for key in keys if key in self._jobs]
+        return {record.key: Payload(record.data, record.metadata) for record in found if record.data is not None}
+
+    def tidy(self) -> bool:
+        """As `Store.tidy`. There is nothing to do."""
+        return False
 
     def close(self) -> None:
-        """As `Store.close`; what it keeps stays with whoever holds the store."""
+        """As `Store.close`. The jobs stay in the object."""

@@ -1,4 +1,4 @@
-"""The queue module: a worker that keeps jobs and has them done."""
+"""The queue module: a worker that keeps jobs and runs them."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ async def open_queue(
     rng: random.Random | None = None,
     new_id: Callable[[], str] = ids.new_id,
 ) -> AsyncIterator[Queue]:
-    """The queue of the engine at `address`, for the length of the block.
+    """Run the queue of the engine at `address`, for the length of the block.
 
     Jobs are kept in `config.directory`, in memory where there is none, or in a `store` of your own, which stays yours to
-    close. `run_blocking` runs what blocks (default: a thread of its own), `wall_clock` tells the date, `rng` draws
-    jitter and `new_id` makes ids: for simulations.
+    close. `run_blocking` runs blocking functions (default: a thread of the queue's own), `wall_clock` tells the date, `rng`
+    draws jitter and `new_id` makes ids: for simulations.
 
     Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
-    Leaving the block cancels the jobs that run: they are jobs still, and it costs them nothing (Q2).
+    Leaving the block cancels the running jobs. They stay jobs, and it costs them nothing (Q2).
     If cancelled: as leaving the block.
     """
     config = config or QueueConfig()
@@ -64,7 +64,6 @@ async def open_queue(
     async with _open_store(config, store, run_blocking) as (store, run), open_service_nursery() as tasks:
         journal = Journal(store, run)
         loaded = await run(store.load)
-        await tasks.start(journal.keep)
         try:
             async with open_worker(address, name=WORKER, environment=Environment(new_id, rng)) as worker:
                 dispatcher = Dispatcher(
@@ -75,7 +74,8 @@ async def open_queue(
                     jitter=lambda: 1 + rng.random() * _JITTER,
                     wall_clock=wall_clock,
                 )
-                dispatcher.load(loaded)
+                await dispatcher.load(loaded, run)
+                await tasks.start(journal.keep)
                 async with open_service_nursery() as jobs:
                     await jobs.start(dispatcher.serve)
                     _offer(worker, dispatcher)
@@ -90,9 +90,11 @@ async def open_queue(
 async def _open_store(
     config: QueueConfig, store: Store | None, run_blocking: RunBlocking | None
 ) -> AsyncIterator[tuple[Store, RunBlocking]]:
-    """Where the jobs are kept, and what runs that."""
+    """Open the store, and what runs its blocking methods."""
     if store is None and config.directory is None:
-        yield MemoryStore(), _at_once  # nothing of it blocks
+        store, run_blocking = MemoryStore(), None
+    if isinstance(store, MemoryStore) and run_blocking is None:
+        yield store, _at_once  # nothing of it blocks
         return
     async with AsyncExitStack() as stack:
         run = await stack.enter_async_context(open_thread()) if run_blocking is None else run_blocking
@@ -103,7 +105,7 @@ async def _open_store(
 
 
 def _sqlite_store(config: QueueConfig) -> SqliteStore:
-    from .sqlite_store import SqliteStore  # here, so that who keeps jobs in memory does not load a database
+    from .sqlite_store import SqliteStore  # here, because jobs in memory need no database
 
     assert config.directory is not None
     return SqliteStore(config.directory, synchronous=config.synchronous)
@@ -125,7 +127,7 @@ def _offer(worker: Worker, dispatcher: Dispatcher) -> None:
 
 @final
 class Queue(RunningModule):
-    """A queue that runs. Made by `open_queue`."""
+    """A running queue. Made by `open_queue`."""
 
     def __init__(self, dispatcher: Dispatcher, config: QueueConfig) -> None:
         self._dispatcher = dispatcher
@@ -133,16 +135,16 @@ class Queue(RunningModule):
 
     @property
     def place(self) -> str:
-        """Where the jobs are kept: `memory`, or a file."""
+        """The place of the jobs: `memory`, or a file."""
         return self._dispatcher.place
 
     @property
     def status(self) -> str:
-        """Where the jobs are kept, for the ready line."""
+        """The place of the jobs, for the ready line."""
         return f"jobs in {self._config.directory or self.place}"
 
     async def drain(self) -> None:
-        """Begin no more jobs, and wait until those that run have ended. If cancelled: it begins no more all the same."""
+        """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start."""
         await self._dispatcher.drain()
 
     def reconfigure(self, settings: QueueConfig) -> Any:
@@ -159,6 +161,5 @@ class Queue(RunningModule):
                     after or MEMORY,
                 )
         self._config = attrs.evolve(settings, **kept)
-        self._dispatcher.ledger.reconfigure(self._config)
-        self._dispatcher.begin()
+        self._dispatcher.reconfigure(self._config)
         return self._config

@@ -1,7 +1,8 @@
-"""What the queue's functions are asked, and how they refuse: codes and texts as iii's clients expect them."""
+"""The payloads of the queue's functions, and the codes and texts of its refusals, as iii's clients expect them."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final
 
 import attrs
@@ -14,6 +15,12 @@ from .lane import Lane
 from .settings import QueueSettings
 
 NULL: Final = Raw(b"null")
+SUBSCRIBER_JOBS: Final = 100_000
+"""How many jobs wait for a subscriber, at most, unless its subscription says otherwise (Q17)."""
+_MAX_ID_BYTES: Final = 1024
+_MAX_TRACEPARENT_BYTES: Final = 256
+_MAX_BAGGAGE_BYTES: Final = 8192  # the least that W3C Baggage has everybody pass on
+_MAX_GROUP_BYTES: Final = 256
 
 
 class EnqueueInput(msgspec.Struct):
@@ -37,19 +44,44 @@ class PublishInput(msgspec.Struct):
 
 
 def read(function_id: str, payload: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """The payload of one of the queue's functions. Raises CallError, naming what is wrong with it."""
+    """Decode the payload of one of the queue's functions. Raises CallError, which names the problem."""
     try:
-        message = decoder.decode(bytes(payload))
-        if isinstance(message, EnqueueInput):
-            from_json(bytes(message.metadata))  # it is read again at every attempt
-        return message
-    except (ValueError, RecursionError) as error:
-        problem = f"Failed to deserialize input for {function_id}: {error}"
-        raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem) from None
+        return decoder.decode(bytes(payload))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise bad_input(function_id, str(error)) from None
+
+
+def bad_input(function_id: str, problem: str) -> CallError:
+    """Return the error for an input that a function of the queue cannot take."""
+    return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
+
+
+def check_id(function_id: str, what: str, text: str) -> None:
+    """Raise CallError for a name that is too long, because names stay in memory with each job."""
+    size = len(text.encode())
+    if size > _MAX_ID_BYTES:
+        raise bad_input(function_id, f"`{what}` is {size} bytes, and may be at most {_MAX_ID_BYTES}")
+
+
+def check_metadata(function_id: str, metadata: Raw) -> None:
+    """Raise CallError for metadata that could not be decoded when its job is run."""
+    try:
+        from_json(bytes(metadata))
+    except ValueError as error:
+        raise bad_input(function_id, f"`metadata` cannot be decoded: {error}") from None
+
+
+def trace_headers(traceparent: str | None, baggage: str | None) -> tuple[str | None, str | None]:
+    """Return trace headers as a job keeps them. Those that are too long are left out, as W3C allows."""
+    if traceparent is not None and len(traceparent) > _MAX_TRACEPARENT_BYTES:
+        traceparent = None
+    if baggage is not None and len(baggage.encode(errors="replace")) > _MAX_BAGGAGE_BYTES:
+        baggage = None
+    return traceparent, baggage
 
 
 def namespace_of(given: str | None) -> str:
-    """Where a job's function is. Raises CallError for one that was named and left blank."""
+    """Return the namespace of a job's function. Raises CallError for one that is empty."""
     if given is not None and not given.strip():
         raise CallError(
             ErrorCode.INVALID_NAMESPACE, "`namespace` is empty: give it a name, or omit it to use `default`."
@@ -58,10 +90,10 @@ def namespace_of(given: str | None) -> str:
 
 
 def group_of(lane: Lane, data: bytes) -> str | None:
-    """The group of a job with this data; None where there are none.
+    """Return the group of a job with this data, or None where the lane has no groups.
 
-    Raises CallError for a queue's job that does not say. A topic's message that does not is of one group with all such:
-    what one subscriber wants to see in it must not hinder whoever publishes, nor the others.
+    Raises CallError for a queue's job that names no group. Messages of a topic that name none share one group, because
+    the wishes of one subscriber must not hinder the publisher or the other subscribers.
     """
     settings, name = lane.settings, lane.key.name
     if not settings.fifo:
@@ -70,10 +102,12 @@ def group_of(lane: Lane, data: bytes) -> str | None:
     value = _fields(data).get(field) if field is not None else None
     if value is not None and value != NULL:
         try:
-            return to_json(from_json(bytes(value))).decode()  # one spelling for equal values
+            group = to_json(from_json(bytes(value))).decode()  # one spelling for equal values
         except ValueError as error:
-            problem = f"FIFO queue '{name}': field '{field}' cannot be read: {error}"
-            raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem) from None
+            raise bad_input("engine::queue::enqueue", f"field '{field}' cannot be decoded: {error}") from None
+        if len(group) <= _MAX_GROUP_BYTES:
+            return group
+        return hashlib.sha256(group.encode()).hexdigest()  # it stays in memory with its job
     if lane.key.kind == "topic":
         return ""
     if field is None:
@@ -97,7 +131,7 @@ def _fields(data: bytes) -> dict[str, Raw]:
 
 @attrs.frozen
 class SubscriberConfig:
-    """What a `durable:subscriber` binding says."""
+    """The config of a `durable:subscriber` binding."""
 
     topic: str
     condition: str | None
@@ -105,9 +139,12 @@ class SubscriberConfig:
 
 
 def read_subscriber(text: bytes) -> SubscriberConfig:
-    """The config of a binding, of its JSON. What is of a wrong type is left out, one by one, as with iii."""
-    said = from_json(text)
-    config: dict[str, Any] = said if isinstance(said, dict) else {}
+    """Read the config of a binding. Values of a wrong type are left out, one by one, as with iii.
+
+    Raises ValueError for text that is no JSON.
+    """
+    value = from_json(text)
+    config: dict[str, Any] = value if isinstance(value, dict) else {}
     topic = config.get("topic") or config.get("queue")
     condition = config.get("condition_function_id")
     given = config.get("queue_config")
@@ -118,17 +155,19 @@ def read_subscriber(text: bytes) -> SubscriberConfig:
     )
 
 
-def _number(value: Any, least: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < 1e9
+def _number(value: Any, minimum: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value < 1e9
 
 
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and _number(value, least)
+def _whole(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and _number(value, minimum)
 
 
 def _settings(given: dict[str, Any]) -> QueueSettings:
-    """`queue_config` in the words of our own settings. `maxRetries` counts what follows the first call."""
-    settings: dict[str, Any] = {"missing_function_seconds": None}
+    """Translate `queue_config` into our own settings. `maxRetries` does not count the first call."""
+    settings: dict[str, Any] = {"missing_function_seconds": None, "max_jobs": SUBSCRIBER_JOBS}
+    if _whole(given.get("maxJobs"), 1):
+        settings["max_jobs"] = given["maxJobs"]
     if _whole(given.get("maxRetries"), 0):
         settings["max_attempts"] = given["maxRetries"] + 1
     if _whole(given.get("concurrency"), 1):

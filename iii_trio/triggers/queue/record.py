@@ -7,12 +7,12 @@ import msgspec
 
 
 class Record(msgspec.Struct):
-    """A job as a store keeps it. Times are milliseconds since the epoch."""
+    """A job as a store keeps it. Times are in milliseconds since the epoch."""
 
     key: int
-    """Its place in the store, for good."""
+    """Its key in the store. It never changes."""
     position: int
-    """Its place in line: a redriven job goes behind all that waits."""
+    """Its place in line. A redriven job goes behind all waiting jobs."""
     id: str
     """Its receipt."""
     lane: str
@@ -20,31 +20,36 @@ class Record(msgspec.Struct):
     function_id: str
     namespace: str
     data: bytes | None
-    """Its payload, as JSON; None: not in memory."""
+    """Its payload, as JSON. None: not in memory, with its metadata."""
     created_at_ms: int
     group: str | None = None
     traceparent: str | None = None
     baggage: str | None = None
     metadata: bytes | None = None
     attempts: int = 0
-    """Calls that failed."""
+    """The number of failed calls."""
     lost: int = 0
-    """Calls whose worker was lost."""
+    """The number of calls whose worker was lost."""
     due_ms: int | None = None
-    """When it may be called, where that is later."""
+    """The earliest time of its next call. None: at once."""
+    pause_ms: int | None = None
+    """The whole length of the pause that ends at `due_ms`. It bounds the rest of the pause if the calendar's clock jumps."""
     died_at_ms: int | None = None
     code: str | None = None
-    """Of its last failure, as `message` is."""
+    """The error code of its last failure."""
     message: str | None = None
 
 
 @attrs.frozen
 class Timestamp:
-    """A point in time, by the two clocks: `now` in seconds of the one that never jumps, `wall_ms` of the calendar's."""
+    """A point in time, by both clocks.
+
+    `now` is in seconds of the monotonic clock, `wall_ms` in milliseconds of the calendar's.
+    """
 
     now: float
     wall_ms: int
 
     def wall_at(self, then: float) -> int:
-        """What the calendar's clock will show `then`."""
+        """Return the calendar's time at `then`, in milliseconds."""
         return self.wall_ms + round((then - self.now) * 1000)

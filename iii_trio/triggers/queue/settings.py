@@ -49,8 +49,10 @@ class QueueSettings:
     """From a job's arrival to its first call, at the least."""
     max_lost_deliveries: int = attrs.field(default=3, validator=_at_least_one)
     """After so many workers have been lost with it a job is a dead letter (Q3)."""
-    missing_function_seconds: float | None = attrs.field(default=300.0, validator=_seconds_or_none)
-    """How long an attempt waits for a worker that has the function; None: for ever. Subscriptions always wait (Q7)."""
+    missing_function_seconds: float | None = attrs.field(default=None, validator=_seconds_or_none)
+    """How long an attempt waits for a worker that has the function. None waits for ever, as subscriptions always do (Q7)."""
+    max_jobs: int | None = attrs.field(default=None, validator=validators.optional(_at_least_one))
+    """How many unfinished jobs this queue, or this subscription, may have (Q17). None: no bound of its own."""
     dead_letters: int = attrs.field(default=10_000, validator=_at_least_zero)
     """How many dead letters are kept: the oldest give way, and the log says so."""
 
@@ -88,6 +90,9 @@ class QueueConfig:
     killed engine, and are faster."""
     jobs: int = attrs.field(default=1_000_000, validator=_positive)
     """How many unfinished jobs there may be in all: what comes beyond is refused."""
+    disk_bytes: int | None = attrs.field(default=None, validator=validators.optional(_positive))
+    """How much the jobs and dead letters may take on disk, about. What comes beyond is refused (Q14). None: no bound, but a
+    reserve of the disk's free space is left alone."""
     memory_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_at_least_zero)
     """How much of the jobs' data is kept in memory beside the disk; more is read back when its turn comes."""
 

@@ -1,14 +1,14 @@
-"""The life of one job: stored, run, and done; or tried again; or a dead letter.
+"""The life of one job.
 
                 STORED          LEASED            SUCCEEDED             ERASED
     STORING ───────────► READY ─────────► LEASED ───────────► FINISHING ────────► DONE
                           ▲ ▲               │ │ FAILED                              ▲
                       DUE │ │ RETURNED      │ ▼                           DISCARDED │
                           │ └───────────────┘ DELAYED                    DISCARDING │
-                          └───────────────────┘        DYING ─► DEAD ──► REDRIVING ──► READY
+                          └───────────────────┘        DYING ─► DEAD ──► REDRIVING ─► READY
 
-A lease is not on disk: there a job is waiting until it is done or dead. So whatever ends the engine, its jobs are ready
-again when it is back, and it costs them nothing (Q2).
+A lease is not on disk. There a job waits until it is done or dead. So its jobs are ready again after an engine has ended
+in any way, and it costs them nothing (Q2).
 """
 
 from __future__ import annotations
@@ -20,42 +20,44 @@ from ...state_machine import Table, TableEnum
 
 
 class JobState(TableEnum):
-    """Where a job is in its life."""
+    """A stage in a job's life."""
 
-    STORING = auto()  # on its way to the disk: nobody has been told that it is there
-    REFUSED = auto()  # it could not be stored, or its place was wanted for another
+    STORING = auto()  # on its way to the store, and its sender has no receipt
+    REFUSED = auto()  # it could not be stored
     READY = auto()  # waits for its turn
     LEASED = auto()  # a worker has it
-    DELAYED = auto()  # waits for a time: its delay, or the pause after a failure
+    DELAYED = auto()  # waits for a time: the end of its delay, or of the pause after a failure
     WAITING_FOR_FUNCTION = auto()  # waits for a worker that has its function
-    FINISHING = auto()  # done, as soon as the disk says so
+    FINISHING = auto()  # done, once the store has removed it
     DONE = auto()
-    DYING = auto()  # a dead letter, as soon as the disk says so
+    DYING = auto()  # a dead letter, once the store has it so
     DEAD = auto()  # a dead letter
-    REDRIVING = auto()  # a job again, as soon as the disk says so
-    DISCARDING = auto()  # thrown away, as soon as the disk says so
+    REDRIVING = auto()  # a job again, once the store has it so
+    DISCARDING = auto()  # discarded, once the store has removed it
+    PURGING = auto()  # not wanted any more, and gone once the store has removed it
 
 
 class JobEvent(TableEnum):
-    """What happened to a job."""
+    """Something that happens to a job."""
 
-    STORED = auto()  # the disk has it, or has it as a job again
-    STORED_WITH_DELAY = auto()  # stored, and to rest first
+    STORED = auto()  # the store has it, or has it as a job again
+    STORED_WITH_DELAY = auto()
     NOT_STORED = auto()
     LEASED = auto()
     SUCCEEDED = auto()
     FAILED = auto()
     GAVE_UP = auto()  # failed, or lost its worker, for the last time
-    RETURNED = auto()  # given back unharmed: its worker, or the engine, is gone
-    LOST_AGAIN = auto()  # its worker is gone, and not for the first time
+    RETURNED = auto()  # given back unharmed, because its worker left or the engine ended
+    LOST_AGAIN = auto()  # its worker was lost, and not for the first time
     POSTPONED = auto()  # its worker takes nothing just now
     FUNCTION_MISSING = auto()
     FUNCTION_CAME = auto()
     DUE = auto()
-    ERASED = auto()  # the disk has forgotten it
-    DEAD_LETTERED = auto()  # the disk knows that it is dead
+    ERASED = auto()  # the store has removed it
+    DEAD_LETTERED = auto()  # the store has it as a dead letter
     REDRIVEN = auto()
     DISCARDED = auto()
+    PURGED = auto()
 
 
 JOB: Final[Table[JobState, JobEvent]] = {
@@ -65,7 +67,11 @@ JOB: Final[Table[JobState, JobEvent]] = {
         JobEvent.NOT_STORED: JobState.REFUSED,
     },
     JobState.REFUSED: {},
-    JobState.READY: {JobEvent.LEASED: JobState.LEASED, JobEvent.FUNCTION_MISSING: JobState.WAITING_FOR_FUNCTION},
+    JobState.READY: {
+        JobEvent.LEASED: JobState.LEASED,
+        JobEvent.FUNCTION_MISSING: JobState.WAITING_FOR_FUNCTION,
+        JobEvent.PURGED: JobState.PURGING,
+    },
     JobState.LEASED: {
         JobEvent.SUCCEEDED: JobState.FINISHING,
         JobEvent.FAILED: JobState.DELAYED,
@@ -75,9 +81,10 @@ JOB: Final[Table[JobState, JobEvent]] = {
         JobEvent.RETURNED: JobState.READY,
         JobEvent.FUNCTION_MISSING: JobState.WAITING_FOR_FUNCTION,
     },
-    JobState.DELAYED: {JobEvent.DUE: JobState.READY},
+    JobState.DELAYED: {JobEvent.DUE: JobState.READY, JobEvent.PURGED: JobState.PURGING},
     JobState.WAITING_FOR_FUNCTION: {
         JobEvent.FUNCTION_CAME: JobState.READY,
+        JobEvent.PURGED: JobState.PURGING,
         JobEvent.FAILED: JobState.DELAYED,
         JobEvent.GAVE_UP: JobState.DYING,
     },
@@ -87,4 +94,5 @@ JOB: Final[Table[JobState, JobEvent]] = {
     JobState.DEAD: {JobEvent.REDRIVEN: JobState.REDRIVING, JobEvent.DISCARDED: JobState.DISCARDING},
     JobState.REDRIVING: {JobEvent.STORED: JobState.READY, JobEvent.NOT_STORED: JobState.DEAD},
     JobState.DISCARDING: {JobEvent.ERASED: JobState.DONE, JobEvent.NOT_STORED: JobState.DEAD},
+    JobState.PURGING: {JobEvent.ERASED: JobState.DONE},
 }

@@ -1,7 +1,7 @@
-"""What a store of jobs has to do: four verbs, and the changes that it writes.
+"""The interface of job stores, and the changes that they write.
 
-The ledger decides, and remembers what waits; a store only has to keep what it was told, and tell it again at the next
-start. Verbs may block: they are called from one thread at a time. `iii_trio.testing.check_job_store` is a store's test.
+The ledger decides and remembers the waiting jobs. A store only keeps records and returns them at the next start. Its
+methods may block, and are called from one thread at a time. `iii_trio.testing.check_job_store` tests a store.
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ from ...errors import StorageError
 from .record import Record
 
 
+class StorageFull(StorageError):
+    """There is no room for new jobs. Other changes can still be written."""
+
+
+class BadChange(StorageError):
+    """One of the changes cannot be kept by any means, because of a value in it. Others can be."""
+
+
 class Put(msgspec.Struct, frozen=True):
     """A new job, with its data."""
 
@@ -23,67 +31,122 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """A job has moved: everything of it but its data is as in this record."""
+    """New values for a job. Its data and metadata stay as they are."""
 
     record: Record
 
 
 class Remove(msgspec.Struct, frozen=True):
-    """A job is over."""
+    """The removal of a job."""
 
     key: int
 
 
+class SetAside(msgspec.Struct, frozen=True):
+    """The removal of a damaged record. A store may keep it elsewhere, for people to look at."""
+
+    key: int
+    problem: str
+
+
 class Remember(msgspec.Struct, frozen=True):
-    """A subscriber of a topic: what is published from now on is for it too. `config` is that of its binding, as JSON."""
+    """A subscriber of a topic, which gets the messages from now on. `config` is its binding's, as JSON.
+
+    `away_since_ms` is the time at which it left. None: it is here, or was here when its engine ended.
+    """
 
     topic: str
     namespace: str
     function_id: str
     config: bytes
+    away_since_ms: int | None = None
 
 
 class Forget(msgspec.Struct, frozen=True):
-    """A subscriber that does not want what is published from now on."""
+    """The end of a subscription."""
 
     topic: str
     namespace: str
     function_id: str
 
 
-Change: TypeAlias = Put | Update | Remove | Remember | Forget
+class SaveLane(msgspec.Struct, frozen=True):
+    """The settings of a lane, as JSON. They stay with the lane's jobs when nothing configures it any more (Q12)."""
+
+    lane: str
+    """The text of the lane's key."""
+    settings: bytes
+
+
+class ForgetLane(msgspec.Struct, frozen=True):
+    """The removal of a lane's settings, because it has no jobs and is not configured."""
+
+    lane: str
+
+
+Change: TypeAlias = Put | Update | Remove | SetAside | Remember | Forget | SaveLane | ForgetLane
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """The parts of a job that are not always in memory."""
+
+    data: bytes
+    metadata: bytes | None = None
+
+
+@attrs.frozen
+class Damaged:
+    """A record that a store has, and cannot make sense of."""
+
+    key: int
+    problem: str
 
 
 @attrs.frozen
 class Loaded:
-    """What a store has kept."""
+    """The content of a store."""
 
-    jobs: Iterable[Record] = ()
-    """With their data, in the order of their positions; read once, at once."""
+    jobs: Iterable[Record | Damaged] = ()
+    """With their data, in the order of their positions. Iterated over once, at once, where the store may block."""
     subscribers: Sequence[Remember] = ()
+    lanes: Sequence[SaveLane] = ()
+    warnings: Sequence[str] = ()
+    """Sentences for the log, about damage that the store has noticed."""
 
 
 class Store(Protocol):
-    """Keeps jobs."""
+    """A keeper of jobs."""
 
     @property
     def place(self) -> str:
         """Where it keeps them, for people: `memory`, or a path."""
 
     def load(self) -> Loaded:
-        """What was kept when the store was used last. Called first of all. Raises StorageError, also while it is read."""
+        """Return the content of the last use. Called first. Raises StorageError, also from the iteration over the jobs."""
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Keep these, all or none; returning means that they are kept. Raises StorageError; none is kept then.
+        """Keep these changes, all or none. When it returns they are kept.
 
-        A key is put once, before all else that is said of it, and removed after all else.
+        A key is put before all other changes of it, and removed after them.
+
+        Raises StorageError, and keeps none of them then. It is StorageFull where only new jobs have no room, and
+        BadChange where a single change is to blame.
         """
 
-    def fetch(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """The data of these jobs. Raises StorageError."""
+    def fetch(self, keys: Sequence[int]) -> dict[int, Payload]:
+        """Return the payloads of these jobs. Jobs that are not there, or have none, are left out. Raises StorageError."""
+
+    def tidy(self) -> bool:
+        """Do a short piece of housekeeping. Called again, while the queue is idle, until it returns False.
+
+        Raises StorageError.
+        """
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
-__all__ = ["Change", "Forget", "Loaded", "Put", "Remember", "Remove", "StorageError", "Store", "Update"]
+__all__ = [
+    "BadChange", "Change", "Damaged", "Forget", "ForgetLane", "Loaded", "Payload", "Put", "Remember", "Remove", "SaveLane",
+    "SetAside", "StorageError", "StorageFull", "Store", "Update",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The trigger type `durable:subscriber`: a function is called with what is published to a topic."""
+"""The trigger type `durable:subscriber`: a function is called with the messages of a topic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...worker import BoundTrigger
 from .dispatcher import Dispatcher
 from .lane import Lane
 from .lane_key import LaneKey
-from .protocol import read_subscriber
+from .protocol import check_id, read_subscriber
 
 LOGGER: Final = get_logger("iii_trio.queue")
 TRIGGER_TYPE: Final = "durable:subscriber"
@@ -21,7 +21,7 @@ TRIGGER_TYPE: Final = "durable:subscriber"
 
 @final
 class SubscriberTriggers:
-    """Provides the trigger type: remembers who has asked for it."""
+    """The provider of the trigger type. It remembers the subscribers."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -29,31 +29,33 @@ class SubscriberTriggers:
         self._replaced: dict[str, Lane] = {}
 
     async def register_trigger(self, bound: BoundTrigger) -> None:
-        """A binding: from now on, and for as long as nobody withdraws it, the topic's messages are kept for it."""
+        """Take a binding. The topic's messages are kept for it from now on, until it is withdrawn."""
         config = to_json(bound.config)
-        said = read_subscriber(config)
+        read = read_subscriber(config)
         lane = None
-        if said.topic:
-            lane = self._dispatcher.subscribe(LaneKey("topic", said.topic, bound.namespace, bound.function_id), said)
+        if read.topic:
+            for what, text in (("topic", read.topic), ("function_id", bound.function_id)):
+                check_id(TRIGGER_TYPE, what, text)
+            lane = self._dispatcher.subscribe(LaneKey("topic", read.topic, bound.namespace, bound.function_id), read)
             self._lanes[bound.id] = lane
         else:
-            about = {"iii_binding": bound.id, "iii_function": bound.function_id}
-            LOGGER.warning("the subscription of %s names no topic: it never fires", bound.function_id, extra=about)
+            fields = {"iii_binding": bound.id, "iii_function": bound.function_id}
+            LOGGER.warning("the subscription of %s names no topic: it never fires", bound.function_id, extra=fields)
         before = self._replaced.pop(bound.id, None)
         if before is not None and before is not lane:
-            self._dispatcher.forget(before)  # it wants something else now
+            self._dispatcher.forget(before)  # the binding is for another topic now
         if lane is not None:
             try:
                 await self._dispatcher.remembered(lane, config)
             except CallError:
-                self._leave(bound, for_good=lane.said is None)  # it is refused; what was remembered before, is still
+                self._leave(bound, for_good=lane.config is None)  # a subscription of before stays
                 raise
-            except trio.Cancelled:  # gone, or withdrawn, before the disk knew of it
+            except trio.Cancelled:  # it ended before the store knew it
                 self.unregister_trigger(bound)
                 raise
 
     def unregister_trigger(self, bound: BoundTrigger) -> None:
-        """It is withdrawn; or who asked for it has gone, and it is remembered."""
+        """End a binding. The subscriber is forgotten if it was withdrawn, and remembered if its worker has gone."""
         self._leave(bound, for_good=bound.why_ended == "withdrawn")
 
     def _leave(self, bound: BoundTrigger, *, for_good: bool) -> None:

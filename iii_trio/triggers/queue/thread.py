@@ -1,6 +1,6 @@
-"""A thread of a store's own. Its word comes back by a socket, which the loop looks at anyway.
+"""A thread for a store. It announces its results by a socket, which the event loop watches anyway.
 
-At rest, a commit that goes by Trio's threads takes 0.3 ms longer: each time a thread is woken out of a pool, and its
+On an idle engine, a commit by way of Trio's threads takes 0.3 ms longer. Each time a thread of a pool is woken, and its
 result takes two more turns of the loop.
 """
 
@@ -23,48 +23,48 @@ _NAME: Final = "iii-trio store"
 class StoreThread:
     """A `RunBlocking` for one caller at a time. Made by `open_thread`."""
 
-    def __init__(self, told: socket.socket, tells: socket.socket) -> None:
-        self._told = told
-        self._tells = tells
-        self._wanted: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+    def __init__(self, readable: socket.socket, writable: socket.socket) -> None:
+        self._readable = readable
+        self._writable = writable
+        self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._value: Any = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=_NAME, daemon=True)
         self._thread.start()
 
     async def __call__(self, function: Callable[[], T], /) -> T:
-        """Run it there, and wait for what comes of it. If cancelled: it is seen to its end first."""
-        self._wanted.put(function)
+        """Run a function there, and return its result or raise its error. If cancelled: it ends first."""
+        self._calls.put(function)
         with trio.CancelScope(shield=True):
-            await trio.lowlevel.wait_readable(self._told)
-        self._told.recv(1)
+            await trio.lowlevel.wait_readable(self._readable)
+        self._readable.recv(1)
         value, error, self._value, self._error = self._value, self._error, None, None
         if error is not None:
             raise error
         return cast(T, value)
 
     def close(self) -> None:
-        """End it. It has nothing to do: whoever asked has waited."""
-        self._wanted.put(None)
+        """End the thread. It is idle, because its callers have waited."""
+        self._calls.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while (function := self._wanted.get()) is not None:
+        while (function := self._calls.get()) is not None:
             try:
                 self._value = function()
-            except BaseException as error:  # noqa: ASYNC103 - raised by who waits
+            except BaseException as error:  # noqa: ASYNC103 - raised by the waiting caller
                 self._error = error
             del function
-            self._tells.send(b"\0")
+            self._writable.send(b"\0")
 
 
 @asynccontextmanager
 async def open_thread() -> AsyncIterator[StoreThread]:
-    """A thread for the length of the block."""
-    told, tells = socket.socketpair()
-    with told, tells:
-        told.setblocking(False)
-        thread = StoreThread(told, tells)
+    """Run a thread for the length of the block."""
+    readable, writable = socket.socketpair()
+    with readable, writable:
+        readable.setblocking(False)
+        thread = StoreThread(readable, writable)
         try:
             yield thread
         finally:

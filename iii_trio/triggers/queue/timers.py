@@ -1,4 +1,4 @@
-"""When jobs are due: those that rest, that run for too long, or whose function has been missing for long enough."""
+"""The times at which jobs are due: ends of delays, of attempts, and of waits for a function."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _WITH_TIMERS: Final = frozenset({JobState.DELAYED, JobState.LEASED, JobState.WAI
 
 @final
 class Timers:
-    """A heap. Entries that no longer hold, as the job has moved on, are passed over, and thrown out where they are many."""
+    """A heap. Entries of jobs that have moved on are skipped, and removed once there are many."""
 
     def __init__(self) -> None:
-        self._most = _FEW
+        self._max_entries = _FEW
         self._heap: list[tuple[float, int, Job]] = []
         self._ticket = itertools.count()
 
     def set(self, job: Job, due: float) -> None:
-        """It is due then, and no longer when it was before."""
+        """Set or replace the time at which a job is due."""
         job.due = due
         heapq.heappush(self._heap, (due, next(self._ticket), job))
-        if len(self._heap) > self._most:
+        if len(self._heap) > self._max_entries:
             self._heap = [timer for timer in self._heap if _holds(timer)]
             heapq.heapify(self._heap)
-            self._most = max(_FEW, 2 * len(self._heap))
+            self._max_entries = max(_FEW, 2 * len(self._heap))
 
     def next_due(self) -> float | None:
-        """When the first one is due; None if none is, ever."""
+        """Return the first time, or None if no job is due ever."""
         while self._heap and not _holds(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: float) -> Iterator[Job]:
-        """Those that are due, the longest one first."""
+        """Take out the jobs that are due, the earliest first."""
         while self._heap and self._heap[0][0] <= now:
             timer = heapq.heappop(self._heap)
             if _holds(timer):
