@@ -19,6 +19,7 @@ from .schemas import Schema, schema_of, schema_of_parameters
 
 Handler = Callable[..., Any]
 
+_JSON: Final = (str, int, float, list, tuple, dict, type(None))
 _WHOLE_OBJECT: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping, object)
 
 
@@ -86,7 +87,9 @@ class HandlerSignature:
                 )
             annotation = hints.get(name, Any)
             default = attrs.NOTHING if parameter.default is parameter.empty else parameter.default
-            if name != "metadata" and annotation is not msgspec.Raw:
+            # A default that JSON cannot hold binds an object to the handler (`event: trio.Event = event`). No call fills it.
+            bound = default is not attrs.NOTHING and not isinstance(default, _JSON)
+            if name != "metadata" and annotation is not msgspec.Raw and not bound:
                 check_annotation(annotation, f"the parameter '{name}' of {handler!r}")
             parameters.append(_Parameter(name, annotation, default))
         takes_metadata = any(parameter.name == "metadata" for parameter in parameters)

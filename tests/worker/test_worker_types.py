@@ -159,6 +159,23 @@ async def test_a_handler_that_no_call_could_reach_is_refused_when_it_is_register
             worker.register_trigger_type("t", (print, None), config=Unknown)
 
 
+async def test_a_default_may_bind_an_object_of_any_type() -> None:
+    thing = Unknown()
+
+    async def bound(a: int, thing: Unknown = thing) -> bool:
+        return isinstance(thing, Unknown)
+
+    async def optional(a: int, b: Unknown | None = None) -> None: ...
+
+    bound.__annotations__["thing"] = Unknown
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        worker.register_function("f", bound)
+        assert await engine.link.call("f", {"a": 1}) is True
+        with pytest.raises(MisuseError, match="'b'"):
+            worker.register_function("g", optional)
+
+
 @pytest.mark.parametrize("function_id", ["", "bad id", "bad\n", "\udcff", " ", 7])
 async def test_an_id_that_is_none_is_refused(function_id: Any) -> None:
     async with open_worker(FakeEngine()) as worker:
