@@ -165,7 +165,7 @@ async def _talk(world: World, talk: Talk) -> None:
 
     async def own(worker: Worker) -> None:
         async with worker.create_channel(talk.buffer_size) as channel:
-            refs.extend(map(Ref.from_json, (channel.writer_ref, channel.reader_ref)))
+            refs.extend((channel.writer_ref, channel.reader_ref))
             await trio.sleep(1_000)
 
     await world.start_worker("owner", own)
