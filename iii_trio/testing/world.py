@@ -65,6 +65,7 @@ class World:
         self._engine: Engine | None = None
         self._engine_scope = trio.CancelScope()
         self._engine_gone = trio.Event()
+        self._stopping: Engine | None = None
         self._ended: list[ChannelResult] = []
         self.spans: list[ChannelSpan] = []
         """What each channel that ended carried, and how much of it waited at the most."""
@@ -104,7 +105,9 @@ class World:
     @property
     def ended(self) -> list[ChannelResult]:
         """The channels that ended, oldest first, of this engine and of those before it."""
-        return self._ended + (self._engine.ended_channels() if self._engine is not None else [])
+        # An engine that is stopping takes no more connections, but its channels still end.
+        engine = self._engine or self._stopping
+        return self._ended + (engine.ended_channels() if engine is not None else [])
 
     async def start_engine(self) -> None:
         """Start the engine."""
@@ -148,7 +151,8 @@ class World:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    self._engine = None
+                    self._engine, self._stopping = None, engine
+        self._stopping = None
         self._ended += engine.ended_channels()
         self._engine_gone.set()
 
