@@ -16,7 +16,6 @@ from ..wire import (
     ErrorCode,
     InvocationResult,
     InvokeFunction,
-    Undecodable,
     WireError,
     encode,
     to_json,
@@ -25,8 +24,7 @@ from .binding import TriggerBinding
 from .call import Call, CallEvent
 from .effects import Deliver, Log, Send
 from .peer_limits import why_unfit
-from .replies import bad_input, error_text, is_error, not_found, read_error, result_text
-from .request import Request
+from .replies import error_text, is_error, not_found, read_error, result_text
 from .session import WorkerSession
 from .state import State
 
@@ -176,23 +174,6 @@ def cancel(state: State, session: WorkerSession, message: CancelInvocation, now:
         return
     state.calls.leave(call, CallEvent.CALLER_CANCELLED)
     _cancel_handler(state, call, message.reason or "the caller cancelled")
-
-
-def undecodable(state: State, session: WorkerSession, message: Undecodable, now: float) -> None:
-    """Log a message that cannot be read, and answer the call that it belonged to."""
-    text = f"{session.label} sent a message that cannot be read: {message.problem}"
-    state.emit(Log(logging.WARNING, text, {"session": session.id}, peer_controlled=True))
-    # Without an id there is no call to answer.
-    if message.invocation_id is None:
-        return
-    if message.type == "invokefunction":
-        call = InvokeFunction(message.function_id, message.invocation_id)
-        request = Request(session, call, message.invocation_id, state.emit, now)
-        request.fail(bad_input(message.function_id, message.problem))
-    elif message.type == "invocationresult":
-        waiting = state.calls.given_to(session).get(message.invocation_id)
-        if waiting is not None:
-            fail_unreadable(state, waiting, f"The result cannot be read: {message.problem}")
 
 
 def fail_unreadable(state: State, call: Call, problem: str) -> None:

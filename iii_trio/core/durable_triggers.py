@@ -8,7 +8,7 @@ import attrs
 from msgspec import Raw
 
 from ..errors import CallError
-from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, to_json
+from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, check_name, to_json
 from . import engine_events
 from .binding import BindingState, TriggerBinding
 from .replies import BLANK_NAMESPACE
@@ -35,6 +35,8 @@ def register_trigger(state: State, request: Request) -> None:
     The answer is its id. It comes when the provider accepts, or at once if there is no provider yet.
     """
     params = request.read(RegisterTriggerInput)
+    for field in ("trigger_type", "function_id", "trigger_namespace"):
+        check_name(request.message.function_id, field, getattr(params, field))
     state.check_open()
     if params.trigger_namespace is not None and not params.trigger_namespace.strip():
         raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("trigger_namespace"))

@@ -27,7 +27,17 @@ from ..wire import (
     encode,
 )
 from ..wire.otlp import Telemetry, telemetry_kind
-from . import calls, deferred_registrations, engine_events, faults, identity, routing, telemetry, trigger_handlers
+from . import (
+    calls,
+    deferred_registrations,
+    engine_events,
+    faults,
+    identity,
+    routing,
+    telemetry,
+    trigger_handlers,
+    unreadable,
+)
 from .channel import Channel, ChannelEvent
 from .channels import Refused
 from .effects import Effects, Send
@@ -106,7 +116,7 @@ class Hub:
             if type(message) is Undecodable:
                 if (kind := telemetry_kind(text)) is not None:
                     return self.telemetry(kind, text, {"session": session.id}, now)
-                if not text.strip():
+                if len(text) <= _MAX_BLANK and not text.strip():
                     return []
             handler = _HANDLERS.get(type(message))
             if handler is None:
@@ -262,6 +272,10 @@ class Hub:
         return state.take_effects()
 
 
+_MAX_BLANK: Final = 64 * 1024
+"""The size in bytes of the largest blank text that is ignored. Larger ones are logged as unreadable."""
+
+
 def _ping(state: State, session: WorkerSession, message: Ping, now: float) -> None:
     state.emit(Send(session.id, encode(Pong())))
 
@@ -274,7 +288,7 @@ _HANDLERS: Final[Mapping[type, Callable[[State, WorkerSession, Any, float], None
     InvokeFunction: routing.invoke,
     InvocationResult: calls.answer,
     CancelInvocation: calls.cancel,
-    Undecodable: calls.undecodable,
+    Undecodable: unreadable.refuse_unreadable,
     **dict.fromkeys(deferred_registrations.REGISTRATIONS, deferred_registrations.register),
     TriggerRegistrationResult: trigger_handlers.provider_answered,
     Reattach: identity.reattach,

@@ -17,6 +17,7 @@ from ..wire import (
     Reattach,
     RegistrationRejected,
     Rejection,
+    check_name,
     encode,
 )
 from . import engine_events, faults
@@ -98,6 +99,8 @@ def _read_input(payload: JsonValue) -> RegisterInput:
         params = structure(_without_nulls(payload), RegisterInput)
     except BadShape as problem:
         raise bad_input("engine::workers::register", str(problem)) from None
+    for field in ("name", "namespace"):
+        check_name("engine::workers::register", field, getattr(params, field))
     # Other engines hold the process id in 32 bits and refuse the message otherwise.
     if params.pid is not None and not 0 <= params.pid < 2**32:
         raise bad_input("engine::workers::register", "pid: expected a number from 0 to 4294967295")

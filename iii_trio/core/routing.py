@@ -13,6 +13,7 @@ from ..wire import (
     ErrorCode,
     InvokeFunction,
     JsonValue,
+    check_engine_input,
     from_json,
     to_json,
     with_caller_id,
@@ -67,6 +68,9 @@ def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: f
         if function.over_http:
             raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"The function cannot be invoked: {OVER_HTTP}")
         state.check_open()
+        # The engine's modules read their payloads in the engine's process.
+        if owner.internal:
+            check_engine_input(message.function_id, len(message.data))
         data = with_caller(session, bytes(message.data or calls.NULL))
         calls.deliver(state, session, owner, message, invocation_id, data)
     except CallError as error:
@@ -92,6 +96,7 @@ def _check(message: InvokeFunction, action: Action | None) -> None:
 
 def _read_payload(message: InvokeFunction) -> JsonValue:
     """Decode the payload for an engine function. Null, like no payload at all, counts as an empty object."""
+    check_engine_input(message.function_id, len(message.data))
     try:
         payload = from_json(bytes(message.data or calls.NULL))
     except ValueError as error:

@@ -12,7 +12,7 @@ import attrs
 from ..compat.sdk_limits import reads_large_messages
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
-from ..wire import DEFAULT_NAMESPACE, Message
+from ..wire import DEFAULT_NAMESPACE, Message, caller_field
 
 
 class SessionState(TableEnum):
@@ -99,7 +99,7 @@ class WorkerSession:
     """`"_caller_worker_id":"…"}`, which replaces the last brace of an object that it sends."""
 
     def __attrs_post_init__(self) -> None:
-        self.caller_field = b'"_caller_worker_id":"' + self.id.encode() + b'"}'
+        self.caller_field = caller_field(self.id)
 
     @property
     def label(self) -> str:

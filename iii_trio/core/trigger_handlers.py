@@ -34,12 +34,12 @@ from .triggers import settle
 def register_type(state: State, session: WorkerSession, message: RegisterTriggerType, now: float) -> None:
     """Register a session's trigger type. The protocol has no answer, so a refusal is logged."""
     if message.namespace is not None and not message.namespace.strip():
-        _refuse_type(state, session, message, BLANK_NAMESPACE.format("namespace"))
+        refuse_type(state, session, message, BLANK_NAMESPACE.format("namespace"))
         return
     namespace = message.namespace or session.namespace
     earlier = state.triggers.provider(namespace, message.id)
     if earlier is not None and earlier.session is None:
-        _refuse_type(state, session, message, "the engine itself does")
+        refuse_type(state, session, message, "the engine itself does")
         return
     size = size_of(message)
     # A type that the session provides already is described again and takes no more room.
@@ -49,7 +49,7 @@ def register_type(state: State, session: WorkerSession, message: RegisterTrigger
     limits = state.config.limits
     full = why_no_room(limits, session, "trigger types", held, limits.trigger_types_per_session, growth)
     if full is not None:
-        _refuse_type(state, session, message, full)
+        refuse_type(state, session, message, full)
         return
     provider = Provider(
         namespace,
@@ -63,7 +63,8 @@ def register_type(state: State, session: WorkerSession, message: RegisterTrigger
     state.triggers.provide(provider)
 
 
-def _refuse_type(state: State, session: WorkerSession, message: RegisterTriggerType, why: str) -> None:
+def refuse_type(state: State, session: WorkerSession, message: RegisterTriggerType, why: str) -> None:
+    """Refuse a trigger type. The protocol has no answer, so it is logged."""
     text = f"{session.label} may not provide {message.id}: {why}"
     fields = {"session": session.id, "trigger_type": message.id}
     state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))

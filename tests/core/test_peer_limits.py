@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iii_trio.compat.sdk_limits import nests_deeper
+from iii_trio.wire import nests_deeper
 from tests.helpers.conversation import Conversation, call_id
 
 JSON = st.recursive(
