@@ -211,7 +211,7 @@ async def test_settings_come_by_name_and_a_module_may_be_off_or_off_by_default()
     ("settings", "sentence"),
     [
         ({"quue": None}, "there is no module `quue`; did you mean `queue`?"),
-        ({"zebra": None}, "there is no module `zebra`; there are queue, probe"),
+        ({"zebra": None}, "there is no module `zebra`; there are queue, http, probe"),
         ({"probe": 3}, "the settings of module `probe` are 3; give a Settings, or None"),
     ],
 )

@@ -48,8 +48,9 @@ async def C1_4_the_pipe_is_bounded_by_items(bench: Bench) -> None:
     if not await bench.round_trip(writer):
         raise NotObservable("the engine does not answer a writer's pings, by which it is seen what it has read")
     taken = 0
+    item = bytes(200_000)  # a few fill any read-ahead (clause C3.2), and four stay below the bound of bytes
     while taken < 100:
-        await writer.send(b"item")
+        await writer.send(item)
         if not await bench.round_trip(writer):
             break
         taken += 1
@@ -70,7 +71,7 @@ async def C1_6_items_that_arrive_together_are_counted_one_by_one(bench: Bench) -
     writer = await bench.attach(writer_ref)
     if not await bench.round_trip(writer):
         raise NotObservable("the engine does not answer a writer's pings, by which it is seen what it has read")
-    items = [f"item {n}" for n in range(100)]
+    items = [f"item {n} ".ljust(4_000, "x") for n in range(100)]  # together more than any read-ahead (clause C3.2)
     await writer.send(*items)
     # The first ping may be read together with the items; the second is not sent before that.
     went = await bench.round_trip(writer) and await bench.round_trip(writer)

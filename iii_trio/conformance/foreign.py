@@ -156,17 +156,17 @@ async def C8_3_a_holder_is_told_the_outcome(bench: Bench) -> None:
 
 async def C8_4_the_bound_of_bytes_can_be_set(bench: Bench) -> None:
     owner = await bench.aware()
-    writer_ref, _ = await owner.create_channel(max_bytes=1000, expires_after_ms=None)
+    writer_ref, _ = await owner.create_channel(max_bytes=400_000, expires_after_ms=None)
     writer = await bench.attach(writer_ref)
     if not await bench.round_trip(writer):
         raise NotObservable("the engine does not answer a writer's pings, by which it is seen what it has read")
     taken = 0
     while taken < 20:
-        await writer.send(bytes(500))
+        await writer.send(bytes(200_000))
         if not await bench.round_trip(writer):
             break
         taken += 1
-    expect(1 <= taken <= 4, f"into a pipe of 1000 bytes it took {taken} items of 500")
+    expect(1 <= taken <= 4, f"into a pipe of 400,000 bytes it took {taken} items of 200,000")
 
 
 async def C8_5_each_outcome_has_its_close_code(bench: Bench) -> None:
