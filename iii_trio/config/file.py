@@ -39,7 +39,7 @@ GRACE_KEY: Final = "registration_namespace_grace_ms"
 GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
 SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "timeouts": Timeouts}
-OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits")
+OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits", "metrics")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too. They need no warning."""
 ACCESS_RULES: Final = frozenset({"rbac", "middleware_function_id"})
@@ -258,6 +258,11 @@ class _Reader:
                 settings["origins"] = Listener(origins=origins if isinstance(origins, list) else str(origins)).origins
             except (TypeError, ValueError) as error:
                 ours.fail("origins", f"`origins` cannot be used: {error}")
+        metrics = ours.get("metrics")
+        if metrics is not None:
+            if not isinstance(metrics, bool):
+                ours.fail("metrics", f"`metrics` is {shown(metrics)}; give true or false")
+            settings["metrics"] = metrics
         return Listener(limits=limits, **settings)
 
     def _port(self, config: Section) -> int:

@@ -205,6 +205,8 @@ class Listener:
     """Origins of web pages that may connect, such as `https://app.example`, besides those of this machine. `*`: all."""
     mode: int = attrs.field(default=0o600, validator=validators.and_(validators.ge(0), validators.le(0o777)))
     """The file mode of a unix socket, whatever the umask is."""
+    metrics: bool | None = None
+    """Whether `GET /metrics` is answered here. None: if only this machine can reach the listener."""
 
     @property
     def place(self) -> tuple[str, int] | str:

@@ -18,6 +18,7 @@ from ..transport.reading import read_at_once
 from ..transport.socket import Socket, drop, end_writing
 from ..transport.tls import TlsStream
 from ..wire import PREFIX, Direction, read_attach_target, to_json
+from .metrics import render_metrics
 from .policy import ListenerPolicy
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
@@ -25,6 +26,7 @@ from .shell import Shell
 from .telemetry import serve_telemetry
 
 _HEALTH: Final = "/healthz"
+_METRICS: Final = "/metrics"
 
 
 @attrs.frozen
@@ -77,7 +79,7 @@ def _admit_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Admit
     try:
         _check_connections(shell, policy)
         head = HeadParser(shell.config.limits.head_bytes).feed(begun)
-        return None if head is None or head.path == _HEALTH else _admit(shell, head, policy)
+        return None if head is None or head.path in (_HEALTH, _METRICS) else _admit(shell, head, policy)
     except BadRequest:
         return None
 
@@ -94,6 +96,10 @@ async def _read_and_admit(
             if head is not None and head.path == _HEALTH:
                 policy.check_origin(head)
                 await _answer_health(shell, stream, head)
+            elif head is not None and head.path == _METRICS and policy.shows_metrics:
+                policy.check_origin(head)
+                policy.check_token(head)
+                await _answer_metrics(shell, stream, head)
             elif head is not None:
                 return _admit(shell, head, policy)
         except BadRequest as problem:
@@ -113,6 +119,16 @@ async def _answer_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> N
     status = 503 if shell.hub.draining else 200
     body = to_json({"status": "draining" if shell.hub.draining else "ready"})
     await _write(stream, answer(status, b"" if head.method == "HEAD" else body, kind="application/json"))
+
+
+async def _answer_metrics(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
+    if head.method not in ("GET", "HEAD"):
+        raise BadRequest(405, "only GET is served here", (("Allow", "GET, HEAD"),))
+    page = render_metrics(shell)
+    if page is None:
+        raise BadRequest(404, "metrics need prometheus-client: pip install 'iii-trio[metrics]'")
+    kind, text = page[0].removesuffix("; charset=utf-8"), page[1]
+    await _write(stream, answer(200, b"" if head.method == "HEAD" else text, kind=kind))
 
 
 def _admit(shell: Shell, head: Head, policy: ListenerPolicy) -> _Admitted:

@@ -39,9 +39,11 @@ class ListenerPolicy:
         tokens: Iterable[str] | None = None,
         channels_need_token: bool = False,
         origins: Iterable[str] = (),
+        shows_metrics: bool = True,
     ) -> None:
         self.limits = limits or ListenerLimits()
         self.counts = ConnectionCounts()
+        self.shows_metrics = shows_metrics
         self.ssl_context = ssl_context
         self._tokens = None if tokens is None else [token.encode() for token in tokens]
         self._channels_need_token = channels_need_token
@@ -57,6 +59,7 @@ class ListenerPolicy:
             tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth)],
             channels_need_token=auth is not None and auth.channels == "key_and_token",
             origins=listener.origins,
+            shows_metrics=_is_local(listener) if listener.metrics is None else listener.metrics,
         )
 
     def handshake_seconds(self, engine: Limits) -> float:
@@ -100,6 +103,12 @@ class ListenerPolicy:
         """
         if self._tokens is None or (head.path != "/" and not self._channels_need_token):
             return None
+        return self.check_token(head)
+
+    def check_token(self, head: Head) -> str | None:
+        """Return the token that a request shows, or None where the listener has no tokens. Raises BadRequest (401)."""
+        if self._tokens is None:
+            return None
         token = _shown(head)
         if not self.knows(token):
             raise BadRequest(
@@ -119,6 +128,16 @@ class ListenerPolicy:
             return False
         shown = token.encode("utf-8", "replace")
         return sum([hmac.compare_digest(shown, known) for known in self._tokens]) > 0
+
+
+def _is_local(listener: Listener) -> bool:
+    """Return whether only this machine can reach a listener."""
+    if listener.unix is not None or listener.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(listener.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_loopback(origin: str) -> bool:

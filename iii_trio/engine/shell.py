@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -96,6 +97,8 @@ class Shell:
         self.memory = MemoryBudget(config.limits.memory_bytes)
         self.memory_accounts: dict[str, MemoryAccount] = {}
         """Of the sessions that have a socket, by their ids."""
+        self.ended_channels: Counter[Outcome] = Counter()
+        """The channels that have ended, by outcome."""
         self.heartbeat = Heartbeat(config.timeouts.silent_worker_seconds)
         self.connections = 0
         self.arriving = 0
@@ -295,6 +298,7 @@ class Shell:
                     assert_never(effect)
 
     def _end_channel(self, effect: EndChannel) -> None:
+        self.ended_channels[effect.outcome] += 1
         attached = self.attached_channels.pop(effect.channel, None)
         if attached is not None:
             end = EndReason(effect.outcome, effect.reason, effect.code)
