@@ -32,13 +32,13 @@ InvocationId: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_INVOCATION_
 Description: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]
 Trace: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_TRACE)]
 
-_CARRY_JOBS: Final = frozenset({"engine::queue::enqueue", "iii::durable::publish"})
-"""Their payload holds the payload of a job, which is passed on unread."""
+CARRY_JOBS: Final = frozenset({"engine::queue::enqueue", "iii::durable::publish"})
+"""Functions whose payload holds the payload of a job. It may be larger than that of other functions of the engine."""
 
 
 def check_engine_input(function_id: str, size: int) -> None:
     """Refuse a payload that would hold up the engine. Raises CallError with `payload_too_large`."""
-    if size > MAX_ENGINE_INPUT_BYTES and function_id not in _CARRY_JOBS:
+    if size > MAX_ENGINE_INPUT_BYTES and function_id not in CARRY_JOBS:
         problem = (
             f"The payload of {function_id} is {size} bytes; functions of the engine take at most "
             f"{MAX_ENGINE_INPUT_BYTES}. Send less in one call."

@@ -14,6 +14,8 @@ CALLER_KEY: Final = "_caller_worker_id"
 _KEY: Final = CALLER_KEY.encode()
 # Letters of the key may be written as escapes. No usual encoder does so.
 _DISGUISED: Final = re.compile(rb"\\u00(?:5[fF]|6|7)")
+_UNDERSCORE: Final = ord("_")
+_BACKSLASH: Final = ord("\\")
 _BEFORE_AN_END: Final = b"{ \t\r\n"
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -30,8 +32,8 @@ def with_caller_id(data: bytes, field: bytes) -> bytes:
     """
     if data[:1] != b"{":
         return data
-    # Most payloads have no underscore and no backslash, and a search for one byte is fast.
-    if (b"_" in data and _KEY in data) or (b"\\" in data and _DISGUISED.search(data) is not None):
+    # Most payloads have no underscore and no backslash. A search for the number of one byte is the fastest of all.
+    if (_UNDERSCORE in data and _KEY in data) or (_BACKSLASH in data and _DISGUISED.search(data) is not None):
         data = _without_caller_id(data)
     # Only an object without fields has a brace or a space before its last brace and nothing else.
     if data[-2] in _BEFORE_AN_END and not data[1:-1].strip():

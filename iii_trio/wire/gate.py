@@ -15,8 +15,10 @@ import msgspec
 from msgspec import Raw
 
 from .bounds import (
+    CARRY_JOBS,
     MAX_DEPTH,
     MAX_DIGITS,
+    MAX_ENGINE_INPUT_BYTES,
     MAX_ERROR_BYTES,
     MAX_ERROR_CODE,
     MAX_ERROR_MESSAGE,
@@ -42,7 +44,7 @@ _STEP: Final = [{ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}.get(byte,
 SHORT: Final = 2 * MAX_DEPTH
 """Bytes of a text that cannot nest too deeply."""
 _SEARCHED_FOR_DEPTH: Final = 16 * 1024
-_FIRST_BRACKETS: Final = 16
+_FIRST_BRACKETS: Final = 4
 _ROUNDS: Final = 16
 _STRIDE: Final = 128
 _DIGITS: Final = b"0123456789"
@@ -188,12 +190,18 @@ def cut(text: str, most: int) -> str:
     return text[: most - len(note)] + note
 
 
+_data: Final = _decode_all("data")
 _metadata: Final = _decode_all("metadata")
 
 
-def _metadata_of_a_job(call: InvokeFunction) -> str | None:
-    """Check the metadata of a call that a queue keeps. That of other calls is only passed on."""
-    return _metadata(call) if call.action is not None and call.metadata else None
+def _check_job(call: InvokeFunction) -> str | None:
+    """Check the payload and the metadata of a call that a queue keeps. Those of other calls are only passed on."""
+    action = call.action
+    if (action is None or action.type != "enqueue") and call.function_id not in CARRY_JOBS:
+        return None
+    # Decoding a larger payload would hold up the engine. Its reader answers if it cannot read it.
+    problem = _data(call) if len(call.data) <= MAX_ENGINE_INPUT_BYTES else None
+    return problem or _metadata(call)
 
 
 def _trim_reason(message: CancelInvocation) -> None:
@@ -205,7 +213,7 @@ KEPT: Final[dict[type, Callable[[Any], str | None]]] = {
     RegisterTriggerType: _decode_all("trigger_request_format", "call_request_format"),
     RegisterTrigger: _decode_all("config", "metadata"),
     TriggerRegistrationResult: _trim_error,
-    InvokeFunction: _metadata_of_a_job,
+    InvokeFunction: _check_job,
     InvocationResult: _trim_error,
     ErrorMessage: _trim_error,
     CancelInvocation: _trim_reason,
