@@ -67,6 +67,12 @@ def drawings() -> str:
             "One job of the queue. A lease is not on disk: there a job waits until it is done or dead (promise Q2).",
             draw_lifecycle(states.JOB, states.JobState.STORING),
         ),
+        (
+            "Lane",
+            "iii_trio/triggers/queue/states.py",
+            "A queue, or one subscriber of a topic.",
+            draw_lifecycle(states.LANE, states.LaneState.OPEN),
+        ),
     ):
         parts.append(f"\n## {title}\n\n`{where}`: {text}\n\n```mermaid\n{drawing}```\n")
     return "".join(parts)

@@ -15,7 +15,7 @@ from .exits import Exit, Failure, UsageError
 from .options import Address, engine_address
 from .output import say, visible
 from .progress import size
-from .queues import Queue, check_queue, duration
+from .queues import DryRun, Kind, Queue, check_queue, duration
 from .tables import AsJson, Row, View, ask, show
 
 
@@ -24,6 +24,7 @@ async def dead_letters(
     /,
     *,
     limit: Annotated[int, Parameter(help="How many are shown, the newest first.")] = 50,
+    kind: Kind = None,
     json: AsJson = False,
     address: Address = None,
 ) -> Exit:
@@ -35,9 +36,10 @@ async def dead_letters(
         raise UsageError(f"--limit is {limit}; give at least 1")
 
     async def look(worker: iii_trio.Worker) -> View:
-        await check_queue(worker, queue)
-        said = await ask(worker, "engine::queue::dlq_messages", {"queue": queue, "limit": limit})
-        there = (await ask(worker, "engine::queue::topic_stats", {"queue": queue}))["dlq_depth"]
+        which = await check_queue(worker, queue, kind)
+        # The table shows no payloads, and they may be large.
+        said = await ask(worker, "engine::queue::dlq_messages", {**which, "limit": limit, "payloads": json})
+        there = (await ask(worker, "engine::queue::topic_stats", which))["dlq_depth"]
         note = f"{len(said)} of {there} are shown; --limit shows more" if there > len(said) else ""
         return View(said, ("id", "function", "error", "calls", "died", "size"), [_row(row) for row in said], note)
 
@@ -64,18 +66,18 @@ _WHOLE_ID: Final = 36
 _PAGE: Final = 100
 
 
-async def redrive(queue: Queue, id_: One = None, /, *, address: Address = None) -> Exit:
+async def redrive(queue: Queue, id_: One = None, /, *, kind: Kind = None, address: Address = None) -> Exit:
     """Make dead letters jobs again, with all their attempts, behind what waits.
 
     For example: iii-trio redrive mail
     """
     async with connect(engine_address(address), "redrive") as worker:
-        await check_queue(worker, queue)
+        which = await check_queue(worker, queue, kind)
         if id_ is None:
-            count = (await ask(worker, "iii::queue::redrive", {"queue": queue}))["redriven"]
+            count = (await ask(worker, "iii::queue::redrive", which))["redriven"]
         else:
-            whole = await _find(worker, queue, id_)
-            said = await ask(worker, "iii::queue::redrive_message", {"queue": queue, "message_id": whole})
+            whole = await _find(worker, queue, which, id_)
+            said = await ask(worker, "iii::queue::redrive_message", {**which, "message_id": whole})
             count = _checked(said["redriven"], queue, id_)
     _tell(queue, count, "is a job again", "are jobs again")
     return Exit.DONE
@@ -87,6 +89,8 @@ async def discard(
     /,
     *,
     all_: Annotated[bool, Parameter(name="--all", negative="", help="All of them.")] = False,
+    dry_run: DryRun = False,
+    kind: Kind = None,
     address: Address = None,
 ) -> Exit:
     """Throw dead letters away: one, or with --all every one of the queue.
@@ -96,21 +100,26 @@ async def discard(
     if (id_ is None) is not all_:
         raise UsageError("name one dead letter, or say --all" + ("; not both" if all_ else ""))
     async with connect(engine_address(address), "discard") as worker:
-        await check_queue(worker, queue)
+        which = await check_queue(worker, queue, kind)
         if id_ is None:
-            count = (await ask(worker, "engine::queue::discard", {"queue": queue}))["discarded"]
+            count = (await ask(worker, "engine::queue::discard", {**which, "dry_run": dry_run}))["discarded"]
         else:
-            whole = await _find(worker, queue, id_)
-            said = await ask(worker, "iii::queue::discard_message", {"queue": queue, "message_id": whole})
-            count = _checked(said["redriven"], queue, id_)
-    _tell(queue, count, "is gone", "are gone")
+            whole = await _find(worker, queue, which, id_)
+            count = 1
+            if not dry_run:
+                said = await ask(worker, "iii::queue::discard_message", {**which, "message_id": whole})
+                count = _checked(said["redriven"], queue, id_)
+    if dry_run:
+        _tell(queue, count, "would be gone", "would be gone")
+    else:
+        _tell(queue, count, "is gone", "are gone")
     return Exit.DONE
 
 
-async def _find(worker: iii_trio.Worker, queue: str, given: str) -> str:
-    """Return the whole id of the dead letter whose id begins with what was given.
+async def _find(worker: iii_trio.Worker, queue: str, which: dict[str, str], given: str) -> str:
+    """Return the whole id of the dead letter whose id begins with `given`.
 
-    Raises UsageError where several do, and Failure where none does.
+    Raises UsageError if several do, and Failure if none does.
     """
     start = given.removesuffix("…")  # as tables show it
     if not start:
@@ -119,7 +128,8 @@ async def _find(worker: iii_trio.Worker, queue: str, given: str) -> str:
         return start
     found: list[str] = []
     for offset in itertools.count(0, _PAGE):
-        page = await ask(worker, "engine::queue::dlq_messages", {"queue": queue, "offset": offset, "limit": _PAGE})
+        request = {**which, "offset": offset, "limit": _PAGE, "payloads": False}
+        page = await ask(worker, "engine::queue::dlq_messages", request)
         found += [row["id"] for row in page if row["id"].startswith(start)]
         if len(page) < _PAGE:
             break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+import time
+from typing import Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -15,12 +16,19 @@ from .options import Address
 from .tables import AsJson, Every, Row, View, Watch, ask, show
 
 Queue: TypeAlias = Annotated[str, Parameter(help="The name of a queue, or of a topic.")]
+Kind: TypeAlias = Annotated[
+    Literal["queue", "topic"] | None,
+    Parameter(name="--kind", help="Which one is meant, where a queue and a topic have the same name."),
+]
+DryRun: TypeAlias = Annotated[
+    bool, Parameter(name="--dry-run", negative="", help="Only say how many jobs it would be.")
+]
 
 
 async def queues(*, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None) -> Exit:
     """List the queues and topics: how many jobs are where, how many are done a second, and what they wait for.
 
-    For example: iii-trio queues --watch
+    A subscriber of a topic that is away is named, with the time since when. For example: iii-trio queues --watch
     """
 
     async def look(worker: iii_trio.Worker) -> View:
@@ -39,12 +47,24 @@ def _row(row: Row) -> tuple[str, ...]:
         *(str(row[key]) for key in ("depth", "running", "delayed", "dead")),
         f"{row['done_per_second']:.1f}/s",
         "" if oldest is None else duration(oldest),
-        ", ".join(row["waits_for"]),
+        ", ".join([*(["resume (it is paused)"] if row.get("paused") else []), *row["waits_for"], *_away(row)]),
     )
 
 
+def _away(row: Row) -> list[str]:
+    """Name the subscribers of a topic that are away, each with how long it has been, and those that are paused."""
+    found = []
+    for one in row.get("subscribers", ()):
+        if one["away_since_ms"] is not None:
+            away = duration(max(0.0, time.time() - one["away_since_ms"] / 1000))
+            found.append(f"{one['function_id']} (away for {away}, {one['depth']} jobs)")
+        elif one.get("paused") and not row.get("paused"):
+            found.append(f"{one['function_id']} (paused)")
+    return found
+
+
 async def list_queues(worker: iii_trio.Worker) -> Any:
-    """What the engine says of its queues. Raises Failure for an engine that has none."""
+    """Return the engine's description of its queues. Raises Failure for an engine that has none."""
     try:
         return await ask(worker, "engine::queue::list", {})
     except CallError as error:
@@ -54,15 +74,25 @@ async def list_queues(worker: iii_trio.Worker) -> Any:
         raise Failure(Exit.CALL_FAILED, f"{error.code}: {sentence}") from None
 
 
-async def check_queue(worker: iii_trio.Worker, name: str) -> None:
-    """Raises UsageError for a queue or topic that is not there, and says which are."""
-    names = [row["name"] for row in (await list_queues(worker))["queues"]]
-    if name not in names:
-        raise UsageError(f"there is no queue or topic `{name}`; there are {', '.join(names)}")
+async def check_queue(worker: iii_trio.Worker, name: str, kind: str | None = None) -> dict[str, str]:
+    """Return the queue or topic that is meant, as the payload of the queue's functions.
+
+    Raises UsageError if there is none, and if there are both and `kind` does not say which.
+    """
+    rows = (await list_queues(worker))["queues"]
+    kinds = [row["kind"] for row in rows if row["name"] == name]
+    if kind is not None and kind not in kinds:
+        kinds = []
+    if not kinds:
+        names = ", ".join(dict.fromkeys(row["name"] for row in rows if kind in (None, row["kind"])))
+        raise UsageError(f"there is no {kind or 'queue or topic'} `{name}`; there are {names}")
+    if kind is None and len(kinds) > 1:
+        raise UsageError(f"there are a queue and a topic `{name}`; say --kind queue or --kind topic")
+    return {kind or kinds[0]: name}
 
 
 def duration(seconds: float) -> str:
-    """How long, for people: its largest unit."""
+    """Return a length of time in its largest unit, for people."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

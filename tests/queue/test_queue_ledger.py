@@ -188,6 +188,28 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.erased(job)
         self.turns()
 
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def cancel_one(self, data: st.DataObject) -> None:
+        ident = data.draw(st.sampled_from(sorted(self.kept)), label="cancelled")
+        job = self.jobs[ident]
+        changes = self.ledger.cancel(job)
+        if job in self.leased:
+            self.leased.remove(job)
+        self.missing = set(self.ledger.missing_functions)
+        self.turns()  # its end is not on disk yet: nobody of its group may start
+        self.write(changes)
+        self.ledger.erased(job)
+        del self.kept[ident]
+        self.turns()
+
+    @rule(where=st.sampled_from(["plain", "fifo", "topic"]), paused=st.booleans())
+    def pause_or_resume(self, where: str, paused: bool) -> None:
+        lane = self.topic if where == "topic" else self.ledger.lanes.queue(where)
+        assert lane is not None
+        self.ledger.pause(lane, paused)
+        self.turns()
+
     @rule(gap=st.sampled_from([0.0, 2.0]))
     def engine_starts_anew(self, gap: float) -> None:
         """Killed, whatever ran: another ledger, of what is in the store."""
@@ -251,7 +273,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.leased += started
 
     def startable(self, lane: Lane, *, limited: bool = True) -> list[Job]:
-        if not lane.open:
+        if not lane.open or lane.paused:
             return []
         waiting = sorted(lane.jobs.values(), key=lambda job: (job.record.id not in self.begun, job.record.position))
         free = lane.settings.concurrency - sum(job.current_state is JobState.LEASED for job in waiting)

@@ -52,6 +52,37 @@ QUEUE: Final = Module(
             "iii_trio.cli.queues:queues",
             "List the queues and topics: how many jobs are where, how many are done a second, and what they wait for.",
         ),
+        Command("jobs", "iii_trio.cli.jobs:jobs", "List the jobs of a queue or topic by page, the oldest first."),
+        Command(
+            "job",
+            "iii_trio.cli.jobs:job",
+            "Show one job: its state, its attempts, its last error, its trace and its payload.",
+        ),
+        Command(
+            "cancel",
+            "iii_trio.cli.jobs:cancel",
+            "Remove one job that waits or runs. A handler that runs is cancelled, if its SDK supports that.",
+        ),
+        Command(
+            "purge",
+            "iii_trio.cli.jobs:purge",
+            "Remove all jobs that wait in a queue, a topic, or for one subscriber. Jobs that run go on.",
+        ),
+        Command(
+            "pause",
+            "iii_trio.cli.jobs:pause",
+            "Start no more jobs of a queue, a topic, or one subscriber, also after a restart. Jobs that run go on.",
+        ),
+        Command(
+            "resume",
+            "iii_trio.cli.jobs:resume",
+            "Start the jobs again of a queue, a topic, or one subscriber that was paused.",
+        ),
+        Command(
+            "unsubscribe",
+            "iii_trio.cli.jobs:unsubscribe",
+            "End the subscription of a subscriber that is away, and remove the jobs that wait for it.",
+        ),
         Command(
             "dead-letters",
             "iii_trio.cli.dead_letters:dead_letters",

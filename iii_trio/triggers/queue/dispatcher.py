@@ -104,7 +104,9 @@ class Dispatcher:
         for one in loaded.subscribers:
             self._load_subscriber(one)
         for lane in self.ledger.lanes:
-            if (text := settings.get(lane.text)) == lane.description:
+            if (text := settings.get(lane.text)) is not None:
+                lane.restore_pause(text)
+            if text == lane.description:
                 lane.saved = lane.description
             else:
                 lane.saved = text
@@ -247,6 +249,36 @@ class Dispatcher:
         self._journal.write([], settled.set)
         await settled.wait()
         return len(jobs)
+
+    async def cancel(self, job: Job) -> None:
+        """Remove one job that waits or runs. A handler that runs is cancelled, if its SDK supports that (Q24).
+
+        If cancelled: it is removed.
+        """
+        self._stop(job, "the job was cancelled")
+        settled = trio.Event()
+        self._journal.write(self.ledger.cancel(job), lambda: self._erased([job]))
+        self._journal.write([], settled.set)
+        self._go_on()
+        await settled.wait()
+
+    async def pause(self, lanes: Sequence[Lane], paused: bool) -> None:
+        """Pause or resume lanes, also for later engines (Q25).
+
+        Raises CallError `storage_failed`: it holds until the engine ends only. If cancelled: it holds.
+        """
+        changes: list[Change] = []
+        for lane in lanes:
+            self.ledger.pause(lane, paused)
+            lane.saved = lane.description
+            changes.append(SaveLane(lane.text, lane.saved))
+        self.start_jobs()
+
+        def refused() -> None:
+            for lane in lanes:
+                lane.saved = None
+
+        await self._written(changes, refused=refused)
 
     async def payload_of(self, job: Job) -> Payload:
         """Return the payload of a job. Raises CallError `storage_failed`. If cancelled: nothing changes."""

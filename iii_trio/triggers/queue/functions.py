@@ -16,6 +16,7 @@ from ...worker import Worker
 from .baggage import for_job
 from .dispatcher import FUNCTIONS_CHANGED, Dispatcher
 from .lane import Job, Lane, depths
+from .operator_functions import register_operators
 from .protocol import (
     NULL,
     EnqueueInput,
@@ -50,6 +51,7 @@ class Which:
     offset: int = 0
     limit: int = 50
     payloads: bool = True
+    dry_run: bool = False
 
     @property
     def name(self) -> str:
@@ -62,6 +64,7 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
     _register_inputs(worker, dispatcher)
     _register_views(worker, dispatcher)
     _register_actions(worker, dispatcher)
+    register_operators(worker, dispatcher)
 
     @worker.function(FUNCTIONS_CHANGED, metadata=_INTERNAL)
     async def functions_changed(functions: list[dict[str, Any]]) -> None:
@@ -179,6 +182,7 @@ def _register_views(worker: Worker, dispatcher: Dispatcher) -> None:
                 "done_per_second": round(sum(lane.done.at(timestamp.now) for lane in lanes), 3),
                 "oldest_seconds": max(ages, default=None),
                 "waits_for": _waits_for(lanes),
+                "paused": bool(lanes) and all(lane.paused for lane in lanes),
             }
             if kind == "topic":
                 row["subscribers"] = [_subscriber(lane) for lane in lanes]
@@ -256,7 +260,8 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
     async def discard(which: Which) -> dict[str, Any]:
         dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
         with _failing_as("discard_failed"):
-            await dispatcher.discard(dead)
+            if not which.dry_run:
+                await dispatcher.discard(dead)
         return {"queue": which.name, "discarded": len(dead)}
 
     @worker.function("engine::queue::purge", description="remove the waiting jobs of a queue, topic or subscriber")
@@ -264,6 +269,8 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
         lanes = _lanes(dispatcher, which, "queue_not_set")
         if which.function_id is not None:
             lanes = [lane for lane in lanes if lane.key.subscriber == _function_in(which)]
+        if which.dry_run:
+            return {"queue": which.name, "purged": sum(lane.waiting for lane in lanes)}
         return {"queue": which.name, "purged": await dispatcher.purge(lanes)}
 
     @worker.function("engine::queue::unsubscribe", description="end the subscription of a subscriber that is away")
@@ -280,7 +287,10 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
         removed = 0
         with _failing_as("unsubscribe_failed"):
             for lane in found:
-                removed += await dispatcher.remove_subscriber(lane)
+                if which.dry_run:
+                    removed += lane.waiting + depths([lane]).dead
+                else:
+                    removed += await dispatcher.remove_subscriber(lane)
         return {
             "topic": which.topic, "function_id": which.function_id, "unsubscribed": len(found), "purged": removed
         }  # fmt: skip
@@ -360,6 +370,7 @@ def _subscriber(lane: Lane) -> dict[str, Any]:
         "function_id": lane.key.function_id,
         "namespace": lane.key.namespace,
         "subscribed": lane.known,
+        "paused": lane.paused,
         "away_since_ms": None if lane.listeners else lane.away_since_ms,
     }
 

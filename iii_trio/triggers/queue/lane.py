@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Final, final
@@ -15,10 +16,12 @@ from ...wire import from_json, to_json
 from .lane_key import LaneKey
 from .record import Record, Timestamp
 from .settings import QueueSettings
-from .states import JOB, JobEvent, JobState
+from .states import JOB, LANE, JobEvent, JobState, LaneEvent, LaneState
 
 _RATE_SECONDS: Final = 10.0
+WAITING: Final = frozenset({JobState.READY, JobState.DELAYED, JobState.WAITING_FOR_FUNCTION})
 _IN_FLIGHT: Final = frozenset({JobState.LEASED, JobState.FINISHING, JobState.DYING})
+_FEW: Final = 64
 _MAX_HELD: Final = 100  # jobs that a lane looks past while a suspect runs alone
 
 
@@ -93,8 +96,11 @@ class Lane:
         """The config of the subscriber's binding, as the store has it. None: the store does not know the subscriber."""
         self.saved: bytes | None = None
         """Its settings as the store has them."""
+        self.state = StateMachine(LANE, LaneState.OPEN)
         self.jobs: dict[int, Job] = {}
-        """All stored jobs that are not over, by key, the oldest first."""
+        """All stored jobs that are not over, by position, the oldest first."""
+        self._positions: list[int] = []
+        """The positions of all jobs in order, and of some that are over. A page of jobs is found in it."""
         self.dead: dict[int, Job] = {}
         """The dead letters by key, the oldest death first. Those that are being redriven or discarded are among them."""
         self.unfinished = 0
@@ -106,7 +112,7 @@ class Lane:
         self.done = Rate()
         self.held: list[Job] = []
         """Jobs at their turn that wait because a suspect runs alone."""
-        self._described: tuple[QueueSettings, str | None, bytes] | None = None
+        self._described: tuple[QueueSettings, str | None, bool, bytes] | None = None
         self._ready: list[Job] = []
         self._groups: dict[str, deque[Job]] = {}
         self._overlapping: dict[int, Job] = {}
@@ -124,16 +130,39 @@ class Lane:
     def may_start(self) -> bool:
         """Whether a job may be taken from it."""
         return (
-            bool(self._ready) and self.running < self.settings.concurrency and self.open and len(self.held) < _MAX_HELD
+            bool(self._ready)
+            and self.running < self.settings.concurrency
+            and self.open
+            and len(self.held) < _MAX_HELD
+            and not self.paused
         )
 
     @property
+    def paused(self) -> bool:
+        """Whether no job of it starts, because an operator has paused it."""
+        return self.state.current is LaneState.PAUSED
+
+    def pause(self, paused: bool) -> None:
+        """Pause or resume it. Jobs that run are not touched."""
+        if paused is not self.paused:
+            self.state.advance(LaneEvent.PAUSE if paused else LaneEvent.RESUME)
+
+    @property
     def description(self) -> bytes:
-        """Its settings and its condition, for the store."""
-        if self._described is None or self._described[:2] != (self.settings, self.condition):
-            text = to_json({"settings": attrs.asdict(self.settings), "condition": self.condition})
-            self._described = (self.settings, self.condition, text)
-        return self._described[2]
+        """Its settings, its condition and whether it is paused, for the store."""
+        if self._described is None or self._described[:3] != (self.settings, self.condition, self.paused):
+            about = {"settings": attrs.asdict(self.settings), "condition": self.condition}
+            text = to_json(about | {"paused": True} if self.paused else about)
+            self._described = (self.settings, self.condition, self.paused, text)
+        return self._described[3]
+
+    def restore_pause(self, description: bytes) -> None:
+        """Be paused if the store says so."""
+        try:
+            saved = from_json(description)
+        except ValueError:
+            return  # damaged: its settings are somewhere else, too
+        self.pause(isinstance(saved, dict) and saved.get("paused") is True)
 
     def restore(self, description: bytes) -> None:
         """Use settings that the store has. Raises ValueError."""
@@ -147,6 +176,7 @@ class Lane:
         except TypeError as error:
             raise ValueError(str(error)) from None
         self.condition = condition
+        self.restore_pause(description)
         self.saved = self.description if self.description == description else description
 
     def advance(self, job: Job, event: JobEvent) -> None:
@@ -158,11 +188,19 @@ class Lane:
         if self._overlapping and job.current_state not in _IN_FLIGHT:
             self._end_overlap(job)
 
+    @property
+    def waiting(self) -> int:
+        """The number of jobs that a purge removes."""
+        return sum(self.state_counts[state] for state in WAITING)
+
     # --- the line
 
     def join(self, job: Job) -> None:
         """Put a stored job at the end of its line."""
-        self.jobs[job.record.key] = job
+        self.jobs[job.record.position] = job
+        self._positions.append(job.record.position)
+        if len(self._positions) > 2 * len(self.jobs) + _FEW:
+            self._positions = sorted(self.jobs)
         group = self._group_of(job)
         if group is not None:
             self._groups.setdefault(group, deque()).append(job)
@@ -181,12 +219,12 @@ class Lane:
         """Line up the jobs that waited for a suspect."""
         held, self.held = self.held, []
         for job in held:
-            if job.record.key in self.jobs:
+            if job.record.position in self.jobs:
                 self.line_up(job)
 
     def leave(self, job: Job) -> None:
         """Remove a job that is over. The next one of its group may start."""
-        self.jobs.pop(job.record.key, None)
+        self.jobs.pop(job.record.position, None)
         group = self._group_of(job)
         if group is None:
             return
@@ -213,6 +251,15 @@ class Lane:
                 self._overlapping = {job.record.key: job for job in begun if first[self._group_of(job)] is not job}
             for job in jobs:
                 self.join(job)
+            self._positions = sorted(self.jobs)  # the jobs have joined in another order
+
+    def after(self, position: int) -> Iterator[Job]:
+        """Iterate over the jobs behind a position, the oldest first. Beginning costs the same anywhere in the line."""
+        positions = self._positions
+        for at in range(bisect_right(positions, position), len(positions)):
+            job = self.jobs.get(positions[at])
+            if job is not None:
+                yield job
 
     def _group_of(self, job: Job) -> str | None:
         return (job.record.group or "") if self.settings.fifo else None

@@ -29,6 +29,11 @@ class Lanes:
         """Return the lane whose key has this text, if there is one."""
         return self._lanes.get(text)
 
+    def named(self, name: str, kind: str | None = None) -> list[Lane]:
+        """Return the lanes of all queues and topics of a name, or of one kind of them."""
+        queue = self._queues.get(name) if kind != "topic" else None
+        return ([] if queue is None else [queue]) + (self.topic(name) if kind != "queue" else [])
+
     def queue(self, name: str) -> Lane | None:
         """Return the queue of this name, if it is configured."""
         lane = self._queues.get(name)

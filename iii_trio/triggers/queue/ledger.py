@@ -15,7 +15,7 @@ import msgspec
 
 from ...state_machine import StateMachine
 from .isolation import Isolation, is_suspect
-from .lane import Job, Lane
+from .lane import WAITING, Job, Lane
 from .lane_key import LaneKey
 from .lanes import Lanes
 from .record import Record, Timestamp
@@ -29,7 +29,6 @@ WORKER_LOST: Final = "worker_lost"
 _ROW_BYTES: Final = 256  # of a record on disk, beside its texts
 _PAGE_BYTES: Final = 4096
 _RECENT_JOBS: Final = 10_000
-_WAITING: Final = frozenset({JobState.READY, JobState.DELAYED, JobState.WAITING_FOR_FUNCTION})
 
 
 @final
@@ -51,7 +50,8 @@ class Ledger:
         self._jitter = jitter
         self._next = 1
         self._by_id: dict[str, Job] = {}
-        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._recent: OrderedDict[str, bool] = OrderedDict()
+        """The last jobs that are over, by id: whether each was done. Others were purged or cancelled."""
         self._timers = Timers()
         self._leased: dict[int, Job] = {}
         self._isolation = Isolation(self._leased)
@@ -126,8 +126,13 @@ class Ledger:
         return self._by_id.get(job_id)
 
     def was_done(self, job_id: str) -> bool:
-        """Whether a job with this id was done of late."""
+        """Whether a job with this id was done of late, or removed before."""
         return job_id in self._recent
+
+    def recent_end(self, job_id: str) -> str | None:
+        """Return `done` or `removed` for a job that has ended of late, else None."""
+        done = self._recent.get(job_id)
+        return None if done is None else "done" if done else "removed"
 
     def no_room(self, lanes: Sequence[Lane], size: int) -> str | None:
         """Return why there is no room for a job of this size in each of these lanes, or None if there is."""
@@ -299,7 +304,7 @@ class Ledger:
     def erased(self, job: Job) -> None:
         """Remove a job that the store has removed."""
         if job.record.died_at_ms is None:
-            self._recent[job.record.id] = None
+            self._recent[job.record.id] = job.current_state is JobState.FINISHING
             if len(self._recent) > _RECENT_JOBS:
                 self._recent.popitem(last=False)
         job.lane.advance(job, JobEvent.ERASED)
@@ -380,7 +385,7 @@ class Ledger:
 
     def purge(self, lane: Lane) -> list[Job]:
         """Take all waiting jobs out of a lane, not those that run. Return them. Call `erased` for each later."""
-        purged = [job for job in lane.jobs.values() if job.current_state in _WAITING]
+        purged = [job for job in lane.jobs.values() if job.current_state in WAITING]
         for job in purged:
             if job.current_state is JobState.WAITING_FOR_FUNCTION:
                 self._unpark(job)
@@ -388,6 +393,22 @@ class Ledger:
         lane.held = []
         self.withdraw(lane)
         return purged
+
+    def cancel(self, job: Job) -> list[Change]:
+        """Take one job out, which waits or runs. Stop its attempt yourself. Call `erased` when the store has removed it."""
+        if job.current_state is JobState.WAITING_FOR_FUNCTION:
+            self._unpark(job)
+        self._end_attempt(job, JobEvent.PURGED)
+        self.withdraw(job.lane)
+        return [Remove(job.record.key)]
+
+    def pause(self, lane: Lane, paused: bool) -> None:
+        """Pause or resume a lane. Its pause is kept by the store (Q25)."""
+        lane.pause(paused)
+        if paused:
+            self.withdraw(lane)
+        else:
+            self.lanes.wake(lane)
 
     def withdraw(self, lane: Lane) -> None:
         """Have no other job wait for a suspect of this lane, because it does not start now."""
@@ -452,7 +473,7 @@ class Ledger:
     def _leave(self, job: Job) -> None:
         """Take a job out of its line."""
         self._count_unfinished(job.lane, -1)
-        if job.record.key in job.lane.jobs:
+        if job.record.position in job.lane.jobs:
             job.lane.leave(job)
             self.lanes.wake(job.lane)
 

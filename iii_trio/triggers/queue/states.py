@@ -57,7 +57,7 @@ class JobEvent(TableEnum):
     DEAD_LETTERED = auto()  # the store has it as a dead letter
     REDRIVEN = auto()
     DISCARDED = auto()
-    PURGED = auto()
+    PURGED = auto()  # removed by an operator: purged, or cancelled
 
 
 JOB: Final[Table[JobState, JobEvent]] = {
@@ -73,6 +73,7 @@ JOB: Final[Table[JobState, JobEvent]] = {
         JobEvent.PURGED: JobState.PURGING,
     },
     JobState.LEASED: {
+        JobEvent.PURGED: JobState.PURGING,
         JobEvent.SUCCEEDED: JobState.FINISHING,
         JobEvent.FAILED: JobState.DELAYED,
         JobEvent.LOST_AGAIN: JobState.DELAYED,
@@ -95,4 +96,24 @@ JOB: Final[Table[JobState, JobEvent]] = {
     JobState.REDRIVING: {JobEvent.STORED: JobState.READY, JobEvent.NOT_STORED: JobState.DEAD},
     JobState.DISCARDING: {JobEvent.ERASED: JobState.DONE, JobEvent.NOT_STORED: JobState.DEAD},
     JobState.PURGING: {JobEvent.ERASED: JobState.DONE},
+}
+
+
+class LaneState(TableEnum):
+    """Whether the jobs of a lane may start."""
+
+    OPEN = auto()
+    PAUSED = auto()  # jobs come and wait, and none starts
+
+
+class LaneEvent(TableEnum):
+    """An order of an operator."""
+
+    PAUSE = auto()
+    RESUME = auto()
+
+
+LANE: Final[Table[LaneState, LaneEvent]] = {
+    LaneState.OPEN: {LaneEvent.PAUSE: LaneState.PAUSED},
+    LaneState.PAUSED: {LaneEvent.RESUME: LaneState.OPEN},
 }

@@ -1,0 +1,148 @@
+"""The functions of the queue for operators: jobs by page, one job, and what is to become of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+from msgspec import Raw
+
+from ...errors import CallError
+from ...worker import Worker
+from .dispatcher import Dispatcher
+from .job_rows import STATES, JobFilter, page, row
+from .lane import Job, Lane
+from .protocol import namespace_of
+from .states import JobState
+
+_CUT_BYTES: Final = 4096  # of a payload, unless more is asked for
+_MAX_BYTES: Final = 512 * 1024
+_LIVE: Final = frozenset({JobState.READY, JobState.LEASED, JobState.DELAYED, JobState.WAITING_FOR_FUNCTION})
+
+
+@attrs.frozen
+class JobsInput:
+    """The payload of `engine::queue::jobs`."""
+
+    queue: str | None = None
+    topic: str | None = None
+    state: str | None = None
+    function_id: str | None = None
+    namespace: str | None = None
+    older_than_seconds: float | None = None
+    newer_than_seconds: float | None = None
+    after: int = 0
+    limit: int = 50
+
+
+@attrs.frozen
+class JobInput:
+    """The payload of the functions about one job."""
+
+    id: str = ""
+    payload_bytes: int = _CUT_BYTES
+
+
+@attrs.frozen
+class LaneInput:
+    """The payload of the functions about a queue, a topic, or one subscriber of it."""
+
+    queue: str | None = None
+    topic: str | None = None
+    function_id: str | None = None
+    namespace: str | None = None
+
+
+def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
+    """Offer the functions for operators, all in the namespace `default`."""
+    ledger = dispatcher.ledger
+
+    def find(which: JobInput) -> Job:
+        if not which.id:
+            raise CallError("job_id_not_set", "`id` is required: the receipt of the job")
+        job = ledger.find(which.id)
+        if job is None:
+            raise CallError("job_not_found", f"there is no job {which.id}: it was done, removed, or never there")
+        return job
+
+    @worker.function("engine::queue::jobs", description="the jobs of a queue or topic by page, the oldest first")
+    async def jobs(which: JobsInput) -> dict[str, Any]:
+        if which.state is not None and which.state not in STATES.values():
+            states = ", ".join(dict.fromkeys(STATES.values()))
+            raise CallError("state_unknown", f"`state` is {which.state!r}; give one of {states}")
+        wanted = JobFilter(
+            which.state, which.function_id, which.namespace, which.older_than_seconds, which.newer_than_seconds
+        )
+        lanes = _lanes(dispatcher, which.queue, which.topic)
+        rows, after = page(lanes, wanted, which.after, which.limit, dispatcher.timestamp)
+        return {"jobs": rows, "after": after}
+
+    @worker.function("engine::queue::job", description="one job: its state, its attempts and its payload")
+    async def job(which: JobInput) -> dict[str, Any]:
+        end = ledger.recent_end(which.id)
+        if end is not None and ledger.find(which.id) is None:
+            return {"id": which.id, "state": end}
+        return await _described(dispatcher, find(which), min(max(0, which.payload_bytes), _MAX_BYTES))
+
+    @worker.function("engine::queue::cancel", description="remove one job, and cancel its handler if it runs")
+    async def cancel(which: JobInput) -> dict[str, Any]:
+        found = find(which)
+        state = STATES.get(found.current_state, "storing")
+        if found.current_state not in _LIVE:
+            mend = "; discard it instead" if state == "dead" else ""
+            raise CallError("job_not_cancellable", f"job {which.id} is {state}, and cannot be cancelled{mend}")
+        await dispatcher.cancel(found)
+        return {"id": which.id, "was": state}
+
+    async def pause_or_resume(which: LaneInput, paused: bool) -> dict[str, Any]:
+        lanes = _lanes(dispatcher, which.queue, which.topic)
+        if which.function_id is not None:
+            function = (namespace_of(which.namespace), which.function_id)
+            lanes = [lane for lane in lanes if lane.key.subscriber == function]
+        if not lanes:
+            raise CallError("queue_not_found", f"there is no queue, topic or subscriber {_words(which)}")
+        await dispatcher.pause(lanes, paused)
+        return {"queue": which.queue or which.topic, "paused": paused, "lanes": len(lanes)}
+
+    @worker.function("engine::queue::pause", description="start no jobs of a queue, a topic or one subscriber of it")
+    async def pause(which: LaneInput) -> dict[str, Any]:
+        return await pause_or_resume(which, True)
+
+    @worker.function("engine::queue::resume", description="start the jobs again of what was paused")
+    async def resume(which: LaneInput) -> dict[str, Any]:
+        return await pause_or_resume(which, False)
+
+
+def _words(which: LaneInput) -> str:
+    name = which.queue or which.topic
+    return f"{name}" if which.function_id is None else f"{which.function_id} of {name}"
+
+
+def _lanes(dispatcher: Dispatcher, queue: str | None, topic: str | None) -> list[Lane]:
+    """Return the lanes of a queue, and where there is none of that name of the topic, or the other way round."""
+    name = queue or topic
+    if not name:
+        raise CallError("queue_not_set", "Queue name is required")
+    lanes = dispatcher.ledger.lanes
+    kinds = ("queue", "topic") if queue else ("topic", "queue")
+    return lanes.named(name, kinds[0]) or lanes.named(name, kinds[1])
+
+
+async def _described(dispatcher: Dispatcher, job: Job, payload_bytes: int) -> dict[str, Any]:
+    """Return the row of a job, with its payload if it is not too large, else with its beginning."""
+    found = row(job, dispatcher.timestamp) | {
+        "max_attempts": job.lane.settings.max_attempts,
+        "created_at_ms": job.record.created_at_ms,
+        "died_at_ms": job.record.died_at_ms,
+    }
+    try:
+        payload = await dispatcher.payload_of(job)
+    except CallError as error:
+        return found | {"payload_omitted": error.message}
+    if len(payload.data) <= payload_bytes:
+        found["payload"] = Raw(payload.data)
+    else:
+        found["payload_begins"] = payload.data[:payload_bytes].decode(errors="replace")
+    if payload.metadata is not None and len(payload.metadata) <= payload_bytes:
+        found["metadata"] = Raw(payload.metadata)
+    return found
