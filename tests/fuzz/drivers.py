@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import random
 import sqlite3
 import tempfile
 import time
+import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import attrs
 import trio
 import trio.testing
 
 import iii_trio
-
-try:
-    from iii_trio.config.file import read_config
-except ImportError:  # as it was called before
-    from iii_trio.config_file import read_config  # type: ignore[import-not-found,no-redef]
+from iii_trio.config.file import read_config
+from iii_trio.triggers.http import HttpServer, open_http_server
 
 from . import grammar
-from .oracles import Broken, Bystander, Client, Errors, framed
+from .oracles import BYSTANDERS_QUEUE, UPGRADE, Broken, Bystander, Client, Errors, framed
 
 SECONDS = 20.0
+MAX_KEPT_BYTES = 512 * 1024
+"""The bytes that the interpreter may hold more when a case is over: jobs that were accepted, and caches."""
 
 
 def messages(seed: int, count: int = 12) -> list[bytes]:
@@ -39,12 +41,18 @@ def run_messages(inputs: list[bytes], max_cpu: float | None = None) -> None:
     _run(_send_messages, inputs, max_cpu)
 
 
+def run_requests(inputs: list[bytes], max_cpu: float | None = None) -> None:
+    """Send bytes to the HTTP module, each on a connection of its own. Raises Broken."""
+    _run(_send_requests, inputs, max_cpu)
+
+
 def run_streams(inputs: list[bytes], max_cpu: float | None = None) -> None:
     """Send bytes, each on a connection of its own. Raises Broken."""
     _run(_send_bytes, inputs, max_cpu)
 
 
-async def _send_messages(evil: Client, open_client: Callable[[], Client], inputs: list[bytes], ask: object) -> None:
+async def _send_messages(open_client: Callable[[], Client], inputs: list[bytes], ask: object, _: object) -> None:
+    evil = open_client()
     await evil.connect("evil")
     for text in inputs:
         began = time.process_time()
@@ -72,7 +80,7 @@ def _check_answered(evil: Client, text: bytes) -> None:
         raise Broken(f"a call of {call['function_id']} was not answered")
 
 
-async def _send_bytes(evil: Client, open_client: Callable[[], Client], inputs: list[bytes], ask: object) -> None:
+async def _send_bytes(open_client: Callable[[], Client], inputs: list[bytes], ask: object, _: object) -> None:
     for data in inputs:
         began = time.process_time()
         client = open_client()
@@ -85,20 +93,34 @@ async def _send_bytes(evil: Client, open_client: Callable[[], Client], inputs: l
         await trio.aclose_forcefully(client.stream)
 
 
+async def _send_requests(
+    open_client: Callable[..., Client], inputs: list[bytes], ask: object, server: HttpServer
+) -> None:
+    await _send_bytes(lambda: open_client(server.serve), inputs, ask, None)
+
+
 def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | None) -> None:
     errors, logger = Errors(), logging.getLogger("iii_trio")
     logger.addHandler(errors)
     before, logger.propagate = logger.propagate, False
 
     async def main() -> None:
-        async with iii_trio.open_engine() as engine, trio.open_nursery() as nursery:
+        queues = {BYSTANDERS_QUEUE: iii_trio.QueueSettings()}
+        config = iii_trio.EngineConfig(modules={"queue": iii_trio.QueueConfig(queues=queues)})
+        async with (
+            iii_trio.open_engine(config) as engine,
+            open_http_server(engine.address) as server,
+            trio.open_nursery() as nursery,
+        ):
+            clients: list[Client] = []
 
-            def open_client() -> Client:
+            def open_client(serve: Callable[..., Awaitable[object]] = engine.serve_stream) -> Client:
                 near, far = trio.testing.memory_stream_pair()
-                nursery.start_soon(engine.serve_stream, far)
-                return Client(near)
+                nursery.start_soon(serve, far)
+                clients.append(Client(near))
+                return clients[-1]
 
-            bystander = Bystander(open_client(), open_client())
+            bystander = Bystander(open_client(), open_client(), open_client(), open_client())
 
             async def ask(cpu: float, data: bytes) -> None:
                 await bystander.goes_on()
@@ -109,18 +131,55 @@ def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | Non
 
             with trio.fail_after(SECONDS):
                 await bystander.begin()
-                await drive(open_client(), open_client, inputs, ask)  # type: ignore[misc]
+                await bystander.goes_on()
+                clients.clear()
+                kept = await _kept(engine, server)
+                await drive(open_client, inputs, ask, server)  # type: ignore[misc]
+                for client in clients:
+                    await trio.aclose_forcefully(client.stream)
+                await bystander.goes_on()
+                clients.clear()
+                await _check_kept(engine, server, kept)
             nursery.cancel_scope.cancel()
 
+    # Tracing takes time itself, so a run measures either memory or time.
+    traced = max_cpu is None and not tracemalloc.is_tracing()
     try:
+        if traced:
+            tracemalloc.start()
         trio.run(main)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise Broken(_innermost(error)) from error
     finally:
+        if traced:
+            tracemalloc.stop()
         logger.removeHandler(errors)
         logger.propagate = before
+
+
+async def _kept(engine: iii_trio.Engine, server: HttpServer) -> tuple[dict[str, int], int, int]:
+    """Return what the engine holds when it is idle: objects, bytes of the budget, bytes of the interpreter."""
+    await trio.testing.wait_all_tasks_blocked()
+    gc.collect()
+    objects = attrs.asdict(engine.statistics()) | {"HTTP connections": server.connections}
+    # Bindings made by engine::register_trigger outlive their worker.
+    del objects["bindings"]
+    return objects, engine._shell.memory.used_bytes, tracemalloc.get_traced_memory()[0]
+
+
+async def _check_kept(engine: iii_trio.Engine, server: HttpServer, before: tuple[dict[str, int], int, int]) -> None:
+    """Check that memory returns when the hostile peer has left. Raises Broken."""
+    objects, budget, size = await _kept(engine, server)
+    # There may be fewer, because a peer may take over a trigger type of another.
+    more = {name: count for name, count in objects.items() if count > before[0][name]}
+    if more:
+        raise Broken(f"the engine still holds {more}; it held {before[0]}")
+    if budget > before[1]:
+        raise Broken(f"{budget - before[1]} bytes of the memory budget were not given back")
+    if size - before[2] > MAX_KEPT_BYTES:
+        raise Broken(f"{size - before[2]} bytes were not given back")
 
 
 def _innermost(error: BaseException) -> str:
@@ -161,10 +220,7 @@ def run_rows(inputs: list[bytes], max_cpu: float | None = None) -> None:
 
 async def _open_on(folder: str) -> None:
     queue = iii_trio.QueueConfig(directory=folder)
-    try:
-        config = iii_trio.EngineConfig(modules={"queue": queue})
-    except TypeError:  # as it was called before
-        config = iii_trio.EngineConfig(queue=queue)  # type: ignore[call-arg]
+    config = iii_trio.EngineConfig(modules={"queue": queue})
     async with iii_trio.open_engine(config) as engine, engine.open_worker("w") as worker:
         with trio.fail_after(SECONDS):
             job = {"queue": "default", "function_id": "t::none", "data": 1, "metadata": {"a": 1}}
@@ -190,12 +246,11 @@ KINDS: dict[str, tuple[Callable[[int], list[bytes]], Callable[[list[bytes], floa
     "messages": (messages, run_messages),
     "heads": (lambda seed: [grammar.head(random.Random(f"{seed} {n}")) for n in range(12)], run_streams),
     "frames": (lambda seed: [_frames(random.Random(f"{seed} {n}")) for n in range(12)], run_streams),
+    "requests": (lambda seed: [grammar.request(random.Random(f"{seed} {n}")) for n in range(12)], run_requests),
     "config": (lambda seed: [grammar.config(random.Random(f"{seed} {n}")) for n in range(30)], run_config),
     "rows": (lambda seed: [f"{seed} {n}".encode() for n in range(6)], run_rows),
 }
 
 
 def _frames(rng: random.Random) -> bytes:
-    from .oracles import UPGRADE
-
     return UPGRADE + b"".join(grammar.frame(rng) for _ in range(rng.randrange(1, 6)))

@@ -115,6 +115,31 @@ def head(rng: random.Random) -> bytes:
     )
 
 
+def request(rng: random.Random) -> bytes:
+    """Return a request to the HTTP module with its body, or nearly."""
+    target = rng.choice(
+        ["/", "/files/a%2fb", "/%zz", "/a?n=1&n=2&%ff", "/?" + "a&" * 1500, "//", "/\xff", "*", "http://h/x"]
+    )
+    lines = [f"{rng.choice(['GET', 'POST', 'HEAD', 'OPTIONS', 'CONNECT', 'x'])} {target} HTTP/1.{rng.randrange(3)}"]
+    some = [
+        "Host: h", "Host: h", "Host: h", "Content-Type: application/json", "Content-Length: 5", "Content-Length: 7",
+        "Content-Length: 99999999999999999999", "Transfer-Encoding: chunked", "Transfer-Encoding: gzip",
+        "Expect: 100-continue", "Origin: null", "Access-Control-Request-Method: GET", "Connection: close",
+        "X: " + "y" * 70_000, "X: \x00", " folded",
+    ]  # fmt: skip
+    lines += rng.choices(some, k=rng.randrange(8))
+    chunks = [
+        b"5\r\nhello\r\n0\r\n\r\n",
+        b"ffffffffffffffff\r\n",
+        b"-1\r\n",
+        b"5;x=y\r\nhel",
+        b"0\r\nA: b\r\n\r\n",
+        b"GET / ",
+    ]
+    body = rng.choice([b"", b"hello", value(rng).encode("utf-8", "replace")[:5000], rng.choice(chunks)])
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+
 def frame(rng: random.Random) -> bytes:
     """Return a WebSocket frame, or nearly."""
     payload = rng.choice(
