@@ -159,7 +159,8 @@ class Bystander:
         """Wait for the call with this data and answer it."""
 
         def wanted(message: dict[str, Any]) -> bool:
-            return message["type"] == "invokefunction" and data.items() <= (message.get("data") or {}).items()
+            given = message.get("data")
+            return message["type"] == "invokefunction" and isinstance(given, dict) and data.items() <= given.items()
 
         given = await self.callee.until(wanted)
         await self.callee.tell({"type": "invocationresult", "invocation_id": given["invocation_id"], "result": 1})
