@@ -38,6 +38,7 @@ CARRY_JOBS: Final = frozenset({"engine::queue::enqueue", "iii::durable::publish"
 
 def check_engine_input(function_id: str, size: int) -> None:
     """Refuse a payload that would hold up the engine. Raises CallError with `payload_too_large`."""
+    # The payload of a job is passed on, so that only its message's size bounds it.
     if size > MAX_ENGINE_INPUT_BYTES and function_id not in CARRY_JOBS:
         problem = (
             f"The payload of {function_id} is {size} bytes; functions of the engine take at most "

@@ -43,6 +43,7 @@ def with_caller_id(data: bytes, field: bytes) -> bytes:
 
 def _without_caller_id(data: bytes) -> bytes:
     fields = _fields.decode(data)
+    # The key stood in a string or in an inner object.
     if fields.pop(CALLER_KEY, None) is None:
         return data
     return to_json(fields)

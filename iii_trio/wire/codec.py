@@ -48,8 +48,10 @@ def decode(text: bytes | bytearray | memoryview) -> Message | Undecodable:
         return _undecodable(plain, "nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _undecodable(plain, str(error))
+    # The decoder skips payloads without a look at their bytes. ASCII is always UTF-8, and most messages are ASCII.
     if not plain.isascii() and (problem := _not_utf8(plain)) is not None:
         return _undecodable(plain, problem)
+    # Short messages cannot be deep or hold a long integer, and most messages are short.
     problem = why_unreadable(plain) if len(plain) > SHORT else None
     if problem is None and (check := KEPT.get(type(message))) is not None:
         problem = check(message)
@@ -73,6 +75,7 @@ def _not_utf8(text: bytes | bytearray) -> str | None:
 def _undecodable(text: bytes | bytearray, problem: str) -> Undecodable:
     found = top_level_strings(text)
     invocation_id = found.get("invocation_id")
+    # An id that is too long would be sent back in the answer.
     if invocation_id is not None and len(invocation_id) > MAX_INVOCATION_ID:
         invocation_id = None
     names: dict[str, str] = {

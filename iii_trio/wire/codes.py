@@ -1,4 +1,4 @@
-"""The words and numbers of the wire: outcomes, close codes, error codes."""
+"""Outcomes, close codes and error codes of the wire."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 
 class Direction(StrEnum):
-    """Which end of a channel a ref names."""
+    """The end of a channel that a ref names."""
 
     READ = "read"
     WRITE = "write"
 
 
 class Outcome(StrEnum):
-    """How a channel ended (clause C4.7: exactly one each)."""
+    """The way in which a channel ended. Each channel has exactly one (clause C4.7)."""
 
     COMPLETED = "completed"
     ABORTED = "aborted"
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 
 class Close(IntEnum):
-    """WebSocket close codes: RFC 6455 section 7.4.1, and ours in the private range (clause C8.5)."""
+    """WebSocket close codes of RFC 6455 section 7.4.1, and ours in the private range (clause C8.5)."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -67,7 +67,7 @@ CLEAN_CLOSES: Final = frozenset({Close.NORMAL, Close.NO_STATUS_RCVD})
 
 
 class ErrorCode(StrEnum):
-    """Codes of errors that the engine or our worker itself puts on the wire."""
+    """Codes of errors that the engine and our worker send themselves."""
 
     FUNCTION_NOT_FOUND = "function_not_found"
     FUNCTION_NOT_INVOKABLE = "function_not_invokable"
@@ -91,20 +91,20 @@ class ErrorCode(StrEnum):
 
 
 class Rejection(StrEnum):
-    """Codes of `registrationrejected`: SDKs take any other code as fatal, so there are no others."""
+    """Codes of `registrationrejected`. There are no others, because SDKs take any other code as fatal."""
 
     FUNCTION = "FUNCTION_NAMESPACE_CONFLICT"
     WORKER = "WORKER_NAMESPACE_CONFLICT"
 
 
 FEATURE: Final = "iii-trio.v1"
-"""What our engine and our workers announce (clause C8.1)."""
+"""The feature that our engine and our workers announce (clause C8.1)."""
 LARGE_MESSAGES: Final = "large-messages.v1"
-"""What the Python SDK announces from 0.25: JSON messages above 1 MiB are safe to send to it."""
+"""The feature that the Python SDK announces from 0.25. JSON messages above 1 MiB are safe to send to it."""
 LEFT: Final = "the worker left"
 GIVEN_UP: Final = "given up"
-"""How the cause of `invocation_stopped` begins where the call cannot be to blame: its worker left on purpose, or the call
-made room for newer ones. A worker's own text never stands at the beginning."""
+"""The first words of the cause of `invocation_stopped` if the call is not to blame, because its worker left on purpose or
+it made room for newer calls. The text of a worker never stands there."""
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_PORT: Final = 49134
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -113,11 +113,11 @@ _CODE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.:-]{0,63}): (.*)", re.DOTALL)
 
 
 def join_reason(reason: str, code: str | None) -> str:
-    """A reason with its error code, as the text of a Close frame carries both."""
+    """Join a reason and its error code into the text of a Close frame."""
     return f"{code}: {reason}" if code else reason
 
 
 def split_reason(text: str) -> tuple[str, str | None]:
-    """The reason and the error code, if there is one, in the text of a Close frame."""
+    """Split the text of a Close frame into the reason and the error code, or None."""
     match = _CODE.fullmatch(text)
     return (match[2], match[1]) if match else (text, None)

@@ -53,12 +53,14 @@ def _pairs(text: bytes, deeper: re.Pattern[bytes]) -> Iterator[tuple[int, bytes,
             break
         at = match.end()
         token = match[0]
+        # A token may open or close several levels at once.
         if token[:1] in b"{[":
             depth += len(token)
             key, after_colon = None, False
         elif token[:1] in b"}]":
             depth -= len(token)
             key, after_colon = None, False
+        # Fields of inner objects are of no interest. In the tail every depth counts until the end is known.
         elif depth != 1 and deeper is not _OUTERMOST:
             continue
         elif token == b",":
@@ -70,6 +72,7 @@ def _pairs(text: bytes, deeper: re.Pattern[bytes]) -> Iterator[tuple[int, bytes,
                 key = token
             elif key is not None:
                 yield depth, key, token
+    # The text was read to its end, so that its depth there is known.
     if at == len(text):
         yield depth, b"", b""
 
@@ -105,6 +108,7 @@ def _add(found: dict[str, str], key: bytes, value: bytes) -> None:
     try:
         name, content = json.loads(key), json.loads(value)
         content.encode()
+    # The text may be cut off, or hold a lone surrogate.
     except ValueError:
         return
     found.setdefault(name, content)
@@ -113,6 +117,7 @@ def _add(found: dict[str, str], key: bytes, value: bytes) -> None:
 def explain(text: bytes | bytearray | memoryview, problem: str) -> str:
     """Return what to do about a fault that Python's own JSON allows and JSON does not, or an empty text."""
     found = _BYTE.search(problem)
+    # The place that the decoder names is the likeliest one, so it is looked at first.
     places = [bytes(text[:HEAD_BYTES])]
     if found is not None:
         at = int(found[1])

@@ -83,15 +83,15 @@ def nests_deeper(text: bytes | bytearray, levels: int) -> bool:
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > levels
 
 
-def _has_few_brackets(text: bytes | bytearray, most: int) -> bool:
+def _has_few_brackets(text: bytes | bytearray, max_brackets: int) -> bool:
     """Return whether at most this many brackets open in a text."""
     # A text of few brackets is searched faster than it is filtered.
-    left = _FIRST_BRACKETS if most > _FIRST_BRACKETS else most
+    left = _FIRST_BRACKETS if max_brackets > _FIRST_BRACKETS else max_brackets
     for opener in (b"{", b"["):
         at = text.find(opener)
         while at >= 0:
             if not left:
-                return len(text.translate(None, _NO_OPENERS)) <= most
+                return len(text.translate(None, _NO_OPENERS)) <= max_brackets
             left -= 1
             at = text.find(opener, at + 1)
     return True
@@ -114,6 +114,7 @@ def _has_long_integer(text: bytes | bytearray) -> bool:
                 between = between.replace(b"\\\\", b"").replace(b'\\"', b"")
             quotes += between.count(b'"')
             counted = start
+            # An even number of quotes stands before the digits if they are outside of strings.
             # Digits behind a point, or before a point or an exponent, are those of a float, which may be long.
             is_float = text[start - 1 : start] == b"." or text[end : end + 1] in (b".", b"e", b"E")
             if quotes % 2 == 0 and not is_float:
@@ -139,6 +140,7 @@ def _decode_all(*fields: str) -> Callable[[Any], str | None]:
     def check(message: Any) -> str | None:
         for field in fields:
             value = bytes(getattr(message, field))
+            # An absent field is empty.
             if value:
                 if nests_deeper(value, MAX_DEPTH - 1):
                     return f"nested too deeply: more than {MAX_DEPTH} levels - in `{field}`"
@@ -163,6 +165,7 @@ def _trim_error(message: InvocationResult | TriggerRegistrationResult | ErrorMes
         from_json(body)
         error = _error_body.decode(body)
     except msgspec.ValidationError:
+        # The error is JSON, but not an object of a code and a message.
         # Its shape is judged where it is answered. Only its size matters here.
         if len(body) > MAX_ERROR_BYTES:
             problem = f"An error of no known shape and {len(body)} bytes was left out"
@@ -182,12 +185,12 @@ def _trim_error(message: InvocationResult | TriggerRegistrationResult | ErrorMes
     return None
 
 
-def cut(text: str, most: int) -> str:
+def cut(text: str, max_length: int) -> str:
     """Shorten a text and say by how much."""
-    if len(text) <= most:
+    if len(text) <= max_length:
         return text
     note = f"… ({len(text)} characters in all)"
-    return text[: most - len(note)] + note
+    return text[: max_length - len(note)] + note
 
 
 _data: Final = _decode_all("data")

@@ -1,7 +1,7 @@
-"""The messages of a worker's link, one class a type.
+"""The messages of a worker's link, with a class for each type.
 
-Payloads (`data`, `result`, `error`, `metadata`, schemas, configurations) are `Raw`: bytes that are passed on as they
-came and parsed only by whom they are for. An empty Raw is an absent field; `null` is `Raw(b"null")`: the two stay apart.
+Payloads (`data`, `result`, `error`, `metadata`, schemas, configurations) are `Raw`, which are bytes that are passed on as
+they came. An empty Raw is an absent field, and `Raw(b"null")` is null.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ ABSENT: Final = Raw()
 
 
 class _Message(msgspec.Struct, tag_field="type", omit_defaults=True):
-    """What all messages share: unknown fields are ignored, absent ones omitted."""
+    """The base of all messages. Unknown fields are ignored, and absent ones are omitted."""
 
 
 class Action(msgspec.Struct, omit_defaults=True, frozen=True):
-    """How a call is to be made: `void` (no answer) or `enqueue` (through `queue`)."""
+    """The kind of a call, which is `void` (without an answer) or `enqueue` (through `queue`)."""
 
     type: str
     queue: Name | None = None
 
 
 class WireError(msgspec.Struct, omit_defaults=True, frozen=True):
-    """An error as it travels. Code and message are always there and always text."""
+    """An error on the wire. Its code and its message are always texts."""
 
     code: str
     message: str
     stacktrace: str | None = None
+
+
+# --- registrations
 
 
 class RegisterTriggerType(_Message, tag="registertriggertype"):
@@ -72,7 +75,10 @@ class RegisterTrigger(_Message, tag="registertrigger"):
 
 
 class UnregisterTrigger(_Message, tag="unregistertrigger"):
-    """`owner_gone` is ours, and told to those who know us: nobody has withdrawn it, but who asked for it is gone."""
+    """The end of a binding.
+
+    `owner_gone` is an extension. It says that the binding was not withdrawn, but that its worker is gone.
+    """
 
     id: Name
     trigger_type: Name | None = None
@@ -90,6 +96,9 @@ class RegisterService(_Message, tag="registerservice"):
     id: Name
 
 
+# --- calls
+
+
 class InvokeFunction(_Message, tag="invokefunction"):
     function_id: Name
     invocation_id: InvocationId | None = None
@@ -102,7 +111,7 @@ class InvokeFunction(_Message, tag="invokefunction"):
 
 
 class InvocationResult(_Message, tag="invocationresult"):
-    """`by_engine` is ours, and told to those who know us: the error is the engine's own word, not the callee's."""
+    """The answer of a call. `by_engine` is an extension. It says that the error is the engine's and not the callee's."""
 
     invocation_id: InvocationId
     function_id: Name = ""
@@ -111,6 +120,9 @@ class InvocationResult(_Message, tag="invocationresult"):
     traceparent: Trace | None = None
     baggage: Trace | None = None
     by_engine: bool = False
+
+
+# --- the link itself
 
 
 class Ping(_Message, tag="ping"):
@@ -122,7 +134,7 @@ class Pong(_Message, tag="pong"):
 
 
 class WorkerRegistered(_Message, tag="workerregistered"):
-    """The engine's first message. `channel_secret` is ours (clause C8.2) and opens nothing but `Iii-Session`."""
+    """The engine's first message. `channel_secret` is an extension for the header `Iii-Session` (clause C8.2)."""
 
     worker_id: str
     reattach_token: str | None = None
@@ -142,7 +154,7 @@ class RegistrationRejected(_Message, tag="registrationrejected"):
     function_id: Name | None = None
     worker_name: Name | None = None
     reason: str | None = None
-    """Ours: why, where it is not that another has it."""
+    """An extension, for reasons other than that another worker has the name."""
 
 
 class ErrorMessage(_Message, tag="error"):
@@ -150,14 +162,20 @@ class ErrorMessage(_Message, tag="error"):
 
 
 class CancelInvocation(_Message, tag="cancelinvocation"):
-    """Ours (clause C8.3): the caller no longer wants the answer."""
+    """The caller no longer wants the answer. This is an extension (clause C8.3)."""
 
     invocation_id: InvocationId
     reason: str = ""
 
 
+# --- channels
+
+
 class ChannelEnded(_Message, tag="channelended"):
-    """Ours (clause C8.3): a channel that this session owns or holds an end of has its outcome."""
+    """A channel of this session has its outcome. This is an extension (clause C8.3).
+
+    The session owns the channel or holds an end of it.
+    """
 
     channel_id: str
     outcome: str

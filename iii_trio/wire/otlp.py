@@ -1,7 +1,6 @@
-"""Telemetry as SDKs send it: OTLP's JSON form behind four letters, in binary messages on `/otel` or a worker's socket.
+"""Telemetry of SDKs, which is OTLP's JSON form behind four letters, in binary messages on `/otel` or a worker's socket.
 
-Only what somebody here wants is read: gauges that belong to a worker, and log records. Spans are looked at no further
-than that they are some.
+The gauges of workers and the log records are read. Of spans only the outermost shape is checked.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from msgspec import Raw
 from ..errors import MessageError
 
 MAX_BYTES: Final = 1024 * 1024
-"""Of a message that is read: SDKs batch by the hundred, and a larger one would hold up the engine meanwhile."""
+"""Bytes of a message that is read. SDKs batch by the hundred, and a larger message would hold up the engine."""
 MAX_SPAN_BYTES: Final = 4 * 1024 * 1024
-"""Of a message of spans, which are skipped, and that is quick."""
+"""Bytes of a message of spans. Skipping them is quick."""
 
 
 class Telemetry(StrEnum):
-    """What a message of telemetry holds, named as OTLP's requests are."""
+    """The kinds of telemetry, named like the requests of OTLP."""
 
     SPANS = "resourceSpans"
     METRICS = "resourceMetrics"
@@ -35,7 +34,7 @@ _KINDS: Final = {b"OTLP": Telemetry.SPANS, b"MTRC": Telemetry.METRICS, b"LOGS": 
 
 
 def telemetry_kind(message: bytes | bytearray) -> Telemetry | None:
-    """What kind of telemetry this is; None if it is none."""
+    """Return the kind of a message of telemetry, or None for any other message."""
     return _KINDS.get(bytes(message[:4]))
 
 
@@ -54,7 +53,7 @@ class LogRecord:
     """One line that a service logged."""
 
     severity: int
-    """As OTLP counts: from 5 debug, 9 info, 13 warning, 17 error."""
+    """The number of OTLP. Debug begins at 5, info at 9, warning at 13 and error at 17."""
     body: str
     service: str
     trace_id: str | None
@@ -62,7 +61,9 @@ class LogRecord:
     worker_id: str | None
 
 
-# --- the shapes; every field may be absent or null, unknown ones are skipped
+# --- the shapes
+
+# Every field may be absent or null, and unknown ones are skipped.
 
 
 class _Value(msgspec.Struct, gc=False):
@@ -148,8 +149,9 @@ _body: Final = msgspec.json.Decoder(_Value)
 
 
 def read_gauges(message: bytes | bytearray) -> Iterator[Gauge]:
-    """The gauges of a METRICS message that carry a `worker.id`, themselves or by their resource. Raises MessageError."""
+    """Yield the gauges of a METRICS message that have a `worker.id`. Raises MessageError."""
     for resource in _decode(_metrics, message).resourceMetrics or ():
+        # A point without a `worker.id` belongs to the worker of its resource.
         whole = _attribute(resource.resource.attributes if resource.resource is not None else None, "worker.id")
         for scope in resource.scopeMetrics or ():
             for metric in scope.metrics or ():
@@ -161,7 +163,7 @@ def read_gauges(message: bytes | bytearray) -> Iterator[Gauge]:
 
 
 def read_logs(message: bytes | bytearray) -> Iterator[LogRecord]:
-    """The records of a LOGS message. Raises MessageError."""
+    """Yield the records of a LOGS message. Raises MessageError."""
     for resource in _decode(_logs, message).resourceLogs or ():
         attributes = resource.resource.attributes if resource.resource is not None else None
         service = _attribute(attributes, "service.name") or "unknown"
@@ -176,14 +178,14 @@ def read_logs(message: bytes | bytearray) -> Iterator[LogRecord]:
 
 
 def check_spans(message: bytes | bytearray) -> None:
-    """Raises MessageError unless a SPANS message is one."""
+    """Check the outermost shape of a SPANS message. Raises MessageError."""
     if not bytes(_decode(_spans, message, MAX_SPAN_BYTES).resourceSpans).startswith(b"["):
         raise MessageError("it has no list `resourceSpans`")
 
 
-def _decode(decoder: msgspec.json.Decoder[T], message: bytes | bytearray, most: int = MAX_BYTES) -> T:
-    if len(message) > most:
-        raise MessageError(f"it is {len(message)} bytes, and at most {most} are read: send smaller batches")
+def _decode(decoder: msgspec.json.Decoder[T], message: bytes | bytearray, max_bytes: int = MAX_BYTES) -> T:
+    if len(message) > max_bytes:
+        raise MessageError(f"it is {len(message)} bytes, and at most {max_bytes} are read: send smaller batches")
     try:
         return decoder.decode(memoryview(message)[4:])
     except RecursionError:
@@ -200,14 +202,15 @@ def _attribute(attributes: _Attributes, key: str) -> str | None:
 
 
 def _number(value: int | str | None) -> int | None:
-    """A 64-bit number, which OTLP's JSON form may write as text."""
+    """Read a 64-bit number."""
+    # The JSON form of OTLP may write it as text.
     if isinstance(value, str):
         return int(value) if len(value) < 21 and value.lstrip("-").isdecimal() else None
     return value
 
 
 def _text(body: Raw) -> str:
-    """What was logged: its text, or whatever else it is, as JSON."""
+    """Return the text that was logged, or any other value as JSON."""
     try:
         text = _body.decode(body).stringValue
     except msgspec.DecodeError:

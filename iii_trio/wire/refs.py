@@ -1,4 +1,4 @@
-"""A channel end's ref: the small JSON value that names it, and where it is attached."""
+"""Refs, the small JSON values that name channel ends, and the request targets at which ends are attached."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from .json import JsonValue
 
 @attrs.frozen
 class Ref:
-    """Names one end of one channel. Plain JSON on the wire; the access key opens this direction only (clause C1.2)."""
+    """The name of one end of one channel. Its access key opens this direction only (clause C1.2)."""
 
     channel_id: str
     access_key: str = attrs.field(repr=False)
     direction: Direction = attrs.field(converter=Direction)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The ref as it travels inside a payload."""
+        """Return the ref as it stands in a payload."""
         return {"channel_id": self.channel_id, "access_key": self.access_key, "direction": str(self.direction)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, JsonValue]) -> Ref:
-        """Read a ref. Raises MessageError if `value` is none."""
+        """Read a ref. Raises MessageError if `value` is not a ref."""
         if not is_ref(value):
             raise MessageError(f"not a channel ref: {value!r}; it needs channel_id, access_key and direction")
         return cls(str(value["channel_id"]), str(value["access_key"]), Direction(str(value["direction"])))
 
 
 def is_ref(value: object) -> TypeGuard[Mapping[str, JsonValue]]:
-    """Whether SDKs would take this JSON value for a ref: three strings, a known direction, extra keys allowed."""
+    """Return whether SDKs take a JSON value for a ref.
+
+    It has three strings, one of which is a known direction. It may have other keys.
+    """
     return (
         isinstance(value, Mapping)
         and isinstance(value.get("channel_id"), str)
@@ -44,9 +47,10 @@ def is_ref(value: object) -> TypeGuard[Mapping[str, JsonValue]]:
 
 
 def find_refs(value: JsonValue, path: str = "") -> Iterator[tuple[str, Ref]]:
-    """Every ref in a JSON value, with its path (`"a.b.0.c"`; `""` for the value itself)."""
+    """Yield each ref in a JSON value with its path, as in `"a.b.0.c"`. The path of the value itself is empty."""
     waiting: list[tuple[str, JsonValue]] = [(path, value)]
-    while waiting:  # a loop, not recursion: payloads may be nested deeply
+    # This is a loop and not a recursion, because payloads may be nested deeply.
+    while waiting:
         at, item = waiting.pop()
         if is_ref(item):
             yield at, Ref.from_json(item)
@@ -60,7 +64,7 @@ PREFIX = "/ws/channels/"
 
 
 def attach_target(ref: Ref, base: str = "/") -> str:
-    """The request target at which this end is attached: path and query, below the path of `base`."""
+    """Return the request target of an end, which is a path below that of `base`, and a query."""
     parts = urlsplit(base)
     query = urlencode(
         [*parse_qsl(parts.query, keep_blank_values=True), ("key", ref.access_key), ("dir", ref.direction)]
@@ -69,11 +73,11 @@ def attach_target(ref: Ref, base: str = "/") -> str:
 
 
 def read_attach_target(path: str, query: str) -> Ref:
-    """The ref that a request target names.
+    """Read the ref of a request target.
 
-    Raises MessageError if `key` or `dir` is missing or `dir` is neither `read` nor `write`. SDKs may put other
-    parameters before or after; of several of one name the last counts, as SDKs append theirs.
+    Raises MessageError if `key` or `dir` is missing, or if `dir` is neither `read` nor `write`.
     """
+    # SDKs append their parameters to those of the address, so that the last one of a name counts.
     named = dict(parse_qsl(query, keep_blank_values=True))
     if not named.get("key"):
         raise MessageError("the query parameter `key` (the ref's access_key) is missing")

@@ -15,7 +15,7 @@ import trio.testing
 
 import iii_trio
 from iii_trio import EngineConfig, QueueConfig, QueueSettings
-from tests.fuzz.oracles import Bystander, Client, framed
+from tests.fuzz.oracles import BYSTANDERS_QUEUE, Bystander, Client, framed
 
 RECORD = Path(__file__).parents[2] / "docs/decisions/0014-one-gate-for-json.md"
 VALUES = {
@@ -61,7 +61,7 @@ class World:
 
     def __init__(self, worker: iii_trio.Worker, open_client: Callable[[], Client]) -> None:
         self.worker, self.evil = worker, open_client()
-        self.bystander = Bystander(open_client(), open_client())
+        self.bystander = Bystander(open_client(), open_client(), open_client(), open_client())
         self.read: list[Any] = []
 
     async def begin(self) -> None:
@@ -87,7 +87,11 @@ class World:
 
 
 async def in_world(check: Callable[[World], Any]) -> None:
-    queues = {"default": QueueSettings(), "ordered": QueueSettings(fifo=True, group_by="n")}
+    queues = {
+        BYSTANDERS_QUEUE: QueueSettings(),
+        "default": QueueSettings(),
+        "ordered": QueueSettings(fifo=True, group_by="n"),
+    }
     config = EngineConfig(modules={"queue": QueueConfig(queues=queues)})
     async with (
         iii_trio.open_engine(config) as engine,
