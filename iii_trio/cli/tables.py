@@ -65,13 +65,19 @@ async def functions(
     async def look(worker: iii_trio.Worker) -> View:
         said = await ask(worker, "engine::functions::list", {"include_internal": all_})
         rows = [
-            (row["function_id"], row["namespace"], row.get("worker_name") or "", row.get("description") or "")
+            (row["function_id"], row["namespace"], _worker_of(row), row.get("description") or "")
             for row in said["functions"]
             if all_ or row.get("worker_name") not in _MODULE_WORKERS
         ]
         return View(said, ("function", "namespace", "worker", "description"), rows)
 
     return await show(look, "functions", address, json, watch, every)
+
+
+def _worker_of(row: Row) -> str:
+    """Return a function's worker, and how many others stand by for it."""
+    waiting = len(row.get("standby_workers") or ())
+    return (row.get("worker_name") or "") + (f" (+{waiting} standing by)" if waiting else "")
 
 
 async def workers(

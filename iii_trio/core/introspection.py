@@ -26,6 +26,7 @@ from .views import (
     type_detail,
     type_row,
     waiting_bindings,
+    with_standbys,
     worker_row,
 )
 
@@ -66,7 +67,7 @@ def list_functions(state: State, request: Request) -> None:
         if _finds(params.search, function.id, function.description):
             found.append(function)
     found.sort(key=lambda function: (_rank(function.id, params.search), function.id, function.namespace))
-    request.reply({"functions": [function_row(function) for function in found]})
+    request.reply({"functions": [with_standbys(state, function) for function in found]})
 
 
 def _rank(function_id: str, needle: str | None) -> int:

@@ -36,33 +36,36 @@ def register_function(state: State, session: WorkerSession, message: RegisterFun
     if reserved or (earlier is not None and earlier.owner is None):
         reject_function(state, session, message.id, "", "the id is the engine's own")
         return
-    if earlier is not None and earlier.owner is not None and earlier.owner is not session:
-        reject_function(state, session, message.id, earlier.owner.id, f"worker {earlier.owner.id} has it")
-        return
-    # From here on, an earlier function is the session's own, which the new description replaces.
+    holder = earlier.owner if earlier is not None and earlier.owner is not session else None
+    own = earlier if holder is None else None  # it is replaced by the new description
     size = size_of(message)
-    held = len(session.functions) - (earlier is not None)
-    growth = size - (earlier.size if earlier is not None else 0)
+    held = len(session.functions) + len(session.standbys) - (own is not None)
+    growth = size - (own.size if own is not None else 0)
     limits = state.config.limits
     full = why_no_room(limits, session, "functions", held, limits.functions_per_session, growth)
     if full is not None:
         reject_function(state, session, message.id, "", full)
         return
     metadata, marked_internal = _read_metadata(message.metadata)
-    state.registry.add(
-        Function(
-            namespace=session.namespace,
-            id=message.id,
-            owner=session,
-            description=message.description,
-            request_format=message.request_format,
-            response_format=message.response_format,
-            metadata=metadata,
-            marked_internal=marked_internal,
-            over_http=over_http,
-            size=size,
-        )
+    function = Function(
+        namespace=session.namespace,
+        id=message.id,
+        owner=session,
+        description=message.description,
+        request_format=message.request_format,
+        response_format=message.response_format,
+        metadata=metadata,
+        marked_internal=marked_internal,
+        over_http=over_http,
+        size=size,
     )
+    if holder is not None:
+        # The id is taken, and SDKs are told so, as by iii's engine. They stay connected and keep their handlers.
+        waits = state.registry.add_standby(function)
+        then = "and this one takes over when it goes" if waits else "and too many others stand by for it"
+        reject_function(state, session, message.id, holder.id, f"worker {holder.id} has it, {then}")
+        return
+    state.registry.add(function)
     if over_http:
         text = f"{session.label} registered {message.id}, calls of which are refused: {OVER_HTTP}"
         fields = {"session": session.id, "function": message.id}
@@ -85,7 +88,19 @@ def _read_metadata(metadata: Raw) -> tuple[Raw, bool]:
 
 def unregister_function(state: State, session: WorkerSession, message: UnregisterFunction, now: float) -> None:
     """Remove a session's function. Calls under way go on."""
-    state.registry.remove(session.namespace, message.id, session)
+    successor = state.registry.remove(session.namespace, message.id, session)
+    log_takeovers(state, session, [successor] if successor is not None else [])
+
+
+def log_takeovers(state: State, former: WorkerSession, successors: list[Function]) -> None:
+    """Log the standbys that took over the functions of a session."""
+    for function in successors:
+        assert function.owner is not None
+        text = (
+            f"{function.owner.label} now serves {function.id}, for which it stood by: {former.label} has let go of it"
+        )
+        fields = {"session": function.owner.id, "function": function.id}
+        state.emit(Log(logging.INFO, text, fields, peer_controlled=True))
 
 
 def reject_function(state: State, session: WorkerSession, function_id: str, owner: str, why: str) -> None:

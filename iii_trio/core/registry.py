@@ -1,14 +1,52 @@
-"""The ledger of functions and worker names, per namespace."""
+"""The ledger of functions and worker names, per namespace.
+
+An id has one active function. Other workers that register it stand by, in the order in which they came, and the first of
+them takes over in the step in which the active one goes (promises R1 to R4 in docs/names.md).
+
+           PROMOTED             REMOVED
+    STANDBY ───────► ACTIVE ──────────────► REMOVED
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import auto
+from typing import Final
 
 import attrs
 from msgspec import Raw
 
+from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT
 from .session import WorkerSession
+
+MAX_STANDBYS: Final = 64
+"""The standbys of one function. Further workers are refused without one."""
+
+
+class FunctionState(TableEnum):
+    """The state of one registration of a function."""
+
+    STANDBY = auto()  # another worker has the id
+    ACTIVE = auto()
+    REMOVED = auto()
+
+
+class FunctionEvent(TableEnum):
+    """What happened to a registration."""
+
+    PROMOTED = auto()  # the worker before it has gone
+    REMOVED = auto()
+
+
+FUNCTION: Final[Table[FunctionState, FunctionEvent]] = {
+    FunctionState.STANDBY: {
+        FunctionEvent.PROMOTED: FunctionState.ACTIVE,
+        FunctionEvent.REMOVED: FunctionState.REMOVED,
+    },
+    FunctionState.ACTIVE: {FunctionEvent.REMOVED: FunctionState.REMOVED},
+    FunctionState.REMOVED: {},
+}
 
 
 @attrs.define(eq=False)
@@ -29,6 +67,9 @@ class Function:
     """Whether it asks to be invoked over HTTP, which this engine refuses."""
     size: int = 0
     """The bytes that it takes of its owner's registrations."""
+    state: StateMachine[FunctionState, FunctionEvent] = attrs.field(
+        factory=lambda: StateMachine(FUNCTION, FunctionState.ACTIVE)
+    )
 
 
 class Registry:
@@ -36,6 +77,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], Function] = {}
+        self._standbys: dict[tuple[str, str], list[Function]] = {}
+        """The standbys of each function that has some, oldest first."""
         self._names: dict[tuple[str, str], WorkerSession] = {}
         self.changes = 0
         """The number of changes of the set of (namespace, id) so far."""
@@ -72,28 +115,79 @@ class Registry:
             function.owner.registration_bytes += function.size - (earlier.size if earlier is not None else 0)
         return None
 
-    def remove(self, namespace: str, function_id: str, owner: WorkerSession) -> bool:
-        """Remove a function if this session owns it. Return whether it did."""
+    def standbys(self, function: Function) -> list[Function]:
+        """Return the standbys of an active function, the next one first."""
+        return self._standbys.get((function.namespace, function.id), [])
+
+    def add_standby(self, function: Function) -> bool:
+        """Let a function stand by, or replace its owner's earlier standby. Return False if there are too many."""
+        assert function.owner is not None
+        key = (function.namespace, function.id)
+        waiting = self._standbys.setdefault(key, [])
+        earlier = next((one for one in waiting if one.owner is function.owner), None)
+        # A worker that describes its function again keeps its place.
+        if earlier is None and len(waiting) >= MAX_STANDBYS:
+            return False
+        function.state = StateMachine(FUNCTION, FunctionState.STANDBY)
+        if earlier is not None:
+            waiting[waiting.index(earlier)] = function
+            earlier.state.advance(FunctionEvent.REMOVED)
+        else:
+            waiting.append(function)
+        function.owner.standbys.add(key)
+        function.owner.registration_bytes += function.size - (earlier.size if earlier is not None else 0)
+        return True
+
+    def remove(self, namespace: str, function_id: str, owner: WorkerSession) -> Function | None:
+        """Remove a session's function, or its standby. Return the standby that took over, if one did (promise R2)."""
         key = (namespace, function_id)
         function = self._functions.get(key)
+        if function is not None and function.owner is owner:
+            return self._remove_active(key, function)
         # Another session's function stays, whatever this one asks for.
-        if function is None or function.owner is not owner:
-            return False
+        self._remove_standby(key, owner)
+        return None
+
+    def remove_all_of(self, owner: WorkerSession) -> list[Function]:
+        """Remove the functions, the standbys and the name of a session that has ended. Return what took over."""
+        for key in sorted(owner.standbys):
+            self._remove_standby(key, owner)
+        promoted = [self._remove_active(key, self._functions[key]) for key in sorted(owner.functions)]
+        self.release_name(owner)
+        return [function for function in promoted if function is not None]
+
+    def _remove_active(self, key: tuple[str, str], function: Function) -> Function | None:
+        """Remove an active function and promote its first standby, which it returns."""
+        function.state.advance(FunctionEvent.REMOVED)
         del self._functions[key]
         self.gone.add(key)
         self.changes += 1
-        owner.functions.discard(key)
-        owner.registration_bytes -= function.size
-        return True
+        assert function.owner is not None
+        function.owner.functions.discard(key)
+        function.owner.registration_bytes -= function.size
+        waiting = self._standbys.get(key)
+        if not waiting:
+            return None
+        successor = waiting.pop(0)
+        if not waiting:
+            del self._standbys[key]
+        assert successor.owner is not None
+        successor.state.advance(FunctionEvent.PROMOTED)
+        successor.owner.standbys.discard(key)
+        successor.owner.functions.add(key)
+        self._functions[key] = successor
+        self.changes += 1
+        return successor
 
-    def remove_all_of(self, owner: WorkerSession) -> None:
-        """Remove the functions and the name of a session that has ended."""
-        self.gone |= owner.functions
-        for key in sorted(owner.functions):
-            del self._functions[key]
-        self.changes += len(owner.functions)
-        owner.functions.clear()
-        self.release_name(owner)
+    def _remove_standby(self, key: tuple[str, str], owner: WorkerSession) -> None:
+        waiting = self._standbys.get(key, [])
+        for function in [one for one in waiting if one.owner is owner]:
+            waiting.remove(function)
+            function.state.advance(FunctionEvent.REMOVED)
+            owner.standbys.discard(key)
+            owner.registration_bytes -= function.size
+        if not waiting:
+            self._standbys.pop(key, None)
 
     def release_name(self, session: WorkerSession) -> None:
         """Free the name that a session holds, if any."""

@@ -80,6 +80,8 @@ class WorkerSession:
     registration_bytes: int = 0
     """The size of its registrations, deferred ones included."""
     functions: set[tuple[str, str]] = attrs.field(factory=set)
+    standbys: set[tuple[str, str]] = attrs.field(factory=set)
+    """The functions for which it stands by, because another worker has them."""
     owned: set[str] = attrs.field(factory=set)
     held_writers: set[str] = attrs.field(factory=set)
     held_readers: set[str] = attrs.field(factory=set)

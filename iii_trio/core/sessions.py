@@ -7,6 +7,7 @@ import logging
 from ..wire import FEATURE, WorkerRegistered, encode
 from . import calls, engine_events
 from .effects import HangUp, Log, Send
+from .registration import log_takeovers
 from .session import SessionEvent, WorkerSession
 from .state import State
 
@@ -75,7 +76,7 @@ def end_session(
     calls.session_ended(state, session, reason, left=left)
     state.function_changes.lost(session.bindings)
     state.triggers.session_ended(session)
-    state.registry.remove_all_of(session)
+    log_takeovers(state, session, state.registry.remove_all_of(session))
     state.triggers.types_released(session)
     engine_events.worker_event(state, "worker_disconnected", session.id)
     engine_events.check_for_changes(state, now)

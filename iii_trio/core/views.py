@@ -68,6 +68,15 @@ def function_row(function: Function) -> Row:
     return row
 
 
+def with_standbys(state: State, function: Function) -> Row:
+    """Return a row of the list of functions, with the workers that stand by for it, if any (promise R4)."""
+    row = function_row(function)
+    standbys = state.registry.standbys(function)
+    if standbys:
+        row["standby_workers"] = [one.owner.info.name or one.owner.id for one in standbys if one.owner is not None]
+    return row
+
+
 def function_rows(state: State) -> list[Row]:
     """Return the rows of all functions, internal ones included."""
     return [function_row(function) for function in sorted(state.registry, key=lambda each: (each.id, each.namespace))]

@@ -56,6 +56,7 @@ class HubModel(RuleBasedStateMachine):
         self.present: dict[str, str] = {}  # session → namespace
         self.names: dict[tuple[str, str], str] = {}
         self.functions: dict[tuple[str, str], str] = {}
+        self.standbys: dict[tuple[str, str], list[str]] = {}
         self.calls: dict[str, Waiting] = {}
         self.answered: dict[str, int] = {}
         self.providers: dict[tuple[str, str], str] = {}
@@ -83,7 +84,7 @@ class HubModel(RuleBasedStateMachine):
             self.names[namespace, name] = peer.id
             taken = (namespace, "early::registered") in self.functions
             assert [frame["type"] for frame in heard[:-1]] == ["registrationrejected"] * taken
-            self.functions.setdefault((namespace, "early::registered"), peer.id)
+            self._offered((namespace, "early::registered"), peer)
         return peer
 
     @rule(peer=consumes(peers))
@@ -108,9 +109,14 @@ class HubModel(RuleBasedStateMachine):
     def _gone(self, peer: Peer) -> None:
         if self.present.pop(peer.id, None) is None:
             return
-        for table in (self.names, self.functions, self.providers):
+        for table in (self.names, self.providers):
             for key in [key for key, owner in table.items() if owner == peer.id]:
                 del table[key]
+        for waiting in self.standbys.values():
+            if peer.id in waiting:
+                waiting.remove(peer.id)
+        for key in [key for key, owner in self.functions.items() if owner == peer.id]:
+            self._freed(key)
         for id_, call in list(self.calls.items()):
             if peer.id in (call.caller, call.callee):
                 del self.calls[id_]
@@ -130,7 +136,7 @@ class HubModel(RuleBasedStateMachine):
         if namespace is None:
             assert not heard
             return
-        owner = self.functions.setdefault((namespace, function_id), peer.id)
+        owner = self._offered((namespace, function_id), peer)
         assert [frame["owner_worker_id"] for frame in heard] == ([] if owner == peer.id else [owner])
 
     @rule(peer=peers, function_id=FUNCTIONS)
@@ -138,7 +144,23 @@ class HubModel(RuleBasedStateMachine):
         peer.say({"type": "unregisterfunction", "id": function_id})
         key = (self.present.get(peer.id, ""), function_id)
         if self.functions.get(key) == peer.id:
-            del self.functions[key]
+            self._freed(key)
+        elif peer.id in self.standbys.get(key, []):
+            self.standbys[key].remove(peer.id)
+
+    def _offered(self, key: tuple[str, str], peer: Peer) -> str:
+        """Let a worker have a function, or stand by for it. Return the worker that has it."""
+        owner = self.functions.setdefault(key, peer.id)
+        waiting = self.standbys.setdefault(key, [])
+        if owner != peer.id and peer.id not in waiting:
+            waiting.append(peer.id)
+        return owner
+
+    def _freed(self, key: tuple[str, str]) -> None:
+        """Give a function to its first standby, if there is one."""
+        del self.functions[key]
+        if self.standbys.get(key):
+            self.functions[key] = self.standbys[key].pop(0)
 
     # --- calls
 
