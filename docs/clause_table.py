@@ -13,13 +13,13 @@ from typing import Final
 DOCS: Final = Path(__file__).parent
 TESTS: Final = DOCS.parent / "tests"
 TABLE: Final = DOCS / "clauses.md"
-PAGES: Final = {"channels.md": "Channels", "queue.md": "The queue"}
+PAGES: Final = {"channels.md": "Channels", "names.md": "Names and functions", "queue.md": "The queue"}
 """The pages that promise something, and what the table calls them."""
 UNPROVEN: Final[dict[str, str]] = {}
 """Promises without a test, and why."""
 
-_PROMISE: Final = re.compile(r"^- \*\*(C\d+\.\d+|Q\d+)\*\*", re.MULTILINE)
-_TEST: Final = re.compile(r"^(?:async )?def test_(C\d+_\d+|Q\d+)_(\w+)\(", re.MULTILINE)
+_PROMISE: Final = re.compile(r"^- \*\*(C\d+\.\d+|[QR]\d+)\*\*", re.MULTILINE)
+_TEST: Final = re.compile(r"^(?:async )?def test_(C\d+_\d+|[QR]\d+)_(\w+)\(", re.MULTILINE)
 
 
 def promises(page: str) -> list[str]:

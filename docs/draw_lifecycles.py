@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii_trio.core import binding, call, channel, session
+from iii_trio.core import binding, call, channel, name_waiters, registry, session
 from iii_trio.testing import draw_lifecycle
 from iii_trio.transport import connection_state
 from iii_trio.triggers.queue import states
@@ -48,6 +48,18 @@ def drawings() -> str:
             "iii_trio/core/call.py",
             "One call that was given to a callee.",
             draw_lifecycle(call.CALL, call.CallState.WAITING),
+        ),
+        (
+            "Function",
+            "iii_trio/core/registry.py",
+            "One registration of a function. Later workers stand by (promises R1 to R4).",
+            draw_lifecycle(registry.FUNCTION, registry.FunctionState.STANDBY),
+        ),
+        (
+            "Claim of a name",
+            "iii_trio/core/name_waiters.py",
+            "A worker that claims the name of another one, while it waits (promises R5 to R8).",
+            draw_lifecycle(name_waiters.NAME_WAITER, name_waiters.WaiterState.WAITING),
         ),
         (
             "Binding",

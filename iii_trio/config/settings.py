@@ -124,6 +124,8 @@ class Timeouts:
     Kernels look after each other in seconds, so it is 1 at least."""
     registration_grace_seconds: float = attrs.field(default=5.0, validator=_seconds_or_zero)
     """How long registrations wait for `engine::workers::register` to name their namespace."""
+    name_challenge_seconds: float = attrs.field(default=5.0, validator=_seconds)
+    """How long a worker that holds a name has to show a sign of life, when another one claims the name (promise R7)."""
     reattach_grace_seconds: float = attrs.field(default=0.0, validator=_seconds_or_zero)
     """How long a lost worker's channels wait for it to come back with its token (clause C4.6)."""
 

@@ -84,6 +84,13 @@ class AskUnreadInput(msgspec.Struct, frozen=True):
     session: str
 
 
+class AskSignOfLife(msgspec.Struct, frozen=True):
+    """Ping a session at once. Answer with `Hub.sign_of_life_known` when a byte came, or after `seconds` without one."""
+
+    session: str
+    seconds: float
+
+
 class AskChannelIo(msgspec.Struct, frozen=True):
     """Read the I/O statistics of all open channels. Answer with `Hub.channel_io_known`."""
 
@@ -98,6 +105,16 @@ class AskStatistics(msgspec.Struct, frozen=True):
 
 # The shell matches this union exhaustively, so a new effect has to be added here and there.
 Effect: TypeAlias = (
-    Send | Deliver | HangUp | SealPipe | EndChannel | Log | Export | AskUnreadInput | AskChannelIo | AskStatistics
+    Send
+    | Deliver
+    | HangUp
+    | SealPipe
+    | EndChannel
+    | Log
+    | Export
+    | AskUnreadInput
+    | AskSignOfLife
+    | AskChannelIo
+    | AskStatistics
 )
 Effects: TypeAlias = list[Effect]

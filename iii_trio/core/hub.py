@@ -204,6 +204,12 @@ class Hub:
         identity.retry_name_waiters(self.state, now)
         return self.state.take_effects()
 
+    def sign_of_life_known(self, session_id: str, is_alive: bool, now: float) -> Effects:
+        """Answer `AskSignOfLife`."""
+        identity.sign_of_life_known(self.state, session_id, is_alive, now)
+        identity.retry_name_waiters(self.state, now)
+        return self.state.take_effects()
+
     def channel_io_known(self, question: int, statistics: Mapping[str, Mapping[str, JsonValue]]) -> Effects:
         """Answer `AskChannelIo` with the I/O statistics of each open channel, by its id."""
         # The question may have been answered already.

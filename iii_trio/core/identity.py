@@ -22,7 +22,7 @@ from ..wire import (
 )
 from . import engine_events, faults
 from .deferred_registrations import apply_deferred
-from .effects import AskUnreadInput, Log, Send
+from .effects import AskSignOfLife, AskUnreadInput, Log, Send
 from .name_waiters import NameWaiter
 from .replies import bad_input
 from .request import Request
@@ -135,12 +135,21 @@ def _reject(state: State, request: Request, namespace: str, name: str, holder: W
 def unread_input_known(state: State, session_id: str, has_unread_input: bool, now: float) -> None:
     """Decide on the workers that wait for the name of this session.
 
-    They go on waiting if it has unread input, because its Close may be in it. Otherwise they are refused.
+    They go on waiting if it has unread input, because its Close may be in it. Otherwise it is pinged (promise R5).
     """
-    if has_unread_input:
-        state.name_waiters.confirm(session_id)
-    else:
-        _retry(state, state.name_waiters.take_hopeless(session_id), now, final_attempt=True)
+    if state.name_waiters.input_known(session_id, has_unread_input):
+        state.emit(AskSignOfLife(session_id, state.config.timeouts.name_challenge_seconds))
+
+
+def sign_of_life_known(state: State, session_id: str, is_alive: bool, now: float) -> None:
+    """Refuse the workers that claim the name of a session that is alive (R6). Disconnect one that is not (R7)."""
+    holder = state.sessions.get(session_id)
+    if is_alive:
+        _retry(state, state.name_waiters.take_refused(session_id), now, final_attempt=True)
+    elif holder is not None:
+        # Its link may come back to life, so its channels wait for it as after any loss.
+        reason = "another worker claims its name, and it shows no sign of life"
+        close_session(state, holder, Close.EVICTED, reason, now, may_come_back=True)
 
 
 def retry_name_waiters(state: State, now: float) -> None:
@@ -151,8 +160,9 @@ def retry_name_waiters(state: State, now: float) -> None:
 
 
 def expire_name_waiters(state: State, now: float) -> None:
-    """Refuse the workers that have waited too long for a name."""
-    _retry(state, state.name_waiters.take_expired(now), now, final_attempt=True)
+    """Ping the holders that had unread input and did not leave in time (promise R8)."""
+    for holder in state.name_waiters.did_not_leave(now):
+        state.emit(AskSignOfLife(holder.id, state.config.timeouts.name_challenge_seconds))
 
 
 def _retry(state: State, waiters: list[NameWaiter], now: float, *, final_attempt: bool) -> None:
@@ -163,7 +173,7 @@ def _retry(state: State, waiters: list[NameWaiter], now: float, *, final_attempt
             continue
         request.now = now
         try:
-            _register(state, request, final_attempt=final_attempt or now >= waiter.until)
+            _register(state, request, final_attempt=final_attempt)
         except CallError as error:
             request.fail(error)
         except Exception as error:

@@ -1,20 +1,61 @@
-"""The ledger of workers that wait for a name, because the worker that holds it may be leaving.
+"""The ledger of workers that wait for a name, because the worker that holds it may be leaving, or gone.
 
-When a worker restarts, the engine can read the new connection's messages before the old connection's Close. Refusing the
-new worker would be final, because SDKs do not try again. So it waits while the old connection holds unread input.
+When a worker restarts, the engine can read the new connection's messages before the old connection's Close. Or the old
+machine has vanished, and nothing tells that. Refusing the new worker would be final, because SDKs do not try again. So it
+waits while the old connection holds unread input, and otherwise until the old worker has shown a sign of life (promises R5
+to R8 in docs/names.md).
+
+    WAITING ──has unread input──► LEAVING ──did not leave──► CHALLENGED ──alive──► refused, or else the name is its own
+       └──────────────────────────has none─────────────────────► CHALLENGED
 """
 
 from __future__ import annotations
 
+import math
+from enum import auto
 from typing import Final, final
 
 import attrs
 
+from ..state_machine import StateMachine, Table, TableEnum
 from .request import Request
 from .session import WorkerSession
 
 WAIT_SECONDS: Final = 2.0
 """The time in seconds that the holder has to leave."""
+
+
+class WaiterState(TableEnum):
+    """The state of one register call that waits for a name."""
+
+    WAITING = auto()  # for the shell to look at the holder's input
+    LEAVING = auto()  # the holder has unread input, maybe its Close
+    CHALLENGED = auto()  # the holder was pinged
+
+
+class WaiterEvent(TableEnum):
+    """What became known of the holder."""
+
+    HAS_INPUT = auto()
+    HAS_NO_INPUT = auto()
+    DID_NOT_LEAVE = auto()
+
+
+NAME_WAITER: Final[Table[WaiterState, WaiterEvent]] = {
+    WaiterState.WAITING: {
+        WaiterEvent.HAS_INPUT: WaiterState.LEAVING,
+        WaiterEvent.HAS_NO_INPUT: WaiterState.CHALLENGED,
+    },
+    WaiterState.LEAVING: {
+        WaiterEvent.HAS_INPUT: WaiterState.LEAVING,
+        WaiterEvent.HAS_NO_INPUT: WaiterState.LEAVING,
+        WaiterEvent.DID_NOT_LEAVE: WaiterState.CHALLENGED,
+    },
+    WaiterState.CHALLENGED: {
+        WaiterEvent.HAS_INPUT: WaiterState.CHALLENGED,
+        WaiterEvent.HAS_NO_INPUT: WaiterState.CHALLENGED,
+    },
+}
 
 
 @attrs.define(eq=False)
@@ -24,8 +65,9 @@ class NameWaiter:
     request: Request
     holder: WorkerSession
     until: float
-    confirmed: bool = False
-    """Whether the holder is known to have unread input."""
+    state: StateMachine[WaiterState, WaiterEvent] = attrs.field(
+        factory=lambda: StateMachine(NAME_WAITER, WaiterState.WAITING)
+    )
 
 
 @final
@@ -39,27 +81,45 @@ class NameWaiters:
         """Let a register call wait until the holder leaves, at most `WAIT_SECONDS`."""
         self.waiting.append(NameWaiter(request, holder, request.now + WAIT_SECONDS))
 
-    def confirm(self, holder_id: str) -> None:
-        """Let the waiters of a holder go on waiting, because it has unread input."""
-        # Every waiter of this holder is confirmed, because the question was about the holder.
-        for waiter in self.waiting:
-            waiter.confirmed = waiter.confirmed or waiter.holder.id == holder_id
+    def input_known(self, holder_id: str, has_unread_input: bool) -> bool:
+        """Note whether a holder has unread input. Return whether it is to be pinged now."""
+        event = WaiterEvent.HAS_INPUT if has_unread_input else WaiterEvent.HAS_NO_INPUT
+        # The question was about the holder, so the answer holds for each of its waiters.
+        return self._advance([each for each in self.waiting if each.holder.id == holder_id], event)
 
-    def take_hopeless(self, holder_id: str) -> list[NameWaiter]:
-        """Remove and return the unconfirmed waiters of a holder that has no unread input."""
-        return self._take([each for each in self.waiting if each.holder.id == holder_id and not each.confirmed])
+    def did_not_leave(self, now: float) -> list[WorkerSession]:
+        """Return the holders that had unread input, did not leave in time, and are to be pinged now."""
+        expired = [each for each in self.waiting if each.until <= now]
+        holders = {each.holder.id: each.holder for each in expired if each.state.current is WaiterState.LEAVING}
+        self._advance(expired, WaiterEvent.DID_NOT_LEAVE)
+        return list(holders.values())
+
+    def take_refused(self, holder_id: str) -> list[NameWaiter]:
+        """Remove and return the waiters of a holder that answered its ping."""
+        challenged = WaiterState.CHALLENGED
+        return self._take(
+            [each for each in self.waiting if each.holder.id == holder_id and each.state.current is challenged]
+        )
 
     def take_freed(self) -> list[NameWaiter]:
         """Remove and return the waiters for names of sessions that are gone."""
         return self._take([each for each in self.waiting if each.holder.state.is_final])
 
-    def take_expired(self, now: float) -> list[NameWaiter]:
-        """Remove and return the waiters that have waited too long."""
-        return self._take([each for each in self.waiting if each.until <= now])
-
     def next_due(self) -> float | None:
-        """Return when the next waiter's time is up, or None if none waits."""
-        return self.waiting[0].until if self.waiting else None
+        """Return when the next holder's time to leave is up, or None if none has to leave."""
+        # The shell keeps the time of a ping, so a challenged waiter has none of its own.
+        due = min((each.until for each in self.waiting), default=math.inf)
+        return None if due == math.inf else due
+
+    def _advance(self, waiters: list[NameWaiter], event: WaiterEvent) -> bool:
+        """Advance waiters. Return whether one of them was challenged by it."""
+        challenged = False
+        for waiter in waiters:
+            before = waiter.state.current
+            if waiter.state.can(event) and waiter.state.advance(event) is WaiterState.CHALLENGED:
+                challenged = challenged or before is not WaiterState.CHALLENGED
+                waiter.until = math.inf
+        return challenged
 
     def _take(self, waiters: list[NameWaiter]) -> list[NameWaiter]:
         for waiter in waiters:

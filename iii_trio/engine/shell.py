@@ -20,6 +20,7 @@ from ..core.channel import Channel, ChannelEvent
 from ..core.channels import Refused
 from ..core.effects import (
     AskChannelIo,
+    AskSignOfLife,
     AskStatistics,
     AskUnreadInput,
     Deliver,
@@ -288,6 +289,9 @@ class Shell:
                     has_unread_input = output is not None and output.input_waits()
                     now = trio.current_time()
                     self._perform(self.hub.unread_input_known(effect.session, has_unread_input, now))
+                case AskSignOfLife():
+                    answer = functools.partial(self._sign_of_life, effect.session)
+                    self.challenge(effect.session, effect.seconds, answer)
                 case AskChannelIo():
                     views = {view.id: attrs.asdict(view) for view in self.channel_views()}
                     self._perform(self.hub.channel_io_known(effect.question, views))
@@ -296,6 +300,9 @@ class Shell:
                     self._perform(self.hub.statistics_known(effect.question, counts))
                 case _:
                     assert_never(effect)
+
+    def _sign_of_life(self, session_id: str, is_alive: bool) -> None:
+        self.perform(self.hub.sign_of_life_known(session_id, is_alive, trio.current_time()))
 
     def _end_channel(self, effect: EndChannel) -> None:
         self.ended_channels[effect.outcome] += 1

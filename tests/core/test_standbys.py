@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iii_trio.config import EngineConfig, Limits
-from iii_trio.core.effects import Log
+from iii_trio.core.effects import AskSignOfLife, Log
 from iii_trio.core.registry import FUNCTION, MAX_STANDBYS, FunctionEvent, FunctionState
 from iii_trio.testing import check_lifecycle
 from tests.helpers.conversation import Conversation, Peer
@@ -160,3 +160,81 @@ def test_R2_whenever_a_connected_worker_offers_a_function_exactly_one_is_active(
         peer.leave()
         assert peer.session.registration_bytes == 0
     assert not talk.hub.registry._standbys
+
+
+# --- names
+
+
+def answer_of(peer: Peer) -> list[str]:
+    """Return the types of the messages that a worker has heard."""
+    return [frame["type"] for frame in peer.hears()]
+
+
+def claim(talk: Conversation, name: str) -> Peer:
+    """Connect a worker that claims a name by a call that is answered."""
+    peer = talk.connect()
+    peer.hears()
+    peer.offer("svc::early")
+    peer.call("engine::workers::register", {"name": name}, number=77)
+    return peer
+
+
+def test_R5_a_newcomer_waits_while_the_holder_is_pinged() -> None:
+    talk = Conversation()
+    holder = talk.join("n")
+    talk.silent.add(holder.id)
+    newcomer = claim(talk, "n")
+    assert [effect.session for effect in talk.effects if isinstance(effect, AskSignOfLife)] == [holder.id]
+    assert answer_of(newcomer) == [] and newcomer.id not in talk.hung_up and talk.hub.next_due() is not None
+
+
+def test_R6_a_holder_that_answers_keeps_its_name() -> None:
+    talk = Conversation()
+    holder = talk.join("n")
+    talk.silent.add(holder.id)
+    newcomer = claim(talk, "n")
+    talk.act(talk.hub.sign_of_life_known(holder.id, True, 1.0))
+    assert answer_of(newcomer) == ["registrationrejected", "invocationresult"] and newcomer.id in talk.hung_up
+    assert holder.id in talk.hub.sessions
+
+
+def test_R7_a_holder_that_does_not_answer_loses_its_name_and_all_else_in_the_same_step() -> None:
+    talk = Conversation()
+    holder = talk.join("n")
+    holder.offer("svc::x")
+    talk.silent.add(holder.id)
+    newcomer, other = claim(talk, "n"), claim(talk, "n")
+    newcomer.offer("svc::x")
+    talk.silent.add(newcomer.id)
+    talk.act(talk.hub.sign_of_life_known(holder.id, False, 5.0))
+    assert holder.id in talk.hung_up and holder.id not in talk.hub.sessions
+    assert answer_of(newcomer) == ["invocationresult"] and newcomer.session.info.name == "n"
+    assert serves(talk, newcomer) and serves(talk, newcomer, "svc::early")
+    assert answer_of(other) == []  # it waits for the new holder now
+    talk.act(talk.hub.sign_of_life_known(newcomer.id, True, 6.0))
+    assert answer_of(other) == ["registrationrejected", "invocationresult"]
+
+
+def test_R8_a_holder_that_is_leaving_gets_a_moment_and_is_pinged_when_it_stays() -> None:
+    talk = Conversation()
+    holder = talk.join("n")
+    talk.unread_input.add(holder.id)
+    leaving = claim(talk, "n")
+    holder.leave()
+    assert leaving.session.info.name == "n"
+    talk.unread_input.add(leaving.id)
+    newcomer = claim(talk, "n")
+    talk.wait(1.9)
+    assert newcomer.id not in talk.hung_up
+    talk.wait(0.2)
+    assert newcomer.id in talk.hung_up and leaving.id in talk.hub.sessions  # it stayed, and answered its ping
+
+
+def test_R7_a_newcomer_that_leaves_while_it_waits_is_forgotten() -> None:
+    talk = Conversation()
+    holder = talk.join("n")
+    talk.silent.add(holder.id)
+    newcomer = claim(talk, "n")
+    newcomer.leave()
+    talk.act(talk.hub.sign_of_life_known(holder.id, True, 1.0))
+    assert not talk.hub.state.name_waiters.waiting and holder.id in talk.hub.sessions

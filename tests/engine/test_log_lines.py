@@ -107,6 +107,8 @@ async def test_every_line_says_what_it_is_about(autojump_clock: trio.testing.Moc
             async with connected(engine) as twin, connected(engine) as nameless, connected(engine, "/") as fifth:
                 assert fifth.status == 503
                 await void(twin, REGISTER, name="a")
+                await trio.testing.wait_all_tasks_blocked()
+                await a.say(10)  # its sign of life, so that the twin is refused
                 await nameless.tell(type="reattach", previous_worker_id=str(uuid.uuid4()), reattach_token="t")
                 await nameless.tell(type="registerfunction", id="late")
                 await trio.sleep(3)

@@ -9,7 +9,17 @@ from typing import Any
 
 from iii_trio.config import EngineConfig
 from iii_trio.core.call import Call
-from iii_trio.core.effects import AskChannelIo, AskStatistics, AskUnreadInput, Deliver, Effects, HangUp, Log, Send
+from iii_trio.core.effects import (
+    AskChannelIo,
+    AskSignOfLife,
+    AskStatistics,
+    AskUnreadInput,
+    Deliver,
+    Effects,
+    HangUp,
+    Log,
+    Send,
+)
 from iii_trio.core.hub import Hub
 from iii_trio.core.session import WorkerSession
 
@@ -92,6 +102,8 @@ class Conversation:
         self.hung_up: dict[str, HangUp] = {}
         self.unread_input: set[str] = set()
         """The sessions with unread input."""
+        self.silent: set[str] = set()
+        """The sessions that answer no ping. What becomes of them is for the test to say."""
         self.channel_io: dict[str, Any] = {}
         """The I/O statistics of every channel."""
         self.full: set[str] = set()
@@ -131,6 +143,9 @@ class Conversation:
             elif isinstance(effect, AskUnreadInput):
                 has_unread_input = effect.session in self.unread_input
                 self.act(self.hub.unread_input_known(effect.session, has_unread_input, self.now))
+            elif isinstance(effect, AskSignOfLife):
+                if effect.session not in self.silent:
+                    self.act(self.hub.sign_of_life_known(effect.session, True, self.now))
             elif isinstance(effect, AskChannelIo):
                 io = {channel.id: self.channel_io for channel in self.hub.channels}
                 self.act(self.hub.channel_io_known(effect.question, io))
