@@ -44,7 +44,8 @@ def register_function(state: State, session: WorkerSession, message: RegisterFun
     limits = state.config.limits
     full = why_no_room(limits, session, "functions", held, limits.functions_per_session, growth)
     if full is not None:
-        reject_function(state, session, message.id, "", full)
+        why = full if holder is None else f"worker {holder.id} has it, and this one may not stand by: {full}"
+        reject_function(state, session, message.id, "" if holder is None else holder.id, why)
         return
     metadata, marked_internal = _read_metadata(message.metadata)
     function = Function(
