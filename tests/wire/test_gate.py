@@ -126,6 +126,28 @@ def test_a_part_that_is_kept_must_be_readable(kind: str, field: str, bad: str) -
     assert not isinstance(good, Undecodable) and from_json(bytes(getattr(good, field))) == {"n": 1e30}
 
 
+@pytest.mark.parametrize("field", [field for kind, field in CASES if kind == "registerfunction"])
+def test_a_part_that_is_kept_is_searched_for_depth_whatever_its_size(field: str) -> None:
+    """Payloads that are only passed on are not, beyond 16 KiB."""
+    part = b'["%s",%s]' % (b"x" * 20_000, levels(MAX_DEPTH - 1))
+    assert isinstance(decode(b'{"type":"registerfunction","id":"f","%s":%s}' % (field.encode(), part)), Undecodable)
+    assert isinstance(decode(invoke(part)), InvokeFunction)
+
+
+@pytest.mark.parametrize(
+    ("call", "passes"),
+    [
+        (b'"function_id":"f"', True),
+        (b'"function_id":"f","action":{"type":"void"}', True),
+        (b'"function_id":"f","action":{"type":"enqueue","queue":"q"}', False),
+        (b'"function_id":"iii::durable::publish"', False),
+    ],
+)
+def test_only_the_payload_of_a_job_is_decoded(call: bytes, passes: bool) -> None:
+    read = decode(b'{"type":"invokefunction",%s,"data":{"n":1e999}}' % call)
+    assert isinstance(read, InvokeFunction) is passes
+
+
 ANSWERS = {
     "invocationresult": b'"invocation_id":"%s"' % ID.encode(),
     "triggerregistrationresult": b'"id":"b","trigger_type":"t","function_id":"f"',
