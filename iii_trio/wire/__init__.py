@@ -1,6 +1,6 @@
-"""Text ⇄ messages. Pure."""
+"""Messages and their texts, without any input or output."""
 
-from .bounds import MAX_ENGINE_INPUT_BYTES, MAX_NAME, check_engine_input, check_name
+from .bounds import MAX_DEPTH, MAX_ENGINE_INPUT_BYTES, MAX_NAME, check_engine_input, check_name
 from .caller import caller_field, with_caller_id
 from .codec import Undecodable, decode, encode
 from .codes import (
@@ -52,7 +52,7 @@ from .refs import PREFIX, Ref, attach_target, find_refs, is_ref, read_attach_tar
 
 __all__ = [
     "ABSENT", "CLEAN_CLOSES", "CLOSE_OF", "DEFAULT_NAMESPACE", "DEFAULT_PORT", "FEATURE", "GIVEN_UP", "LARGE_MESSAGES",
-    "LEFT", "MAX_ENGINE_INPUT_BYTES", "MAX_MESSAGE_BYTES", "MAX_NAME", "OUTCOME_OF", "PREFIX", "Action",
+    "LEFT", "MAX_DEPTH", "MAX_ENGINE_INPUT_BYTES", "MAX_MESSAGE_BYTES", "MAX_NAME", "OUTCOME_OF", "PREFIX", "Action",
     "CancelInvocation", "ChannelEnded", "Close", "Direction", "ErrorCode", "ErrorMessage", "InvocationResult",
     "InvokeFunction", "JsonValue", "Message", "Outcome", "Ping", "Pong", "Reattach", "Ref", "RegisterFunction",
     "RegisterService", "RegisterTrigger", "RegisterTriggerType", "RegistrationRejected", "Rejection",

@@ -582,3 +582,19 @@ async def test_many_requests_leave_nothing() -> None:
         await trio.testing.wait_all_tasks_blocked()
         statistics = world.engine.statistics()
         assert (statistics.channels, statistics.calls) == (0, 0) and len(world.server.counters) == 1
+
+
+@pytest.mark.parametrize(("levels", "readable"), [(510, True), (511, False), (600, False), (5000, False)])
+async def test_a_body_that_is_nested_too_deeply_for_the_engine_is_a_body_error(levels: int, readable: bool) -> None:
+    async with http_world() as world:
+
+        @world.worker.function("post")
+        async def post(body: Any, body_error: str | None = None) -> dict[str, Any]:
+            return {"body": [body is not None, body_error]}
+
+        await world.route("post", "/post", "POST")
+        reply = await world.connect().request(
+            "POST", "/post", b"[" * levels + b"]" * levels, content_type="application/json"
+        )
+        error = None if readable else "the body is nested too deeply: more than 510 levels"
+        assert (reply.status, json.loads(reply.body)) == (200, [readable, error])

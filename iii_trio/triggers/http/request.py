@@ -8,11 +8,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from ...wire import MAX_DEPTH, nests_deeper
 from .routes import Match
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 _MAX_FIELDS: Final = 1000
 """Fields of one query. More are refused, because each costs the handler an entry."""
+_MAX_BODY_DEPTH: Final = MAX_DEPTH - 2
+"""Levels of a JSON body. The call and its input, which contain it, take two of those that the engine passes on."""
 
 
 class BadQuery(ValueError):
@@ -62,6 +65,8 @@ def parse_body(body: bytes) -> tuple[Any, str | None]:
     """Parse a JSON body; return the value, and what is wrong with it if it cannot be parsed."""
     if not body:
         return None, None
+    if nests_deeper(body, _MAX_BODY_DEPTH):
+        return None, f"the body is nested too deeply: more than {_MAX_BODY_DEPTH} levels"
     try:
         return msgspec.json.decode(body), None
     except RecursionError:
