@@ -13,7 +13,7 @@ import pytest
 import iii_trio
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def test_the_lifecycles_are_drawn_from_todays_tables() -> None:
@@ -49,6 +49,13 @@ def test_the_public_names_are_these() -> None:
     }  # fmt: skip
 
 
+def test_the_readme_is_short_and_begins_with_the_two_commands_and_the_picture() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    first_screen = "\n".join(lines[:30])
+    assert "pip install ." in first_screen and "iii-trio demo" in first_screen and "docs/demo.svg" in first_screen
+
+
 def test_the_project_stands_alone() -> None:
     """Nothing refers to what lies outside of the repository."""
     outside = re.compile(r"\.\./(?:shared|\.library)|/work/|/tmp/venv")
@@ -69,7 +76,9 @@ def test_the_readme_has_no_relative_link_on_an_index_page() -> None:
     hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"][
         "fancy-pypi-readme"
     ]
-    [substitution] = hook["substitutions"]
-    text = re.sub(substitution["pattern"], substitution["replacement"], (ROOT / "README.md").read_text())
+    text = (ROOT / "README.md").read_text()
+    for substitution in hook["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert "demo.svg" not in text
     assert "`docs/channels.md`" in text and "[Trio](https://trio.readthedocs.io)" in text
     assert not [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]

@@ -23,9 +23,12 @@ SHOWS = {
     ],
 }
 
+SERVES = {"files_worker.py"}
+"""Run until they are stopped. tests/test_code_blocks.py runs the README's commands against them."""
+
 
 def test_no_example_is_forgotten_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SHOWS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SHOWS, *SERVES}
 
 
 @pytest.mark.parametrize("name", sorted(SHOWS))

@@ -1,0 +1,1 @@
+"""The tasks of an engine: the effects of the core become actions."""

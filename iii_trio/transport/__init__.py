@@ -1,0 +1,1 @@
+"""Sockets, frames, outboxes, pipes and links."""
