@@ -39,6 +39,10 @@ class HttpConnection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._behind = 0
         self._is_head_request = False
+        self.is_idle = False
+        """Whether it waits for the first byte of a request."""
+        self.is_last = False
+        """Whether the response under way, or the next one, is the last: the client is told so."""
         self._writing = trio.Lock()  # a 100 (Continue) may meet the response
 
     # --- reading
@@ -60,6 +64,7 @@ class HttpConnection:
             idle = self._limits.head_seconds
         self._behind = 0
         begun = bool(self._h11.trailing_data[0])
+        self.is_idle = not begun
         with trio.move_on_after(self._limits.head_seconds if begun else idle) as scope:
             while True:
                 event = self._h11.next_event()
@@ -77,7 +82,7 @@ class HttpConnection:
                 if event is h11.NEED_DATA:
                     data = await self._stream.receive_some(_READ)
                     if data and not begun:
-                        begun = True
+                        begun, self.is_idle = True, False
                         scope.deadline = trio.current_time() + self._limits.head_seconds
                     self._h11.receive_data(bytes(data))
         if begun:
@@ -198,7 +203,7 @@ class HttpConnection:
     def _head(self, head: Head, *, close: bool) -> bytes:
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers]
         headers.append((b"date", formatdate(usegmt=True).encode()))
-        if close:
+        if close or self.is_last:
             headers.append((b"connection", b"close"))
         return self._h11.send(h11.Response(status_code=head.status, headers=headers)) or b""
 

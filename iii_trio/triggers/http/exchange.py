@@ -60,6 +60,10 @@ class Exchange:
         self._response = Response()
         self._conversation = trio.CancelScope()
         self._deadline = trio.CancelScope()
+        self._late = "TIMEOUT", "The handler did not answer"
+        """The code and text for a deadline that passes now."""
+        self._handler_is_over = False
+        self._response_is_over = False
         self.status = 0
         """The status that was sent, or 0 if none was."""
         self.truncated = False
@@ -71,9 +75,11 @@ class Exchange:
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._config.timeout_seconds) as self._deadline:
                 await self._serve()
-            if self._deadline.cancelled_caught:
+            if self._deadline.cancelled_caught and not self._response_is_over:
+                code, text = self._late
                 timeout = self._config.timeout_seconds
-                await self._answer(failure(504, "TIMEOUT", f"The handler did not answer within {timeout:g} s."))
+                status = 408 if code == "REQUEST_TIMEOUT" else 504
+                await self._answer(failure(status, code, f"{text} within {timeout:g} s."))
         except Refused as refusal:
             await self._answer(refusal.whole)
 
@@ -86,7 +92,9 @@ class Exchange:
             await self._pass(middleware.function_id, passing)
         body, body_error, raw = None, None, None
         if is_json(self._headers.get("content-type", "")):
+            was, self._late = self._late, ("REQUEST_TIMEOUT", "The JSON body did not come")
             raw = await self._collect()
+            self._late = was
             body, body_error = parse_body(raw)
         given = handler_input(self._match, self._method, self._query, self._headers, body, body_error)
         if route.condition is not None:
@@ -124,6 +132,7 @@ class Exchange:
             else:
                 while (chunk := await self._connection.next_chunk()) is not None:
                     await request.writer.send(chunk)
+                    self._body_moved()
             await request.writer.aclose()
         except ChannelBroken:
             await self._discard()  # the handler wants no more of it
@@ -138,12 +147,32 @@ class Exchange:
         while not self._connection.body_is_read and await self._connection.next_chunk() is not None:
             pass
 
+    def _body_moved(self) -> None:
+        """Count the handler's time from the last bytes that it took, so that a long upload is not late."""
+        if self._deadline.deadline != math.inf:
+            self._deadline.deadline = trio.current_time() + self._config.timeout_seconds
+
     def _leave(self) -> None:
+        if self._response_is_over:
+            return  # it has all that it asked for, and the handler may end its work
         self.client_left = True
         self._conversation.cancel(reason="the client left")
 
     def _done(self) -> None:
         self._conversation.cancel(reason="the response is complete")
+
+    def _streamed(self) -> None:
+        """End the conversation once the handler has ended too. It has as long for that as it had for the head."""
+        self._response_is_over = True
+        if self._handler_is_over:
+            self._done()
+        else:
+            self._deadline.deadline = trio.current_time() + self._config.timeout_seconds
+
+    def _returned(self) -> None:
+        self._handler_is_over = True
+        if self._response_is_over:
+            self._done()
 
     async def _call(self, given: dict[str, Any]) -> None:
         """Call the handler. Its result is the response, unless its channel was first."""
@@ -164,7 +193,9 @@ class Exchange:
             if state.current is ResponseState.FAILED:
                 await self._answer(self._failed(error))
                 self._done()
+            self._returned()
             return
+        self._returned()
         event = ResponseEvent.RETURNED_NULL if result is None else ResponseEvent.RETURNED_VALUE
         if not state.can(event):
             return  # the channel has answered
@@ -200,10 +231,13 @@ class Exchange:
             state.advance(event)
             if began:
                 await self._connection.finish()
-            elif state.current is ResponseState.UNUSED:
+                self._streamed()
                 return
-            else:
-                await self._answer(Whole(self._response.head, b""))
+            if state.current is ResponseState.UNUSED:
+                return
+            await self._answer(Whole(self._response.head, b""))
+            self._streamed()
+            return
         except ChannelBroken as error:
             if not state.can(ResponseEvent.CHANNEL_BROKEN):
                 return
@@ -281,7 +315,9 @@ class Exchange:
 
     async def _pass(self, function_id: str, given: dict[str, Any]) -> None:
         """Pass a middleware function. Raises Refused if it answers itself."""
+        was, self._late = self._late, ("MIDDLEWARE_TIMEOUT", f"The middleware {function_id} did not answer")
         answer = await self._ask(function_id, given)
+        self._late = was
         match answer:
             case {"action": "continue"}:
                 return

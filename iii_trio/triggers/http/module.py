@@ -79,9 +79,13 @@ class Http(RunningModule):
         return [url if url.startswith("unix:") else f"{scheme}{url.removeprefix('ws')}" for url in urls]
 
     async def drain(self) -> None:
-        """Stop listening, and wait until the requests that are under way have ended. If cancelled: they go on."""
+        """Stop listening, end idle connections, and wait until the requests that are under way have ended.
+
+        If cancelled: they go on.
+        """
         for listening in self._sockets:
             listening.close()
+        self.server.drain()
         await self.server.wait_idle()
 
     @property

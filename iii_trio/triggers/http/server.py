@@ -51,7 +51,10 @@ class HttpServer:
         self.unrouted = Counters()
         self.connections = 0
         self._worker = worker
+        self._open: dict[HttpConnection, trio.CancelScope] = {}
+        """The connections, each with the scope in which it waits for a request."""
         self._idle = trio.lowlevel.ParkingLot()
+        self._is_draining = False
         self._in_flight = trio.CapacityLimiter(config.concurrency_request_limit)
 
     def add(self, route: Route) -> Route | None:
@@ -69,6 +72,14 @@ class HttpServer:
         """Use these settings for the requests that come from now on."""
         self.config = config
         self._in_flight.total_tokens = config.concurrency_request_limit
+
+    def drain(self) -> None:
+        """Let the requests that are under way be the last of their connections, and end those that have none."""
+        self._is_draining = True
+        for connection, waiting in self._open.items():
+            connection.is_last = True
+            if connection.is_idle:
+                waiting.cancel(reason="the server is closing")
 
     async def wait_idle(self) -> None:
         """Wait until no request is under way. If cancelled: nothing changes."""
@@ -94,6 +105,7 @@ class HttpServer:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection over any stream, and close it. If cancelled: it is dropped, its handlers are cancelled."""
         connection = HttpConnection(stream, self.config.limits)
+        connection.is_last = self._is_draining
         self.connections += 1
         try:
             if self.connections > self.config.limits.connections:
@@ -107,12 +119,15 @@ class HttpServer:
             LOGGER.debug("a client is gone: %s", error)
         finally:
             self.connections -= 1
+            self._open.pop(connection, None)
             await connection.close()  # noqa: ASYNC102 - it never waits
 
     async def _serve_next(self, connection: HttpConnection) -> bool:
         """Serve the next request; return whether another may follow."""
+        request = None
         try:
-            request = await connection.next_request()
+            with trio.CancelScope() as self._open[connection]:
+                request = await connection.next_request()
         except trio.TooSlowError as error:
             await self._refuse(connection, 408, "REQUEST_TIMEOUT", f"{error}.")
             return False
