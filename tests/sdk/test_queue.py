@@ -79,7 +79,7 @@ async def test_Q6_a_failing_job_is_tried_again_and_is_then_a_dead_letter_with_th
         [dead] = await mesh.call("engine::queue::dlq_messages", {"queue": "mail"})
         assert (dead["id"], dead["retries"], dead["payload"]) == (ident, 2, {"message": "no such address"})
         assert dead["message"].endswith("no such address")  # ours names the type before it
-        assert dead["error"] == f"{dead['code']}: no such address"
+        assert dead["error"] == f"{dead['code']}: {dead['message']}"
         assert dead["code"]
 
 
