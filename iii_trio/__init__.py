@@ -7,7 +7,7 @@
 From bottom to top: `wire` (text ⇄ messages) · `core` (decisions, pure) and `transport` (sockets) · `engine` and `worker`
 (tasks) · `embed` and `cli`. docs/architecture.md has the map.
 
-What is named here is loaded when it is first used: importing the package costs next to nothing.
+Names are loaded when they are first used, so that importing the package costs next to nothing.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""An engine inside a Trio program: open it, let workers in this process use it, let it listen."""
+"""An engine inside a Trio program, and its workers in the same process."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ async def open_engine(
     stores: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
 ) -> AsyncIterator[Engine]:
-    """An engine for the length of the block: in this process only, until told to `listen`.
+    """Open an engine for the length of the block. It is in this process only until told to `listen`.
 
-    Leaving the block ends it: channels end as `engine_closed`, connections are dropped. To let what runs finish first,
+    Leaving the block ends channels as `engine_closed` and drops connections. To let running work finish first,
     `await engine.drain(grace_seconds)` before leaving. Any number of engines may be open at once.
 
     `environment` is for simulations that must repeat. `on_channel_span` is called, and must not wait, with a span for
-    each channel that has ended (clause C7.3): for a tracer; `to_otlp()` gives OTLP's form. `on_telemetry` is called
-    likewise with what workers send of their own: its kind (`resourceSpans`, `resourceMetrics`, `resourceLogs`), and the
-    body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
+    each channel that has ended (clause C7.3). Its `to_otlp()` gives OTLP's form. `on_telemetry` is called
+    likewise with the telemetry of workers. Its arguments are the kind (`resourceSpans`, `resourceMetrics`,
+    `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
 
     The built-in modules (the queue) run beside it, and further `modules` of the program's own; `config.modules` has their
     settings (docs/modules.md). `stores` has, by a module's name, an object that keeps the module's data. It stays the
@@ -118,7 +118,7 @@ class Engine:
 
     @property
     def config(self) -> EngineConfig:
-        """What it was told."""
+        """Return the configuration in force."""
         return self._shell.config
 
     @property
@@ -132,27 +132,28 @@ class Engine:
         return InProcess(self._shell)
 
     async def listen(self, *listeners: Listener) -> list[str]:
-        """Listen at these places, or at `config.listeners`; the bound addresses, as workers would be given them.
+        """Listen at these places, or at `config.listeners`. Returns the bound addresses, as workers dial them.
 
-        Raises ConnectionFailed, saying what is in the way, and ConfigError for files (certificates, tokens) that cannot
+        Raises ConnectionFailed with the obstacle, and ConfigError for files (certificates, tokens) that cannot
         be used; nothing is bound then.
         If cancelled: nothing is bound.
         """
         return await self._listeners.open(listeners or self._shell.config.listeners)
 
     async def listen_at(self, descriptors: Sequence[int], *listeners: Listener) -> list[str]:
-        """Listen at sockets that are open and listen already (systemd's socket activation); the engine owns them then.
+        """Listen at sockets that already listen (systemd's socket activation). The engine then owns them.
 
-        `listeners`, or `config.listeners`, say what else holds there (TLS, tokens): one for all, or one for each.
+        `listeners`, or `config.listeners`, say which rules hold there (TLS, tokens), one for all sockets or one
+        for each.
         Raises ConnectionFailed and ConfigError.
         """
         return await self._listeners.adopt(listeners or self._shell.config.listeners, descriptors)
 
     async def reload(self, config: EngineConfig) -> list[str]:
-        """Take a new configuration, and keep every session that it does not forbid; where the engine listens now.
+        """Take a new configuration, and keep every session that it does not forbid. Returns the addresses in use.
 
         Listeners of the same place keep their sockets, with new certificates and tokens; others are opened and closed.
-        A worker whose token is withdrawn is sent away. Limits, defaults and patience hold for what comes from now on.
+        A worker with a withdrawn token is disconnected. Limits, defaults and timeouts hold for what comes from now on.
         Raises ConnectionFailed and ConfigError; nothing is changed then.
         If cancelled: either nothing is changed, or everything.
         """
@@ -186,7 +187,7 @@ class Engine:
         )
 
     def channels(self) -> list[ChannelView]:
-        """What every open channel is doing (clause C7.1)."""
+        """Return a view of every open channel (clause C7.1)."""
         return self._shell.channel_views()
 
     def ended_channels(self) -> list[ChannelResult]:
@@ -198,10 +199,10 @@ class Engine:
         return self._shell.statistics()
 
     async def drain(self, grace_seconds: float) -> bool:
-        """Take no new sessions (503) and no new calls; once what runs is done, or the grace is over, end all that is left.
+        """Refuse new sessions (503) and calls. End the rest once running work is done, or the grace is over.
 
-        Whether everything was done. Channel sockets of existing channels are still let in meanwhile. What is ended has
-        its reason: channels end as `engine_closed`, and workers are told to try again elsewhere (1012).
+        Returns whether everything was done. Sockets of existing channels are still admitted meanwhile. Channels that are
+        left end as `engine_closed`, and workers are told to try again elsewhere (1012).
         If cancelled: the engine stays draining.
         """
         shell = self._shell

@@ -1,7 +1,7 @@
-"""The modules of an engine: workers in its process that start after it and end before it.
+"""The modules of an engine. They are workers in its process that start after it and end before it.
 
 Each one runs in a task of its own. A module that fails is closed and opened again, after a pause that grows, and the
-engine and its other modules go on. What a module is stands in `triggers/module.py`; docs/modules.md shows how to write one.
+engine and its other modules go on. `triggers/module.py` defines modules. docs/modules.md shows how to write one.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Modules:
     async def keep(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the modules, in the table's order, until told to `stop`. `started` when all of them are ready.
 
-        Raises what a module raises while it starts: an IIIError as it is, anything else as ModuleFailed.
+        An error while a module starts leaves as it is if it is an IIIError, and as ModuleFailed otherwise.
         If cancelled: they end.
         """
         try:
@@ -139,7 +139,7 @@ class Modules:
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     async def drain(self) -> None:
-        """Wait until they have done what they have begun. If cancelled: they begin nothing more all the same."""
+        """Start no more work and wait for the work that runs. If cancelled: they still start no more work."""
         self._draining = True
         async with trio.open_nursery() as nursery:
             for name, running in self.running.items():
@@ -186,7 +186,7 @@ async def _drain(name: str, running: RunningModule) -> None:
 
 
 def _contain(error: BaseException) -> BaseException:
-    """Return a failure of a module. A cancellation and a KeyboardInterrupt are no failures: they go on from here."""
+    """Return a failure of a module. A cancellation or a KeyboardInterrupt is raised again, because it is no failure."""
     if isinstance(error, BaseExceptionGroup):
         passing, failure = error.split(_passes)
         if passing is not None:

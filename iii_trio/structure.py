@@ -58,7 +58,7 @@ _TEXTS: Final[tuple[type, ...]] = (
 
 
 class WrongType(ValueError):
-    """A value of another type than asked for. `wanted` names what was asked for."""
+    """A value of another type than expected. `wanted` names the expected type."""
 
     def __init__(self, wanted: str, value: object) -> None:
         super().__init__(f"expected {wanted}, got {in_words(value)}")

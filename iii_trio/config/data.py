@@ -1,4 +1,4 @@
-"""The place where a module keeps its data: a directory, or memory."""
+"""The directory, or the memory, in which a module keeps its data."""
 
 from __future__ import annotations
 

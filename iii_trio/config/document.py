@@ -23,7 +23,7 @@ _MAX_VALUES: Final = 100_000
 
 @attrs.define(eq=False)
 class Document:
-    """One file: its value, the lines in it, and the warnings about it."""
+    """One file with its value, its lines, and the warnings about it."""
 
     file: str
     value: Any = None

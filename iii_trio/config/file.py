@@ -15,8 +15,8 @@
       - name: iii-http                      # a worker that iii has built in and we have not: a warning
         config: { port: 3111 }
 
-Our own settings stand beside `config`, where iii's engine tolerates what it does not know: one file serves both.
-Everything that cannot be used is a `ConfigError` whose text names file, line and key, and says how to mend it.
+Our own settings stand beside `config`, because iii's engine tolerates unknown keys there. One file serves both engines.
+A setting that cannot be used is a `ConfigError`. Its text names the file, the line, the key and the remedy.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ReadsEntry(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in `EngineConfig.modules`."""
+        """Return the module's name in `EngineConfig.modules`."""
 
     @property
     def entries(self) -> Collection[str]:
@@ -79,7 +79,7 @@ def read_config(
 ) -> ConfigFile:
     """Read an iii configuration file.
 
-    `environ` (default: the process's) gives the values of `${VAR}`. `modules` are those whose entries are read.
+    `environ` (default: the process's) gives the values of `${VAR}`. The entries of `modules` are read.
     Blocks while it reads. Raises ConfigError.
     """
     file = os.fspath(path)
@@ -93,7 +93,7 @@ def read_config(
 
 
 def default_config(environ: Mapping[str, str] | None = None) -> EngineConfig:
-    """Return the settings of an engine without a file: one listener on 127.0.0.1:49134. Raises ConfigError."""
+    """Return the settings of an engine without a file. It has one listener on 127.0.0.1:49134. Raises ConfigError."""
     timeouts = _grace_from_environment(Timeouts(), os.environ if environ is None else environ)
     return EngineConfig(timeouts=timeouts)
 

@@ -47,11 +47,11 @@ class Section:
         return self.document.line(self.path if key is None else (*self.path, key))
 
     def fail(self, key: Any, problem: str) -> NoReturn:
-        """Raise a ConfigError with the line of a key (None: of the section)."""
+        """Raise a ConfigError with the line of a key, or of the section if `key` is None."""
         self.document.fail(self.path if key is None else (*self.path, key), problem)
 
     def warn(self, key: Any, problem: str) -> None:
-        """Add a warning with the line of a key (None: of the section)."""
+        """Add a warning with the line of a key, or of the section if `key` is None."""
         self.document.warn(self.path if key is None else (*self.path, key), problem)
 
     # --- parts
@@ -153,7 +153,7 @@ class Section:
 
 @attrs.frozen
 class Entry(Section):
-    """One entry of `workers`: its name, and the keys beside it."""
+    """One entry of `workers` with its name and the keys beside it."""
 
     @property
     def name(self) -> str:

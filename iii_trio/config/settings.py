@@ -1,4 +1,4 @@
-"""Settings of an engine: frozen values, units in every name, checked where they are made."""
+"""The settings of an engine. They are frozen, have their units in their names, and are checked where they are made."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Limits:
 
 @attrs.frozen
 class ListenerLimits:
-    """What may come in by one listener. None: what `Limits` says, which holds for all listeners together besides."""
+    """The limits of one listener. None falls back to `Limits`, which also applies to all listeners combined."""
 
     connections: int | None = attrs.field(default=None, validator=_positive_or_none)
     sessions: int | None = attrs.field(default=None, validator=_positive_or_none)
@@ -94,7 +94,7 @@ class ListenerLimits:
 
 @attrs.frozen
 class ChannelDefaults:
-    """What a channel gets whose creator does not say otherwise (clauses C1.4 and C2.3)."""
+    """The bounds of a channel that is created without its own (clauses C1.4 and C2.3)."""
 
     buffer_size: int = attrs.field(default=64, validator=validators.and_(validators.ge(1), validators.le(1024)))
     """Items that may wait in the pipe."""
@@ -108,7 +108,7 @@ class ChannelDefaults:
 
 @attrs.frozen
 class Timeouts:
-    """How long an engine waits for a peer that does not do what is due."""
+    """The times that an engine waits for a peer that is late."""
 
     goodbye_seconds: float = attrs.field(default=5.0, validator=_seconds)
     """For a Close to be answered and the connection to end, before it is dropped (clause C4.1)."""
@@ -149,7 +149,7 @@ def _tuple_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Auth:
-    """Who may come in at a listener: whoever shows one of the tokens, as `Authorization: Bearer …`. Else it is HTTP 401.
+    """The tokens that admit a worker at a listener, sent as `Authorization: Bearer …`. Other workers get HTTP 401.
 
     Tokens are for worker sockets. A channel's end has its access key.
     """
@@ -212,7 +212,7 @@ class Listener:
 
     @property
     def place(self) -> tuple[str, int] | str:
-        """Where it is, whatever else is said of it."""
+        """Return the place of the listener, without its rules."""
         return (self.host, self.port) if self.unix is None else self.unix
 
 
@@ -226,7 +226,7 @@ def _frozen_mapping(modules: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @attrs.frozen
 class EngineConfig:
-    """Everything that an engine can be told. `EngineConfig()` listens nowhere by itself: see `Engine.listen`."""
+    """All settings of an engine. `EngineConfig()` listens nowhere before `Engine.listen`."""
 
     listeners: tuple[Listener, ...] = attrs.field(default=(Listener(),), converter=_tuple_of_listeners)
     """Where `serve_engine` listens."""
@@ -248,7 +248,7 @@ class EngineConfig:
 
     @classmethod
     def make(cls, **settings: Any) -> EngineConfig:
-        """An EngineConfig, with what is wrong said as a ConfigError that names the key."""
+        """Make an EngineConfig. Raises ConfigError, which names the key at fault."""
         try:
             return cls(**settings)
         except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Chapter 1: making a channel."""
+"""The checks of chapter 1, making a channel."""
 
 from __future__ import annotations
 

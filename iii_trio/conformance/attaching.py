@@ -1,4 +1,4 @@
-"""Chapter 2: attaching the ends."""
+"""The checks of chapter 2, attaching the ends."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Session:
         raise AssertionError
 
     async def create_channel(self, **options: Any) -> tuple[Ref, Ref]:
-        """Create a channel and return its refs: writer, reader."""
+        """Create a channel and return the refs of its writer and its reader."""
         told = await self.call("engine::channels::create", **options)
         if not isinstance(told, dict) or not is_ref(told.get("writer")) or not is_ref(told.get("reader")):
             raise Broken(f"engine::channels::create gave {json.dumps(told)[:200]}")
@@ -170,7 +170,7 @@ class Bench:
         return peer
 
     async def claim(self, ref: Ref, headers: dict[str, str] | None = None) -> Peer:
-        """Whoever claims an end, whatever the answer is."""
+        """Try to attach an end and return the peer, whatever the answer is."""
         return await self.connect(attach_target(ref, self.url), headers)
 
     async def attach(self, ref: Ref, headers: dict[str, str] | None = None) -> Peer:
@@ -181,12 +181,12 @@ class Bench:
         return peer
 
     async def pair(self, **options: Any) -> tuple[Peer, Peer]:
-        """Both ends of a new channel of a new session: writer, reader."""
+        """Return the writer and the reader of a new channel of a new session."""
         writer, reader = await (await self.session()).create_channel(**options)
         return await self.attach(writer), await self.attach(reader)
 
     async def held_pair(self, owner: Session, holder: Session) -> tuple[Peer, Peer]:
-        """Both ends of a new channel of `owner`, attached in the name of `holder`: writer, reader."""
+        """Return the writer and the reader of a new channel of `owner`, attached in the name of `holder`."""
         writer, reader = await owner.create_channel()
         return await self.attach(writer, holder.identity), await self.attach(reader, holder.identity)
 
@@ -227,7 +227,7 @@ def _below(url: str) -> str:
 
 @asynccontextmanager
 async def open_bench(url: str) -> AsyncIterator[Bench]:
-    """Open a bench, whose connections are closed at the end in any case.
+    """Open a bench. Its connections are closed at the end in any case.
 
     Of several errors, in the block and in its tasks, one is raised.
     """

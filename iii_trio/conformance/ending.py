@@ -1,4 +1,4 @@
-"""Chapter 4: how channels end."""
+"""The checks of chapter 4, ending."""
 
 from __future__ import annotations
 

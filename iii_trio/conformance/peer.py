@@ -1,4 +1,4 @@
-"""A peer that is none of ours: it says and sees bytes, over a real socket."""
+"""A peer that does not use iii_trio. It sends and reads bytes over a real socket."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ async def run_conformance(
 ) -> Report:
     """Check every clause that can be seen from outside at the engine at `url`; with `only`, those that begin so.
 
-    Needs no more of the engine than the wire that all SDKs use; what is ours only is `not observable` where the engine
-    does not announce it. A check that takes more than `max_seconds`, or crashes, is `broken`, and the run goes on.
+    Uses only the wire that all SDKs use. A clause about our extensions is `not observable` where the engine does not
+    announce them. A check that takes more than `max_seconds`, or crashes, is `broken`, and the run goes on.
     `progress` is called with each finding. Raises OSError or NotAnEngine if no engine is there.
 
     If cancelled: all connections are closed.
@@ -95,7 +95,7 @@ def is_of(clause: str, only: str) -> bool:
 
 
 async def _introduce(url: str) -> str:
-    """Who is there, as far as it says."""
+    """Return the name of the engine, as far as it tells."""
     with trio.fail_after(_HELLO_SECONDS):
         async with open_bench(url) as bench:
             session = await bench.session()

@@ -1,4 +1,4 @@
-"""Chapter 3: passing items."""
+"""The checks of chapter 3, passing items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools to test channels, ours and yours: a simulated network in virtual time, and checks built on it."""
+"""Tools to test programs with channels, in virtual time and over a simulated network."""
 
 from .cancelling import cancel_everywhere
 from .contracts import check_channel, check_reading_end, check_writing_end

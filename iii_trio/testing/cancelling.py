@@ -1,8 +1,8 @@
 """Cancel a piece of code at every place where it can be cancelled, and check the state it leaves each time.
 
 Each step is tried in two ways, because they find different bugs. *Parked*: cancelled just after the task went to sleep
-(this finds an item that was taken and then lost at a checkpoint). *Woken*: cancelled when the task has been woken, with
-what it waited for in its hands, and has not run yet (this finds a value lost on its way to the one who waited).
+(this finds an item that was taken and then lost at a checkpoint). *Woken*: cancelled when the task has been woken with
+its value and has not run yet (this finds a value that is lost on its way to the task).
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def cancel_everywhere(
     seed: int = 0,
     max_steps: int = 10_000,
 ) -> int:
-    """Run `subject` again and again, cancelled one step later each time, until it ends uncancelled; in both ways.
+    """Run `subject` again and again, cancelled one step later each time, until it ends uncancelled. Do so in both ways.
 
-    With `others`, also cancelled before each step of any other task that runs meanwhile: for subjects that have tasks of
+    With `others`, also cancel before each step of any other task that runs meanwhile. This is for subjects with tasks of
     their own. That takes as many runs as the whole has steps.
 
     Each run is a `trio.run` of its own, on a virtual clock, with the same schedule (from `seed`). `around` prepares what
-    the subject needs, awaits its argument once (in any task: that runs the subject, in a scope that is cancelled), and
-    may look at what is left; then `check` gets what all of them put into the dictionary of this run.
+    the subject needs, awaits its argument once (in any task) to run the subject in a scope that is cancelled, and may
+    inspect the rest. Then `check` gets the dictionary of this run, which all of them may fill.
 
     Gives back how many steps the whole subject takes. An exception from any of them leaves as it is, with a note on the
     step and the way. Raises AssertionError if a run hangs, or if the subject still can be cancelled after `max_steps`.

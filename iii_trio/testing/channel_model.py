@@ -1,7 +1,7 @@
-"""A model of channels, as simple as possible: two lists and a set of possible outcomes.
+"""A model of channels, as simple as possible. It is two lists and a set of possible outcomes.
 
-A script is a list of steps, taken one after the other, each until nobody has anything to do. For each step the model says
-what may be seen. Where it allows more than one thing, the comment says why.
+A script is a list of steps, taken one after the other, each until all tasks wait. For each step the model tells the
+possible observations. Where it allows more than one thing, the comment says why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DONE: Final = "done"
 
 @attrs.frozen
 class Step:
-    """One thing that is done: to a channel, with a worker, or for some seconds."""
+    """One action on a channel or a worker, or a pause of some seconds."""
 
     do: Do
     channel: int = -1
@@ -44,7 +44,7 @@ def broken(outcome: str) -> str:
 
 @attrs.define
 class ModelChannel:
-    """One channel: its items and the actions of its ends."""
+    """One channel with its items and the actions of its ends."""
 
     owner: int
     writer: int

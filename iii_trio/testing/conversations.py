@@ -1,7 +1,7 @@
-"""Conversations: what some workers stream to each other, and what goes wrong meanwhile, as plain values.
+"""Conversations are plain values. They hold the streams of some workers and the failures meanwhile.
 
-A conversation can be drawn (from a seed, or by a Hypothesis strategy), held in a simulated world, and shown; what each end
-was told is written down in a `Stream`'s `Told`, for `promises.py` to judge.
+A conversation can be drawn (from a seed, or by a Hypothesis strategy), held in a simulated world, and shown. A `Stream`'s
+`Told` records the experience of each end, for `promises.py` to judge.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ending(Enum):
 
 @attrs.frozen
 class Stream:
-    """One channel of a conversation: the indices of its owner, writer and reader, and their behaviour."""
+    """One channel of a conversation, with the indices of its owner, writer and reader, and their behaviour."""
 
     items: tuple[Item, ...]
     ending: Ending = Ending.CLOSES
@@ -64,7 +64,7 @@ class Mishap(Enum):
 
 @attrs.frozen
 class Fault:
-    """One failure: its time, its worker and its duration."""
+    """One failure with its time, its worker and its duration."""
 
     at: float
     mishap: Mishap

@@ -25,10 +25,10 @@ from ..triggers.queue.record import Record
 
 
 def check_job_store(make_store: Callable[[], Store], *, lasting: bool = True) -> None:
-    """Hold a store against the four verbs of `Store`. Raises AssertionError, naming what is not as it should be.
+    """Hold a store against the four verbs of `Store`. Raises AssertionError, which names the fault.
 
-    `make_store` opens a store: empty at first, and at each later call, once the one before is closed, with what was kept;
-    `lasting=False` for a store whose jobs end with it, which is an empty one each time. Blocks.
+    `make_store` opens a store. It is empty at first. Each later call comes after the earlier store is closed, and opens
+    it with the jobs that were kept. `lasting=False` is for a store that loses its jobs when it closes. Blocks.
     """
     for check in _CHECKS:
         store = make_store()
@@ -248,7 +248,7 @@ def _tidying_up_ends_and_changes_nothing(store: Store, reopen: Reopen) -> Store:
 
 
 def _a_write_is_whole_or_not_at_all(store: Store, reopen: Reopen) -> Store:
-    """The last change of these cannot be kept: its text is none. Whatever a store says to that, the first is not kept."""
+    """Check that the first change is not kept when the last one cannot be, because its text is not valid."""
     store.write([Put(record(1))])
     broken = record(3)
     broken.id = "\ud800"

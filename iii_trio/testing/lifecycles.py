@@ -1,4 +1,4 @@
-"""Checks and drawings of lifecycles that are tables of the form `{state: {event: next state}}`."""
+"""Checks and drawings of state tables `{state: {event: next_state}}`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated network: its connections, one random source for all of them, and the one task that moves their time."""
+"""A simulated network, with one random source for all connections and one task that moves their time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Serves(Protocol):
 class Network:
     """Connections in virtual time. Everything random about them comes from `seed`.
 
-    `conditions` hold where a connection says nothing else. `run` must run in a nursery of the caller's (it serves what is
-    dialled, too) for connections that are not perfect, or that are dialled; cancelling it drops them all.
+    `conditions` hold where a connection says nothing else. `run` must run in a nursery of the caller's (it also serves
+    dialled connections) for connections that are not perfect, or that are dialled; cancelling it drops them all.
     """
 
     def __init__(self, seed: int = 0, conditions: Conditions | None = None) -> None:

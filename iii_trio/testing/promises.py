@@ -1,4 +1,4 @@
-"""The promises that hold in every conversation, whatever goes wrong; each is one function of what was told."""
+"""The promises that hold in every conversation and under every failure. Each is one function of the recorded results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def check_promises(conversation: Conversation, told: Iterable[Told], ended: Iter
 
 
 def _memory_was_bounded(told: Iterable[Told], spans: Iterable[ChannelSpan]) -> None:
-    """Clauses C1.4 and C3.2: what waited in a pipe never was more than its bounds allow, and one message."""
+    """Check that a pipe never held more than its bounds and one message (clauses C1.4 and C3.2)."""
     bounds = {one.channel_id: one.stream.buffer_size for one in told}
     for span in spans:
         most = bounds.get(span.channel_id)
@@ -115,10 +115,10 @@ def _no_truncated_stream_looks_complete(told: Told) -> str | None:
 
 
 def _what_completed_is_complete(told: Told, outcome: Outcome | None) -> str | None:
-    """The outcome `completed`: the writer closed, the reader took everything.
+    """Check that after the outcome `completed` the writer had closed and the reader had taken everything.
 
-    A reader over a socket that wants no more, or dies, when all has been written to it, has everything as far as anybody
-    can tell.
+    A reader over a socket that cancels or dies after everything was written to it counts as having everything, because
+    the engine cannot tell the difference.
     """
     if outcome is not Outcome.COMPLETED:
         return None

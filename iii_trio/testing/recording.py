@@ -28,7 +28,7 @@ class _Then:
 @final
 @attrs.define(eq=False)
 class RecordedAddress:
-    """An `Address` that notes what goes through it, under a name. It adds no checkpoints: the schedule stays as it is."""
+    """An `Address` that records its messages under a name. It adds no checkpoints, so that the schedule stays the same."""
 
     inner: Address
     name: str

@@ -1,7 +1,7 @@
 """Trio's scheduling choices from a seed. Without it a simulation has another schedule each time.
 
-The one exception to "public API of Trio only": Trio has no public way to seed its scheduler. Where a future Trio does not
-have what is looked for here, `seeded_schedule` says so in a warning, once, and the simulation goes on unseeded.
+This is the one use of Trio's private API, because Trio has no public way to seed its scheduler. If a future Trio lacks
+the attribute, `seeded_schedule` warns once, and the simulation goes on unseeded.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""One end of a simulated connection: a byte stream that behaves as TCP does, in virtual time and from a seed.
+"""One end of a simulated connection, a byte stream that behaves as TCP does, in virtual time and from a seed.
 
-Theory of operation. What is written goes into the end's send buffer, from there in segments onto the way, and arrives in
+Theory of operation. Written bytes go into the end's send buffer, from there in segments onto the way, and arrive in
 the other end's inbox, which is bounded too. With no delay all of that happens within the write, so that virtual time need
-not move. A segment on the way is a small object: a reset can shorten those that have not been read (a seeded suffix is
-lost), a black hole keeps them back until it heals.
+not move. A segment on the way is a small object. A reset can shorten unread segments (a seeded suffix is
+lost), and a black hole keeps them back until it heals.
 
-As with a kernel and `transport.socket.Socket`: data and then a reset are both read, in that order; closing with unread
-input resets; the first write to an end that is gone succeeds, and is answered with a reset; errors are sticky, whoever
-takes them first.
+It behaves like a kernel and `transport.socket.Socket`. Data and then a reset are both read, in that order. Closing with
+unread input resets. The first write to an end that is gone succeeds, and is answered with a reset. Errors are sticky.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ..transport.socket import Buffer
 
 @attrs.frozen
 class Conditions:
-    """The conditions of a connection. The default is perfect: no delay, no bound on its rate, no faults.
+    """The conditions of a connection. The default is perfect, with no delay, no bound on its rate and no faults.
 
     `split` is the probability that a segment is cut at a random place, `merge` that segments which wait together are read
     together, `short_writes` that a write takes only a part of what would fit, `lost_by_reset` that a reset takes a random
@@ -160,7 +159,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         self._wake()
 
     def reset(self) -> None:
-        """Close now with a reset. What was not yet sent is lost, and perhaps what was not yet read."""
+        """Close now with a reset. Unsent bytes are lost, and perhaps unread ones."""
         if self._closed:
             return
         self._closed = True
@@ -237,7 +236,7 @@ class SimStream(trio.abc.HalfCloseableStream):
     # --- faults
 
     def vanish(self) -> None:
-        """From now on nothing that this end sends arrives, not even that it took something: a black hole."""
+        """Turn the way from this end into a black hole. Nothing that it sends arrives, not even an acknowledgement."""
         if not self._vanishing:
             self._vanishing = True
             self._holes += 1

@@ -1,4 +1,4 @@
-"""Whole histories in virtual time: the same seed, the same history, event for event."""
+"""Whole histories in virtual time. The same seed gives the same history, event for event."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class History:
 
 
 class HistoryStuck(AssertionError):
-    """A history that did not end: everybody waited for ever (deadlock), or somebody never waited (livelock)."""
+    """A history that did not end, because all tasks waited for ever (deadlock) or one never waited (livelock)."""
 
 
 @final
@@ -76,13 +76,13 @@ def simulate(
     transcript: bool = True,
     dissolve: bool = True,
 ) -> History:
-    """Run `scenario(world)` in a `trio.run` of its own: an engine, workers and a network, in virtual time, from `seed`.
+    """Run `scenario(world)` in a `trio.run` of its own, with an engine and a network in virtual time, from `seed`.
 
-    The network is like `conditions` where a connection says nothing else. When the scenario returns, its workers are
-    ended, and it is checked that the engine then holds nothing (unless `dissolve` is False).
+    `conditions` are those of connections without their own. When the scenario returns, its workers are ended. Then the
+    engine must hold nothing (unless `dissolve` is False).
 
-    Raises what the scenario raises, with the last lines of the transcript as a note; HistoryStuck if it is not over
-    after `max_seconds` of virtual time or `max_steps` steps; AssertionError if something is left in the engine.
+    Raises the scenario's exception with the last lines of the transcript as a note, HistoryStuck if it is not over after
+    `max_seconds` of virtual time or `max_steps` steps, and AssertionError if something is left in the engine.
     """
     collecting = gc.isenabled()
     gc.disable()  # what it would finalise, and when, does not follow from the seed
@@ -122,7 +122,7 @@ async def play(
     transcript: bool = True,
     dissolve: bool = True,
 ) -> History:
-    """As `simulate`, within a run of yours on a MockClock that jumps: for many histories in one run.
+    """Do as `simulate`, within a run of yours on a MockClock that jumps, for many histories in one run.
 
     They repeat if the run is within `seeded_schedule`, and nothing else goes on in it.
     """

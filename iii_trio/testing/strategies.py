@@ -1,4 +1,4 @@
-"""Hypothesis strategies: payloads, refs, frames, splits, conversations and what goes wrong in them.
+"""Hypothesis strategies for payloads, refs, frames, splits, conversations and failures.
 
 Needs Hypothesis (the extra `test`). Property tests of async code are synchronous `@given` tests that call `simulate`, or
 `simulate_conversation`, which have a `trio.run` and a clock of their own for each example.
@@ -53,7 +53,7 @@ def payloads_with_refs(max_leaves: int = 10) -> st.SearchStrategy[JsonValue]:
 
 
 def items(max_size: int = 300) -> st.SearchStrategy[Item]:
-    """Draw an item of a channel: bytes or text."""
+    """Draw an item of a channel, bytes or text."""
     return st.binary(max_size=max_size) | st.text(_STORABLE, max_size=max_size // 3)
 
 

@@ -1,4 +1,4 @@
-"""A simulated world: one engine, the workers around it, the network between them, and what can go wrong."""
+"""A simulated world with one engine, its workers, the network between them, and failures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class World:
             self.transcript.append(f"{self.now:.6f} {' '.join(map(str, facts))}")
 
     async def settle(self) -> None:
-        """Wait until nobody has anything to do but wait for time. Takes no virtual time."""
+        """Wait until all tasks wait for time to pass. Takes no virtual time."""
         await trio.testing.wait_all_tasks_blocked()
 
     def new_id(self) -> str:
@@ -115,7 +115,7 @@ class World:
         self.note("the engine runs")
 
     async def stop_engine(self, *, crash: bool = False) -> None:
-        """Stop the engine: in order, or as a process that is killed, whose sockets its kernel closes."""
+        """Stop the engine in order, or as a killed process, when the kernel closes the sockets."""
         self.note("the engine", "crashes" if crash else "stops")
         if crash:
             for _, far in self.network.connections():
@@ -164,7 +164,7 @@ class World:
         return RecordedAddress(inner, name, self.note) if self.transcript is not None else inner
 
     def open_worker(self, name: str, over: Over = "network", **conditions: Any) -> AbstractAsyncContextManager[Worker]:
-        """A worker, for the length of the block. Functions that are not async run inline: threads have no virtual time."""
+        """Open a worker for the length of the block. Plain functions run inline, because threads have no virtual time."""
         return open_worker(
             self.address(name, over, **conditions),
             name=name,
@@ -196,7 +196,7 @@ class World:
                 await hired.program(worker)
 
     def crash_worker(self, name: str) -> None:
-        """End a worker as a process that is killed: its kernel closes its sockets, it says nothing more."""
+        """End a worker as a killed process. The kernel closes its sockets, and it sends nothing more."""
         self.note(name, "crashes")
         for near, _ in self.network.connections(name):
             near.close()
@@ -207,7 +207,7 @@ class World:
     async def dissolve(self) -> None:
         """Heal the network, end every worker, and check that the engine then holds nothing (clause C4.7).
 
-        Raises AssertionError if it does, with what it holds.
+        Raises AssertionError otherwise, which names the objects.
         """
         for name in {near.name[:-1] for near, _ in self.network.connections()}:
             self.network.heal(name)
