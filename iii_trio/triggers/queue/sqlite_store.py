@@ -135,7 +135,7 @@ class SqliteStore:
             return Loaded(
                 self._records(rows),
                 [Remember(*row) for row in subscribers.fetchall()],
-                [SaveLane(*row) for row in lanes.fetchall()],
+                [_lane(*row) for row in lanes.fetchall() if isinstance(row[0], str)],
                 list(self._warnings),
             )
 
@@ -384,3 +384,8 @@ _KINDS: Final = {
     "SQLITE_MISMATCH": BadChange,
     "SQLITE_CONSTRAINT": BadChange,
 }
+
+
+def _lane(lane: str, settings: object) -> SaveLane:
+    """Return the settings of a lane. Damaged ones, such as a number, are read as none."""
+    return SaveLane(lane, settings if isinstance(settings, bytes) else b"null")
