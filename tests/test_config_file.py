@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from iii_trio.config import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
+from iii_trio.config import (
+    Auth,
+    ChannelDefaults,
+    EngineConfig,
+    FunctionFilter,
+    Limits,
+    Listener,
+    ListenerLimits,
+    RbacConfig,
+    Timeouts,
+    Tls,
+)
 from iii_trio.config.file import default_config, parse_config, read_config
 from iii_trio.errors import ConfigError
 
@@ -70,15 +81,30 @@ WRONG = {
         ENTRY + "    config: { prot: 1 }\n",
         "config.yaml:3: unknown key `prot` in `config` of iii-worker-manager; did you mean `port`?",
     ),
-    "access rules": (
-        ENTRY + "    config:\n      rbac: { auth_function_id: gate::auth }\n",
-        "config.yaml:4: `rbac`: this engine has no access rules yet, and a listener without them would let everybody "
-        "in; remove the key or use iii's engine",
+    "access rules without a value": (
+        ENTRY + "    config:\n      rbac:\n",
+        "config.yaml:4: `rbac` is empty; give its value, or remove the key",
     ),
-    "middleware": (
-        ENTRY + "    config: { middleware_function_id: gate::all }\n",
-        "config.yaml:3: `middleware_function_id`: this engine has no access rules yet, and a listener without them "
-        "would let everybody in; remove the key or use iii's engine",
+    "an access rule without a value": (
+        ENTRY + "    config:\n      rbac:\n        auth_function_id:\n",
+        "config.yaml:5: `auth_function_id` is empty; give the id of a function, or remove the key",
+    ),
+    "an unknown access rule": (
+        ENTRY + "    config:\n      rbac: { auth_function: gate::auth }\n",
+        "config.yaml:4: unknown key `auth_function` in `rbac`; did you mean `auth_function_id`?",
+    ),
+    "a filter that is a plain text": (
+        ENTRY + "    config:\n      rbac:\n        expose_functions:\n          - svc::*\n",
+        'config.yaml:6: the filter "svc::*" cannot be used; write `match("svc::*")`, `{ match: "svc::*" }` or '
+        "`{ metadata: { key: value } }`",
+    ),
+    "a filter with an unknown key": (
+        ENTRY + "    config:\n      rbac:\n        expose_functions:\n          - { mach: a }\n",
+        "config.yaml:6: unknown key `mach` in a filter of `expose_functions`; did you mean `match`?",
+    ),
+    "middleware that is a number": (
+        ENTRY + "    config: { middleware_function_id: 7 }\n",
+        "config.yaml:3: `middleware_function_id` is 7; give the id of a function",
     ),
     "no time for a handshake": (
         ENTRY + "    config: { handshake_timeout_ms: 0 }\n",
@@ -414,3 +440,33 @@ def test_a_listener_names_origins_and_the_mode_of_its_socket() -> None:
 def test_origins_and_modes_that_cannot_be_used_are_refused(ours: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=f":3: .*{problem}"):
         listener_of(ours)
+
+
+def test_access_rules_are_read_in_the_words_of_iii() -> None:
+    text = (
+        ENTRY
+        + """    config:
+      port: 49135
+      middleware_function_id: gate::mid
+      rbac:
+        auth_function_id: gate::auth
+        on_trigger_registration_function_id: gate::bind
+        expose_functions:
+          - match("public::*")
+          - match('other::*')
+          - { match: "svc::*", namespace: fleet }
+          - metadata: { visibility: public }
+"""
+    )
+    (listener,) = parse_config(text, "config.yaml", {}).config.listeners
+    assert listener.middleware_function_id == "gate::mid" and listener.port == 49135
+    assert listener.rbac == RbacConfig(
+        auth_function_id="gate::auth",
+        on_trigger_registration_function_id="gate::bind",
+        expose_functions=[
+            FunctionFilter("public::*"),
+            FunctionFilter("other::*"),
+            FunctionFilter("svc::*", namespace="fleet"),
+            FunctionFilter(metadata={"visibility": "public"}),
+        ],
+    )

@@ -31,6 +31,7 @@ import attrs
 
 from ..errors import ConfigError
 from .document import Document
+from .rbac_entry import read_access_rules
 from .section import OURS, Entry, ModuleEntry, Section, is_whole, kind_of, shown
 from .settings import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
 
@@ -42,7 +43,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": Channe
 OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits", "metrics")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too. They need no warning."""
-ACCESS_RULES: Final = frozenset({"rbac", "middleware_function_id"})
+ACCESS_RULES: Final = ("rbac", "middleware_function_id")
 
 
 class ReadsEntry(Protocol):
@@ -210,15 +211,8 @@ class _Reader:
 
     def _listener(self, entry: Entry) -> Listener:
         config, ours = entry.section("config"), entry.section(OURS)
-        for key in config:
-            if key in ACCESS_RULES:
-                config.fail(
-                    key,
-                    f"`{key}`: this engine has no access rules yet, and a listener without "
-                    f"them would let everybody in; remove the key or use iii's engine",
-                )
-        config.only(("port", "host", "handshake_timeout_ms"), f"in `config` of {LISTENER}")
-        settings: dict[str, Any] = {}
+        config.only(("port", "host", "handshake_timeout_ms", *ACCESS_RULES), f"in `config` of {LISTENER}")
+        settings: dict[str, Any] = read_access_rules(config)
         host = config.text("host", "an address such as 127.0.0.1")
         if host is not None:
             settings["host"] = host

@@ -11,6 +11,7 @@ import attrs
 from attrs import validators
 
 from ..errors import ConfigError
+from .rbac import RbacConfig
 
 MAX_NUMBER: Final = 2**53
 """The largest count or size. JSON readers and C code hold it exactly."""
@@ -126,6 +127,8 @@ class Timeouts:
     """How long registrations wait for `engine::workers::register` to name their namespace."""
     name_challenge_seconds: float = attrs.field(default=5.0, validator=_seconds)
     """How long a worker that holds a name has to show a sign of life, when another one claims the name (promise R7)."""
+    access_seconds: float = attrs.field(default=10.0, validator=_seconds)
+    """How long the auth function or a hook of a guarded listener may take. The session that waits is refused then."""
     reattach_grace_seconds: float = attrs.field(default=0.0, validator=_seconds_or_zero)
     """How long a lost worker's channels wait for it to come back with its token (clause C4.6)."""
 
@@ -209,6 +212,11 @@ class Listener:
     """The file mode of a unix socket, whatever the umask is."""
     metrics: bool | None = None
     """Whether `GET /metrics` is answered here. None: if only this machine can reach the listener."""
+
+    rbac: RbacConfig | None = None
+    """The access rules of its sessions. None: they may do everything."""
+    middleware_function_id: str | None = None
+    """The function that gets the calls of its sessions in place of the functions they name."""
 
     @property
     def place(self) -> tuple[str, int] | str:

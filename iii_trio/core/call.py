@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import auto
 from typing import Final
 
 import attrs
+from msgspec import Raw
 
 from ..state_machine import StateMachine, Table, TableEnum
+from ..wire import WireError
 from .session import WorkerSession
 
 
@@ -62,4 +65,6 @@ class Call:
     baggage: str | None = None
     receipt: str | None = None
     """The receipt of an enqueued call. Its caller gets this in place of a result."""
+    on_answer: Callable[[Raw, WireError | None], None] | None = None
+    """Takes the answer to a call that the engine itself makes: its result, or its error."""
     state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(CALL, CallState.WAITING))

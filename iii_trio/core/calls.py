@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Raw
 
 from ..errors import CallError
 from ..wire import (
+    ABSENT,
     FEATURE,
     GIVEN_UP,
     LEFT,
@@ -24,6 +26,7 @@ from .binding import TriggerBinding
 from .call import Call, CallEvent
 from .effects import Deliver, Log, Send
 from .peer_limits import why_unfit
+from .registry import Function
 from .replies import error_text, is_error, not_found, read_error, result_text
 from .session import WorkerSession
 from .state import State
@@ -97,7 +100,8 @@ def fire(state: State, binding: TriggerBinding, data: bytes) -> None:
         return
     fields["session"] = target.owner.id
     call = Call(state.new_id(), None, target.owner, binding.function_id)
-    text = encode(InvokeFunction(binding.function_id, call.id, Raw(data), metadata=binding.metadata))
+    function_id = target.local_id or binding.function_id
+    text = encode(InvokeFunction(function_id, call.id, Raw(data), metadata=binding.metadata))
     unfit = why_unfit(target.owner, text)
     # The engine waits for no result, so the log is the only place for this problem.
     if unfit is not None:
@@ -129,6 +133,35 @@ def _make_room(state: State, call: Call, max_calls: int) -> None:
             state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
 
 
+def call_for_engine(
+    state: State, function: Function, data: bytes, on_answer: Callable[[Raw, WireError | None], None]
+) -> Call | WireError:
+    """Call a worker's function in the name of the engine, which waits for the answer.
+
+    Returns the error, and calls nothing, if the function cannot be called. `on_answer` is not called then.
+    """
+    owner = function.owner
+    if owner is None or function.over_http:
+        return WireError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"Function {function.id} is not a function of a worker")
+    call = Call(state.new_id(), None, owner, function.id, on_answer=on_answer)
+    text = encode(InvokeFunction(function.local_id or function.id, call.id, Raw(data)))
+    unfit = why_unfit(owner, text)
+    if unfit is not None:
+        return unfit
+    max_calls = state.config.limits.calls_per_session
+    if len(state.calls.given_to(owner)) >= max_calls:
+        _make_room(state, call, max_calls)
+    state.calls.enter(call)
+    state.emit(Deliver(owner.id, text, call.id))
+    return call
+
+
+def give_up(state: State, call: Call, reason: str) -> None:
+    """Drop a call that the engine made and no longer waits for, and tell the handler."""
+    state.calls.leave(call, CallEvent.CALLER_CANCELLED)
+    _cancel_handler(state, call, reason)
+
+
 def undelivered(state: State, session_id: str, invocation_id: str) -> None:
     """Refuse a call after its callee's outbox was found full."""
     session = state.sessions.get(session_id)
@@ -155,6 +188,8 @@ def answer(state: State, session: WorkerSession, message: InvocationResult, now:
     # A void call has no caller to tell. It was kept so that its callee has a bounded number of calls.
     if caller is None:
         state.calls.leave(call, CallEvent.ANSWER_CAME)
+        if call.on_answer is not None:
+            call.on_answer(message.result, read_error(message.error)[1] if is_error(message.error) else None)
         return
     # The answer is built before the call leaves the ledger, so that a failure here can still be answered.
     if is_error(message.error):
@@ -221,6 +256,8 @@ def _stop(state: State, call: Call, why: str) -> None:
 def _fail(state: State, call: Call, code: str, text: str) -> None:
     """Tell a call's caller, if it has one, that there will be no result."""
     caller = call.caller
+    if call.on_answer is not None:
+        call.on_answer(ABSENT, WireError(code, text))
     if caller is not None:
         error = WireError(code, text)
         by_engine = FEATURE in caller.features

@@ -16,7 +16,7 @@ from ..wire import (
     UnregisterTrigger,
     UnregisterTriggerType,
 )
-from . import engine_events, faults, registration, trigger_handlers
+from . import engine_events, faults, guarded, registration, trigger_handlers
 from .quota import detach, why_not_deferred
 from .session import SessionState, WorkerSession
 from .sessions import close_session
@@ -44,7 +44,8 @@ def register(state: State, session: WorkerSession, message: Message, now: float)
     """Apply a registration, or defer it if the session's namespace is not known yet."""
     size = detach(message)
     if session.state.current is not SessionState.UNNAMED:
-        _HANDLERS[type(message)](state, session, message, now)
+        if session.access is None or not guarded.register(state, session, session.access, message, now):
+            _HANDLERS[type(message)](state, session, message, now)
         engine_events.check_for_changes(state, now)
         return
     full = why_not_deferred(state.config.limits, session, size)
@@ -61,6 +62,10 @@ def apply_deferred(state: State, session: WorkerSession, now: float) -> None:
     deferred, session.deferred_registrations = session.deferred_registrations, []
     session.registration_bytes = 0  # none of them has been counted as in force
     for message in deferred:
+        # A hook of an earlier registration has not answered yet.
+        if session.held is not None:
+            session.held.append((message, 0))
+            continue
         # An error ends only the registration that caused it. The others and the register call go on.
         try:
             register(state, session, message, now)

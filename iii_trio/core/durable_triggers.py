@@ -10,11 +10,13 @@ from msgspec import Raw
 from ..errors import CallError
 from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, check_name, to_json
 from . import engine_events
+from .access import Access
 from .binding import BindingState, TriggerBinding
 from .replies import BLANK_NAMESPACE
 from .request import Request
 from .state import State
 from .trigger_handlers import warn_if_unprovided
+from .visibility import sees_binding
 
 PROVIDER_SECONDS: Final = 10.0
 """The time in seconds that a provider has to refuse. Its silence counts as acceptance."""
@@ -38,6 +40,10 @@ def register_trigger(state: State, request: Request) -> None:
     for field in ("trigger_type", "function_id", "trigger_namespace"):
         check_name(request.message.function_id, field, getattr(params, field))
     state.check_open()
+    function_id = params.function_id
+    access = request.session.access
+    if access is not None:
+        function_id = _guarded_target(state, access, params)
     if params.trigger_namespace is not None and not params.trigger_namespace.strip():
         raise CallError(ErrorCode.INVALID_NAMESPACE, BLANK_NAMESPACE.format("trigger_namespace"))
     assert isinstance(request.payload, dict)
@@ -47,7 +53,7 @@ def register_trigger(state: State, request: Request) -> None:
     binding = TriggerBinding(
         id=state.new_id(),
         trigger_type=params.trigger_type,
-        function_id=params.function_id,
+        function_id=function_id,
         config=config,
         metadata=metadata,
         namespace=DEFAULT_NAMESPACE,
@@ -65,6 +71,20 @@ def register_trigger(state: State, request: Request) -> None:
         state.triggers.wait_for_answer(binding, request.now + PROVIDER_SECONDS)
     else:
         request.reply({"id": binding.id})
+
+
+def _guarded_target(state: State, access: Access, params: RegisterTriggerInput) -> str:
+    """Return the id of the target that a guarded session binds. Raises CallError if it may not bind it."""
+    if not access.allows_trigger_type(params.trigger_type):
+        text = f"Trigger type '{params.trigger_type}' is not allowed for this session."
+        raise CallError(ErrorCode.FORBIDDEN, text)
+    function_id = access.prefixed(params.function_id)
+    check_name("engine::register_trigger", "function_id", function_id)
+    function = state.registry.find(DEFAULT_NAMESPACE, function_id)
+    if not access.allows(DEFAULT_NAMESPACE, function_id, function.metadata if function is not None else ABSENT):
+        text = f"function '{function_id}' not allowed in namespace '{DEFAULT_NAMESPACE}'"
+        raise CallError(ErrorCode.FORBIDDEN, text)
+    return function_id
 
 
 def _check_room(state: State, size: int) -> None:
@@ -92,6 +112,9 @@ class UnregisterTriggerInput:
 def unregister_trigger(state: State, request: Request) -> None:
     """End a binding (`engine::unregister_trigger`). The answer says whether there was one."""
     binding = state.triggers.get(request.read(UnregisterTriggerInput).id)
+    # A guarded session ends the bindings of targets that it may call. Others are not there for it.
+    if binding is not None and not sees_binding(state, request.session, binding):
+        binding = None
     if binding is not None:
         state.triggers.withdraw(binding)
         engine_events.unbound(state, binding.id, request.now)

@@ -64,8 +64,18 @@ def expire(state: State, now: float) -> None:
     """Fire `engine::functions-available` if a change is due."""
     untold = state.function_changes.take_untold(now)
     if untold:
-        listeners = [binding for binding in state.triggers.of_type(FUNCTIONS) if binding.id in untold]
-        _fire(state, listeners, {"event": "functions_changed", "functions": function_rows(state)})
+        everything: list[TriggerBinding] = []
+        for binding in state.triggers.of_type(FUNCTIONS):
+            if binding.id not in untold:
+                continue
+            # A guarded session is told of the functions that it may call.
+            if binding.owner is not None and binding.owner.access is not None:
+                rows = function_rows(state, binding.owner)
+                _fire(state, [binding], {"event": "functions_changed", "functions": rows})
+            else:
+                everything.append(binding)
+        if everything:
+            _fire(state, everything, {"event": "functions_changed", "functions": function_rows(state)})
 
 
 def _fire(state: State, listeners: list[TriggerBinding], payload: object) -> None:

@@ -6,6 +6,7 @@ returns the effects that the shell has to perform, in order, before the next inp
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
@@ -28,6 +29,7 @@ from ..wire import (
 )
 from ..wire.otlp import Telemetry, telemetry_kind
 from . import (
+    admission,
     calls,
     deferred_registrations,
     engine_events,
@@ -37,7 +39,10 @@ from . import (
     telemetry,
     trigger_handlers,
     unreadable,
+    waiting,
 )
+from .access import Access
+from .admission import Credentials
 from .channel import Channel, ChannelEvent
 from .channels import Refused
 from .effects import Effects, Send
@@ -87,9 +92,12 @@ class Hub:
         in_process: bool,
         max_channels: int | None = None,
         internal: bool = False,
+        access: Access | None = None,
+        credentials: Credentials | None = None,
     ) -> tuple[WorkerSession, Effects]:
         """Start a session for a new link.
 
+        `access` holds the rules of a guarded listener, whose auth function gets the `credentials`.
         `max_channels` bounds the channels that it may own. None uses the engine's limit.
         """
         session = start_session(
@@ -100,7 +108,11 @@ class Hub:
             in_process=in_process,
             max_channels=max_channels,
             internal=internal,
+            access=access,
         )
+        if session.state.current is SessionState.PENDING_AUTH:
+            admission.ask_auth_function(self.state, session, credentials, now)
+            self._settle(now)
         return session, self.state.take_effects()
 
     def received(self, session: WorkerSession, text: bytes | bytearray, now: float) -> Effects:
@@ -114,10 +126,15 @@ class Hub:
             message = decode(text)
             # Telemetry is binary, and some SDKs send blank texts. Neither is a broken message.
             if type(message) is Undecodable:
+                # A connection that was not admitted yet cannot write into the log.
+                if session.state.current is SessionState.PENDING_AUTH:
+                    return []
                 if (kind := telemetry_kind(text)) is not None:
                     return self.telemetry(kind, text, {"session": session.id}, now)
                 if len(text) <= _MAX_BLANK and not text.strip():
                     return []
+            if session.held is not None and waiting.hold(state, session, message, now):
+                return state.take_effects()
             handler = _HANDLERS.get(type(message))
             if handler is None:
                 return []  # a message that only engines send
@@ -127,7 +144,41 @@ class Hub:
                 identity.retry_name_waiters(state, now)
         except Exception as error:
             faults.contain(state, session, message, error)
+        self._settle(now)
         return state.take_effects()
+
+    def _settle(self, now: float) -> None:
+        """Act upon the answers to calls of the engine, and handle the messages that waited for them."""
+        state, settled = self.state, self.state.engine_calls.settled
+        while settled:
+            call, answer = settled.popleft()
+            session = call.session
+            if session.state.is_final:
+                continue
+            held, session.held = session.held or deque(), None
+            try:
+                call.then(answer, now)
+            except Exception as error:
+                faults.log_fault(state, session, "access rules", error)
+                close_session(state, session, Close.INTERNAL_ERROR, "the engine failed at its access rules", now)
+            self._resume(session, held, now)
+            engine_events.check_for_changes(state, now)
+            identity.retry_name_waiters(state, now)
+
+    def _resume(self, session: WorkerSession, held: deque[tuple[Message | Undecodable, int]], now: float) -> None:
+        """Handle the messages that a session had held back, until it waits again."""
+        while held and not session.state.is_final:
+            if session.held is not None:
+                session.held.extend(held)
+                return
+            message, size = held.popleft()
+            session.held_bytes -= size
+            handler = _HANDLERS.get(type(message))
+            try:
+                if handler is not None:
+                    handler(self.state, session, message, now)
+            except Exception as error:
+                faults.contain(self.state, session, message, error)
 
     def telemetry(self, kind: Telemetry, message: bytes | bytearray, fields: dict[str, str], now: float) -> Effects:
         """Handle telemetry of a session, or of a connection of its own. `fields` name the sender."""
@@ -137,6 +188,9 @@ class Hub:
     def undelivered(self, session_id: str, invocation_id: str) -> Effects:
         """Refuse a call, because its callee's outbox was full (`Deliver`)."""
         calls.undelivered(self.state, session_id, invocation_id)
+        # The shell performs effects at once, so a call of the engine is settled at the time at which it was made.
+        for call, _ in tuple(self.state.engine_calls.settled):
+            self._settle(call.until - self.state.config.timeouts.access_seconds)
         return self.state.take_effects()
 
     def disconnected(
@@ -155,6 +209,7 @@ class Hub:
         """
         end_session(self.state, session, reason, now, may_come_back=may_come_back, left=left)
         identity.retry_name_waiters(self.state, now)
+        self._settle(now)
         return self.state.take_effects()
 
     def close_session(
@@ -163,6 +218,7 @@ class Hub:
         """End a session from the engine's side. Its calls are answered and its link is closed with the reason."""
         close_session(self.state, session, code, reason, now, may_come_back=may_come_back)
         identity.retry_name_waiters(self.state, now)
+        self._settle(now)
         return self.state.take_effects()
 
     def by_secret(self, worker_id: str, secret: str) -> WorkerSession | None:
@@ -202,6 +258,7 @@ class Hub:
         """Answer `AskUnreadInput`. A session that is unknown to the shell has no unread input."""
         identity.unread_input_known(self.state, session_id, has_unread_input, now)
         identity.retry_name_waiters(self.state, now)
+        self._settle(now)
         return self.state.take_effects()
 
     def sign_of_life_known(self, session_id: str, is_alive: bool, now: float) -> Effects:
@@ -236,6 +293,8 @@ class Hub:
         identity.expire_name_waiters(state, now)
         identity.expire_grace(state, now)
         engine_events.expire(state, now)
+        waiting.expire(state, now)
+        self._settle(now)
         identity.retry_name_waiters(state, now)
         return state.take_effects()
 
@@ -249,6 +308,7 @@ class Hub:
             state.triggers.next_due(),
             state.name_waiters.next_due(),
             state.function_changes.next_due(),
+            state.engine_calls.next_due(),
         ):
             if due is not None and (earliest is None or due < earliest):
                 earliest = due

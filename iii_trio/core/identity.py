@@ -21,6 +21,7 @@ from ..wire import (
     encode,
 )
 from . import engine_events, faults
+from .access import Access
 from .deferred_registrations import apply_deferred
 from .effects import AskSignOfLife, AskUnreadInput, Log, Send
 from .name_waiters import NameWaiter
@@ -59,6 +60,10 @@ def _register(state: State, request: Request, *, final_attempt: bool) -> None:
     # The namespace can be declared once. After that, or after the grace, it stays.
     fixed = session.state.current is not SessionState.UNNAMED
     namespace = session.namespace if fixed else params.namespace or DEFAULT_NAMESPACE
+    if session.access is not None and params.namespace is not None and not session.access.allows_namespace(namespace):
+        _refuse_namespace(request, session.access, namespace)
+        close_session(state, session, Close.POLICY_VIOLATION, f"namespace '{namespace}' not allowed", now)
+        return
     if name is not None:
         holder = state.registry.claim_name(namespace, name, session)
         if holder is not None and final_attempt:
@@ -92,6 +97,13 @@ def _register(state: State, request: Request, *, final_attempt: bool) -> None:
     state.emit(Log(session.log_level, text, fields, peer_controlled=fixed))
     engine_events.worker_event(state, "worker_metadata_updated", session.id)
     request.reply({"success": True})
+
+
+def _refuse_namespace(request: Request, access: Access, namespace: str) -> None:
+    """Refuse a namespace. The session ends, because its functions would otherwise be put into another one."""
+    permitted = ", ".join(sorted(access.grants.namespaces))
+    text = f"namespace '{namespace}' not allowed for this session (permitted: {permitted})"
+    request.fail(CallError(ErrorCode.FORBIDDEN, text))
 
 
 def _read_input(payload: JsonValue) -> RegisterInput:

@@ -11,6 +11,7 @@ from ..errors import CallError
 from ..wire import DEFAULT_NAMESPACE, ErrorCode
 from .registry import Function
 from .request import Request
+from .session import WorkerSession
 from .state import ENGINE_NAME, State
 from .telemetry import latest_metrics
 from .views import (
@@ -29,6 +30,7 @@ from .views import (
     with_standbys,
     worker_row,
 )
+from .visibility import sees_binding, sees_function, sees_type, visible_functions
 
 _MAX_IDS: Final = 32
 
@@ -59,6 +61,8 @@ def list_functions(state: State, request: Request) -> None:
     found = []
     for function in state.registry:
         if is_internal(function) and not params.include_internal:
+            continue
+        if not sees_function(request.session, function):
             continue
         if params.prefix is not None and not function.id.startswith(params.prefix):
             continue
@@ -94,7 +98,10 @@ def describe_functions(state: State, request: Request) -> None:
     if params.function_id is not None and params.function_ids is not None:
         raise CallError(ErrorCode.INVALID_ARGUMENTS, "pass either `function_id` or `function_ids`, not both")
     if params.function_id is not None:
-        request.reply(function_detail(state, _find_function(state, params.function_id, params.namespace)))
+        function = _find_function(state, params.function_id, params.namespace)
+        if not sees_function(request.session, function):
+            raise CallError(ErrorCode.FORBIDDEN, f"Function '{function.id}' is not visible to this session.")
+        request.reply(function_detail(state, function))
         return
     ids = params.function_ids
     if ids is None:
@@ -108,9 +115,14 @@ def describe_functions(state: State, request: Request) -> None:
     rows: list[Row] = []
     for function_id in dict.fromkeys(ids):
         try:
-            rows.append(function_detail(state, _find_function(state, function_id, params.namespace)))
+            function = _find_function(state, function_id, params.namespace)
         except CallError:
             rows.append({"function_id": function_id, "error": "not_found"})
+            continue
+        if sees_function(request.session, function):
+            rows.append(function_detail(state, function))
+        else:
+            rows.append({"function_id": function_id, "error": "forbidden"})
     request.reply({"functions": rows})
 
 
@@ -159,6 +171,8 @@ def list_triggers(state: State, request: Request) -> None:
         row = type_row(provider)
         if provider.type.startswith("engine::") and not params.include_internal:
             continue
+        if not sees_type(request.session, provider):
+            continue
         if params.prefix is not None and not provider.type.startswith(params.prefix):
             continue
         if params.worker is not None and row["worker_name"] != params.worker:
@@ -179,7 +193,7 @@ def describe_trigger(state: State, request: Request) -> None:
     params = request.read(DescribeTrigger)
     namespace = params.namespace or DEFAULT_NAMESPACE
     provider = state.triggers.provider(namespace, params.id)
-    if provider is None:
+    if provider is None or not sees_type(request.session, provider):
         text = f"Trigger type '{params.id}' is not registered in namespace '{namespace}'."
         raise CallError(ErrorCode.NOT_FOUND, text)
     request.reply(type_detail(state, provider))
@@ -209,6 +223,8 @@ def list_bindings(state: State, request: Request) -> None:
     for binding in bindings:
         if binding.function_id.startswith("engine::") and not params.include_internal:
             continue
+        if not sees_binding(state, request.session, binding):
+            continue
         if params.trigger_type not in (None, binding.trigger_type):
             continue
         if params.function_id not in (None, binding.function_id):
@@ -230,7 +246,7 @@ def describe_binding(state: State, request: Request) -> None:
     """Describe one binding (`engine::registered-triggers::info`)."""
     params = request.read(DescribeBinding)
     binding = state.triggers.get(params.id)
-    if binding is None or binding.provider is None:
+    if binding is None or binding.provider is None or not sees_binding(state, request.session, binding):
         raise CallError(ErrorCode.NOT_FOUND, f"Registered trigger '{params.id}' was not found.")
     row = binding_row(state, binding)
     del row["config_summary"]
@@ -261,9 +277,9 @@ def list_workers(state: State, request: Request) -> None:
     """
     params = request.read(ListWorkers)
     rows: Iterable[Row] = [
-        engine_row(state),
+        _seen_by(state, request.session, engine_row(state), None),
         *(
-            worker_row(state, each)
+            _seen_by(state, request.session, worker_row(state, each), each)
             for each in state.sessions.values()
             if each.in_process or each.info.pid is not None or params.include_internal
         ),
@@ -276,6 +292,14 @@ def list_workers(state: State, request: Request) -> None:
         and _finds(params.search, *(str(row[field] or "") for field in ("name", "id", "description")))
     ]
     request.reply({"workers": sorted(rows, key=lambda row: (row["name"] or row["id"], row["id"]))})
+
+
+def _seen_by(state: State, viewer: WorkerSession, row: Row, owner: WorkerSession | None) -> Row:
+    """Leave the functions that a guarded session may not call out of a worker's row."""
+    if viewer.access is not None:
+        row["functions"] = functions = visible_functions(state, viewer, owner)
+        row["function_count"] = len(functions)
+    return row
 
 
 @attrs.frozen
@@ -307,15 +331,23 @@ def describe_worker(state: State, request: Request) -> None:
         )
     session = state.registry.worker(chosen, name)
     row = engine_row(state) if session is None else worker_row(state, session)
+    viewer = request.session
+    row = _seen_by(state, viewer, row, session)
     if session is not None and session.info.pid is not None:
         row["pid"] = session.info.pid
     row["internal"] = session is None or session.internal
     metrics = latest_metrics(session, request.now) if session is not None else None
     if metrics is not None:
         row["latest_metrics"] = metrics
-    functions = [function for function in state.registry if function.owner is session]
+    functions = [
+        function for function in state.registry if function.owner is session and sees_function(viewer, function)
+    ]
     targets = {(function.namespace, function.id) for function in functions}
-    providers = [provider for provider in state.triggers.providers() if provider.session is session]
+    providers = [
+        provider
+        for provider in state.triggers.providers()
+        if provider.session is session and sees_type(viewer, provider)
+    ]
     request.reply(
         {
             "worker": row,

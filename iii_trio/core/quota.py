@@ -53,6 +53,18 @@ def why_not_deferred(limits: Limits, session: WorkerSession, size: int) -> str |
     return _too_many_bytes(limits, session, size)
 
 
+def why_not_held(limits: Limits, session: WorkerSession, size: int) -> str | None:
+    """Return why a message of this size cannot wait for an auth function or a hook, or None if it can."""
+    if session.held is not None and len(session.held) >= limits.held_back_registrations:
+        return (
+            f"more than {limits.held_back_registrations} messages wait for its access rules "
+            "(limits.held_back_registrations)"
+        )
+    if session.held_bytes + size > limits.registration_bytes:
+        return f"more than {limits.registration_bytes} bytes wait for its access rules (limits.registration_bytes)"
+    return None
+
+
 def why_no_room(limits: Limits, session: WorkerSession, kind: str, held: int, max_held: int, growth: int) -> str | None:
     """Return why a session with `held` registrations of this kind may not add one, or None if it may.
 

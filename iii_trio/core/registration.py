@@ -28,13 +28,19 @@ from .state import State
 OVER_HTTP: Final = "it is to be invoked over HTTP, for which this engine has no module"
 
 
-def register_function(state: State, session: WorkerSession, message: RegisterFunction, now: float) -> None:
-    """Register a session's function, or describe one of its own again."""
+def register_function(
+    state: State, session: WorkerSession, message: RegisterFunction, now: float, local_id: str | None = None
+) -> None:
+    """Register a session's function, or describe one of its own again.
+
+    `local_id` is the id that the session knows, if access rules have given the function another one.
+    """
+    known_id = local_id or message.id
     over_http = bytes(message.invocation) not in (b"", b"null")
     reserved = message.id.startswith("engine::") and session.namespace != DEFAULT_NAMESPACE
     earlier = state.registry.find(session.namespace, message.id)
     if reserved or (earlier is not None and earlier.owner is None):
-        reject_function(state, session, message.id, "", "the id is the engine's own")
+        reject_function(state, session, known_id, "", "the id is the engine's own")
         return
     holder = earlier.owner if earlier is not None and earlier.owner is not session else None
     own = earlier if holder is None else None  # it is replaced by the new description
@@ -45,7 +51,7 @@ def register_function(state: State, session: WorkerSession, message: RegisterFun
     full = why_no_room(limits, session, "functions", held, limits.functions_per_session, growth)
     if full is not None:
         why = full if holder is None else f"worker {holder.id} has it, and this one may not stand by: {full}"
-        reject_function(state, session, message.id, "" if holder is None else holder.id, why)
+        reject_function(state, session, known_id, "" if holder is None else holder.id, why)
         return
     metadata, marked_internal = _read_metadata(message.metadata)
     function = Function(
@@ -58,13 +64,14 @@ def register_function(state: State, session: WorkerSession, message: RegisterFun
         metadata=metadata,
         marked_internal=marked_internal,
         over_http=over_http,
+        local_id=local_id,
         size=size,
     )
     if holder is not None:
         # The id is taken, and SDKs are told so, as by iii's engine. They stay connected and keep their handlers.
         waits = state.registry.add_standby(function)
         then = "and this one takes over when it goes" if waits else "and too many others stand by for it"
-        reject_function(state, session, message.id, holder.id, f"worker {holder.id} has it, {then}")
+        reject_function(state, session, known_id, holder.id, f"worker {holder.id} has it, {then}")
         return
     state.registry.add(function)
     if over_http:

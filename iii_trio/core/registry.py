@@ -65,6 +65,8 @@ class Function:
     """Whether its metadata marks it as internal."""
     over_http: bool = False
     """Whether it asks to be invoked over HTTP, which this engine refuses."""
+    local_id: str | None = None
+    """The id that its owner knows, where access rules made it another one."""
     size: int = 0
     """The bytes that it takes of its owner's registrations."""
     state: StateMachine[FunctionState, FunctionEvent] = attrs.field(

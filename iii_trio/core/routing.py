@@ -7,6 +7,7 @@ from typing import Final
 
 from ..errors import CallError
 from ..wire import (
+    ABSENT,
     DEFAULT_NAMESPACE,
     FEATURE,
     Action,
@@ -19,6 +20,7 @@ from ..wire import (
     with_caller_id,
 )
 from . import calls, faults
+from .access import Access, Decision, Target, refusal
 from .engine_functions import ENGINE_FUNCTIONS
 from .registration import OVER_HTTP
 from .replies import BLANK_NAMESPACE, bad_input, not_found
@@ -47,6 +49,8 @@ def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: f
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
         if message.namespace is not None or action is not None:
             _check(message, action)
+        if session.access is not None and _guard(state, session, session.access, message, invocation_id):
+            return
         if action is not None and action.type == "enqueue":
             state.check_open()
             _enqueue(state, session, message, action, invocation_id)
@@ -72,13 +76,57 @@ def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: f
         if owner.internal:
             check_engine_input(message.function_id, len(message.data))
         data = with_caller(session, bytes(message.data or calls.NULL))
-        calls.deliver(state, session, owner, message, invocation_id, data)
+        calls.deliver(state, session, owner, message, invocation_id, data, function_id=function.local_id)
+    except Refused as refused:
+        # The protocol answers a refused void call too, with an id that nothing waits for.
+        Request(session, message, invocation_id or state.new_id(), state.emit, now).fail(refused)
     except CallError as error:
         request = request or Request(session, message, invocation_id, state.emit, now)
         request.fail(error)
     except Exception as error:
         request = request or Request(session, message, invocation_id, state.emit, now)
         faults.fail_request(state, request, error)
+
+
+class Refused(CallError):
+    """A call that the access rules of the caller's listener do not allow."""
+
+
+def _guard(
+    state: State, session: WorkerSession, access: Access, message: InvokeFunction, invocation_id: str | None
+) -> bool:
+    """Check a call of a guarded session. Return whether it was given to the middleware function instead.
+
+    Raises Refused. A function that does not exist is refused like one that does.
+    """
+    namespace = message.namespace or DEFAULT_NAMESPACE
+    function = state.registry.find(namespace, message.function_id)
+    metadata = function.metadata if function is not None else ABSENT
+    decision = access.decide(Target(namespace, message.function_id, metadata))
+    if decision is not Decision.ALLOWED:
+        raise Refused(ErrorCode.FORBIDDEN, refusal(decision, message.function_id))
+    middleware_id = access.middleware
+    # The engine's own functions are never given to the middleware.
+    if middleware_id is None or (function is not None and function.owner is None):
+        return False
+    state.check_open()
+    middleware = state.registry.find(namespace, middleware_id)
+    if middleware is None or middleware.owner is None:
+        namespaces = state.registry.namespaces_of(middleware_id)
+        raise CallError(ErrorCode.FUNCTION_NOT_FOUND, not_found(namespaces, namespace, middleware_id) + ".")
+    # Its calls would come back to itself for ever.
+    if middleware.owner is session:
+        raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"Function {middleware_id} is the session's own middleware")
+    payload = {
+        "function_id": message.function_id,
+        "payload": message.data or calls.NULL,
+        "action": message.action,
+        "context": access.grants.context,
+        "namespace": namespace,
+    }
+    function_id = middleware.local_id or middleware_id
+    calls.deliver(state, session, middleware.owner, message, invocation_id, to_json(payload), function_id=function_id)
+    return True
 
 
 def _check(message: InvokeFunction, action: Action | None) -> None:

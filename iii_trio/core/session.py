@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections import deque
 from enum import auto
 from typing import Final
 
@@ -12,12 +13,14 @@ import attrs
 from ..compat.sdk_limits import reads_large_messages
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
-from ..wire import DEFAULT_NAMESPACE, Message, caller_field
+from ..wire import DEFAULT_NAMESPACE, Message, Undecodable, caller_field
+from .access import Access
 
 
 class SessionState(TableEnum):
     """The states of a session."""
 
+    PENDING_AUTH = auto()  # the auth function of its listener has not answered yet
     UNNAMED = auto()  # its namespace is not known yet, so registrations are deferred
     SERVING = auto()
     GONE = auto()
@@ -26,13 +29,20 @@ class SessionState(TableEnum):
 class SessionEvent(TableEnum):
     """The events in the life of a session."""
 
+    AUTH_REQUIRED = auto()
+    ADMITTED = auto()
     NAMED = auto()
     WAITED_LONG_ENOUGH = auto()
     LEFT = auto()
 
 
 SESSION: Final[Table[SessionState, SessionEvent]] = {
+    SessionState.PENDING_AUTH: {
+        SessionEvent.ADMITTED: SessionState.UNNAMED,
+        SessionEvent.LEFT: SessionState.GONE,
+    },
     SessionState.UNNAMED: {
+        SessionEvent.AUTH_REQUIRED: SessionState.PENDING_AUTH,
         SessionEvent.NAMED: SessionState.SERVING,
         SessionEvent.WAITED_LONG_ENOUGH: SessionState.SERVING,
         SessionEvent.LEFT: SessionState.GONE,
@@ -97,6 +107,13 @@ class WorkerSession:
     """The time of measurement by the worker's own clock."""
     lease: tuple[str, str] | None = None
     """The (namespace, name) that it holds."""
+    access: Access | None = None
+    """What it may do. None: everything, because its listener is not guarded."""
+    held: deque[tuple[Message | Undecodable, int]] | None = None
+    """The messages, with their sizes, that wait for an auth function or a hook. None: it waits for neither."""
+    held_bytes: int = 0
+    registered_ids: dict[str, str] = attrs.field(factory=dict)
+    """The ids of its functions in the registry, by the ids that it gave them, where access rules make them differ."""
     caller_field: bytes = b""
     """`"_caller_worker_id":"…"}`, which replaces the last brace of an object that it sends."""
 

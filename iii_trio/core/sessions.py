@@ -6,9 +6,10 @@ import logging
 
 from ..wire import FEATURE, WorkerRegistered, encode
 from . import calls, engine_events
+from .access import Access
 from .effects import HangUp, Log, Send
 from .registration import log_takeovers
-from .session import SessionEvent, WorkerSession
+from .session import SessionEvent, SessionState, WorkerSession
 from .state import State
 
 
@@ -21,8 +22,9 @@ def start_session(
     in_process: bool,
     max_channels: int | None,
     internal: bool,
+    access: Access | None = None,
 ) -> WorkerSession:
-    """Add a session for a new connection and greet its worker."""
+    """Add a session for a new connection. Its worker is greeted, unless an auth function has to admit it first."""
     session = WorkerSession(
         id=state.new_id(),
         reattach_token=state.new_id(),
@@ -33,17 +35,26 @@ def start_session(
         in_process=in_process,
         max_channels=max_channels,
         internal=internal,
+        access=access,
     )
     state.sessions[session.id] = session
     state.calls.add_session(session)
     state.internal_sessions += internal
+    if access is not None and access.auth_function is not None:
+        session.state.advance(SessionEvent.AUTH_REQUIRED)
+    else:
+        greet(state, session, now)
+    return session
+
+
+def greet(state: State, session: WorkerSession, now: float) -> None:
+    """Send a session its id and secrets. From now on its worker counts as connected."""
     state.start_grace(session, now + state.config.timeouts.registration_grace_seconds)
     greeting = WorkerRegistered(session.id, session.reattach_token, (FEATURE,), session.channel_secret)
     state.emit(Send(session.id, encode(greeting)))
     text = f"worker {session.id} connected"
-    state.emit(Log(logging.DEBUG, text, {"session": session.id, "peer": peer or ""}))
+    state.emit(Log(logging.DEBUG, text, {"session": session.id, "peer": session.peer or ""}))
     engine_events.worker_event(state, "worker_connected", session.id)
-    return session
 
 
 def end_session(
@@ -62,10 +73,15 @@ def end_session(
     """
     if session.state.is_final:
         return
+    admitted = session.state.current is not SessionState.PENDING_AUTH
     session.state.advance(SessionEvent.LEFT)
     del state.sessions[session.id]
     state.internal_sessions -= session.internal
     session.deferred_registrations.clear()
+    session.held, session.held_bytes = None, 0
+    waiting = state.engine_calls.remove(session)
+    if waiting is not None and waiting.call is not None:
+        calls.give_up(state, waiting.call, f"{session.label} is gone: {reason}")
     cause = f"{session.label} is gone: {reason}"
     grace = state.config.timeouts.reattach_grace_seconds
     # A worker that left on purpose does not come back for its channels.
@@ -78,7 +94,8 @@ def end_session(
     state.triggers.session_ended(session)
     log_takeovers(state, session, state.registry.remove_all_of(session))
     state.triggers.types_released(session)
-    engine_events.worker_event(state, "worker_disconnected", session.id)
+    if admitted:
+        engine_events.worker_event(state, "worker_disconnected", session.id)
     engine_events.check_for_changes(state, now)
     state.emit(Log(session.log_level, cause, {"session": session.id}))
 

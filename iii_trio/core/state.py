@@ -14,6 +14,7 @@ from ..errors import CallError
 from ..wire import ErrorCode
 from .channels import Channels
 from .effects import Effect, Effects
+from .engine_calls import EngineCalls
 from .function_changes import FunctionChanges
 from .name_waiters import NameWaiters
 from .pending_calls import PendingCalls
@@ -50,6 +51,7 @@ class State:
         self.internal_sessions = 0
         self.registry = Registry()
         self.calls = PendingCalls()
+        self.engine_calls = EngineCalls()
         self.channels = Channels(config.channels, config.limits, new_id, self.sessions, self.emit)
         self.lost_sessions = LostSessions(self.channels)
         self.triggers = Triggers(self.emit)

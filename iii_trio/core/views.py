@@ -14,6 +14,7 @@ from .binding import III_PROVIDERS, Provider, TriggerBinding
 from .registry import Function
 from .session import WorkerSession
 from .state import ENGINE_NAME, State
+from .visibility import sees_function
 
 Row: TypeAlias = dict[str, object]
 
@@ -77,9 +78,10 @@ def with_standbys(state: State, function: Function) -> Row:
     return row
 
 
-def function_rows(state: State) -> list[Row]:
-    """Return the rows of all functions, internal ones included."""
-    return [function_row(function) for function in sorted(state.registry, key=lambda each: (each.id, each.namespace))]
+def function_rows(state: State, viewer: WorkerSession | None = None) -> list[Row]:
+    """Return the rows of all functions that a session sees, internal ones included."""
+    functions = sorted(state.registry, key=lambda each: (each.id, each.namespace))
+    return [function_row(each) for each in functions if viewer is None or sees_function(viewer, each)]
 
 
 def function_detail(state: State, function: Function) -> Row:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol, final, runtime_checkable
 
 from ..config import Auth, Limits, Listener, ListenerLimits
+from ..core.access import Access
 from ..errors import ConfigError
 from ..transport.http1 import BadRequest, Head
 
@@ -40,8 +41,11 @@ class ListenerPolicy:
         channels_need_token: bool = False,
         origins: Iterable[str] = (),
         shows_metrics: bool = True,
+        access: Access | None = None,
     ) -> None:
         self.limits = limits or ListenerLimits()
+        self.access = access
+        """The access rules of its sessions. None: they may do everything."""
         self.counts = ConnectionCounts()
         self.shows_metrics = shows_metrics
         self.ssl_context = ssl_context
@@ -60,6 +64,7 @@ class ListenerPolicy:
             channels_need_token=auth is not None and auth.channels == "key_and_token",
             origins=listener.origins,
             shows_metrics=_is_local(listener) if listener.metrics is None else listener.metrics,
+            access=_access(listener),
         )
 
     def handshake_seconds(self, engine: Limits) -> float:
@@ -117,7 +122,12 @@ class ListenerPolicy:
         return token
 
     def trusts(self, head: Head) -> bool:
-        """Return whether telemetry of this connection is taken, by a known token or because none is needed here."""
+        """Return whether telemetry of this connection is taken, by a known token or because none is needed here.
+
+        Where an auth function admits sessions, telemetry comes by the sessions only.
+        """
+        if self.access is not None and self.access.auth_function is not None:
+            return False
         return self.knows(_shown(head))
 
     def knows(self, token: str | None) -> bool:
@@ -166,6 +176,12 @@ class AuthenticatedPeer(Protocol):
 
     policy: ListenerPolicy
     token: str | None
+
+
+def _access(listener: Listener) -> Access | None:
+    if listener.rbac is None and listener.middleware_function_id is None:
+        return None
+    return Access(listener.rbac, listener.middleware_function_id)
 
 
 def _ssl_context(listener: Listener) -> ssl.SSLContext | None:

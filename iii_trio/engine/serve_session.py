@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import parse_qs
 
 import trio
 
+from ..core.admission import Credentials
 from ..core.session import WorkerSession
 from ..errors import FrameError
 from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
@@ -39,7 +41,11 @@ async def serve_session(
     If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
     """
     timeouts = shell.config.timeouts
-    line = _SessionSocket(shell, peer, policy, token)
+    credentials = None
+    if policy.access is not None:
+        query = parse_qs(head.query, keep_blank_values=True)
+        credentials = Credentials(head.headers, query, peer or "")
+    line = _SessionSocket(shell, peer, policy, token, credentials)
     websocket = WebSocket(
         stream,
         line,
@@ -57,7 +63,10 @@ async def serve_session(
 class _SessionSocket:
     """A session's socket: handler of its connection, and the line to it."""
 
-    def __init__(self, shell: Shell, peer: str | None, policy: ListenerPolicy, token: str | None) -> None:
+    def __init__(
+        self, shell: Shell, peer: str | None, policy: ListenerPolicy, token: str | None, credentials: Credentials | None
+    ) -> None:
+        self._credentials = credentials
         self.policy = policy
         self.token = token
         self._shell = shell
@@ -82,7 +91,15 @@ class _SessionSocket:
         websocket.read_size = _FIRST_BYTES
         self._shell.arriving -= 1
         max_channels = self.policy.limits.channels_per_session
-        self._session = self._shell.connected(self, peer=self._peer, in_process=False, max_channels=max_channels)
+        credentials, self._credentials = self._credentials, None
+        self._session = self._shell.connected(
+            self,
+            peer=self._peer,
+            in_process=False,
+            max_channels=max_channels,
+            access=self.policy.access,
+            credentials=credentials,
+        )
         if self._over is None:
             self._account = self._shell.memory.open_account(f"session {self._session.id}", self._evict)
             self._shell.memory_accounts[self._session.id] = self._account
@@ -115,7 +132,9 @@ class _SessionSocket:
         # Calls and channels are counted by the 64, so that most reads change nothing.
         calls = (len(self._shell.hub.calls.made_by(session)) >> 6) * 64 * _CALL_BYTES
         channels = (len(session.owned) >> 6) * 64 * _CHANNEL_BYTES
-        registered = session.registration_bytes * 5 // 4  # with what the allocator cannot give back later
+        registered = (
+            (session.registration_bytes + session.held_bytes) * 5 // 4
+        )  # with what the allocator cannot give back later
         return self._scanner.held_bytes + registered + calls + channels
 
     def _evict(self, reason: str) -> None:

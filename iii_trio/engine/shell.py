@@ -16,6 +16,8 @@ import attrs
 import trio
 
 from ..config import EngineConfig
+from ..core.access import Access
+from ..core.admission import Credentials
 from ..core.channel import Channel, ChannelEvent
 from ..core.channels import Refused
 from ..core.effects import (
@@ -47,6 +49,7 @@ from .policy import AuthenticatedPeer, ListenerPolicy
 from .spans import ChannelSpan, span_of
 from .statistics import ChannelView, EngineStatistics, channel_io_stats, engine_statistics, process_statistics
 
+_OTHER_RULES: Final = "the listener has another auth function"
 _WITHDRAWN: Final = "its token was withdrawn"
 _TAKES_NOTHING: Final = "it does not take what is sent to it"
 
@@ -125,8 +128,10 @@ class Shell:
         in_process: bool,
         max_channels: int | None = None,
         internal: bool = False,
+        access: Access | None = None,
+        credentials: Credentials | None = None,
     ) -> WorkerSession:
-        """Start a session for a new link."""
+        """Start a session for a new link. A guarded listener gives its rules and what the connection showed."""
         session, effects = self.hub.connected(
             trio.current_time(),
             int(self._wall_clock() * 1000),
@@ -134,6 +139,8 @@ class Shell:
             in_process=in_process,
             max_channels=max_channels,
             internal=internal,
+            access=access,
+            credentials=credentials,
         )
         self.outputs[session.id] = output
         self.perform(effects)
@@ -169,8 +176,18 @@ class Shell:
                 session = self.hub.sessions.get(session_id)
                 if session is not None:
                     session.max_channels = new.limits.channels_per_session
+                    if session.access != new.access:
+                        self._change_access(session, new.access)
                 if not new.knows(output.token):
                     self.close_session(session_id, Close.SERVICE_RESTART, _WITHDRAWN)
+
+    def _change_access(self, session: WorkerSession, new: Access | None) -> None:
+        """Give a session the changed rules of its listener. Another auth function has to admit it anew."""
+        old = session.access
+        if (old.auth_function if old else None) != (new.auth_function if new else None):
+            self.close_session(session.id, Close.SERVICE_RESTART, _OTHER_RULES)
+        else:
+            session.access = new if old is None or new is None else attrs.evolve(new, grants=old.grants)
 
     def close_session(self, session_id: str, code: int, reason: str, *, may_come_back: bool = False) -> None:
         """End a session and tell it the reason."""

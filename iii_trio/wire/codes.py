@@ -84,6 +84,8 @@ class ErrorCode(StrEnum):
     INVALID_NAMESPACE = "INVALID_NAMESPACE"
     INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
     NOT_FOUND = "NOT_FOUND"
+    FORBIDDEN = "FORBIDDEN"
+    AUTH_ERROR = "AUTH_ERROR"
     ENQUEUE_ERROR = "enqueue_error"
     TRIGGER_REGISTRATION_FAILED = "trigger_registration_failed"
     TRIGGER_TYPE_NOT_FOUND = "trigger_type_not_found"

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from iii_trio.config import EngineConfig
+from iii_trio.core.access import Access
+from iii_trio.core.admission import Credentials
 from iii_trio.core.call import Call
 from iii_trio.core.effects import (
     AskChannelIo,
@@ -116,10 +118,17 @@ class Conversation:
         peer.hears()
         return peer
 
-    def connect(self, *, in_process: bool = False) -> Peer:
-        """A worker that has said nothing yet; its `workerregistered` is in its inbox."""
+    def connect(
+        self, *, in_process: bool = False, access: Access | None = None, credentials: Credentials | None = None
+    ) -> Peer:
+        """A worker that has said nothing yet; its `workerregistered` is in its inbox, unless it waits to be admitted."""
         session, effects = self.hub.connected(
-            self.now, int(self.now * 1000), peer=None if in_process else "127.0.0.1", in_process=in_process
+            self.now,
+            int(self.now * 1000),
+            peer=None if in_process else "127.0.0.1",
+            in_process=in_process,
+            access=access,
+            credentials=credentials,
         )
         peer = self.peers[session.id] = Peer(self, session)
         self.act(effects)

@@ -1,6 +1,7 @@
 """Play a conversation that is written down, line by line, through a hub.
 
     harbour connects            a link is up; `as an in-process worker` may follow
+    harbour connects by {…}     a link is up at a listener with these access rules
     harbour joins [namespace]   the same, with `engine::workers::register`, and what it was told forgotten
     harbour leaves
     wait 5                      seconds
@@ -19,6 +20,10 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+
+from iii_trio.config import FunctionFilter, RbacConfig
+from iii_trio.core.access import Access
+from iii_trio.core.admission import Credentials
 
 from .conversation import Conversation, call_id
 
@@ -53,6 +58,13 @@ def _do(line: str, talk: Conversation, named: dict[str, Any]) -> None:
     match line.split():
         case ["wait", seconds]:
             talk.wait(float(seconds))
+        case [name, "connects", "by", *_]:
+            rules = json.loads(line.split(maxsplit=3)[3])
+            middleware = rules.pop("middleware_function_id", None)
+            filters = [FunctionFilter(**each) for each in rules.pop("expose_functions", [])]
+            access = Access(RbacConfig(expose_functions=filters, **rules), middleware)
+            shown = Credentials({"authorization": "Bearer x"}, {"token": ["abc"]}, "127.0.0.1")
+            named[name] = talk.connect(access=access, credentials=shown)
         case [name, "connects", *how]:
             named[name] = talk.connect(in_process=bool(how))
         case [name, "joins"]:

@@ -1,0 +1,220 @@
+"""What a session of a guarded listener may do: every row of the decision, and the readings of grants and filters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from iii_trio.config import EngineConfig, FunctionFilter, Limits, RbacConfig
+from iii_trio.core.access import ALWAYS_ALLOWED, WITHOUT_AUTH, Access, Decision, Grants, Target, matches, read_grants
+from iii_trio.structure import BadShape
+from tests.helpers.conversation import Conversation
+
+ALLOWED, FORBIDDEN, NOT_EXPOSED = Decision.ALLOWED, Decision.FORBIDDEN, Decision.NOT_EXPOSED
+EXPOSES_SVC = RbacConfig(expose_functions=[FunctionFilter("svc::*"), FunctionFilter("b::*", namespace="fleet")])
+
+
+def decide(
+    namespace: str, function_id: str, *, rules: RbacConfig | None = EXPOSES_SVC, metadata: Any = None, **grants: Any
+) -> Decision:
+    raw = Raw(b"" if metadata is None else json.dumps(metadata).encode())
+    return Access(rules, grants=Grants(**grants)).decide(Target(namespace, function_id, raw))
+
+
+@pytest.mark.parametrize(
+    ("expected", "namespace", "function_id", "grants"),
+    [
+        (FORBIDDEN, "default", "svc::a", {"forbidden_functions": ["svc::a"]}),
+        (FORBIDDEN, "fleet", "svc::a", {"forbidden_functions": ["svc::a"], "namespaces": {"fleet": ["*"]}}),
+        (FORBIDDEN, "default", "a", {"forbidden_functions": ["a"], "allowed_functions": ["a"]}),
+        (FORBIDDEN, "default", "engine::log::info", {"forbidden_functions": ["engine::log::info"]}),
+        (ALLOWED, "fleet", "boats::go", {"namespaces": {"fleet": ["boats::*"]}}),
+        (ALLOWED, "fleet", "boats::go", {"namespaces": {"fleet": ['match("boats::*")']}}),
+        (ALLOWED, "fleet", "boats::go", {"namespaces": {"fleet": ["boats::go"]}}),
+        (NOT_EXPOSED, "default", "boats::go", {"namespaces": {"fleet": ["boats::*"]}}),
+        (ALLOWED, "default", "exact", {"allowed_functions": ["exact"]}),
+        (NOT_EXPOSED, "fleet", "exact", {"allowed_functions": ["exact"]}),
+        (NOT_EXPOSED, "default", "exact2", {"allowed_functions": ["exact*"]}),
+        (ALLOWED, "default", "svc::a", {}),
+        (NOT_EXPOSED, "fleet", "svc::a", {}),
+        (ALLOWED, "fleet", "b::a", {}),
+        (NOT_EXPOSED, "default", "b::a", {}),
+        (NOT_EXPOSED, "default", "engine::functions::list", {}),
+    ],
+)
+def test_the_first_rule_that_applies_decides(
+    expected: Decision, namespace: str, function_id: str, grants: dict[str, Any]
+) -> None:
+    assert decide(namespace, function_id, **grants) is expected
+
+
+@pytest.mark.parametrize("function_id", sorted(ALWAYS_ALLOWED))
+def test_every_session_may_call_these_functions(function_id: str) -> None:
+    assert decide("default", function_id, rules=RbacConfig()) is ALLOWED
+
+
+def test_rules_without_filters_expose_nothing_and_no_rules_expose_everything() -> None:
+    assert decide("default", "svc::a", rules=RbacConfig()) is NOT_EXPOSED
+    assert decide("other", "svc::a", rules=None) is ALLOWED
+    assert decide("other", "svc::a", rules=None, forbidden_functions=["svc::a"]) is FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("wanted", "metadata", "expected"),
+    [
+        ({"v": "public"}, {"v": "public", "more": 1}, ALLOWED),
+        ({"v": "public"}, {"v": "private"}, NOT_EXPOSED),
+        ({"v": "public", "w": 1}, {"v": "public"}, NOT_EXPOSED),
+        ({"v": 'match("pub*")'}, {"v": "public"}, ALLOWED),
+        ({"v": "match('pub*')"}, {"v": 7}, NOT_EXPOSED),
+        ({"v": 1}, {"v": True}, NOT_EXPOSED),
+        ({"v": [1, {"a": 2}]}, {"v": [1, {"a": 2}]}, ALLOWED),
+        ({"v": 1}, [1], NOT_EXPOSED),
+        ({"v": 1}, None, NOT_EXPOSED),
+    ],
+)
+def test_metadata_has_to_match_in_every_key(wanted: dict[str, Any], metadata: Any, expected: Decision) -> None:
+    rules = RbacConfig(expose_functions=[FunctionFilter(metadata=wanted)])
+    assert decide("default", "any", rules=rules, metadata=metadata) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("a", "a", True),
+        ("a", "ab", False),
+        ("*", "", True),
+        ("a*", "a", True),
+        ("*b", "ab", True),
+        ("a*a", "a", False),
+        ("a*b*c", "axbyc", True),
+        ("a*b*c", "acb", False),
+        ("svc::*", "xsvc::a", False),
+        ("a.c", "abc", False),
+        ("*x*", "\nx\n", True),
+    ],
+)
+def test_a_star_stands_for_any_characters(pattern: str, text: str, expected: bool) -> None:
+    assert matches(pattern, text) is expected
+
+
+@given(st.lists(st.text("ab", max_size=3), min_size=1, max_size=4), st.data())
+def test_a_text_made_from_a_pattern_matches_it(parts: list[str], data: st.DataObject) -> None:
+    text = parts[0] + "".join(data.draw(st.text("abc", max_size=3)) + part for part in parts[1:])
+    assert matches("*".join(parts), text)
+
+
+# --- grants
+
+
+def test_absent_keys_have_their_defaults_and_those_without_an_auth_function_differ() -> None:
+    assert read_grants({"unknown": 1}) == Grants()
+    assert not Grants().allow_trigger_type_registration and Grants().allow_function_registration
+    assert WITHOUT_AUTH.allow_trigger_type_registration and WITHOUT_AUTH.context == {}
+
+
+@pytest.mark.parametrize("key", ["allowed_trigger_types", "function_registration_prefix", "context"])
+def test_null_is_a_value_of_these_keys(key: str) -> None:
+    assert getattr(read_grants({key: None}), key) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (None, "auth function returned no result"),
+        ([], "expected an object, got a list"),
+        *(({key: None}, f"{key}: expected") for key in ("namespaces", "allowed_functions", "forbidden_functions")),
+        ({"allow_function_registration": None}, "allow_function_registration: expected true or false, got null"),
+        ({"allow_trigger_type_registration": 1}, "allow_trigger_type_registration: expected true or false"),
+        ({"allowed_functions": "svc"}, "allowed_functions: expected a list"),
+        ({"namespaces": {"fleet": [1]}}, "namespaces.fleet[0]: expected a text"),
+        ({"function_registration_prefix": ""}, "function_registration_prefix: expected a text of 1 to 256"),
+    ],
+)
+def test_a_result_of_another_shape_is_refused_and_names_the_field(result: Any, problem: str) -> None:
+    with pytest.raises(BadShape) as raised:
+        read_grants(result)
+    assert str(raised.value).startswith(problem)
+
+
+def test_a_filter_has_one_of_match_and_metadata() -> None:
+    for wrong in ({}, {"match": "a", "metadata": {}}, {"match": " "}, {"match": "a", "namespace": ""}):
+        with pytest.raises(ValueError, match="filter"):
+            FunctionFilter(**wrong)  # type: ignore[arg-type]
+
+
+# --- bounds
+
+
+def test_a_connection_that_was_not_admitted_cannot_make_the_engine_hold_more_than_it_may() -> None:
+    talk = Conversation(EngineConfig(limits=Limits(held_back_registrations=3)))
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    for _ in range(3):
+        ship.say({"type": "ping"})
+    assert ship.session.held is not None and ship.id not in talk.hung_up
+    ship.say({"type": "ping"})
+    assert talk.hung_up[ship.id].code == 1008
+    assert ship.session.held is None and ship.session.held_bytes == 0
+    # The auth function's answer finds nothing, and the gate goes on.
+    (call,) = gate.hears()
+    gate.answer(call["invocation_id"], result={})
+    assert ship.hears() == [] and gate.ask("engine::baggage::get_all") == {"baggage": {}}
+
+
+def test_messages_that_waited_are_no_longer_counted_once_they_are_handled() -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    ship.register("ship")
+    ship.say({"type": "registerfunction", "id": "a"})
+    assert ship.session.held_bytes > 0
+    (call,) = gate.hears()
+    gate.answer(call["invocation_id"], result={"allowed_functions": []})
+    assert ship.session.held_bytes == 0 and ("default", "a") in ship.session.functions
+
+
+def test_what_a_connection_shows_is_in_no_log_line_and_no_representation() -> None:
+    from iii_trio.core.admission import Credentials
+    from iii_trio.core.effects import Log
+
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    shown = Credentials({"authorization": "Bearer sesame"}, {"token": ["sesame"]}, "127.0.0.1")
+    talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")), credentials=shown)
+    (call,) = gate.hears()
+    gate.answer(call["invocation_id"], error={"code": "no", "message": "refused"})
+    assert "sesame" not in repr(shown)
+    assert "sesame" not in repr([effect for effect in talk.effects if isinstance(effect, Log)])
+
+
+def test_a_session_that_leaves_while_it_waits_cancels_the_auth_function() -> None:
+    talk = Conversation()
+    gate = talk.connect()
+    gate.register("gate", features=["iii-trio.v1"])
+    gate.offer("gate::auth")
+    gate.hears()
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    (call,) = gate.hears()
+    ship.leave()
+    (cancelled,) = gate.hears()
+    assert cancelled["type"] == "cancelinvocation" and cancelled["invocation_id"] == call["invocation_id"]
+    assert not gate.answering and talk.hub.state.engine_calls.next_due() is None
+
+
+def test_an_auth_function_with_a_full_outbox_refuses_its_session_only() -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    talk.full.add(gate.id)
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    assert [frame["error"]["code"] for frame in ship.hears()] == ["AUTH_ERROR"]
+    assert talk.hung_up[ship.id].code == 1013 and gate.id not in talk.hung_up
