@@ -13,7 +13,7 @@ import attrs
 from msgspec import Raw
 
 from ..config.rbac import FunctionFilter, RbacConfig, pattern_in
-from ..structure import BadShape, structure
+from ..structure import BadShape, in_words, structure
 from ..wire import ABSENT, DEFAULT_NAMESPACE, JsonValue, from_json
 
 ALWAYS_ALLOWED: Final = frozenset(
@@ -65,6 +65,10 @@ def read_grants(result: JsonValue) -> Grants:
     """Read the result of an auth function. Unknown keys are ignored. Raises BadShape, naming the field."""
     if result is None:
         raise BadShape("", NO_RESULT)
+    # The structuring of mappings names no type in its error.
+    namespaces = result.get("namespaces", {}) if isinstance(result, dict) else {}
+    if not isinstance(namespaces, dict):
+        raise BadShape("namespaces", f"expected an object, got {in_words(namespaces)}")
     grants: Grants = structure(result, Grants)
     prefix = grants.function_registration_prefix
     if prefix is not None and not 0 < len(prefix) <= _MAX_PREFIX:
