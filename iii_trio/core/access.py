@@ -159,6 +159,22 @@ class Access:
                 return decision
         return Decision.NOT_EXPOSED
 
+    def guards_with(self, function_id: str) -> bool:
+        """Return whether the rules themselves call this function, which no guarded session may register."""
+        rules = self.rules
+        named = (
+            {self.middleware}
+            if rules is None
+            else {
+                self.middleware,
+                rules.auth_function_id,
+                rules.on_function_registration_function_id,
+                rules.on_trigger_registration_function_id,
+                rules.on_trigger_type_registration_function_id,
+            }
+        )
+        return function_id in named
+
     def allows(self, namespace: str, function_id: str, metadata: Raw = ABSENT) -> bool:
         """Return whether the session may call this function."""
         return self.decide(Target(namespace, function_id, metadata)) is Decision.ALLOWED

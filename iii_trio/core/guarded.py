@@ -102,6 +102,9 @@ def _register_function(
         if len(registered) > MAX_NAME:
             _refuse_function(state, session, message, f"its id would be longer than {MAX_NAME} characters")
             return
+        if access.guards_with(registered):
+            _refuse_function(state, session, message, f"{registered} is a function of the listener's access rules")
+            return
         changed = msgspec.structs.replace(
             message,
             id=registered,

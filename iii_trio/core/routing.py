@@ -114,9 +114,10 @@ def _guard(
     if middleware is None or middleware.owner is None:
         namespaces = state.registry.namespaces_of(middleware_id)
         raise CallError(ErrorCode.FUNCTION_NOT_FOUND, not_found(namespaces, namespace, middleware_id) + ".")
-    # Its calls would come back to itself for ever.
-    if middleware.owner is session:
-        raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"Function {middleware_id} is the session's own middleware")
+    # Its calls could come back to itself for ever, and a guarded session could take its place.
+    if middleware.owner.access is not None:
+        text = f"Function {middleware_id} belongs to a worker at a guarded listener, and has to be at another one"
+        raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, text)
     payload = {
         "function_id": message.function_id,
         "payload": message.data or calls.NULL,

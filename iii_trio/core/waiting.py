@@ -56,9 +56,10 @@ def ask_worker(
         text = not_found(state.registry.namespaces_of(function_id), DEFAULT_NAMESPACE, function_id)
         fail(WireError(ErrorCode.FUNCTION_NOT_FOUND, text))
         return
-    # The session could not answer, because its own messages are held back.
-    if function.owner is session:
-        fail(WireError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"Function {function_id} is the session's own"))
+    # A guarded session could otherwise take the place of the function that guards it.
+    if function.owner is not None and function.owner.access is not None:
+        text = f"Function {function_id} belongs to a worker at a guarded listener, and has to be at another one"
+        fail(WireError(ErrorCode.FUNCTION_NOT_INVOKABLE, text))
         return
 
     def answered(result: Raw, error: WireError | None) -> None:

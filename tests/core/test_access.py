@@ -218,3 +218,24 @@ def test_an_auth_function_with_a_full_outbox_refuses_its_session_only() -> None:
     ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
     assert [frame["error"]["code"] for frame in ship.hears()] == ["AUTH_ERROR"]
     assert talk.hung_up[ship.id].code == 1013 and gate.id not in talk.hung_up
+
+
+def test_a_guarded_session_cannot_take_the_place_of_a_function_that_guards_it() -> None:
+    talk = Conversation()
+    rules = RbacConfig(on_function_registration_function_id="gate::fn", expose_functions=[FunctionFilter("*")])
+    ship = talk.connect(access=Access(RbacConfig(), "gate::fn"))
+    ship.register("ship")
+    ship.offer("gate::fn", "other")
+    assert ship.session.functions == {("default", "other")}
+    # Another guarded listener does not name the function, so it can be registered there. It is not called.
+    thief = talk.connect(access=Access(RbacConfig()))
+    thief.register("thief")
+    thief.offer("gate::fn")
+    guarded = talk.connect(access=Access(rules, "gate::fn"))
+    guarded.register("guarded")
+    guarded.offer("a")
+    assert not guarded.session.functions
+    guarded.hears()
+    guarded.call("other")
+    assert guarded.hears()[0]["error"]["code"] == "function_not_invokable"
+    assert all(frame["type"] != "invokefunction" for frame in thief.hears())
