@@ -66,15 +66,29 @@ _WHOLE_ID: Final = 36
 _PAGE: Final = 100
 
 
-async def redrive(queue: Queue, id_: One = None, /, *, kind: Kind = None, address: Address = None) -> Exit:
+async def redrive(
+    queue: Queue,
+    id_: One = None,
+    /,
+    *,
+    to: Annotated[str | None, Parameter(help="The id of another function, which is to do them.")] = None,
+    limit: Annotated[int | None, Parameter(help="The largest number of dead letters, the oldest first.")] = None,
+    kind: Kind = None,
+    address: Address = None,
+) -> Exit:
     """Make dead letters jobs again, with all their attempts, behind what waits.
 
     For example: iii-trio redrive mail
     """
+    if id_ is not None and (to is not None or limit is not None):
+        raise UsageError("--to and --limit are for all dead letters of a queue; leave out the id")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; give at least 1")
     async with connect(engine_address(address), "redrive") as worker:
         which = await check_queue(worker, queue, kind)
         if id_ is None:
-            count = (await ask(worker, "iii::queue::redrive", which))["redriven"]
+            request = {**which, "count": limit, "to_function_id": to}
+            count = (await ask(worker, "iii::queue::redrive", request))["redriven"]
         else:
             whole = await _find(worker, queue, which, id_)
             said = await ask(worker, "iii::queue::redrive_message", {**which, "message_id": whole})

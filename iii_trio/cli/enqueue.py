@@ -23,6 +23,10 @@ async def enqueue(
     /,
     *pairs: Pairs,
     json: Json = None,
+    delay: Annotated[float | None, Parameter(help="Seconds before the first call.")] = None,
+    priority: Annotated[int | None, Parameter(help="From 0 to 3: jobs of a higher one start first. Usually 1.")] = None,
+    unique_key: Annotated[str | None, Parameter(help="Take no second job of this key while one waits or runs.")] = None,
+    replace: Annotated[bool, Parameter(negative="", help="Take the place of a waiting job of the same key.")] = False,
     timeout: Annotated[float, Parameter(help="Seconds to wait for the receipt.")] = 30.0,
     namespace: Namespace = None,
     address: Address = None,
@@ -38,7 +42,9 @@ async def enqueue(
         receipt = None
         with trio.CancelScope(deadline=deadline.at):
             await check_queue(worker, queue)
-            action = iii_trio.enqueue(queue)
+            action = iii_trio.enqueue(
+                queue, delay_seconds=delay, priority=priority, unique_key=unique_key, replace=replace
+            )
             receipt = await worker.trigger(function, payload, namespace=namespace, action=action)
         if receipt is None:
             sentence = f"no receipt within {timeout:g} s: the job may be kept all the same; see --timeout"

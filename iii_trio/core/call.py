@@ -64,7 +64,10 @@ class Call:
     traceparent: str | None = None
     baggage: str | None = None
     receipt: str | None = None
-    """The receipt of an enqueued call. Its caller gets this in place of a result."""
+    """The receipt of an enqueued call. Its caller gets this in place of a result.
+
+    Empty: the caller gets the queue's answer, because a job with a unique key may have the receipt of an earlier one.
+    """
     on_answer: Callable[[Raw, WireError | None], None] | None = None
     """Takes the answer to a call that the engine itself makes: its result, or its error."""
     state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(CALL, CallState.WAITING))

@@ -195,7 +195,8 @@ def answer(state: State, session: WorkerSession, message: InvocationResult, now:
     if is_error(message.error):
         text = _error_text(call, caller, *read_error(message.error))
     else:
-        result = message.result if call.receipt is None else Raw(to_json({"messageReceiptId": call.receipt}))
+        # An empty receipt stands for the queue's own answer.
+        result = message.result if not call.receipt else Raw(to_json({"messageReceiptId": call.receipt}))
         built = result_text(caller, call.id, call.function_id, result, call.traceparent, call.baggage)
         text = _error_text(call, caller, to_json(built), built) if isinstance(built, WireError) else built
     state.calls.leave(call, CallEvent.ANSWER_CAME)

@@ -30,6 +30,7 @@ from .state import State
 
 _is_uuid: Final = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
 _ENQUEUE: Final = "engine::queue::enqueue"
+NO_OPTIONS: Final = "the queue of this engine knows no `options` of jobs: leave them out, or use iii-trio's queue"
 
 NO_QUEUE: Final = (
     "No queue provider is installed. `TriggerAction::Enqueue` routes through the `engine::queue::enqueue` provider, "
@@ -175,6 +176,11 @@ def _enqueue(
     # Other queue workers know no metadata and could refuse the field.
     if message.metadata and FEATURE in provider.owner.features:
         job["metadata"] = message.metadata
+    if action.options:
+        if FEATURE not in provider.owner.features:
+            raise CallError(ErrorCode.ENQUEUE_ERROR, NO_OPTIONS)
+        job["options"] = action.options
+        receipt = ""
     calls.deliver(state, session, provider.owner, message, invocation_id, to_json(job), receipt, function_id=_ENQUEUE)
 
 

@@ -99,6 +99,10 @@ def _what_is_put_is_there_whole(store: Store, reopen: Reopen) -> Store:
         died_at_ms=1_700_000_000_500,
         code="code",
         message="it is 🙂",
+        priority=3,
+        unique_key="ключ",
+        unique_ms=2**41,
+        keep_result_ms=5,
     )
     bare = record(9)
     store.write([Put(full), Put(bare)])
@@ -130,6 +134,8 @@ def _an_update_moves_a_job_and_leaves_its_data(store: Store, reopen: Reopen) -> 
         "died_at_ms": 98,
         "code": "c",
         "message": "m",
+        "function_id": "other::f",
+        "namespace": "n",
     }
     store.write([Update(record(1, data=None, **rest, **moved))])
     expected = [record(2), record(1, **rest, **moved)]

@@ -25,6 +25,8 @@ class Action(msgspec.Struct, omit_defaults=True, frozen=True):
 
     type: str
     queue: Name | None = None
+    options: Raw = ABSENT
+    """Options of the job, as an object. Only for queues that have the extensions."""
 
 
 class WireError(msgspec.Struct, omit_defaults=True, frozen=True):

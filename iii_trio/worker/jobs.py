@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import attrs
+from msgspec import Raw
 
 from ..errors import CallError, MisuseError
-from ..wire import Action, ErrorCode
+from ..wire import Action, ErrorCode, to_json
 
 SUBSCRIBER: Final = "durable:subscriber"
+_MAX_SECONDS: Final = 1e9
+
+
+NO_OPTIONS: Final = "the engine knows no options of jobs ({}): leave them out, or use an engine of iii-trio"
 
 
 @attrs.frozen
@@ -17,18 +24,62 @@ class Enqueue:
     """The action of a call that becomes a job of a queue. Made by `enqueue`."""
 
     queue: str
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    """The options that differ from their defaults, as they travel."""
 
     @property
     def action(self) -> Action:
-        return Action("enqueue", self.queue)
+        """The action as it travels."""
+        return (
+            Action("enqueue", self.queue, Raw(to_json(dict(self.options))))
+            if self.options
+            else Action("enqueue", self.queue)
+        )
 
 
-def enqueue(queue: str = "default") -> Enqueue:
+def enqueue(
+    queue: str = "default",
+    *,
+    delay_seconds: float | None = None,
+    at: datetime | None = None,
+    priority: int | None = None,
+    unique_key: str | None = None,
+    unique_seconds: float | None = None,
+    replace: bool = False,
+    keep_result_seconds: float | None = None,
+) -> Enqueue:
     """Return the action that makes a call a job: `worker.trigger(function_id, payload, action=enqueue("mail"))`.
 
-    The value of that call is the job's `Receipt`.
+    The value of that call is the job's `Receipt`. The job starts after `delay_seconds`, or `at` a time with a time zone.
+    `priority` is from 0 to 3, and 1 by default. While a job with the same `unique_key` waits or runs, and for
+    `unique_seconds` after it came, there is no second one. Its receipt is returned, or with `replace` the new job takes the
+    place of one that waits. `keep_result_seconds` keeps the result for `Receipt.wait`.
+
+    Raises MisuseError for options that cannot be meant.
     """
-    return Enqueue(queue)
+    if at is not None:
+        if delay_seconds is not None:
+            raise MisuseError("a job has a delay or a time: leave out `delay_seconds` or `at`")
+        if at.tzinfo is None:
+            raise MisuseError(f"the time {at} has no time zone; give one, for example datetime.now(timezone.utc)")
+    if unique_key is None and (unique_seconds is not None or replace):
+        raise MisuseError("`unique_seconds` and `replace` are about jobs with a `unique_key`: give one")
+    if priority is not None and priority not in range(4):
+        raise MisuseError(f"`priority` is {priority}; give 0, 1, 2 or 3")
+    seconds = {
+        "delay_seconds": delay_seconds, "unique_seconds": unique_seconds, "keep_result_seconds": keep_result_seconds
+    }  # fmt: skip
+    for name, value in seconds.items():
+        if value is not None and not 0 <= value <= _MAX_SECONDS:
+            raise MisuseError(f"`{name}` is {value:g}; give a number of seconds from 0 to {_MAX_SECONDS:g}")
+    options = {
+        **seconds,
+        "at_ms": None if at is None else round(at.timestamp() * 1000),
+        "priority": priority,
+        "unique_key": unique_key,
+        "replace": replace or None,
+    }
+    return Enqueue(queue, {name: value for name, value in options.items() if value is not None})
 
 
 @attrs.frozen
@@ -37,15 +88,47 @@ class Receipt:
 
     id: str
     """The id of the job in tables, in dead letters and in the metadata of its handler."""
+    _call: Callable[[str, dict[str, str]], Awaitable[Any]] | None = attrs.field(default=None, eq=False, repr=False)
 
     @classmethod
-    def from_json(cls, value: Any, function_id: str) -> Receipt:
+    def from_json(
+        cls, value: Any, function_id: str, call: Callable[[str, dict[str, str]], Awaitable[Any]] | None = None
+    ) -> Receipt:
         """Read the answer to an enqueue. Raises CallError for an answer that is no receipt."""
         receipt = value.get("messageReceiptId") if isinstance(value, dict) else None
         if not isinstance(receipt, str):
             problem = f"the answer to an enqueue is no receipt: {value!r}"
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem, function_id=function_id)
-        return cls(receipt)
+        return cls(receipt, call)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the job's state, its failed calls and its last error, as `engine::queue::job` describes them.
+
+        Raises CallError, `job_not_found` for a job that was over long ago. If cancelled: nothing changes.
+        """
+        status: dict[str, Any] = await self._ask("engine::queue::job")
+        return status
+
+    async def wait(self) -> Any:
+        """Wait until the job is done, and return its result if the queue has kept it, else None.
+
+        Raises CallError: the job's last error if it is a dead letter, and `job_removed` if it was cancelled or purged.
+        If cancelled: the job goes on.
+        """
+        while True:
+            status = await self._ask("engine::queue::wait")
+            match status["state"]:
+                case "done":
+                    return status.get("result")
+                case "dead":
+                    raise CallError(status["code"], status["message"])
+                case "removed":
+                    raise CallError("job_removed", f"the job {self.id} was cancelled or purged")
+
+    async def _ask(self, function_id: str) -> Any:
+        if self._call is None:
+            raise MisuseError("this receipt was not made by a worker, and has no engine to ask")
+        return await self._call(function_id, {"id": self.id})
 
 
 def subscription(

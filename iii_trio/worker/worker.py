@@ -23,7 +23,7 @@ from .function_spec import FunctionSpec, Registered, check_function_id
 from .handler_signature import Handler
 from .inline import InlineHandler
 from .introduction import introduction
-from .jobs import SUBSCRIBER, Enqueue, Receipt, subscription
+from .jobs import NO_OPTIONS, SUBSCRIBER, Enqueue, Receipt, subscription
 from .membership import Membership
 from .registrations import Registrations
 from .start_queue import CallStartQueue
@@ -441,6 +441,8 @@ class Worker:
             action=action.action if isinstance(action, Enqueue) else action,
         )
         session = await self._wait_session()
+        if isinstance(action, Enqueue) and action.options and not session.supports_extensions:
+            raise CallError("enqueue_error", NO_OPTIONS.format(", ".join(action.options)), function_id=function_id)
         if session.link.has_room:
             await trio.lowlevel.checkpoint_if_cancelled()  # other tasks run while the answer is awaited
         else:
@@ -452,7 +454,7 @@ class Worker:
             session.give_up(call, "the caller was cancelled")  # unless it is settled
         value = call.value()
         if isinstance(action, Enqueue):
-            return Receipt.from_json(value, function_id)
+            return Receipt.from_json(value, function_id, self.trigger)
         return value if into is Any else structure_result(value, into, function_id)
 
     async def trigger_void(

@@ -57,6 +57,15 @@ async def test_jobs_are_cancelled_and_purged_after_a_dry_run(site: Site) -> None
     assert (await site.run("jobs", "mail")).out == "none\n"
 
 
+async def test_a_job_is_enqueued_with_options_of_its_own(site: Site) -> None:
+    once = await site.run("enqueue", "default", "f", "--delay", "600", "--priority", "3", "--unique-key", "k")
+    again = await site.run("enqueue", "default", "f", "--unique-key", "k")
+    assert once.code == 0 and once.out == again.out
+    assert cells((await site.run("jobs", "default")).out)[0][2] == "delayed for 10 min"
+    wrong = await site.run("enqueue", "default", "f", "--replace")
+    assert (wrong.code, wrong.out) == (2, "")
+
+
 async def test_a_queue_is_paused_and_resumed(site: Site) -> None:
     assert (await site.run("pause", "mail")).out == "mail is paused\n"
     assert cells((await site.run("queues")).out)[1][-1] == "resume (it is paused)"

@@ -40,6 +40,8 @@ class AttemptResult:
     outcome: AttemptOutcome
     code: str = ""
     message: str = ""
+    value: Any = None
+    """The value of a call that succeeded."""
 
 
 @final
@@ -101,11 +103,11 @@ class Attempt:
 
     def _done(self) -> None:
         try:
-            self._answer()
+            value = self._answer()
         except CallError as error:
             self._over(self, _failure(error))
         else:
-            self._over(self, AttemptResult(AttemptOutcome.SUCCEEDED))
+            self._over(self, AttemptResult(AttemptOutcome.SUCCEEDED, value=value))
 
     def _answer(self) -> Any:
         assert self._asked is not None

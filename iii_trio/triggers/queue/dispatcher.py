@@ -18,6 +18,7 @@ from ...environment import RunBlocking
 from ...errors import CallError, ConnectionFailed
 from ...lowlevel import can_call, flush, wait_can_call
 from ...report import RateLimitedLogger, get_logger
+from ...wire import to_json
 from ...worker import Worker
 from .attempt import Attempt, AttemptOutcome, AttemptResult
 from .journal import Journal
@@ -26,6 +27,7 @@ from .lane_key import LaneKey
 from .ledger import Ledger
 from .protocol import SubscriberConfig, read_subscriber
 from .record import Timestamp
+from .results import Results
 from .settings import QueueConfig
 from .states import JobState
 from .store import (
@@ -82,6 +84,9 @@ class Dispatcher:
         """The attempts under way, by the keys of their jobs."""
         self._lost: dict[str, list[Job]] = {}
         """Jobs whose worker was lost in this turn of the event loop, by the sentence that says which."""
+        self.results = Results()
+        self._waiters: dict[str, trio.lowlevel.ParkingLot] = {}
+        """The callers that wait for the ends of jobs, by the ids of the jobs."""
         self._starting = False
         self._waiting_to_call = False
         self._receipts: list[Callable[[], object]] = []
@@ -162,6 +167,8 @@ class Dispatcher:
     async def drain(self) -> None:
         """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start."""
         self.ledger.paused = True
+        for job_id in list(self._waiters):
+            self._wake(job_id)
         while self.ledger.running:
             await self._ended.park()
 
@@ -173,12 +180,23 @@ class Dispatcher:
 
     # --- arrivals
 
-    def keep(self, jobs: Sequence[Job], kept: Callable[[], object], refused: Callable[[CallError], object]) -> None:
+    def keep(
+        self,
+        jobs: Sequence[Job],
+        kept: Callable[[], object],
+        refused: Callable[[CallError], object],
+        *,
+        instead_of: Job | None = None,
+    ) -> None:
         """Store new jobs together, all or none. They wait for their turns from then on (Q1).
+
+        A waiting job that they replace is removed in the same commit.
 
         `kept` is called then. Otherwise `refused` is called with a CallError, `queue_full` or `storage_failed`.
         """
         changes: list[Change] = [Put(job.record) for job in jobs]
+        if instead_of is not None:
+            changes += self.ledger.cancel(instead_of)
         unsaved = [job.lane for job in jobs if job.lane.saved is not job.lane.description]
         for lane in unsaved:
             changes.append(SaveLane(lane.text, lane.description))
@@ -188,6 +206,8 @@ class Dispatcher:
             timestamp = self.timestamp
             for job in jobs:
                 self.ledger.stored(job, timestamp)
+            if instead_of is not None:
+                self._erased([instead_of])
             self._receipts.append(kept)
 
         def not_stored(error: StorageError) -> None:
@@ -195,6 +215,11 @@ class Dispatcher:
                 lane.saved = None
             for job in jobs:
                 self.ledger.refused(job)
+            if instead_of is not None:
+                self.ledger.kept_after_all(instead_of, self.timestamp)
+                if instead_of.record.unique_key is not None:
+                    self.ledger.unique.take(instead_of, self.timestamp.now)
+                self.start_jobs()
             code = "queue_full" if isinstance(error, StorageFull) else "storage_failed"
             refused(CallError(code, str(error)))
 
@@ -214,8 +239,12 @@ class Dispatcher:
 
         self._journal.write([], settled, lambda error: refused(CallError("storage_failed", str(error))))
 
-    async def redrive(self, jobs: Sequence[Job]) -> None:
-        """Make dead letters jobs again (Q8).
+    def after_stored(self, then: Callable[[], object], refused: Callable[[CallError], object]) -> None:
+        """Call `then` when all jobs that are on their way to the store have been stored or refused."""
+        self._journal.write([], then, lambda error: refused(CallError("storage_failed", str(error))))
+
+    async def redrive(self, jobs: Sequence[Job], function: tuple[str, str] | None = None) -> None:
+        """Make dead letters jobs again (Q8), maybe of another function.
 
         Raises CallError `storage_failed`: none of them is a job again. If cancelled: they are jobs again.
         """
@@ -224,7 +253,7 @@ class Dispatcher:
             for job in jobs:
                 self.ledger.redriven(job)
 
-        changes = [change for job in jobs for change in self.ledger.redrive(job)]
+        changes = [change for job in jobs for change in self.ledger.redrive(job, function)]
         await self._written(changes, kept, lambda: self._still_dead(jobs))
 
     async def discard(self, jobs: Sequence[Job]) -> None:
@@ -279,6 +308,24 @@ class Dispatcher:
                 lane.saved = None
 
         await self._written(changes, refused=refused)
+
+    async def wait_over(self, job_id: str) -> None:
+        """Wait until a job is done, dead or removed, or until the engine drains. If cancelled: nothing changes."""
+        job = self.ledger.find(job_id)
+        if job is None or job.current_state is JobState.DEAD or self.ledger.paused:
+            return
+        parked = self._waiters.setdefault(job_id, trio.lowlevel.ParkingLot())
+        try:
+            await parked.park()
+        finally:
+            if not parked and self._waiters.get(job_id) is parked:
+                del self._waiters[job_id]
+
+    def _wake(self, job_id: str) -> None:
+        """Wake the callers that wait for the end of a job."""
+        parked = self._waiters.pop(job_id, None)
+        if parked is not None:
+            parked.unpark_all()
 
     async def payload_of(self, job: Job) -> Payload:
         """Return the payload of a job. Raises CallError `storage_failed`. If cancelled: nothing changes."""
@@ -441,6 +488,9 @@ class Dispatcher:
         ledger, timestamp = self.ledger, self.timestamp
         match result.outcome:
             case AttemptOutcome.SUCCEEDED:
+                if job.record.keep_result_ms is not None:
+                    until = timestamp.now + job.record.keep_result_ms / 1000
+                    self.results.keep(job.record.id, to_json(result.value), until)
                 self._journal.write(ledger.succeeded(job, timestamp), lambda: self._erased([job]))
             case AttemptOutcome.FAILED:
                 self._moved(job, ledger.failed(job, result.code, result.message, timestamp))
@@ -489,12 +539,15 @@ class Dispatcher:
     def _erased(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self.ledger.erased(job)
+            if self._waiters:
+                self._wake(job.record.id)
 
     def _dead_lettered(self, job: Job) -> None:
         record = job.record
         counts = f"after {record.attempts} failed calls and {record.lost} lost workers"
         self._log(logging.WARNING, job, f"is a dead letter, {counts}: {record.code}: {record.message}")
         too_many = self.ledger.dead_lettered(job)
+        self._wake(record.id)
         for unwanted in too_many:
             self._log(logging.WARNING, unwanted, "is a dead letter no more: it gave way to newer ones")
         changes = [change for unwanted in too_many for change in self.ledger.discard(unwanted)]

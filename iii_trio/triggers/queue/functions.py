@@ -15,9 +15,10 @@ from ...lowlevel import InlineCall, new_id, register_inline_handler
 from ...worker import Worker
 from .baggage import for_job
 from .dispatcher import FUNCTIONS_CHANGED, Dispatcher
-from .lane import Job, Lane, depths
+from .lane import WAITING, Job, Lane, depths
 from .operator_functions import register_operators
 from .protocol import (
+    NO_OPTIONS,
     NULL,
     EnqueueInput,
     PublishInput,
@@ -29,6 +30,7 @@ from .protocol import (
     read,
     trace_headers,
 )
+from .record import NORMAL_PRIORITY
 from .states import JobState
 from .store import Payload
 
@@ -52,6 +54,9 @@ class Which:
     limit: int = 50
     payloads: bool = True
     dry_run: bool = False
+    count: int | None = None
+    to_function_id: str | None = None
+    to_namespace: str | None = None
 
     @property
     def name(self) -> str:
@@ -113,6 +118,33 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
         if metadata is not None:
             check_metadata("engine::queue::enqueue", request.metadata)
         group = group_of(lane, data)
+        options = request.options or NO_OPTIONS
+        if lane.settings.fifo and options.priority != NORMAL_PRIORITY:
+            problem = f"queue '{request.queue}' is FIFO and keeps the order of its jobs; leave `priority` out"
+            raise CallError("priority_in_fifo", problem)
+        replaced = None
+        if options.unique_key is not None:
+            holder = ledger.unique.holder(lane.text, options.unique_key, dispatcher.timestamp.now)
+            there = None if holder is None else ledger.find(holder)
+            if holder is not None and not options.replace:
+                first = {"messageReceiptId": holder}
+                if there is None:
+                    call.answer(first)
+                else:
+                    dispatcher.keep_again(there, lambda: call.answer(first), call.fail)
+                return
+            if there is not None and there.current_state is JobState.STORING:
+
+                def again() -> None:
+                    try:
+                        enqueue(call)
+                    except CallError as error:
+                        call.fail(error)
+
+                dispatcher.after_stored(again, call.fail)
+                return
+            if there is not None and there.current_state in WAITING:
+                replaced = there
         check_room([lane], len(data) + len(metadata or b""))
         traceparent, baggage = trace_headers(request.traceparent, request.baggage)
         job = ledger.admit(
@@ -125,8 +157,9 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
             traceparent=traceparent,
             baggage=for_job(baggage, request.function_id),
             metadata=metadata,
+            options=options,
         )
-        dispatcher.keep([job], answer, call.fail)
+        dispatcher.keep([job], answer, call.fail, instead_of=replaced)
 
     def publish(call: InlineCall) -> None:
         request: PublishInput = read("iii::durable::publish", call.payload, _publish)
@@ -232,9 +265,14 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
     @worker.function("iii::queue::redrive", description="give the dead letters of a queue or topic another try")
     async def redrive(which: Which) -> dict[str, Any]:
         dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
-        fitting = _fitting(dispatcher, dead)
+        function = None
+        if which.to_function_id:
+            if any(job.lane.key.kind == "topic" for job in dead):
+                raise CallError("redrive_failed", "the dead letters of a topic are for their subscribers only")
+            function = (namespace_of(which.to_namespace), which.to_function_id)
+        fitting = _fitting(dispatcher, dead)[: which.count]
         with _failing_as("redrive_failed"):
-            await dispatcher.redrive(fitting)
+            await dispatcher.redrive(fitting, function)
         answer: dict[str, Any] = {"queue": which.name, "redriven": len(fitting)}
         if len(fitting) < len(dead):
             answer["left"] = len(dead) - len(fitting)

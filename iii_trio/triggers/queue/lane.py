@@ -14,7 +14,7 @@ import attrs
 from ...state_machine import StateMachine
 from ...wire import from_json, to_json
 from .lane_key import LaneKey
-from .record import Record, Timestamp
+from .record import NORMAL_PRIORITY, Record, Timestamp
 from .settings import QueueSettings
 from .states import JOB, LANE, JobEvent, JobState, LaneEvent, LaneState
 
@@ -22,6 +22,7 @@ _RATE_SECONDS: Final = 10.0
 WAITING: Final = frozenset({JobState.READY, JobState.DELAYED, JobState.WAITING_FOR_FUNCTION})
 _IN_FLIGHT: Final = frozenset({JobState.LEASED, JobState.FINISHING, JobState.DYING})
 _FEW: Final = 64
+_OLDEST_EVERY: Final = 4  # starts
 _MAX_HELD: Final = 100  # jobs that a lane looks past while a suspect runs alone
 
 
@@ -114,6 +115,9 @@ class Lane:
         """Jobs at their turn that wait because a suspect runs alone."""
         self._described: tuple[QueueSettings, str | None, bool, bytes] | None = None
         self._ready: list[Job] = []
+        self._other_levels: dict[int, list[Job]] = {}
+        """The ready jobs of other priorities than the usual one, by priority."""
+        self._starts = 0
         self._groups: dict[str, deque[Job]] = {}
         self._overlapping: dict[int, Job] = {}
         """Jobs that started before the lane became FIFO and now share a group. The group waits until they finish."""
@@ -130,7 +134,7 @@ class Lane:
     def may_start(self) -> bool:
         """Whether a job may be taken from it."""
         return (
-            bool(self._ready)
+            bool(self._ready or self._other_levels)
             and self.running < self.settings.concurrency
             and self.open
             and len(self.held) < _MAX_HELD
@@ -209,11 +213,28 @@ class Lane:
     def line_up(self, job: Job) -> None:
         """Make a job one of those that can start, if it is ready and the first of its group."""
         if job.current_state is JobState.READY and self._first(job):
-            heapq.heappush(self._ready, job)
+            level = job.record.priority
+            if level == NORMAL_PRIORITY or self.settings.fifo:  # the order of a FIFO lane is a promise
+                heapq.heappush(self._ready, job)
+            else:
+                heapq.heappush(self._other_levels.setdefault(level, []), job)
 
     def pop(self) -> Job:
-        """Take the job whose turn it is."""
-        return heapq.heappop(self._ready)
+        """Take the job whose turn it is.
+
+        It is the oldest job of the highest priority. Every fourth one is the oldest of all, so that none starves (Q28).
+        """
+        if not self._other_levels:
+            return heapq.heappop(self._ready)
+        self._starts += 1
+        levels = dict(self._other_levels)
+        if self._ready:
+            levels[NORMAL_PRIORITY] = self._ready
+        level = min(levels, key=lambda one: levels[one][0]) if self._starts % _OLDEST_EVERY == 0 else max(levels)
+        job = heapq.heappop(levels[level])
+        if level != NORMAL_PRIORITY and not levels[level]:
+            del self._other_levels[level]
+        return job
 
     def release_held(self) -> None:
         """Line up the jobs that waited for a suspect."""
@@ -242,6 +263,7 @@ class Lane:
         self.settings = settings
         if regroup:
             self._ready, self._groups, self._overlapping, self.held = [], {}, {}, []
+            self._other_levels = {}
             jobs = sorted(
                 self.jobs.values(), key=lambda job: (job.current_state not in _IN_FLIGHT, job.record.position)
             )

@@ -18,12 +18,14 @@ from .isolation import Isolation, is_suspect
 from .lane import WAITING, Job, Lane
 from .lane_key import LaneKey
 from .lanes import Lanes
+from .protocol import NO_OPTIONS, JobOptions
 from .record import Record, Timestamp
 from .settings import QueueConfig
 from .states import JOB, JobEvent, JobState
 from .store import Change, Damaged, Remove, Update
 from .texts import MAX_CODE_BYTES, MAX_MESSAGE_BYTES, cut, is_json
 from .timers import Timers
+from .unique import UniqueKeys
 
 WORKER_LOST: Final = "worker_lost"
 _ROW_BYTES: Final = 256  # of a record on disk, beside its texts
@@ -50,6 +52,7 @@ class Ledger:
         self._jitter = jitter
         self._next = 1
         self._by_id: dict[str, Job] = {}
+        self.unique = UniqueKeys(self._by_id)
         self._recent: OrderedDict[str, bool] = OrderedDict()
         """The last jobs that are over, by id: whether each was done. Others were purged or cancelled."""
         self._timers = Timers()
@@ -114,6 +117,9 @@ class Ledger:
             lane.dead[record.key] = job
         else:
             job.due = timestamp.now + self._pause_left(job, timestamp)
+            if record.unique_key is not None:
+                age = max(0.0, (timestamp.wall_ms - record.created_at_ms) / 1000)
+                self.unique.take(job, timestamp.now, age)
             self.stored(job, timestamp)
 
     def loaded(self) -> None:
@@ -180,10 +186,13 @@ class Ledger:
         traceparent: str | None = None,
         baggage: str | None = None,
         metadata: bytes | None = None,
+        options: JobOptions = NO_OPTIONS,
     ) -> Job:
         """Make a new job, which is yet to be stored. Call `stored` or `refused` then."""
         key, self._next = self._next, self._next + 1
-        delay = lane.settings.delay_seconds
+        delay = options.delay_from(timestamp.wall_ms)
+        if delay is None:
+            delay = lane.settings.delay_seconds
         record = Record(
             key=key,
             position=key,
@@ -199,9 +208,16 @@ class Ledger:
             metadata=metadata,
             due_ms=timestamp.wall_at(timestamp.now + delay) if delay else None,
             pause_ms=round(delay * 1000) if delay else None,
+            priority=options.priority,
         )
+        if options is not NO_OPTIONS:
+            record.unique_key = options.unique_key
+            record.unique_ms = _milliseconds(options.unique_seconds)
+            record.keep_result_ms = _milliseconds(options.keep_result_seconds)
         job = self._enter(record, lane)
         job.due = timestamp.now + delay
+        if record.unique_key is not None:
+            self.unique.take(job, timestamp.now)
         return job
 
     def stored(self, job: Job, timestamp: Timestamp) -> None:
@@ -341,8 +357,11 @@ class Ledger:
 
     # --- dead letters, and jobs that are not wanted
 
-    def redrive(self, job: Job) -> list[Change]:
-        """Make a dead letter a job again. Call `redriven` when the store has it, or `still_dead` if it refuses."""
+    def redrive(self, job: Job, function: tuple[str, str] | None = None) -> list[Change]:
+        """Make a dead letter a job again, maybe of another function.
+
+        Call `redriven` when the store has it, or `still_dead` if it refuses.
+        """
         position, self._next = self._next, self._next + 1
         job.redriven = msgspec.structs.replace(
             job.record,
@@ -355,6 +374,8 @@ class Ledger:
             code=None,
             message=None,
         )
+        if function is not None:
+            job.redriven.namespace, job.redriven.function_id = function
         self._redriving += 1
         job.lane.redriving += 1
         job.lane.advance(job, JobEvent.REDRIVEN)
@@ -401,6 +422,14 @@ class Ledger:
         self._end_attempt(job, JobEvent.PURGED)
         self.withdraw(job.lane)
         return [Remove(job.record.key)]
+
+    def kept_after_all(self, job: Job, timestamp: Timestamp) -> None:
+        """Put a job back that was cancelled, because the store refuses the job that was to replace it."""
+        left = self._pause_left(job, timestamp)
+        job.lane.advance(job, JobEvent.STORED_WITH_DELAY if left > 0 else JobEvent.STORED)
+        if left > 0:
+            self._timers.set(job, timestamp.now + left)
+        self._line_up(job)
 
     def pause(self, lane: Lane, paused: bool) -> None:
         """Pause or resume a lane. Its pause is kept by the store (Q25)."""
@@ -543,6 +572,10 @@ class Ledger:
             return 0.0
         longest = math.inf if record.pause_ms is None else record.pause_ms / 1000
         return min((record.due_ms - timestamp.wall_ms) / 1000, longest)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 def _on_disk(size: int) -> int:

@@ -65,6 +65,20 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
             raise CallError("job_not_found", f"there is no job {which.id}: it was done, removed, or never there")
         return job
 
+    def over(which: JobInput) -> dict[str, Any]:
+        """Describe a job that has ended of late, with its result if that was kept."""
+        ended: dict[str, Any] = {"id": which.id, "state": ledger.recent_end(which.id)}
+        result = dispatcher.results.get(which.id, dispatcher.timestamp.now)
+        return ended if result is None else ended | {"result": Raw(result)}
+
+    @worker.function("engine::queue::wait", description="wait until a job is done, dead or removed")
+    async def wait(which: JobInput) -> dict[str, Any]:
+        if ledger.recent_end(which.id) is None:
+            find(which)
+            await dispatcher.wait_over(which.id)
+        found = ledger.find(which.id)
+        return over(which) if found is None else row(found, dispatcher.timestamp)
+
     @worker.function("engine::queue::jobs", description="the jobs of a queue or topic by page, the oldest first")
     async def jobs(which: JobsInput) -> dict[str, Any]:
         if which.state is not None and which.state not in STATES.values():
@@ -79,9 +93,8 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
 
     @worker.function("engine::queue::job", description="one job: its state, its attempts and its payload")
     async def job(which: JobInput) -> dict[str, Any]:
-        end = ledger.recent_end(which.id)
-        if end is not None and ledger.find(which.id) is None:
-            return {"id": which.id, "state": end}
+        if ledger.find(which.id) is None and ledger.recent_end(which.id) is not None:
+            return over(which)
         return await _described(dispatcher, find(which), min(max(0, which.payload_bytes), _MAX_BYTES))
 
     @worker.function("engine::queue::cancel", description="remove one job, and cancel its handler if it runs")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 import msgspec
 from msgspec import Raw
 
+from ...config.settings import MAX_SECONDS
 from ...errors import CallError
 from ...wire import DEFAULT_NAMESPACE, ErrorCode, from_json, to_json
 from .lane import Lane
+from .record import NORMAL_PRIORITY
 from .settings import QueueSettings
 
 NULL: Final = Raw(b"null")
@@ -21,6 +23,30 @@ _MAX_ID_BYTES: Final = 1024
 _MAX_TRACEPARENT_BYTES: Final = 256
 _MAX_BAGGAGE_BYTES: Final = 8192  # the least that W3C Baggage has everybody pass on
 _MAX_GROUP_BYTES: Final = 256
+
+
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
+
+
+class JobOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """The options of one job. Members are as `iii_trio.enqueue` describes them."""
+
+    delay_seconds: _Seconds | None = None
+    at_ms: int | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=3)] = NORMAL_PRIORITY
+    unique_key: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    unique_seconds: _Seconds | None = None
+    replace: bool = False
+    keep_result_seconds: _Seconds | None = None
+
+    def delay_from(self, wall_ms: int) -> float | None:
+        """Return the delay in seconds that these options ask for, or None if they ask for none."""
+        if self.at_ms is None:
+            return self.delay_seconds
+        return min(max(0.0, (self.at_ms - wall_ms) / 1000), MAX_SECONDS)
+
+
+NO_OPTIONS: Final = JobOptions()
 
 
 class EnqueueInput(msgspec.Struct):
@@ -34,6 +60,7 @@ class EnqueueInput(msgspec.Struct):
     baggage: str | None = None
     namespace: str | None = None
     metadata: Raw = NULL
+    options: JobOptions | None = None
 
 
 class PublishInput(msgspec.Struct):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 import msgspec
+
+NORMAL_PRIORITY: Final = 1
 
 
 class Record(msgspec.Struct):
@@ -38,6 +42,13 @@ class Record(msgspec.Struct):
     code: str | None = None
     """The error code of its last failure."""
     message: str | None = None
+    priority: int = NORMAL_PRIORITY
+    unique_key: str | None = None
+    """No other job of its lane has this key while it is unfinished."""
+    unique_ms: int | None = None
+    """How long the key is taken after the job came, even if the job is done earlier."""
+    keep_result_ms: int | None = None
+    """How long its result is kept. None: not at all."""
 
 
 @attrs.frozen

@@ -33,12 +33,22 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         attempts, lost, due_ms, died_at_ms, code, message, pause_ms, problem TEXT
     );
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE jobs ADD COLUMN unique_key TEXT;
+    ALTER TABLE jobs ADD COLUMN unique_ms INTEGER;
+    ALTER TABLE jobs ADD COLUMN keep_result_ms INTEGER;
+    ALTER TABLE damaged_jobs ADD COLUMN priority;
+    ALTER TABLE damaged_jobs ADD COLUMN unique_key;
+    ALTER TABLE damaged_jobs ADD COLUMN unique_ms;
+    ALTER TABLE damaged_jobs ADD COLUMN keep_result_ms;
+    """,
 )
 """Each script makes the next version of the schema. `PRAGMA user_version` counts them."""
 
 COLUMNS: Final = (
     "key, position, id, lane, function_id, namespace, data, created_at_ms, job_group, traceparent, baggage, metadata, "
-    "attempts, lost, due_ms, pause_ms, died_at_ms, code, message"
+    "attempts, lost, due_ms, pause_ms, died_at_ms, code, message, priority, unique_key, unique_ms, keep_result_ms"
 )
 """In the order of the fields of `Record`."""
 

@@ -46,19 +46,23 @@ _VACUUM_PAGES: Final = 1024  # a step: some hundredths of a second
 _FREE_PAGES: Final = 256  # that a file may keep
 _MAX_ROWS: Final = 64
 
-_MOVED: Final = "position = ?, attempts = ?, lost = ?, due_ms = ?, pause_ms = ?, died_at_ms = ?, code = ?, message = ?"
+_MOVED: Final = (
+    "position = ?, attempts = ?, lost = ?, due_ms = ?, pause_ms = ?, died_at_ms = ?, code = ?, message = ?, "
+    "function_id = ?, namespace = ?"
+)
 _UPDATE: Final = f"UPDATE jobs SET {_MOVED} WHERE key = ?"
 _SET_ASIDE: Final = f"INSERT INTO damaged_jobs ({COLUMNS}, problem) SELECT {COLUMNS}, ? FROM jobs WHERE key = ?"
 _ROW: Any = tuple[
     int, int, str, str, str, str, bytes, int, str | None, str | None, str | None, bytes | None,
     int, int, int | None, int | None, int | None, str | None, str | None,
+    int, str | None, int | None, int | None,
 ]  # fmt: skip
 """The types of `COLUMNS`. SQLite checks none of them."""
 
 
 @functools.cache
 def _put(rows: int) -> str:
-    row = f"({', '.join('?' * 19)})"
+    row = f"({', '.join('?' * len(COLUMNS.split()))})"
     return f"INSERT INTO jobs ({COLUMNS}) VALUES {', '.join([row] * rows)}"
 
 
@@ -236,7 +240,8 @@ class SqliteStore:
                         case Update(record):
                             execute(_UPDATE, (
                                 record.position, record.attempts, record.lost, record.due_ms, record.pause_ms,
-                                record.died_at_ms, record.code, record.message, record.key,
+                                record.died_at_ms, record.code, record.message, record.function_id,
+                                record.namespace, record.key,
                             ))  # fmt: skip
                         case Remember():
                             execute("INSERT OR REPLACE INTO subscribers VALUES (?, ?, ?, ?, ?)", astuple(change))

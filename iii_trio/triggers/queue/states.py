@@ -95,7 +95,12 @@ JOB: Final[Table[JobState, JobEvent]] = {
     JobState.DEAD: {JobEvent.REDRIVEN: JobState.REDRIVING, JobEvent.DISCARDED: JobState.DISCARDING},
     JobState.REDRIVING: {JobEvent.STORED: JobState.READY, JobEvent.NOT_STORED: JobState.DEAD},
     JobState.DISCARDING: {JobEvent.ERASED: JobState.DONE, JobEvent.NOT_STORED: JobState.DEAD},
-    JobState.PURGING: {JobEvent.ERASED: JobState.DONE},
+    JobState.PURGING: {
+        JobEvent.ERASED: JobState.DONE,
+        # The job that was to replace it could not be stored.
+        JobEvent.STORED: JobState.READY,
+        JobEvent.STORED_WITH_DELAY: JobState.DELAYED,
+    },
 }
 
 
