@@ -46,6 +46,7 @@ from .store import (
     StorageFull,
 )
 from .texts import is_json
+from .waiters import Waiters
 
 LOGGER: Final = get_logger("iii_trio.queue")
 FUNCTIONS_CHANGED: Final = "iii-queue::functions-changed"
@@ -85,8 +86,7 @@ class Dispatcher:
         self._lost: dict[str, list[Job]] = {}
         """Jobs whose worker was lost in this turn of the event loop, by the sentence that says which."""
         self.results = Results()
-        self._waiters: dict[str, trio.lowlevel.ParkingLot] = {}
-        """The callers that wait for the ends of jobs, by the ids of the jobs."""
+        self.waiters = Waiters()
         self._starting = False
         self._waiting_to_call = False
         self._receipts: list[Callable[[], object]] = []
@@ -111,10 +111,7 @@ class Dispatcher:
         for lane in self.ledger.lanes:
             if (text := settings.get(lane.text)) is not None:
                 lane.restore_pause(text)
-            if text == lane.description:
-                lane.saved = lane.description
-            else:
-                lane.saved = text
+            lane.saved = lane.description if text == lane.description else text
         rows = iter(loaded.jobs)
         damaged: list[Damaged] = []
         # In pieces, so that an engine with many jobs can be stopped while it loads them.
@@ -167,8 +164,7 @@ class Dispatcher:
     async def drain(self) -> None:
         """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start."""
         self.ledger.paused = True
-        for job_id in list(self._waiters):
-            self._wake(job_id)
+        self.waiters.wake_all()
         while self.ledger.running:
             await self._ended.park()
 
@@ -217,8 +213,6 @@ class Dispatcher:
                 self.ledger.refused(job)
             if instead_of is not None:
                 self.ledger.kept_after_all(instead_of, self.timestamp)
-                if instead_of.record.unique_key is not None:
-                    self.ledger.unique.take(instead_of, self.timestamp.now)
                 self.start_jobs()
             code = "queue_full" if isinstance(error, StorageFull) else "storage_failed"
             refused(CallError(code, str(error)))
@@ -270,13 +264,11 @@ class Dispatcher:
         If cancelled: they are removed.
         """
         jobs = [job for lane in lanes for job in self.ledger.purge(lane)]
-        pieces = [jobs[at : at + _JOBS_AT_ONCE] for at in range(0, len(jobs), _JOBS_AT_ONCE)]
-        settled = trio.Event()
-        for piece in pieces:
+        for at in range(0, len(jobs), _JOBS_AT_ONCE):
+            piece = jobs[at : at + _JOBS_AT_ONCE]
             removals = [Remove(job.record.key) for job in piece]
             self._journal.write(removals, lambda piece=piece: self._erased(piece))  # type: ignore[misc]
-        self._journal.write([], settled.set)
-        await settled.wait()
+        await self._all_written()
         return len(jobs)
 
     async def cancel(self, job: Job) -> None:
@@ -285,11 +277,9 @@ class Dispatcher:
         If cancelled: it is removed.
         """
         self._stop(job, "the job was cancelled")
-        settled = trio.Event()
         self._journal.write(self.ledger.cancel(job), lambda: self._erased([job]))
-        self._journal.write([], settled.set)
         self._go_on()
-        await settled.wait()
+        await self._all_written()
 
     async def pause(self, lanes: Sequence[Lane], paused: bool) -> None:
         """Pause or resume lanes, also for later engines (Q25).
@@ -308,24 +298,6 @@ class Dispatcher:
                 lane.saved = None
 
         await self._written(changes, refused=refused)
-
-    async def wait_over(self, job_id: str) -> None:
-        """Wait until a job is done, dead or removed, or until the engine drains. If cancelled: nothing changes."""
-        job = self.ledger.find(job_id)
-        if job is None or job.current_state is JobState.DEAD or self.ledger.paused:
-            return
-        parked = self._waiters.setdefault(job_id, trio.lowlevel.ParkingLot())
-        try:
-            await parked.park()
-        finally:
-            if not parked and self._waiters.get(job_id) is parked:
-                del self._waiters[job_id]
-
-    def _wake(self, job_id: str) -> None:
-        """Wake the callers that wait for the end of a job."""
-        parked = self._waiters.pop(job_id, None)
-        if parked is not None:
-            parked.unpark_all()
 
     async def payload_of(self, job: Job) -> Payload:
         """Return the payload of a job. Raises CallError `storage_failed`. If cancelled: nothing changes."""
@@ -539,15 +511,14 @@ class Dispatcher:
     def _erased(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self.ledger.erased(job)
-            if self._waiters:
-                self._wake(job.record.id)
+            self.waiters.wake(job.record.id)
 
     def _dead_lettered(self, job: Job) -> None:
         record = job.record
         counts = f"after {record.attempts} failed calls and {record.lost} lost workers"
         self._log(logging.WARNING, job, f"is a dead letter, {counts}: {record.code}: {record.message}")
         too_many = self.ledger.dead_lettered(job)
-        self._wake(record.id)
+        self.waiters.wake(record.id)
         for unwanted in too_many:
             self._log(logging.WARNING, unwanted, "is a dead letter no more: it gave way to newer ones")
         changes = [change for unwanted in too_many for change in self.ledger.discard(unwanted)]
@@ -585,6 +556,11 @@ class Dispatcher:
     def _forget_settings(self, lane: Lane) -> None:
         if lane.saved is not None:
             self._journal.write([ForgetLane(lane.text)])
+
+    async def _all_written(self) -> None:
+        settled = trio.Event()
+        self._journal.write([], settled.set)
+        await settled.wait()
 
     async def _written(
         self,

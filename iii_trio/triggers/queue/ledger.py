@@ -425,6 +425,8 @@ class Ledger:
 
     def kept_after_all(self, job: Job, timestamp: Timestamp) -> None:
         """Put a job back that was cancelled, because the store refuses the job that was to replace it."""
+        if job.record.unique_key is not None:
+            self.unique.take(job, timestamp.now)
         left = self._pause_left(job, timestamp)
         job.lane.advance(job, JobEvent.STORED_WITH_DELAY if left > 0 else JobEvent.STORED)
         if left > 0:

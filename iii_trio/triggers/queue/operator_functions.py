@@ -73,9 +73,9 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
 
     @worker.function("engine::queue::wait", description="wait until a job is done, dead or removed")
     async def wait(which: JobInput) -> dict[str, Any]:
-        if ledger.recent_end(which.id) is None:
-            find(which)
-            await dispatcher.wait_over(which.id)
+        live = ledger.recent_end(which.id) is None and find(which).current_state is not JobState.DEAD
+        if live and not ledger.paused:  # a drain keeps jobs for the next engine, so none may end
+            await dispatcher.waiters.wait(which.id)
         found = ledger.find(which.id)
         return over(which) if found is None else row(found, dispatcher.timestamp)
 
