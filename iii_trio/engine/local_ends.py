@@ -53,14 +53,25 @@ class LocalWriter(_LocalEnd):
     """A `WritingEnd` in the engine's own process."""
 
     async def put(self, item: bytes | str) -> None:
-        await self.wait_room()
-        self._attached.pipe.push_item(item)
-        self._shell.touch(self._attached)
+        attached = self._attached
+        pipe = attached.pipe
+        # One checkpoint: `wait_room` is the other one. After it nothing waits, so a cancelled item was not sent (C5.1).
+        if pipe.full:
+            await self.wait_room()
+        else:
+            await trio.lowlevel.checkpoint()
+            if pipe.full or pipe.broken is not None or self._end is not None:
+                await self.wait_room()
+        pipe.push_item(item)
+        if attached.reader is None:
+            self._shell.touch(attached)
 
     async def wait_room(self) -> None:
-        await trio.lowlevel.checkpoint()
         pipe = self._attached.pipe
-        if pipe.full:
+        if pipe.full and pipe.broken is None:
+            await pipe.wait_room()
+        else:
+            await trio.lowlevel.checkpoint()
             await pipe.wait_room()
         if pipe.broken is not None:
             raise broken(pipe.broken)
@@ -103,20 +114,23 @@ class LocalReader(_LocalEnd):
         self._memory = attached.memory.charge()  # of a message that has come in part
 
     async def take(self) -> bytes | str:
-        await trio.lowlevel.checkpoint()
         pipe = self._attached.pipe
-        while True:
+        if self._items:
+            await trio.lowlevel.checkpoint()
             if pipe.broken is not None:
                 raise broken(pipe.broken)
-            if self._items:
-                break
+        while not self._items:
             try:
-                chunk = await pipe.take()
+                chunk = await pipe.take()  # the checkpoint
             except trio.EndOfChannel:
                 if pipe.broken is not None:
                     raise broken(pipe.broken) from None
                 self._shell.channel_event(self._attached.channel_id, ChannelEvent.READER_FINISHED)
                 raise trio.EndOfChannel from None
+            if isinstance(chunk, bytes | str):
+                self._chunk = chunk
+                self._done()
+                return chunk
             self._open(chunk)
         item = self._items.popleft()
         if not self._items and self._chunk is not None:
@@ -142,13 +156,10 @@ class LocalReader(_LocalEnd):
                 self._attached.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone"
             )
 
-    def _open(self, chunk: Chunk) -> None:
-        if isinstance(chunk, FrameBatch):
-            messages, _ = self._scanner.scan(memoryview(b"".join(chunk.parts)))
-            self._memory.set(self._scanner.held_bytes)
-            self._items.extend(bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages)
-        else:
-            self._items.append(chunk)
+    def _open(self, chunk: FrameBatch) -> None:
+        messages, _ = self._scanner.scan(memoryview(b"".join(chunk.parts)))
+        self._memory.set(self._scanner.held_bytes)
+        self._items.extend(bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages)
         self._chunk = chunk
         if not self._items:  # part of a message
             self._done()

@@ -1,16 +1,17 @@
 """A channel's bytes on their way from its writer to its reader. Full means wait.
 
-A Trio memory channel carries the chunks, with a budget of items and bytes beside it (clause C1.4), because a memory
-channel counts neither the items inside a batch nor their bytes. A chunk is a batch of ready-made frames (from a socket) or
-one whole item (from a writer in this process). The budget is given back when a chunk has been *written or handed out*,
-not when it is taken, so that the bound holds for all that the engine keeps.
+A chunk is a batch of ready-made frames (from a socket) or one whole item (from a writer in this process). Items and bytes
+are bounded (clause C1.4). A chunk gives its room back when it has been *written or handed out*, not when it is taken, so
+that the bound holds for all bytes that the engine keeps. A Trio memory channel would count neither the items inside a batch
+nor their bytes, so the chunks wait in a deque, with a ParkingLot for the task on each side.
 
-The pipe knows nothing of phases and outcomes: it is sealed behind the last chunk, or broken, by whoever decides.
+The channel's state machine seals the pipe behind its last chunk, or breaks it. The pipe itself knows no states or outcomes.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
@@ -38,9 +39,11 @@ def as_batch(chunk: Chunk) -> FrameBatch:
 
 
 def _measure(chunk: Chunk) -> tuple[int, int]:
-    if isinstance(chunk, FrameBatch):
-        return chunk.items, chunk.payload
-    return 1, len(chunk.encode()) if isinstance(chunk, str) else len(chunk)
+    if isinstance(chunk, bytes):
+        return 1, len(chunk)
+    if isinstance(chunk, str):
+        return 1, len(chunk) if chunk.isascii() else len(chunk.encode())
+    return chunk.items, chunk.payload
 
 
 @final
@@ -53,8 +56,10 @@ class Pipe:
         self.memory = memory
         self._budget = UNLIMITED if memory is None else memory.account.budget
         self._counted = math.inf if memory is None else 0
-        self._into, self._out_of = trio.open_memory_channel[Chunk](math.inf)
+        self._waiting: deque[Chunk] = deque()
+        self._came = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
+        self._parked = 0  # tasks in the two lots
         self._chunks = 0  # in the pipe or taken and not yet done with
         self._direct: Callable[[FrameBatch], FrameBatch | None] | None = None
         self._tell: Callable[[], object] | None = None
@@ -133,14 +138,14 @@ class Pipe:
     def seal(self) -> None:
         """Nothing comes any more: behind what waits there is the clean end."""
         self.sealed = True
-        self._into.close()
+        self._wake()
         if self._tell is not None:
             self._tell()
 
     async def wait_room(self) -> None:
-        """Wait while the pipe is full and whole. If cancelled: nothing happened."""
+        """Wait while the pipe is full and whole. Not a checkpoint if it is not full. If cancelled: nothing happened."""
         while self.full and self.broken is None:
-            await self._room.park()
+            await self._park(self._room)
 
     # --- the reader's side
 
@@ -154,18 +159,21 @@ class Pipe:
 
     def take_now(self) -> Chunk | None:
         """As `take`, for what waits already; None if nothing does."""
-        try:
-            return self._out_of.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
+        return self._waiting.popleft() if self._waiting else None
 
     async def take(self) -> Chunk:
-        """The next chunk; `done` with it gives its room back.
+        """Return the next chunk. `done` with it gives its room back. Exactly one checkpoint, unless it has to wait longer.
 
-        Raises trio.EndOfChannel when there will be no more: then `broken` says how, or that it was the clean end.
+        Raises trio.EndOfChannel when there will be no more, after the clean end or a break (`broken`).
         If cancelled: nothing is lost.
         """
-        return await self._out_of.receive()
+        if self._waiting or self.sealed or self.broken is not None:
+            await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self.sealed or self.broken is not None:
+                raise trio.EndOfChannel
+            await self._park(self._came)
+        return self._waiting.popleft()
 
     def done(self, chunk: Chunk) -> None:
         """A taken chunk has been written, or handed out."""
@@ -179,7 +187,8 @@ class Pipe:
         self.bytes_passed += payload
         if self._counted - self.bytes_waiting > _SPARE:
             self._count()
-        self._room.unpark_all()
+        if self._parked:
+            self._room.unpark_all()
         if self._tell_room is not None:
             self._tell_room()
 
@@ -196,23 +205,33 @@ class Pipe:
     # --- the end by force
 
     def break_off(self, end: EndReason) -> None:
-        """Drop what waits (clause C4.3) and wake whoever waits, on both sides. Harmless the second time."""
+        """Drop the chunks that wait (clause C4.3) and wake the tasks on both sides. Harmless the second time."""
         if self.broken is not None:
             return
         self.broken = end
         self._direct = self._tell = self._tell_room = None
-        self._into.close()
-        while self.take_now() is not None:
-            pass
+        self._waiting.clear()
         self._chunks = self.items_waiting = self.bytes_waiting = 0
         self.release_memory()
-        self._room.unpark_all()
+        self._wake()
 
     def release_memory(self) -> None:
         """Count nothing any more: the channel has ended."""
         if self.memory is not None:
             self.memory.set(0)
             self.memory, self._counted = None, math.inf
+
+    async def _park(self, lot: trio.lowlevel.ParkingLot) -> None:
+        self._parked += 1
+        try:
+            await lot.park()
+        finally:
+            self._parked -= 1
+
+    def _wake(self) -> None:
+        """Wake the tasks of both sides."""
+        self._came.unpark_all()
+        self._room.unpark_all()
 
     def _count(self) -> None:
         """Count what waits in the budget, in whole blocks. This may end the channel, if its owner holds most of all."""
@@ -226,9 +245,13 @@ class Pipe:
         self._chunks += 1
         self.items_waiting += items
         self.bytes_waiting += payload
-        self.items_peak = max(self.items_peak, self.items_waiting)
-        self.bytes_peak = max(self.bytes_peak, self.bytes_waiting)
-        self._into.send_nowait(chunk)
+        if self.items_waiting > self.items_peak:
+            self.items_peak = self.items_waiting
+        if self.bytes_waiting > self.bytes_peak:
+            self.bytes_peak = self.bytes_waiting
+        self._waiting.append(chunk)
+        if self._parked:
+            self._came.unpark()
         if self._tell is not None:
             self._tell()
         if self.bytes_waiting + _CHUNK_OVERHEAD * self._chunks > self._counted:

@@ -68,7 +68,7 @@ class _ChannelEnd(Generic[E]):
         self._end: E | None = None
         self._failure: IIIError | trio.BrokenResourceError | None = None
         self._settled = trio.Event()  # attached, or known not to be
-        self._one_at_a_time = _OneAtATime(self._doing)
+        self._busy = False  # whether a task uses it: at most one may
         self._forced: tuple[str, str | None] | None = None
         """The reason and code with which this side ended it by force."""
         self._detached = False
@@ -187,29 +187,19 @@ class _ChannelEnd(Generic[E]):
         if self._state.current is ChannelEndState.CLOSED:
             raise trio.ClosedResourceError("this end of the channel was already closed")
 
+    def _claim(self) -> None:
+        """Take this end for one task, until it sets `_busy` to False. Raises trio.BusyResourceError, ClosedResourceError."""
+        if self._busy:
+            raise trio.BusyResourceError(f"another task is {self._doing} this end of the channel")
+        if self._state.current is ChannelEndState.CLOSED:
+            self._check_open()
+        self._busy = True
+
     def _get(self) -> E:
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         assert self._end is not None
         return self._end
-
-
-class _OneAtATime:
-    """Lets one task at a time in."""
-
-    __slots__ = ("_busy", "_doing")
-
-    def __init__(self, doing: str) -> None:
-        self._busy = False
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        if self._busy:
-            raise trio.BusyResourceError(f"another task is {self._doing} this end of the channel")
-        self._busy = True
-
-    def __exit__(self, *exc: object) -> None:
-        self._busy = False
 
 
 @final
@@ -231,31 +221,32 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         trio.BusyResourceError if another task is sending, AttachRefused or ConnectionFailed if the end cannot be attached.
         If cancelled: the item was not sent (clause C5.1).
         """
-        value = _an_item(value)
-        with self._one_at_a_time:
-            self._check_open()
-            self._sending = True
-            try:
-                end = self._end or await self._attached()
-                await end.put(value)
-            except ChannelBroken:
-                self._check_open()  # it was closed here meanwhile: that says more
-                raise
-            finally:
-                self._sending = False
+        if type(value) is not bytes:
+            value = _an_item(value)
+        self._claim()
+        self._sending = True
+        try:
+            end = self._end or await self._attached()
+            await end.put(value)
+        except ChannelBroken:
+            self._check_open()  # it was closed here meanwhile: that says more
+            raise
+        finally:
+            self._sending = self._busy = False
 
     async def wait_room(self) -> None:
         """Wait until `send` would not wait. Raises as `send` does. If cancelled: nothing changes."""
-        with self._one_at_a_time:
-            self._check_open()
+        self._claim()
+        try:
             end = self._end or await self._attached()
-            try:
-                with trio.CancelScope() as self._waiting:  # cancelled by a close, which leaves no waiter behind
-                    await end.wait_room()
-            except ChannelBroken:
-                self._check_open()
-                raise
+            with trio.CancelScope() as self._waiting:  # cancelled by a close, which leaves no waiter behind
+                await end.wait_room()
+        except ChannelBroken:
             self._check_open()
+            raise
+        finally:
+            self._busy = False
+        self._check_open()
 
     async def aclose(self) -> None:
         """End the stream cleanly, and return when the engine has everything (clause C5.3). A second time is harmless.
@@ -325,17 +316,18 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         one's own close, trio.BusyResourceError if another task is receiving, AttachRefused or ConnectionFailed if the end
         cannot be attached. If cancelled: nothing is lost (clause C5.1).
         """
-        with self._one_at_a_time:
-            self._check_open()
+        self._claim()
+        try:
             if self._put_back:
                 await trio.lowlevel.checkpoint()
                 return self._put_back.popleft()
             end = self._end or await self._attached()
-            try:
-                return await end.take()
-            except ChannelBroken:
-                self._check_open()  # it was closed here meanwhile: that says more
-                raise
+            return await end.take()
+        except ChannelBroken:
+            self._check_open()  # it was closed here meanwhile: that says more
+            raise
+        finally:
+            self._busy = False
 
     def put_back(self, item: bytes | str) -> None:
         """Make this the next item that `receive` gives."""
