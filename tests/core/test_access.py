@@ -239,3 +239,41 @@ def test_a_guarded_session_cannot_take_the_place_of_a_function_that_guards_it() 
     guarded.call("other")
     assert guarded.hears()[0]["error"]["code"] == "function_not_invokable"
     assert all(frame["type"] != "invokefunction" for frame in thief.hears())
+
+
+def test_a_guarded_listener_of_changes_is_told_of_the_functions_that_it_may_call() -> None:
+    talk = Conversation()
+    ship = talk.connect(access=Access(RbacConfig(expose_functions=[FunctionFilter("open::*")])))
+    ship.register("ship")
+    ship.offer("open::changed")
+    binding = {"type": "registertrigger", "id": "f", "trigger_type": "engine::functions-available"}
+    ship.say({**binding, "function_id": "open::changed"})
+    talk.join("harbour").offer("open::a", "hidden")
+    ship.hears()
+    talk.wait(1)
+    (event,) = [frame for frame in ship.hears() if frame["type"] == "invokefunction"]
+    told = {row["function_id"] for row in event["data"]["functions"]}
+    assert told == {*ALWAYS_ALLOWED, "open::a", "open::changed"}
+
+
+def test_a_durable_binding_of_a_guarded_session_follows_the_same_rules() -> None:
+    talk = Conversation()
+    rules = RbacConfig(auth_function_id="gate::auth", expose_functions=[FunctionFilter("*")])
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    gate.say({"type": "registertriggertype", "id": "tide"})
+    ship = talk.connect(access=Access(rules))
+    (call,) = gate.hears()
+    grants = {
+        "allowed_trigger_types": ["tide"], "function_registration_prefix": "u1", "forbidden_functions": ["u1::no"]
+    }  # fmt: skip
+    gate.answer(call["invocation_id"], result=grants)
+    ship.hears()
+    register = "engine::register_trigger"
+    refused = ship.ask(register, {"trigger_type": "cron", "function_id": "a"})
+    assert refused == {"code": "FORBIDDEN", "message": "Trigger type 'cron' is not allowed for this session."}
+    refused = ship.ask(register, {"trigger_type": "tide", "function_id": "no"})
+    assert refused == {"code": "FORBIDDEN", "message": "function 'u1::no' not allowed in namespace 'default'"}
+    ship.call(register, {"trigger_type": "tide", "function_id": "a"})
+    (offer,) = gate.hears()
+    assert offer["function_id"] == "u1::a"
