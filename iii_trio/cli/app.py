@@ -45,6 +45,11 @@ COMMANDS = (
         "List the open channels: who waits for whom, and why; or how the last ones ended.",
     ),
     ("triggers", "iii_trio.cli.tables:triggers", "List the trigger types, and the functions that are bound to them."),
+    (
+        "completion",
+        "iii_trio.cli.completion:completion",
+        "Print a script that lets a shell complete commands and options.",
+    ),
     *((command.name, command.place, command.help) for module in MODULES for command in module.commands),
     (
         "conformance",
