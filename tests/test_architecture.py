@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "environment": {"ids"},
     "lowlevel": {"worker"},
     "worker": {"transport", "wire", "environment", *LEAVES},
+    "http": {"worker", *LEAVES},
     "triggers": {"worker", "lowlevel", "environment", "transport", "wire", "ids", *LEAVES},
     "modules": {"triggers", "transport", *LEAVES},
     "embed": {"modules", "triggers", "engine", "worker", "environment", "core", "transport", "wire", "ids", *LEAVES},

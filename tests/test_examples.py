@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWS = {
     "duplex.py": ["STRUCTURED CONCURRENCY!", "that was all", "{'lines': 2}"],
     "file_download.py": ["5,120,000 bytes arrived; the same", "no_such_file"],
+    "http_site.py": ["a range: b'world'", "an upload: b'{\"bytes\":1000000}'", 'data: {"tick":1}'],
     "large_upload.py": ["'bytes': 13107200", "aborted: the disk could not be read", "the caller got: the disk"],
     "progress.py": ["30 of 30", "reader_cancelled"],
     "retrying_queue.py": [

@@ -4,6 +4,7 @@ from .channels import Channel
 from .context import CallInfo, current_call
 from .ends import ChannelReader, ChannelResult, ChannelWriter
 from .function_spec import Registered
+from .http_response import HttpError, HttpRequest, HttpResponse, HttpResult
 from .jobs import Enqueue, Receipt, enqueue
 from .open_worker import open_worker
 from .stream_pairs import Duplex, duplex
@@ -21,6 +22,10 @@ __all__ = [
     "ChannelWriter",
     "Duplex",
     "Enqueue",
+    "HttpError",
+    "HttpRequest",
+    "HttpResponse",
+    "HttpResult",
     "ReaderStream",
     "Receipt",
     "Registered",

@@ -21,6 +21,7 @@ from .end_keeper import EndKeeper
 from .ends import ChannelReader, ChannelResult, ChannelWriter
 from .function_spec import FunctionSpec, Registered, check_function_id
 from .handler_signature import Handler
+from .http import HttpHandlerT, Route, http_binding, http_function
 from .inline import InlineHandler
 from .introduction import introduction
 from .jobs import NO_OPTIONS, SUBSCRIBER, Enqueue, Receipt, subscription
@@ -359,6 +360,24 @@ class Worker:
             return handler
 
         return subscribe_it
+
+    def http(
+        self, method: str, path: str, *, function_id: str | None = None, description: str | None = None, **binding: Any
+    ) -> Callable[[HttpHandlerT], HttpHandlerT]:
+        """Return a decorator that serves requests with its handler, by the engine's HTTP module (docs/http.md).
+
+        `path` is like `/files/{name}` or `/site/{rest:path}`. The options of `binding` are those of `http_binding`.
+        Raises MisuseError for a path or a handler that no request could reach.
+        """
+        route = Route.parse(method, path)
+
+        def serve(handler: HttpHandlerT) -> HttpHandlerT:
+            function, name = http_function(route, handler), function_id or route.function_id
+            self.register_function(name, function, description=description)
+            self.register_trigger("http", name, **http_binding(route, **binding))
+            return handler
+
+        return serve
 
     # --- calls
 

@@ -39,6 +39,7 @@ class HttpConnection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._behind = 0
         self._is_head_request = False
+        self._sends_body = True
         self.is_idle = False
         """Whether it waits for the first byte of a request."""
         self.is_last = False
@@ -131,14 +132,15 @@ class HttpConnection:
 
     async def send_head(self, head: Head, *, close: bool = False) -> None:
         """Write the head of a response whose body follows. Raises ClientGone."""
+        self._sends_body = self.has_body and head.has_body
         await self._write([self._head(head, close=close)])
 
     async def send_chunk(self, data: bytes) -> None:
-        """Write a piece of the body, without copying it.
+        """Write a piece of the body, without copying it. A response that has no body (to HEAD, 304) drops it.
 
         Raises ClientGone, and h11.LocalProtocolError for more bytes than the head declared.
         """
-        if data:
+        if data and self._sends_body:
             parts = self._h11.send_with_data_passthrough(h11.Data(data=data)) or []
             await self._write(parts)
 
@@ -152,7 +154,7 @@ class HttpConnection:
     async def send_whole(self, whole: Whole, *, close: bool = False) -> None:
         """Write a complete response at once. Raises ClientGone."""
         head = whole.head
-        if head.has_body:
+        if head.has_body and head.value("content-length") is None:
             head = Head(head.status, (*head.headers, ("content-length", str(len(whole.body)))))
         parts = [self._head(head, close=close)]
         if whole.body and self.has_body:

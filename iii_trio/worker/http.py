@@ -1,0 +1,212 @@
+"""Handlers of HTTP requests: their parameters come from the path, the query, the headers and the body."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from ..errors import MisuseError
+from ..structure import BadShape, check_annotation, structure_as
+from .context import current_call
+from .ends import ChannelReader
+from .http_response import HttpError, HttpRequest, HttpResponse, refused, respond
+
+HttpHandler = Callable[..., Awaitable[Any]]
+HttpHandlerT = TypeVar("HttpHandlerT", bound=HttpHandler)
+_SEGMENT: Final = re.compile(r"\{(?P<name>[A-Za-z_]\w*)(?P<rest>:path)?\}")
+_WHOLE: Final = frozenset({"body", "headers", "query", "metadata"})
+
+
+@attrs.frozen
+class Route:
+    """A method and a path, as the trigger `http` takes them."""
+
+    method: str
+    api_path: str
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, method: str, path: str) -> Route:
+        """Read a path like `/files/{name}` or `/site/{rest:path}`. Raises MisuseError."""
+        names: list[str] = []
+        segments = []
+        for segment in path.split("/"):
+            found = _SEGMENT.fullmatch(segment)
+            if found is None:
+                if "{" in segment or "}" in segment or segment.startswith((":", "*")):
+                    raise MisuseError(f"the segment {segment!r} of {path!r} is none: write a parameter as /{{name}}/")
+                segments.append(segment)
+                continue
+            names.append(found["name"])
+            segments.append(("*" if found["rest"] else ":") + found["name"])
+        if any(segment.startswith("*") for segment in segments[:-1]):
+            raise MisuseError(f"a parameter with `:path` takes the rest of {path!r}, so nothing can stand behind it")
+        if len(set(names)) < len(names):
+            raise MisuseError(f"the path {path!r} names a parameter twice")
+        return cls(method.upper(), "/".join(segments), tuple(names))
+
+    @property
+    def function_id(self) -> str:
+        """The id of its function, if its owner gives none."""
+        return f"http::{self.method}{self.api_path}"
+
+
+def http_binding(
+    route: Route,
+    *,
+    condition: str | None = None,
+    middleware: Sequence[str] = (),
+    metadata: Any = None,
+    trigger_namespace: str | None = None,
+) -> dict[str, Any]:
+    """Return the options of `Worker.register_trigger` for a route.
+
+    `condition` is a function that answers False to refuse a request. The functions of `middleware` see it before, in order.
+    """
+    config: dict[str, Any] = {"api_path": route.api_path, "http_method": route.method}
+    if condition is not None:
+        config["condition_function_id"] = condition
+    if middleware:
+        config["middleware_function_ids"] = list(middleware)
+    return {"config": config, "metadata": metadata, "trigger_namespace": trigger_namespace}
+
+
+@attrs.frozen
+class _Parameter:
+    name: str
+    annotation: Any
+    default: Any
+    take: Callable[[_Parameter, HttpRequest, dict[str, Any]], Any]
+
+    def fill(self, request: HttpRequest, payload: dict[str, Any]) -> Any:
+        return self.take(self, request, payload)
+
+
+def http_function(route: Route, handler: HttpHandler) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+    """Return the function that calls a handler with the parameters of each request. Raises MisuseError."""
+    parameters = _parameters(route, handler)
+
+    async def serve(request: dict[str, Any]) -> Any:
+        response = HttpResponse(request["response"])
+        got = HttpRequest(
+            request["method"],
+            request["path_params"],
+            request["query_params"],
+            request["headers"],
+            request["body"],
+            request["request_body"],
+        )
+        try:
+            arguments = {}
+            for parameter in parameters:
+                value = response if parameter.annotation is HttpResponse else parameter.fill(got, request)
+                if value is not attrs.NOTHING:
+                    arguments[parameter.name] = value
+            value = await handler(**arguments)
+        except HttpError as error:
+            if response.started:
+                raise
+            value = refused(error)
+        return await respond(value, response)
+
+    serve.__doc__ = handler.__doc__
+    return serve
+
+
+def _parameters(route: Route, handler: HttpHandler) -> list[_Parameter]:
+    if not inspect.iscoroutinefunction(handler):
+        raise MisuseError(f"{handler!r} cannot handle HTTP requests: it is not an async function")
+    try:
+        hints = typing.get_type_hints(handler)
+    except Exception as error:
+        raise MisuseError(f"the annotations of {handler!r} cannot be read: {error}") from None
+    found = []
+    for name, parameter in inspect.signature(handler).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD):
+            raise MisuseError(f"{handler!r} cannot handle HTTP requests: '{parameter}' has no name to be filled by")
+        default = attrs.NOTHING if parameter.default is parameter.empty else parameter.default
+        annotation = hints.get(name, Any)
+        if name == "response":
+            annotation = HttpResponse
+        if annotation is Any and name not in _WHOLE:
+            annotation = ChannelReader if name == "request_body" else HttpRequest if name == "request" else str
+        if annotation not in (HttpResponse, HttpRequest, ChannelReader):
+            check_annotation(annotation, f"the parameter '{name}' of {handler!r}")
+        found.append(_Parameter(name, annotation, default, _source(route, name, annotation)))
+    taken = {parameter.name for parameter in found} | set(
+        route.parameters if any(one.annotation is HttpRequest for one in found) else ()
+    )
+    if missing := [name for name in route.parameters if name not in taken]:
+        raise MisuseError(f"{handler!r} takes no '{missing[0]}', which is a parameter of its path")
+    return found
+
+
+def _source(route: Route, name: str, annotation: Any) -> Callable[[_Parameter, HttpRequest, dict[str, Any]], Any]:
+    if annotation is HttpRequest:
+        return lambda _one, request, _payload: request
+    if annotation is ChannelReader:
+        return lambda _one, request, _payload: request.reader
+    if name in route.parameters:
+        return lambda one, request, _payload: _text(one, request.path[name], "the path's", one.annotation)
+    return {"body": _body, "headers": _headers, "query": _query, "metadata": _metadata}.get(name, _field)
+
+
+def _field(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> Any:
+    if one.name not in request.query:
+        if one.default is attrs.NOTHING:
+            raise _bad(f"the query's `{one.name}` is missing")
+        return attrs.NOTHING
+    value = request.query[one.name]
+    if typing.get_origin(one.annotation) is list and not isinstance(value, list):
+        value = [value]
+    return _text(one, value, "the query's", one.annotation)
+
+
+def _query(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> Any:
+    return _fields(one, dict(request.query))
+
+
+def _headers(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> Any:
+    if not attrs.has(one.annotation):
+        return _fields(one, dict(request.headers))
+    return _fields(one, {name.replace("-", "_"): value for name, value in request.headers.items()})
+
+
+def _fields(one: _Parameter, values: dict[str, Any]) -> Any:
+    if one.annotation is Any:
+        return values
+    return _text(one, values, "the", one.annotation)
+
+
+def _metadata(_one: _Parameter, _request: HttpRequest, _payload: dict[str, Any]) -> Any:
+    return current_call().metadata
+
+
+def _body(one: _Parameter, request: HttpRequest, payload: dict[str, Any]) -> Any:
+    if "body_error" in payload:
+        raise _bad(str(payload["body_error"]))
+    if request.body is None and one.default is not attrs.NOTHING:
+        return attrs.NOTHING
+    try:
+        return structure_as(request.body, one.annotation, "body")
+    except BadShape as problem:
+        hint = "" if request.body is not None else " (send JSON, with content-type: application/json)"
+        raise _bad(f"{problem}{hint}") from None
+
+
+def _text(one: _Parameter, value: Any, where: str, annotation: Any) -> Any:
+    """Read texts as numbers, booleans, dates, and what else an annotation asks for."""
+    try:
+        return msgspec.convert(value, annotation, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad(f"{where} `{one.name}`: {error}") from None
+
+
+def _bad(message: str) -> HttpError:
+    return HttpError(400, "BAD_PARAMETER", message)

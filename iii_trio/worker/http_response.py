@@ -1,0 +1,138 @@
+"""What a handler of HTTP requests gets and gives: the request, the response, and results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+import msgspec
+
+from ..errors import IIIError, MisuseError
+from .ends import ChannelReader, ChannelWriter
+
+Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+def pairs(headers: Headers) -> list[tuple[str, str]]:
+    """Return headers as a list of names and values."""
+    return list(headers.items() if isinstance(headers, Mapping) else headers)
+
+
+class HttpError(IIIError):
+    """Answer the request with an error. Raise it before the response has begun."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Headers = ()) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+
+
+@final
+@attrs.frozen
+class HttpResult:
+    """A whole response, as a handler returns it. A `body` of bytes or text is sent as it is, any other as JSON."""
+
+    status: int = 200
+    headers: Headers = ()
+    body: Any = None
+
+
+@final
+@attrs.frozen
+class HttpRequest:
+    """One request, for handlers that take it whole."""
+
+    method: str
+    path: Mapping[str, str]
+    """The parameters of the path, decoded."""
+    query: Mapping[str, str | list[str]]
+    headers: Mapping[str, str]
+    """By lower-case name. Repeated headers are joined."""
+    body: Any
+    """The value of a JSON body, or None."""
+    reader: ChannelReader
+    """The bytes of the body."""
+
+
+@final
+class HttpResponse:
+    """The response of one request, sent as a stream."""
+
+    def __init__(self, writer: ChannelWriter) -> None:
+        self._writer = writer
+        self.started = False
+
+    async def start(self, status: int = 200, headers: Headers = ()) -> None:
+        """Set the status and the headers. They leave with the first bytes, or by `flush`.
+
+        Raises MisuseError for a second start, and for a header that is given twice: a stream cannot have it.
+        Raises ChannelBroken if the client has left. If cancelled: the response is cut.
+        """
+        if self.started:
+            raise MisuseError("this response has been started already")
+        given = pairs(headers)
+        names = [name.lower() for name, _ in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise MisuseError(f"a streamed response cannot have the header {twice[0]!r} twice; return an HttpResult")
+        self.started = True
+        if status != 200:
+            await self._writer.send(_json({"type": "set_status", "status_code": status}))
+        if given:
+            await self._writer.send(_json({"type": "set_headers", "headers": dict(given)}))
+
+    async def send(self, data: bytes | str) -> None:
+        """Send a piece of the body, and wait while the client is slow. Text is sent as UTF-8. Starts the response with 200.
+
+        Raises ChannelBroken if the client has left. If cancelled: the response is cut.
+        """
+        self.started = True
+        await self._writer.send(data.encode() if isinstance(data, str) else data)
+
+    async def flush(self) -> None:
+        """Send the head now. Raises ChannelBroken if the client has left. If cancelled: the response is cut."""
+        await self.send(b"")
+
+    async def aclose(self) -> None:
+        """End the response: it is whole. Returning from the handler does so too.
+
+        Raises ChannelBroken if the client has left. If cancelled: the response is cut.
+        """
+        self.started = True
+        await self._writer.aclose()
+
+
+async def respond(value: Any, response: HttpResponse) -> Any:
+    """Return what the engine gets for a handler's value. Bytes are sent as a stream, because JSON cannot hold them."""
+    if response.started:
+        if value is not None:
+            raise MisuseError("the handler has sent a response, and returned a value too: do one of both")
+        return None
+    if value is None:
+        value = HttpResult(204)
+    elif not isinstance(value, HttpResult):
+        value = HttpResult(body=value)
+    headers, body = pairs(value.headers), value.body
+    has_type = any(name.lower() == "content-type" for name, _ in headers)
+    if isinstance(body, bytes | bytearray | memoryview):
+        data = bytes(body)
+        if not has_type:
+            headers.append(("content-type", "application/octet-stream"))
+        await response.start(value.status, [*headers, ("content-length", str(len(data)))])
+        await response.send(data)
+        return None
+    if (isinstance(body, str) or body is None) and not has_type:
+        headers.append(("content-type", TEXT))
+    return {"status_code": value.status, "headers": [f"{name}: {text}" for name, text in headers], "body": body}
+
+
+def refused(error: HttpError) -> HttpResult:
+    """Return the response for an error."""
+    return HttpResult(error.status, error.headers, {"error": {"code": error.code, "message": error.message}})
+
+
+def _json(message: dict[str, Any]) -> str:
+    return msgspec.json.encode(message).decode()
