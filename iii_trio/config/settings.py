@@ -69,9 +69,9 @@ class Limits:
     """The largest `max_bytes` that a channel may be created with (clause C1.4)."""
     memory_bytes: int = attrs.field(default=512 * 1024 * 1024, validator=_positive)
     """What all peers together may make the engine hold: incomplete messages, what waits for slow peers, pipes,
-    registrations, queued payloads, and the records of all these. From seven eighths on, writers of channels wait. Beyond
-    it the peer that holds most loses its connection (close code 1013). The process takes some 40 MiB besides, and up to half
-    the budget again for what one step needs and what the allocator keeps."""
+    registrations, and the records of all these. Queued jobs are not counted. From seven eighths on, writers of channels
+    wait. Beyond it the peer that holds most loses its connection (close code 1013). The process takes some 40 MiB besides,
+    and up to half the budget again for what one step needs and what the allocator keeps."""
     sessions: int = attrs.field(default=10_000, validator=_positive)
     connections: int = attrs.field(default=100_000, validator=_positive)
     handshake_seconds: float = attrs.field(default=10.0, validator=_seconds)

@@ -6,7 +6,7 @@ few additions. Holders set it once a read or once a write that had to wait, neve
 
 Near the limit (`tight`) pipes take nothing more while something waits in them, so their writers wait. Beyond the limit the
 account that holds most is *evicted*: its owner closes that peer's connection and lets go of its bytes. Other peers notice
-nothing. An account without an eviction (the queue's, say) is counted, but never chosen.
+nothing. An account without an eviction is counted, but never chosen.
 
 Pure: no I/O, no clock.
 """
