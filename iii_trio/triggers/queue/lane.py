@@ -98,6 +98,8 @@ class Lane:
         self.saved: bytes | None = None
         """Its settings as the store has them."""
         self.state = StateMachine(LANE, LaneState.OPEN)
+        self.paused = False
+        """Whether no job of it starts, because an operator has paused it. It repeats `state`, which is slower to ask."""
         self.jobs: dict[int, Job] = {}
         """All stored jobs that are not over, by position, the oldest first."""
         self._positions: list[int] = []
@@ -113,7 +115,7 @@ class Lane:
         self.done = Rate()
         self.held: list[Job] = []
         """Jobs at their turn that wait because a suspect runs alone."""
-        self._described: tuple[QueueSettings, str | None, bool, bytes] | None = None
+        self._described: tuple[QueueSettings, str | None, bytes] | None = None
         self._ready: list[Job] = []
         self._other_levels: dict[int, list[Job]] = {}
         """The ready jobs of other priorities than the usual one, by priority."""
@@ -141,24 +143,21 @@ class Lane:
             and not self.paused
         )
 
-    @property
-    def paused(self) -> bool:
-        """Whether no job of it starts, because an operator has paused it."""
-        return self.state.current is LaneState.PAUSED
-
     def pause(self, paused: bool) -> None:
         """Pause or resume it. Jobs that run are not touched."""
         if paused is not self.paused:
             self.state.advance(LaneEvent.PAUSE if paused else LaneEvent.RESUME)
+            self.paused = paused
+            self._described = None
 
     @property
     def description(self) -> bytes:
         """Its settings, its condition and whether it is paused, for the store."""
-        if self._described is None or self._described[:3] != (self.settings, self.condition, self.paused):
+        if self._described is None or self._described[:2] != (self.settings, self.condition):
             about = {"settings": attrs.asdict(self.settings), "condition": self.condition}
             text = to_json(about | {"paused": True} if self.paused else about)
-            self._described = (self.settings, self.condition, self.paused, text)
-        return self._described[3]
+            self._described = (self.settings, self.condition, text)
+        return self._described[2]
 
     def restore_pause(self, description: bytes) -> None:
         """Be paused if the store says so."""
