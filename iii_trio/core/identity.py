@@ -158,10 +158,13 @@ def sign_of_life_known(state: State, session_id: str, is_alive: bool, now: float
     holder = state.sessions.get(session_id)
     if is_alive:
         _retry(state, state.name_waiters.take_refused(session_id), now, final_attempt=True)
-    elif holder is not None:
+    elif holder is not None and state.name_waiters.is_claimed(session_id):
         # Its link may come back to life, so its channels wait for it as after any loss.
         reason = "another worker claims its name, and it shows no sign of life"
         close_session(state, holder, Close.EVICTED, reason, now, may_come_back=True)
+    else:
+        # The workers that waited have left.
+        state.name_waiters.take_refused(session_id)
 
 
 def retry_name_waiters(state: State, now: float) -> None:

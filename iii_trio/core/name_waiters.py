@@ -94,6 +94,15 @@ class NameWaiters:
         self._advance(expired, WaiterEvent.DID_NOT_LEAVE)
         return list(holders.values())
 
+    def is_claimed(self, holder_id: str) -> bool:
+        """Return whether a worker that is still connected waits for the name of this holder, which was pinged."""
+        return any(
+            each.holder.id == holder_id
+            and each.state.current is WaiterState.CHALLENGED
+            and not each.request.session.state.is_final
+            for each in self.waiting
+        )
+
     def take_refused(self, holder_id: str) -> list[NameWaiter]:
         """Remove and return the waiters of a holder that answered its ping."""
         challenged = WaiterState.CHALLENGED

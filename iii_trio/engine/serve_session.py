@@ -176,11 +176,11 @@ class _SessionSocket:
         left = isinstance(how, CloseFrame) and how.code in _LEFT
         self._may_come_back = not (left or isinstance(how, FrameError))
         self._shell.heartbeat.forget(self)
-        self._resolve_challenge(alive=False)
         self._keep_nothing()
         if self._session is not None:
             self._shell.memory_accounts.pop(self._session.id, None)
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back, left=left)
+        self._resolve_challenge(alive=False)  # last, so that a worker that leaves is not taken for one that was lost
 
     # --- as the line to the session
 

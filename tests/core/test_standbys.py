@@ -238,3 +238,13 @@ def test_R7_a_newcomer_that_leaves_while_it_waits_is_forgotten() -> None:
     newcomer.leave()
     talk.act(talk.hub.sign_of_life_known(holder.id, True, 1.0))
     assert not talk.hub.state.name_waiters.waiting and holder.id in talk.hub.sessions
+
+
+def test_R7_a_slow_holder_stays_if_the_newcomer_has_left() -> None:
+    talk = Conversation()
+    holder = talk.join("n")
+    talk.silent.add(holder.id)
+    claim(talk, "n").leave()
+    talk.act(talk.hub.sign_of_life_known(holder.id, False, 5.0))
+    assert holder.id in talk.hub.sessions
+    assert claim(talk, "n").id not in talk.hung_up  # the next one waits for a ping of its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -57,3 +58,20 @@ async def test_R6_a_worker_in_this_process_keeps_its_name(autojump_clock: trio.t
         await claim(newcomer, ID)
         rejection = await newcomer.message()
         assert rejection is not None and rejection["code"] == "WORKER_NAMESPACE_CONFLICT"
+
+
+@within(100)
+async def test_R8_a_holder_that_closes_while_it_is_challenged_has_left(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "iii_trio.engine")
+    async with open_engine() as engine, connected(engine) as holder, connected(engine) as newcomer:
+        await claim(holder)
+        await trio.testing.wait_all_tasks_blocked()
+        await claim(newcomer, ID)
+        while (frame := await holder.frame()) is not None and frame[0] != 9:
+            pass
+        await holder.say(8, b"\x03\xe8")
+        answer = await newcomer.message()
+        assert answer is not None and answer["result"] == {"success": True}
+        assert "it closed with 1000" in caplog.text and "no sign of life" not in caplog.text
