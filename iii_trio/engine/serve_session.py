@@ -115,14 +115,16 @@ class _SessionSocket:
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         self._heard = True
-        self._resolve_challenge(alive=True)
         messages, controls = self._scanner.scan(data)
         if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
             self._websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
             self._shell.on_messages(self._session, [payload for _, payload in messages])
         if self._memory is not None and self._memory.bytes != (held := self._held_bytes()):
             self._memory.set(held)
-        return controls, self._scanner.error or self._scanner.closed
+        over = self._scanner.error or self._scanner.closed
+        if over is None:
+            self._resolve_challenge(alive=True)  # a Close is no sign that it stays
+        return controls, over
 
     def _held_bytes(self) -> int:
         """What the engine holds for this session, but for its outbox and its pipes."""
