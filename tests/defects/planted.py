@@ -70,7 +70,7 @@ DEFECTS: tuple[Defect, ...] = (
     Defect(
         "a_lost_reader_looks_like_one_that_took_all",
         "A reader that is gone counts as finished.",
-        "scripts",
+        "conversations",
         "ChannelEvent.READER_LOST: ChannelState.READER_LOST",
         "ChannelEvent.READER_LOST: ChannelState.COMPLETED",
     ),
