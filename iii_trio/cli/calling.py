@@ -30,7 +30,7 @@ class Deadline:
     at: float = attrs.field(default=attrs.Factory(lambda self: _from_now(self.seconds), takes_self=True))
 
     def passed(self, what: str) -> Failure:
-        """Return the failure of a command whose time is over."""
+        """Return the failure for a command that is out of time."""
         return Failure(Exit.TIMED_OUT, f"{what} within {self.seconds:g} s; see --timeout")
 
 

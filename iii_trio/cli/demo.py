@@ -55,7 +55,7 @@ def say(text: str, style: str = "") -> None:
 
 @attrs.frozen
 class _Film:
-    """What is streamed."""
+    """The streamed file."""
 
     path: str
     bytes: int
@@ -63,7 +63,7 @@ class _Film:
 
 
 async def _choose_file(file: str | None, stack: ExitStack) -> _Film:
-    """What to stream; a generated file is gone when the stack is left, or this process is. Raises UsageError."""
+    """Choose the file to stream. A generated file goes with the stack, or with this process. Raises UsageError."""
     if file is None:
         path = _temporary(stack)
         say(f"Making a file of {size(GENERATED_BYTES)} …", style="dim")

@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 30.0
 
 @attrs.define(eq=False)
 class Actor:
-    """One process, and what it has said on standard error."""
+    """One process with its standard error."""
 
     role: str
     process: trio.Process
@@ -36,7 +36,7 @@ class Actor:
         self.process.kill()
 
     def last_words(self) -> str:
-        """The end of what it wrote to standard error."""
+        """Return the end of its standard error."""
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         return "\n".join(lines[-20:])
@@ -44,7 +44,7 @@ class Actor:
 
 @attrs.define(eq=False)
 class Stage:
-    """Starts processes within a nursery, whose cancellation kills them, and hears what they say in one order."""
+    """Starts processes within a nursery, and gets their messages in one order. Cancelling the nursery kills them."""
 
     nursery: trio.Nursery
     _sender: trio.MemorySendChannel[tuple[Actor, dict[str, Any]]] = attrs.field(init=False)
@@ -85,7 +85,7 @@ class Stage:
             raise Failure(Exit.FAILED, f"nothing happened for {PATIENCE_SECONDS:g} s; the demo gives up") from None
 
     async def expect(self, actor: Actor, key: str) -> Any:
-        """What the process says under `key`, when nothing else may happen before. Raises Failure."""
+        """Return the value of `key` in the process's next message. Raises Failure if anything else comes first."""
         who, event = await self.hear()
         if who is not actor or key not in event:
             raise unexpected(who, event)

@@ -62,7 +62,7 @@ class Failure(Exception):
 
 
 def explain(error: BaseException) -> Failure | None:
-    """What an expected error means to the user of a command; None for one that nobody expects."""
+    """Explain an expected error to the user of a command. Returns None for an unexpected one."""
     match error:
         case Failure():
             return error

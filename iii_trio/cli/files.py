@@ -1,4 +1,4 @@
-"""Files, pipes and devices at either end of a transfer. Whatever can block does so in a thread."""
+"""Files, pipes and devices at either end of a transfer. Blocking operations run in a thread."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Source:
         return cls(name, descriptor, status.st_size if stat.S_ISREG(status.st_mode) else None)
 
     async def read(self, count: int = CHUNK) -> bytes:
-        """Up to `count` bytes; empty at the end. If cancelled: what was read meanwhile is lost."""
+        """Read up to `count` bytes, none at the end. If cancelled: bytes that were read meanwhile are lost."""
         return await trio.to_thread.run_sync(os.read, self._descriptor, count, abandon_on_cancel=self.size is None)
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Sink:
 
     @classmethod
     def _open_file(cls, path: str) -> Sink | None:
-        """A sink for a regular file, there already or not; None for what is neither."""
+        """Open a sink for a regular file, new or not. Returns None for a device or pipe."""
         place = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
         mode = place.stat().st_mode if place.exists() else None
         if mode is not None and stat.S_ISDIR(mode):
@@ -117,7 +117,7 @@ class Sink:
             view = view[os.write(self._descriptor, view) :]
 
     async def keep(self) -> None:
-        """Everything is here: on the disk, then under its name. Raises OSError."""
+        """Write everything to the disk, then give the file its name. Raises OSError."""
         await trio.to_thread.run_sync(self._keep)
 
     def _keep(self) -> None:

@@ -1,6 +1,6 @@
 """Logging of the command line: lines for people on a terminal, JSON lines elsewhere.
 
-The library itself only logs to `logging.getLogger("iii_trio")` and below; who embeds it decides what becomes of that.
+The library itself only logs to `logging.getLogger("iii_trio")` and below. An embedding program decides the rest.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def _has_descriptor(stream: TextIO) -> bool:
 
 
 class Unhurried(logging.Handler):
-    """Writes lines to a descriptor, and never waits for its reader: what is not taken is left out, counted, and said.
+    """Writes lines to a descriptor, and never waits for its reader. Lines without room are left out, counted and reported.
 
-    A pipe that nobody reads must not stop an engine. The descriptor stays as it is: others may share it.
+    A pipe without a reader must not stop an engine. The descriptor stays as it is, because others may share it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -87,7 +87,7 @@ class Unhurried(logging.Handler):
 
 
 class ForPeople(logging.Formatter):
-    """`12:31:02 warning  the message  session=w1 function=a::b`"""
+    """Formats a record as `12:31:02 warning  the message  session=w1 function=a::b`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as a line, and its traceback after it."""
@@ -101,7 +101,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a line: `time`, `level`, `logger`, `message`, then what the record carries besides."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as one line, whatever it contains."""
+        """Format one record as one line, with any content."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "time": time.replace("+00:00", "Z"),

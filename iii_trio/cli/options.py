@@ -33,7 +33,7 @@ Address: TypeAlias = Annotated[
 
 
 def engine_address(given: str | None) -> str:
-    """The engine's URL: what was given, else III_URL, else the default. Raises UsageError for what is none."""
+    """Return the engine's URL, from `given`, else III_URL, else the default. Raises UsageError for a wrong one."""
     for value, source in ((given, "--address"), (os.environ.get("III_URL"), "environment variable III_URL")):
         if value:
             return _checked(value, source)

@@ -139,7 +139,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 @contextmanager
 def screen(console: Console) -> Iterator[None]:
-    """Show what is drawn on a screen of its own until the block is left."""
+    """Show the drawings on a screen of its own until the block is left."""
     _write("\x1b[?1049h\x1b[?25l", console.file)
     try:
         yield
@@ -160,7 +160,7 @@ def redraw(renderable: RenderableType, console: Console) -> None:
 
 
 def forget_stdout() -> None:
-    """Send what is still buffered for standard output to the null device, so that Python's end does not fail at it."""
+    """Send the buffer of standard output to the null device, so that Python's end does not fail at it."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError, io.UnsupportedOperation):

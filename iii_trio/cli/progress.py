@@ -31,7 +31,7 @@ PLAIN_STEP = 0.25
 class Meter:
     """Counts bytes, and shows the count. A context manager; `total` may be unknown.
 
-    On a terminal a bar, redrawn at most ten times a second by whoever counts. Elsewhere nothing, or with `plain` a
+    On a terminal it is a bar, redrawn at most ten times a second by the counting task. Elsewhere nothing, or with `plain` a
     line a quarter.
     """
 

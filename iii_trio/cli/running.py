@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def until_signalled(command: Callable[[], Awaitable[Exit]]) -> Exit:
-    """Run `command`; SIGINT and SIGTERM cancel it. Raises what it raises.
+    """Run `command`, and cancel it at SIGINT or SIGTERM. Its exceptions leave as they are.
 
     A command that handles signals itself opens its own receiver, which then comes first.
     """

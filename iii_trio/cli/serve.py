@@ -150,7 +150,7 @@ def _with_listener(settings: EngineConfig, config: str | None, host: str | None,
 
 @asynccontextmanager
 async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii_trio.Engine]:
-    """The engine. Where its jobs are in the hands of one that listens at its place, the place is what is said."""
+    """Open the engine. If another engine at the same place has its jobs, the error names the place."""
     try:
         async with iii_trio.open_engine(settings) as engine:
             yield engine

@@ -43,7 +43,7 @@ _ANSWER_SECONDS = 10.0
 
 @attrs.frozen
 class View:
-    """One look: what the engine said, and the table that shows it."""
+    """One answer of the engine, and the table that shows it."""
 
     said: Any
     headings: Sequence[str]
@@ -197,7 +197,7 @@ def _named(row: Row, role: str) -> str:
 
 
 def _who_waits(row: Row) -> str:
-    """Who waits for whom, and why."""
+    """Describe which end waits for which, and why."""
     writer, reader = _named(row, "writer") or "the writer", _named(row, "reader") or "the reader"
     missing = {"awaiting_reader": "a reader is to come", "awaiting_writer": "a writer is to come"}.get(row["phase"], "")
     why = {
@@ -217,7 +217,7 @@ def _brief(row: Row) -> str:
 
 
 async def ask(worker: iii_trio.Worker, function: str, payload: Row) -> Any:
-    """What one of the engine's own functions says. Raises CallError, ConnectionFailed, and Failure for no answer."""
+    """Call one of the engine's own functions. Raises CallError, ConnectionFailed, and Failure for no answer."""
     return await call(worker, function, payload, namespace=None, deadline=Deadline(_ANSWER_SECONDS))
 
 

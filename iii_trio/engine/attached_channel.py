@@ -1,4 +1,4 @@
-"""A channel's pipe with what is attached to its two ends."""
+"""A channel's pipe with its two attached ends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..transport.pipe import Pipe
 
 
 class AttachedEnd(Protocol):
-    """What holds an end of a channel within the engine: a socket, or a worker in this process."""
+    """The holder of a channel's end within the engine, a socket or a worker in this process."""
 
     def finish(self, end: EndReason) -> None:
-        """The channel has its outcome: tell whoever is at this end. Never waits, and never calls back."""
+        """Report the channel's outcome to this end. Never waits, and never calls back."""
 
 
 @attrs.define(eq=False)
@@ -30,7 +30,7 @@ class AttachedChannel:
     reader: AttachedEnd | None = None
 
     def finish(self, end: EndReason, *, clean: bool) -> None:
-        """Tell both ends the outcome; unless it was the clean end, drop what is still in the pipe (clause C4.3)."""
+        """Report the outcome to both ends. Unless it was the clean end, drop the pipe's content (clause C4.3)."""
         if not clean:
             self.pipe.break_off(end)
         self.pipe.release_memory()

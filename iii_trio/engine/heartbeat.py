@@ -1,9 +1,9 @@
-"""Which workers are still there: one sweep over all their sockets, however many.
+"""Finds silent workers by one sweep over all their sockets, however many.
 
 Theory of operation. Four times within the deadline each worker's socket is looked at. One from which bytes came since the
 last look is alive. One that has been silent is sent a ping, which every WebSocket library answers by itself; after four
-silent looks in a row it is given up. Looks are counted, not seconds: while the engine itself stood still (a stopped
-process, a machine that slept, a clock that jumped) nobody was looked at, so nobody is blamed for it.
+silent looks in a row it is given up. Looks are counted, not seconds, because a worker must not be blamed for a time in
+which the engine itself stood still (a stopped process, a machine that slept, a clock that jumped).
 
 Channel sockets are never pinged (clause C3.3).
 """
@@ -46,11 +46,11 @@ class Heartbeat:
         self._wanted.set()
 
     def forget(self, target: HeartbeatTarget) -> None:
-        """It is gone. Harmless if it is not watched."""
+        """Watch this socket no longer. Harmless if it is not watched."""
         self._silent_looks.pop(target, None)
 
     async def keep(self) -> None:
-        """Look, until cancelled. With nobody to look after, nothing wakes."""
+        """Sweep until cancelled. Without a socket to watch, nothing wakes."""
         while True:
             if not self._silent_looks or self.deadline_seconds is None:
                 self._wanted = trio.Event()

@@ -1,4 +1,4 @@
-"""The ends of a channel that a worker in this process attaches: the same pipe, without sockets, frames or copies."""
+"""The ends of a channel that a worker in this process attaches. They use the pipe itself, without sockets or copies."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The metrics page of an engine, in the text format of Prometheus.
 
-Nothing is counted for it but the ends of channels. Everything else is read when the page is asked for, so an engine at
-which nobody looks pays nothing. No label has a value that a peer chooses.
+Nothing is counted for it but the ends of channels. Everything else is read when the page is asked for, so an engine
+without a scraper pays nothing. No label has a value that a peer chooses.
 """
 
 from __future__ import annotations

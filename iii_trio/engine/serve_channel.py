@@ -59,7 +59,7 @@ async def serve_reader(
     holder: WorkerSession | None,
     policy: ListenerPolicy,
 ) -> None:
-    """Give a reader what is in the pipe until it, or the channel, has ended.
+    """Write the pipe's content to a reader until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
     """
@@ -84,7 +84,7 @@ def _websocket(
 
 
 def _named(end: str, holder: WorkerSession | None) -> str:
-    """An end, with who holds it, in few words: a Close has room for 123 bytes."""
+    """Describe an end and its holder in few words, because a Close has room for 123 bytes."""
     return f"the {end}" if holder is None else f"the {end}, {holder.short_label},"
 
 
@@ -144,7 +144,7 @@ class _WriterSocket:
         self._memory.set(self._ahead_bytes)
 
     def _move_ahead(self) -> None:
-        """Move what is ahead into the pipe, as much as it has room for."""
+        """Move the read-ahead into the pipe, as far as there is room."""
         if self._ahead is not None and not self._attached.pipe.full:
             self._set_ahead(self._attached.pipe.push(self._ahead))
             if self._ahead_bytes <= _READ_ON_BYTES:
@@ -193,7 +193,7 @@ class _WriterSocket:
 
 
 class _ReaderSocket:
-    """A reader's socket: what is in the pipe goes out, past an empty pipe at once."""
+    """A reader's socket. The pipe's content is written to it, past an empty pipe at once."""
 
     websocket: WebSocket
 

@@ -36,7 +36,7 @@ _LEFT: Final = frozenset({Close.NORMAL, Close.GOING_AWAY, Close.NO_STATUS_RCVD})
 async def serve_session(
     shell: Shell, stream: trio.abc.Stream, head: Head, peer: str | None, policy: ListenerPolicy, token: str | None
 ) -> None:
-    """Converse with one worker, who came in by `policy` with `token`, over a WebSocket until either side is done.
+    """Serve one worker, admitted by `policy` with `token`, over a WebSocket until either side is done.
 
     If cancelled: the connection is dropped; the session ends as by any other loss (clause C4.5).
     """
@@ -127,7 +127,7 @@ class _SessionSocket:
         return controls, over
 
     def _held_bytes(self) -> int:
-        """What the engine holds for this session, but for its outbox and its pipes."""
+        """Count the bytes held for this session, without its outbox and its pipes."""
         session = self._session
         if session is None or session.state.is_final:
             return self._scanner.held_bytes
@@ -150,7 +150,7 @@ class _SessionSocket:
             outbox.abandon()
 
     def _keep_nothing(self) -> None:
-        """Release what was read and not understood yet, and keep nothing of what still comes."""
+        """Release the input that is not parsed yet, and keep none of the input that still comes."""
         self._scanner.discard()
         if self._memory is not None:
             self._memory.set(0)
@@ -161,7 +161,7 @@ class _SessionSocket:
         self._websocket = None
 
     async def wait_ready(self) -> None:
-        """The reader of a session never waits for anyone: what it brings is answered or refused at once."""
+        """Never wait, because each message of a session is answered or refused at once."""
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         self.policy.counts.sessions -= 1

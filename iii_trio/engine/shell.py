@@ -231,7 +231,7 @@ class Shell:
         return attached
 
     def end_channel(self, channel_id: str, reason: str) -> None:
-        """End a channel for a reason of the engine's own: both ends are told `aborted`, or that nobody reads any more."""
+        """End a channel for a reason of the engine's own, as `aborted`, or because its reader is gone."""
         self.channel_event(channel_id, ChannelEvent.WRITER_ABORTED, reason)
         self.channel_event(channel_id, ChannelEvent.READER_CANCELLED, reason)  # where the writer had closed
 

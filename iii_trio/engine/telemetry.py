@@ -24,7 +24,7 @@ async def serve_telemetry(
 ) -> None:
     """Take telemetry, and answer pings, until the connection is over or the engine closes. If cancelled: it is dropped.
 
-    Where workers need a token, what comes without one is thrown away: most SDKs can show none here, and anybody could
+    Where workers need a token, telemetry without one is thrown away. Most SDKs can show none here, and any process could
     otherwise write into the log. It is scanned without being kept.
     """
     max_bytes = policy.message_bytes(shell.config.limits)
@@ -89,7 +89,7 @@ class _Telemetry:
         return controls, self._scanner.error or self._scanner.closed
 
     async def wait_ready(self) -> None:
-        """What it brings is read at once."""
+        """Never wait, because telemetry is read at once."""
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         self._keep_nothing()

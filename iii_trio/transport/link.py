@@ -1,4 +1,4 @@
-"""What a worker needs of its engine, whatever lies between them.
+"""The interface of a worker to its engine, for every kind of connection.
 
 A *link* carries the worker protocol's messages both ways. A *writing end* and a *reading end* are one end of one channel
 each. An *address* makes links and ends. There are two addresses: an engine behind a socket (`dial.py`), and an engine in
@@ -34,7 +34,7 @@ class EndReason:
 
 @attrs.frozen
 class Identity:
-    """Who attaches an end: the session that becomes its holder, and the call it is used in (clause C8.2)."""
+    """The session that becomes the holder of an end, and the call that it is used in (clause C8.2)."""
 
     worker_id: str
     channel_secret: str
@@ -63,17 +63,17 @@ class Link(Protocol):
         """
 
     def flush_output(self) -> None:
-        """Have what was sent go out now, where it would have waited for more."""
+        """Write the output now that would have waited for more."""
 
     @property
     def has_room(self) -> bool:
         """Whether `wait_room` would not wait."""
 
     async def wait_room(self) -> None:
-        """Wait until what was sent but not yet taken is under the link's bound, or the link is over."""
+        """Wait until the output that is not yet taken is under the link's bound, or the link is over."""
 
     def close(self, reason: str = "") -> None:
-        """Say goodbye and end the link. What was sent before is still delivered. Does not wait."""
+        """Say goodbye and end the link. Earlier messages are still delivered. Does not wait."""
 
     @property
     def ended(self) -> EndReason | None:
@@ -99,7 +99,7 @@ class WritingEnd(Protocol):
         """
 
     def abort(self, reason: str, code: str | None = None) -> None:
-        """End by force, now, without waiting: what is still on its way may be dropped. Harmless once ended."""
+        """End by force, now, without waiting. Items on their way may be dropped. Harmless once ended."""
 
     def told(self, end: EndReason) -> None:
         """The engine told by the session's link how the channel ended (clause C8.3)."""

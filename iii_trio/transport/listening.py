@@ -1,4 +1,4 @@
-"""Who listens to a link: is given each message within the step that brought it."""
+"""The listener of a link. It gets each message within the step that brought it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 
 @final
 class Listening:
-    """A listener, until its link is over. What it raises ends its own listening, not the step of who brought the message."""
+    """A listener, until its link is over. An exception of its own ends its listening, not the sender's step."""
 
     def __init__(self, on_message: Callable[[bytes], object]) -> None:
         self._on_message = on_message

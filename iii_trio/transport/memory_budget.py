@@ -1,4 +1,4 @@
-"""One budget of memory for a whole engine: who holds how many bytes, and which peer goes first when it is used up.
+"""One budget of memory for a whole engine. It counts the bytes of each peer, and evicts the largest holder.
 
 Theory of operation. Each peer has an *account*. Each thing that grows at the will of a peer (a partial message, an outbox,
 a pipe, registrations) has a *charge* in that account, and sets it to the bytes that it holds now. Setting a charge costs a

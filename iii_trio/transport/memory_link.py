@@ -16,8 +16,8 @@ from .listening import Listening
 class MemoryLink:
     """The worker's side of a link to an engine in the same process.
 
-    What the worker sends is heard at once, by `on_message`. What the engine sends is heard by who listens at the end of the
-    engine's step, when all that the step led to has been sent; until somebody listens, it waits.
+    The engine takes the worker's messages at once, by `on_message`. The worker's listener gets the engine's messages at the
+    end of the engine's step. They wait until there is a listener.
     Where it is `gathered`, what the worker sends in one turn of the loop is heard together, in the next, or when it
     hurries: for one that has a lot to say, so that what this leads to is written with one write per peer.
     """
@@ -103,7 +103,7 @@ class MemoryLink:
     # --- the engine's side
 
     async def serve(self) -> None:
-        """Hear what is gathered, until the link is over. If cancelled: what was said is heard."""
+        """Deliver the gathered messages until the link is over. If cancelled: all messages so far are delivered."""
         try:
             while self._ended is None:
                 if not self._said:
@@ -123,7 +123,7 @@ class MemoryLink:
         return True
 
     def flush(self) -> None:
-        """Have what was put heard."""
+        """Deliver all messages so far."""
         if self._listening is None:
             self._came.unpark()
         elif not self._flushing:  # else whoever listens has said something, and its answer follows in its turn
@@ -135,11 +135,11 @@ class MemoryLink:
                 self._flushing = False
 
     def input_waits(self) -> bool:
-        """Never: what the worker sends is heard at once."""
+        """Return False, because the engine takes the worker's messages at once."""
         return False
 
     def hang_up(self, code: int | None, reason: str) -> None:
-        """End the link from the engine's side; what was put before is still delivered."""
+        """End the link from the engine's side. Earlier messages are still delivered."""
         if self._ended is None:
             self._end(reason)
 

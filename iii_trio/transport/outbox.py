@@ -1,13 +1,13 @@
-"""What waits to be written to one stream: at once if nothing waits before it and the stream takes it, else by a task.
+"""The output of one stream. It is written at once if the stream takes it, and otherwise by a task.
 
-Theory of operation. Whoever has bytes puts them here, whole frames at a time, and never waits. If nothing waits already,
-`flush` writes what the stream takes without waiting. Only for what it did not take is a task started, in the nursery of
-the connection; it ends when the outbox is empty. So an idle connection has no such task, and a cancelled caller cannot
+Theory of operation. Senders put their bytes here, whole frames at a time, and never wait. If nothing waits already,
+`flush` writes what the stream takes without waiting. Only for the rest is a task started, in the nursery of
+the connection. It ends when the outbox is empty. So an idle connection has no such task, and a cancelled caller cannot
 tear a frame: the rest of a begun frame is in here, not in the caller's hands. Streams that cannot be written without
 waiting (TLS) go through the task always; the meaning is the same.
 
-Many small puts by one task come a turn of the loop apart, and a write costs more than a turn. So what is put by `gather`
-just after something else waits for what follows: a task looks at every turn, and writes once nothing has followed.
+Many small puts by one task come a turn of the loop apart, and a write costs more than a turn. So output that `gather`
+puts just after other output waits for more. A task looks at every turn, and writes once nothing has followed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Outbox:
             self._waiting.append(data)
 
     def _join(self, data: Buffer) -> None:
-        """Add a small piece to the one before it. A flood of small answers that nobody reads takes its own size, no more."""
+        """Add a small piece to the one before it. A flood of small unread answers takes its own size, no more."""
         waiting = self._waiting
         # A piece that has been begun is left alone, because a view of it may exist, and a bytearray with views cannot grow.
         if len(waiting) > self._begun and type(waiting[-1]) is bytearray and len(waiting[-1]) < _JOINED_TO:
@@ -105,7 +105,7 @@ class Outbox:
         self._count()
 
     def gather(self) -> None:
-        """As `flush`, but with what is put within the next turns of the loop, if something was put just before."""
+        """Do as `flush`, together with the output of the next turns of the loop if there was output just before."""
         now = trio.current_time()
         alone = now - self._put_at > _TOGETHER
         self._put_at = now
@@ -119,7 +119,7 @@ class Outbox:
     def offer(self, batch: FrameBatch) -> FrameBatch | None:
         """Write as much of a batch as the stream takes at once; give back the frames that were not begun.
 
-        What is left of a begun frame stays here, so that whatever is put next goes between two frames. With something
+        The rest of a begun frame stays here, so that later output goes between two frames. With something
         waiting already, nothing is begun.
         """
         if self._waiting or self._busy:
@@ -181,7 +181,7 @@ class Outbox:
                 await self.wait_writable()
 
     def drop_unbegun(self) -> None:
-        """Forget what was put and not begun, where each `put` was one whole frame."""
+        """Forget the output that was not begun, where each `put` was one whole frame."""
         begun = [*islice(self._waiting, self._begun)]
         self._waiting = deque(begun)
         self.waiting_bytes = sum(map(len, begun))
@@ -197,7 +197,7 @@ class Outbox:
         return not self._waiting and not self._busy
 
     def abandon(self) -> None:
-        """Throw away what waits, and whatever is put from now on."""
+        """Throw away all output, now and later."""
         self.over = True
         self._waiting = deque()  # a new object: a traceback may still hold views of the old one
         self.waiting_bytes = 0

@@ -123,7 +123,7 @@ class Pipe:
             self._put(item)
 
     def push_all(self, batch: FrameBatch) -> None:
-        """Take a batch whatever the bound: the read-ahead of a writer that has closed."""
+        """Take the read-ahead of a writer that has closed, beyond the bound if need be."""
         if self.broken is None:
             peaks = self.items_peak, self.bytes_peak
             self._put(batch)
@@ -136,7 +136,7 @@ class Pipe:
         self._tell_room = tell
 
     def seal(self) -> None:
-        """Nothing comes any more: behind what waits there is the clean end."""
+        """Put the clean end behind the content. Nothing comes any more."""
         self.sealed = True
         self._wake()
         if self._tell is not None:
@@ -150,7 +150,7 @@ class Pipe:
     # --- the reader's side
 
     def flow_directly(self, write: Callable[[FrameBatch], FrameBatch | None]) -> None:
-        """From now on, what finds the pipe empty is given to `write` at once; it gives back what it did not take."""
+        """Give batches to `write` at once from now on while the pipe is empty. It returns the rest that it did not take."""
         self._direct = write
 
     def when_waiting(self, tell: Callable[[], object]) -> None:

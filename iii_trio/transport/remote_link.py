@@ -70,7 +70,7 @@ class RemoteLink:
             websocket.outbox.flush()
 
     def flush_output(self) -> None:
-        """As `Link.flush_output`: what is sent waits for nothing."""
+        """Do nothing, because output never waits."""
 
     @property
     def has_room(self) -> bool:

@@ -46,7 +46,7 @@ class ReadsNow(Protocol):
 
 
 def writes_now(stream: trio.abc.SendStream) -> WritesNow | None:
-    """Return the stream if it can be written without waiting. (An isinstance check of a protocol takes 10 µs.)"""
+    """Return the stream if it can be written without waiting. An isinstance check of a protocol would take 10 µs."""
     return cast(WritesNow, stream) if hasattr(stream, "write_now") else None
 
 

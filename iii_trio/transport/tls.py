@@ -225,7 +225,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._push()  # once only, so that the caller sees each progress
 
     async def send_eof(self) -> None:
-        """End the transport's sending side behind what was written.
+        """End the transport's sending side behind the written bytes.
 
         No `close_notify` is sent, because OpenSSL could not read what the peer still sends after one.
         """

@@ -55,7 +55,7 @@ class FrameBatch:
         return FrameBatch(parts, self.items + other.items, self.payload + other.payload)
 
     def sent(self, n: int) -> tuple[list[Buffer], FrameBatch | None]:
-        """After a write took `n` bytes: what is left of the frame that it tore, and the frames not begun."""
+        """Return the rest of the torn frame, and the frames not begun, after a write of `n` bytes."""
         place = _walk(self.parts, self.items, self.payload + 1, n)
         torn: list[Buffer] = []
         left = place.size - n

@@ -61,7 +61,7 @@ class CloseFrame:
 
 
 def frame_head(opcode: int, length: int, *, fin: bool = True, mask: bytes | None = None) -> bytes:
-    """What stands before a payload of `length` bytes."""
+    """Build the head of a frame with a payload of `length` bytes."""
     first = opcode | 0x80 if fin else opcode
     masked = 0 if mask is None else 0x80
     if length < 126:
@@ -85,7 +85,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
 
 
 def parse_close(payload: bytes) -> CloseFrame:
-    """What the payload of a Close says. Raises FrameError."""
+    """Parse the payload of a Close. Raises FrameError."""
     if not payload:
         return CloseFrame(NO_STATUS_RCVD)
     if len(payload) == 1:

@@ -1,9 +1,9 @@
-"""Frames as they come: what is read from a socket becomes batches of server frames, or whole messages.
+"""Scanners of frames. The bytes of a socket become batches of server frames, or whole messages.
 
-Theory of operation. What is read lies in a buffer that the next read overwrites, so a scanner copies out all it needs
+Theory of operation. Read bytes lie in a buffer that the next read overwrites, so a scanner copies out all it needs
 (which unmasking does anyway). For itself it keeps only an incomplete head or control frame, under 140 bytes: its
-`tail`, to be placed before what is read next. The payload of a data frame is taken as it comes: a message grows in its
-own bytearray, a batch gets what is here of it as a fragment (clause C3.4).
+`tail`, to be placed before the next read. The payload of a data frame is taken as it comes. A message grows in its
+own bytearray, and a batch gets the part that is here as a fragment (clause C3.4).
 
 Most frames are plain: each a whole message, and wholly here. Loops of a few instructions take those (`_take_small`,
 `_take_larger`). The first frame that is anything else, or that may break a rule, is left to `_take_any`, which knows
@@ -63,9 +63,9 @@ def split_controls(controls: bytes) -> list[bytes]:
 
 
 class _Scanner(ABC):
-    """What both scanners know: all rules, and where in a frame and in a message the stream stands.
+    """The common part of both scanners. It has all rules, and the position in the frame and the message.
 
-    `tail` is to be placed before what is read next. `closed` is the peer's Close, `error` the rule that it broke; once
+    `tail` is to be placed before the next read. `closed` is the peer's Close, `error` the rule that it broke; once
     there is either, nothing that comes counts.
     """
 
@@ -162,7 +162,7 @@ class _Scanner(ABC):
         return at
 
     def _take_any(self, data: memoryview, at: int) -> int:
-        """Take one frame, or what is here of it; give back where it ends, or `at` if even its head is not whole."""
+        """Take one frame, or the part that is here. Returns where it ends, or `at` if even its head is not whole."""
         size = len(data)
         if size - at < 2:
             return at
@@ -205,7 +205,7 @@ class _Scanner(ABC):
         return self._take_payload(data, begin)
 
     def _take_payload(self, data: memoryview, at: int) -> int:
-        """Take what is here of the present frame's payload."""
+        """Take the present part of the current frame's payload."""
         here = data[at : at + self._left]
         piece = apply_mask(here, self._key) if self._masked else bytes(here)
         taken = len(piece)
@@ -256,7 +256,7 @@ class BatchScanner(_Scanner):
         self._payload = 0
 
     def scan(self, data: memoryview) -> tuple[FrameBatch | None, bytes]:
-        """Take `tail` and what was read behind it: the data frames as one batch, and the control frames as they came."""
+        """Scan `tail` and the bytes behind it. Returns the data frames as one batch, and the control frames as they came."""
         controls = self._scan(data)
         if self._pieces:
             self._parts.append(b"".join(self._pieces))
@@ -323,9 +323,9 @@ class BatchScanner(_Scanner):
 
 @final
 class MessageScanner(_Scanner):
-    """Makes whole messages of what a peer sends: masked, as clients send, or not.
+    """Makes whole messages of a peer's frames, which are masked, as clients send them, or not.
 
-    `check_text=False` leaves the check for UTF-8 to whoever decodes.
+    `check_text=False` leaves the check for UTF-8 to the decoder.
     """
 
     def __init__(self, max_message: int, *, masked: bool, check_text: bool = True) -> None:
@@ -343,13 +343,13 @@ class MessageScanner(_Scanner):
         return 0 if self._message is None else len(self._message) * 5 // 4
 
     def discard(self) -> None:
-        """Release what is kept, and keep nothing from now on. Frames are still checked and control frames found."""
+        """Release all kept bytes, and keep none from now on. Frames are still checked and control frames found."""
         self._keeps = False
         self._message = None
         self._messages.clear()
 
     def scan(self, data: memoryview) -> tuple[list[tuple[int, bytes | bytearray]], bytes]:
-        """Take `tail` and what was read behind it: messages (TEXT or BINARY, payload), control frames as they came."""
+        """Scan `tail` and the bytes behind it. Returns messages (TEXT or BINARY, payload), and control frames."""
         controls = self._scan(data)
         messages, self._messages = self._messages, []
         return (messages if self._keeps else []), controls

@@ -116,7 +116,7 @@ class HttpConnection:
         return None
 
     async def wait_gone(self) -> None:
-        """Return once the client has left, while its request is served. What it sends meanwhile is its next request."""
+        """Return once the client has left, while its request is served. Bytes that come meanwhile are its next request."""
         while self._behind <= _PIPELINED:
             try:
                 data = await self._receive()
@@ -256,7 +256,7 @@ def _has_body(request: h11.Request) -> bool:
 
 
 def _behind(parts: list[memoryview], took: int) -> list[memoryview]:
-    """Return what is left of some parts behind their first `took` bytes."""
+    """Return the rest of some parts behind their first `took` bytes."""
     for number, part in enumerate(parts):
         if took < len(part):
             return [part[took:], *parts[number + 1 :]]

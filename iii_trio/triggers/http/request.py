@@ -1,4 +1,4 @@
-"""The handler's input: a request as JSON, and what is left out of it for conditions and middleware."""
+"""The handler's input is a request as JSON. Conditions and middleware get less of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def is_json(content_type: str) -> bool:
 
 
 def parse_body(body: bytes) -> tuple[Any, str | None]:
-    """Parse a JSON body; return the value, and what is wrong with it if it cannot be parsed."""
+    """Parse a JSON body. Returns the value, and the error if it cannot be parsed."""
     if not body:
         return None, None
     if nests_deeper(body, _MAX_BODY_DEPTH):

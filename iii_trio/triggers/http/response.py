@@ -1,4 +1,4 @@
-"""A response, decided: what the handler returned or sent becomes a status, headers and a body.
+"""The decisions of a response. The handler's result or messages become a status, headers and a body.
 
                        FIRST_BYTES               CHANNEL_CLOSED
     WAITING ─────────────────────────► STREAMING ─────────────────► COMPLETE
@@ -133,11 +133,11 @@ class Response:
 
     @property
     def head(self) -> Head:
-        """What the control messages have said so far."""
+        """Return the head that the control messages made so far."""
         return Head(self._status, tuple(self._headers.values()))
 
     def control(self, text: str) -> str | None:
-        """Take a control message; return what is wrong with it, if it is ignored.
+        """Take a control message. Returns the error if it is ignored.
 
         Behind the first bytes control messages mean nothing.
         """

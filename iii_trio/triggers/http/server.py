@@ -229,7 +229,7 @@ class HttpServer:
         return Whole(Head(405, (*whole.head.headers, allow)), whole.body)
 
     async def _refuse(self, connection: HttpConnection, status: int, code: str, message: str) -> None:
-        """Answer what is not a request that can be served, and end the connection."""
+        """Answer a request that cannot be served, and end the connection."""
         try:
             await connection.send_whole(failure(status, code, message), close=True)
         except h11.LocalProtocolError:

@@ -51,7 +51,7 @@ class Job:
 
     @property
     def current_state(self) -> JobState:
-        """Its place in its life."""
+        """Return the job's state."""
         return self.state.current
 
     @property
@@ -152,7 +152,7 @@ class Lane:
 
     @property
     def description(self) -> bytes:
-        """Its settings, its condition and whether it is paused, for the store."""
+        """Return the settings, the condition and the pause of the lane, for the store."""
         if self._described is None or self._described[:2] != (self.settings, self.condition):
             about = {"settings": attrs.asdict(self.settings), "condition": self.condition}
             text = to_json(about | {"paused": True} if self.paused else about)
