@@ -207,6 +207,7 @@ class Engine:
         """
         shell = self._shell
         shell.drain()
+        # Work that never ends must not keep the process from its shutdown.
         with trio.move_on_after(grace_seconds):
             await self._modules.drain()
             await shell.wait_idle()
@@ -252,12 +253,14 @@ def open_worker(
             ssl_context=ssl_context,
             channel_ping_seconds=channel_ping_seconds,
         )
+    # In this process there is no socket, so these would be ignored without a word.
     elif headers is not None or ssl_context is not None or channel_ping_seconds is not None:
         raise MisuseError(
             "headers, ssl_context and channel_ping_seconds go with the address of an engine elsewhere (ws://host:port)"
         )
     elif isinstance(engine, Engine):
         address = engine.address
+    # A simulation brings an address of its own, which is known by its methods alone.
     elif hasattr(engine, "attach_reader"):
         address = engine
     else:
@@ -269,6 +272,7 @@ def open_worker(
 
 def _with_token(headers: Mapping[str, str]) -> Mapping[str, str]:
     token = os.environ.get("III_TOKEN", "").strip()
+    # A program that sends its own authorization must not be overruled by the environment.
     if not token or any(name.lower() == "authorization" for name in headers):
         return headers
     return {**headers, "Authorization": f"Bearer {token}"}

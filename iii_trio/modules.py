@@ -44,6 +44,7 @@ class Modules:
         """Those that run at this moment, by name."""
         self._table: dict[str, Module] = {}
         for module in table:
+            # Settings and stores are found by name, so a second one would take those of the first.
             if module.name in self._table:
                 raise MisuseError(f"there are two modules named `{module.name}`; name one of them otherwise")
             self._table[module.name] = module
@@ -90,6 +91,7 @@ class Modules:
                             await nursery.start(self._run, module)
                     task_status.started()
                     await trio.sleep_forever()
+        # `stop` waits for this, also when the modules ended by an error or a cancellation.
         finally:
             self._over.set()
 
@@ -108,6 +110,7 @@ class Modules:
                     attrs.evolve(self._environment, store=self._stores.get(module.name)),
                 ) as running:
                     self.running[module.name] = running or RunningModule()
+                    # `started` may be called once only, and a restart is no start of the engine.
                     if not started:
                         started = True
                         task_status.started()
@@ -118,11 +121,14 @@ class Modules:
                 failure = _contain(error)
             finally:
                 self.running.pop(module.name, None)
+            # An engine must not open without one of its modules, because its callers rely on them.
             if not started:
                 raise _cannot_start(module, failure) from failure
+            # A restarted module would take up new work, which draining is to prevent.
             if self._draining:
                 logger.error("module `%s` failed while the engine drained", module.name, exc_info=failure)
                 return
+            # A failure after a long run is a new one, and need not wait for the pauses of an old one.
             if trio.current_time() - began >= _MAX_PAUSE_SECONDS:
                 pause, last = _FIRST_PAUSE_SECONDS, ""
             cause = _describe(failure)
@@ -170,6 +176,7 @@ class Modules:
                 continue
             try:
                 taken = running.reconfigure(after)
+            # One module's mistake must not keep the others from their new settings.
             except Exception as error:
                 logger.error("module `%s` did not take its new settings: %s", name, _describe(error), exc_info=error)
                 continue
@@ -181,6 +188,7 @@ class Modules:
 async def _drain(name: str, running: RunningModule) -> None:
     try:
         await running.drain()
+    # One module's mistake must not end the draining of the others.
     except Exception as error:
         get_logger(f"iii_trio.{name}").error("module `%s` could not drain: %s", name, _describe(error), exc_info=error)
 

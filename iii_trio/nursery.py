@@ -47,6 +47,7 @@ async def open_service_nursery() -> AsyncIterator[trio.Nursery]:
             except trio.Cancelled:
                 raise  # only the nursery's scope knows whether it is its own
             except BaseException as error:
+                # The cancellation in it may be the nursery's own, so it has to pass through there.
                 if _holds_cancelled(error):
                     raise _FromBody("from the body", [error]) from None
                 from_body = error

@@ -31,9 +31,11 @@ class ContainedLogger(logging.LoggerAdapter[logging.Logger]):
         try:
             # One frame more than the adapter: the record names the caller's line.
             super().log(level, msg, *args, **{**options, "stacklevel": options.get("stacklevel", 1) + 1})
+        # The user wants the program to end, whatever code it has just reached.
         except KeyboardInterrupt:
             raise
         except BaseException:
+            # A broken handler fails at every line, and one report of it is enough.
             if logging.raiseExceptions and self.logger.name not in _complained:
                 _complained.add(self.logger.name)
                 _write_to_stderr(f"a logging handler of {self.logger.name!r} raised:\n{traceback.format_exc()}")
@@ -110,6 +112,7 @@ class RateLimitedLogger:
 
         `peer_controlled`: the worker can cause such a line as often as it likes. `error`: its traceback is logged, too.
         """
+        # A line that is not shown must not use up the room of others.
         if not self._logger.isEnabledFor(level):
             return
         kind = "caused by workers " if peer_controlled else ""
@@ -121,6 +124,7 @@ class RateLimitedLogger:
             if not bound.take(now):
                 return
         for which, bound in bounds.items():
+            # A reader of the log has to know that it has gaps.
             if bound.left_out:
                 left_out, bound.left_out = bound.left_out, 0
                 why = f"{left_out} lines {which}were left out: more than {bound.per_second} a second"
@@ -130,6 +134,7 @@ class RateLimitedLogger:
     def _of(self, whose: str, peer_controlled: bool) -> _TokenBucket:
         bound = self._each.pop((whose, peer_controlled), None) or _TokenBucket(50, 5)
         self._each[whose, peer_controlled] = bound
+        # Workers come and go, so the buckets of those long silent are given up first.
         if len(self._each) > _REMEMBERED:
             del self._each[next(iter(self._each))]
         return bound

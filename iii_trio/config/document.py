@@ -42,6 +42,7 @@ class Document:
 
     def line(self, path: Path) -> int:
         """Return the line, from 1, of the value at `path`, or of the nearest value around it."""
+        # A value that is absent has no line, and the one around it is where it would be added.
         while path and path not in self._lines:
             path = path[:-1]
         return self._origin(self._lines.get(path, 0))
@@ -64,6 +65,7 @@ class Document:
                 name = match[1].strip()
                 default: str | None = match[2]
                 found = environ.get(name, default)
+                # A commented-out line has no effect, so its variable need not be set.
                 if found is None and comment:
                     return match[0]
                 if found is None:
@@ -73,6 +75,7 @@ class Document:
                     )
                 return found
 
+            # A variable may hold several lines, and errors must still name the file's own line.
             for part in _VARIABLE.sub(value, line).split("\n"):
                 expanded.append(part)
                 self._origins.append(number)
@@ -83,10 +86,12 @@ class Document:
         yaml.Constructor = SafeConstructor  # plain dicts and lists
         try:
             root = yaml.compose(text)
+            # An empty file is valid and means the defaults.
             if root is not None:
                 self.value = yaml.constructor.construct_document(root)
                 # After the construction, because it puts merged keys (`<<`) in their places.
                 self._find_lines(yaml, root, (), frozenset())
+        # The parser's own text names no remedy, and this is a frequent slip of the hand.
         except DuplicateKeyError as error:
             key = re.search(r'duplicate key "(.*?)"', error.problem or "")
             shown = f"`{key[1]}` " if key else "a key "
@@ -95,11 +100,13 @@ class Document:
             mark = error.problem_mark or error.context_mark
             problem = ", ".join(filter(None, [error.context, error.problem]))
             self._fail_at(mark.line if mark else 0, f"is not YAML: {problem}")
+        # Deep nesting and odd dates fail inside the parser, and should not show a traceback.
         except (YAMLError, ValueError, RecursionError) as error:
             self._fail_at(0, f"is not YAML: {' '.join(str(error).split()) or type(error).__name__}")
 
     def _find_lines(self, yaml: YAML, node: Node, path: Path, around: frozenset[int]) -> None:
         """Note the lines of all keys and items under a node. `around` are the nodes that contain this one."""
+        # YAML lets an alias name a node that contains it, which would be followed for ever.
         if id(node) in around:
             self._fail_at(node.start_mark.line, "contains itself; remove the alias")
         around |= {id(node)}
@@ -110,6 +117,7 @@ class Document:
         else:
             return
         for key, marked, value in children:
+            # Aliases of aliases multiply, so a short text could fill the memory.
             if len(self._lines) >= _MAX_VALUES:
                 self._fail_at(marked.start_mark.line, f"holds more than {_MAX_VALUES} values; make it smaller")
             self._lines[*path, key] = marked.start_mark.line

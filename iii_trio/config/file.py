@@ -86,6 +86,7 @@ def read_config(
     file = os.fspath(path)
     try:
         text = Path(path).read_text("utf-8-sig")
+    # The user gave this path, so the error should say what to do rather than show a traceback.
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); name another file with --config") from None
     except UnicodeDecodeError as error:
@@ -109,6 +110,7 @@ def parse_config(
 
 def _grace_from_environment(timeouts: Timeouts, environ: Mapping[str, str]) -> Timeouts:
     value = environ.get(GRACE_VARIABLE, "").strip()
+    # A variable that is set to nothing is often meant to be unset, as in compose files.
     if not value:
         return timeouts
     if not (value.isascii() and value.isdigit() and len(value) < 13):  # up to MAX_SECONDS
@@ -134,6 +136,7 @@ class _Reader:
             self.document.fail((), f"holds {kind_of(value)}, not keys; start it with `workers:`")
         top = Section(self.document, (), value or {})
         top.only(TOP_LEVEL, "at the top level")
+        # Old files of iii still have it, and must go on to start the engine.
         if top.get("modules"):
             top.warn("modules", "`modules` is iii's old spelling and has no effect here; move its entries to `workers`")
         entries = top.get("workers") if top.get("workers") is not None else []
@@ -142,6 +145,7 @@ class _Reader:
         for index in range(len(entries)):
             self._read_entry(entries[index], ("workers", index))
         timeouts: Timeouts = self.engine.pop("timeouts", Timeouts())
+        # This is iii's key, so it means the same in both engines, whatever ours beside it says.
         if top.get(GRACE_KEY) is not None:
             timeouts = attrs.evolve(timeouts, registration_grace_seconds=top.milliseconds(GRACE_KEY))
         return ConfigFile(
@@ -171,16 +175,19 @@ class _Reader:
         if name == LISTENER:
             self._add_listener(entry)
         elif module is not None:
+            # A second entry would silently replace the settings of the first.
             if module.name in self._lines:
                 first = self._lines[module.name]
                 entry.fail(None, f"`{name}` is the {module.name} a second time; put all its settings at line {first}")
             self._lines[module.name] = entry.line()
             self.found[module.name] = module.read_entry(entry)
+        # Settings under a wrong entry would have no effect, which could leave a listener unguarded.
         elif name == OURS or OURS in entry:
             entry.fail(
                 OURS if OURS in entry else None,
                 f"settings of {OURS} do not stand here; put the key `{OURS}:` into the entry `- name: {LISTENER}`",
             )
+        # iii starts such workers itself, so a file for it may name many that are none of ours.
         elif name not in BUILT_IN:
             entry.warn(
                 None,
@@ -190,6 +197,7 @@ class _Reader:
     def _add_listener(self, entry: Entry) -> None:
         listener = self._listener(entry)
         place = listener.place
+        # Port 0 is a free port each time, so two of those do not collide.
         if (listener.unix or listener.port) and place in self._lines:
             where = f"{listener.host}:{listener.port}" if listener.unix is None else f"unix:{listener.unix}"
             entry.fail(
@@ -200,6 +208,7 @@ class _Reader:
         self._lines[place] = entry.line()
         self.listeners.append(listener)
         if set(entry.section(OURS)) - set(OF_LISTENER):
+            # Two entries that set the whole engine would depend on their order.
             if EngineConfig in self._lines:
                 first = self._lines[EngineConfig]
                 entry.fail(

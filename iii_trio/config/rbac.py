@@ -35,6 +35,7 @@ class FunctionFilter:
     namespace: str = attrs.field(default="default", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        # With neither the filter would match nothing, and with both it is unclear which one decides.
         if (self.match is None) == (self.metadata is None):
             raise ValueError("a filter has exactly one of 'match' and 'metadata'")
         for name in ("match", "namespace"):
@@ -46,6 +47,7 @@ class FunctionFilter:
 def _filters(filters: Iterable[FunctionFilter]) -> tuple[FunctionFilter, ...]:
     filters = tuple(filters)
     for each in filters:
+        # A plain text here would be no filter, and the mistake should show before a session is refused.
         if not isinstance(each, FunctionFilter):
             raise TypeError(f"'expose_functions' has {each!r}: give FunctionFilter objects")
     return filters

@@ -54,6 +54,7 @@ def _read_filter(filters: Section, index: int) -> FunctionFilter:
         filters.section(index).only(("match", "metadata", "namespace"), "in a filter of `expose_functions`")
     if value.get("metadata") is not None and not isinstance(value["metadata"], dict):
         filters.fail(index, f"`metadata` is {kind_of(value['metadata'])}; make it keys and values")
+    # Users also put `match(...)` under the key `match`, and mean the pattern in it.
     if isinstance(value.get("match"), str):
         value = {**value, "match": pattern_in(value["match"]) or value["match"]}
     if "namespace" in value and value["namespace"] is None:

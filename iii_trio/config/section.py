@@ -67,6 +67,7 @@ class Section:
         """Fail for a key that is not known. `where` says in which part of the file, for the error."""
         known = list(known)
         for key in self.values:
+            # A misspelt key would otherwise be ignored, and the default would hold unnoticed.
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, 1)
                 instead = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"

@@ -145,6 +145,7 @@ class Tls:
 
 
 def _tuple_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    # A text is iterable, so each of its characters would become a token.
     if isinstance(texts, str):
         raise TypeError("'tokens' is one text: make it a list")
     return tuple(texts)
@@ -177,11 +178,13 @@ class Auth:
     def __attrs_post_init__(self) -> None:
         if any(not token or token != token.strip() for token in self.tokens):
             raise ValueError("'auth' has a token that is empty, or has spaces around it")
+        # An empty list is more often a mistake than a wish to lock every worker out.
         if not self.tokens and self.token_file is None:
             raise ValueError("'auth' has neither tokens nor a token file: nobody could come in")
 
 
 def _origins(origins: Iterable[str]) -> tuple[str, ...]:
+    # A text is iterable, so each of its characters would become an origin.
     if isinstance(origins, str):
         raise TypeError("'origins' is one text: make it a list")
     origins = tuple(origin.rstrip("/") if isinstance(origin, str) else origin for origin in origins)
@@ -248,6 +251,7 @@ class EngineConfig:
     default settings."""
 
     def __attrs_post_init__(self) -> None:
+        # A default above the limit would make every plain creation of a channel fail.
         if self.channels.max_bytes > self.limits.channel_bytes:
             raise ValueError(
                 f"'channels.max_bytes' ({self.channels.max_bytes}) is more than 'limits.channel_bytes' "
@@ -259,5 +263,6 @@ class EngineConfig:
         """Make an EngineConfig. Raises ConfigError, which names the key at fault."""
         try:
             return cls(**settings)
+        # Callers catch one kind of error for all settings, and the cause adds nothing to its text.
         except (TypeError, ValueError) as error:
             raise ConfigError(str(error)) from None

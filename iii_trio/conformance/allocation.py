@@ -24,6 +24,7 @@ async def C1_2_the_refs_share_the_id_and_have_different_keys(bench: Bench) -> No
 
 async def C1_2_a_key_opens_its_own_direction_only(bench: Bench) -> None:
     writer, reader = await (await bench.session()).create_channel()
+    # Both ways round, because an engine may check only one of the directions.
     for key, direction in ((writer.access_key, Direction.READ), (reader.access_key, Direction.WRITE)):
         status = (await bench.claim(Ref(writer.channel_id, key, direction))).status
         expect(status != 101, f"the other end's key opened the {direction} end")
@@ -45,12 +46,14 @@ async def C1_3_refs_are_forwarded_untouched(bench: Bench) -> None:
 async def C1_4_the_pipe_is_bounded_by_items(bench: Bench) -> None:
     writer_ref, _ = await (await bench.session()).create_channel(buffer_size=4)
     writer = await bench.attach(writer_ref)
+    # Writing alone shows nothing, because the sockets on the way take some bytes too.
     if not await bench.round_trip(writer):
         raise NotObservable("the engine does not answer a writer's pings, by which it is seen what it has read")
     taken = 0
     item = bytes(200_000)  # a few fill any read-ahead (clause C3.2), and four stay below the bound of bytes
     while taken < 100:
         await writer.send(item)
+        # An engine that reads no further is waiting for room in the pipe.
         if not await bench.round_trip(writer):
             break
         taken += 1

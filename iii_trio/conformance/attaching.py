@@ -14,6 +14,7 @@ from .bench import Bench, expect, soon
 async def C2_1_a_second_claimant_is_refused_with_409(bench: Bench) -> None:
     writer_ref, reader_ref = await (await bench.session()).create_channel()
     writer, reader = await bench.attach(writer_ref), await bench.attach(reader_ref)
+    # An engine may guard one end only, so both are claimed a second time.
     for ref in (reader_ref, writer_ref):
         status = (await bench.claim(ref)).status
         expect(status == 409, f"a second claimant of the {ref.direction} end was answered with {status}")
@@ -79,6 +80,7 @@ async def C2_3_pings_are_no_activity(bench: Bench) -> None:
             while True:
                 await writer.say(PING)
                 await trio.sleep(0.05)
+        # The expiry ends this connection, which is the very thing the check waits for.
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
@@ -113,6 +115,7 @@ async def C2_4_a_writer_that_writes_nothing_delivers_a_clean_empty_stream(bench:
     for early in (False, True):
         writer_ref, reader_ref = await (await bench.session()).create_channel()
         writer = await bench.attach(writer_ref)
+        # An engine may treat a stream that ended before its reader came in another way, so both are tried.
         if early:
             await writer.close()
             await bench.last_seen(writer, "the answer to a writer's Close")

@@ -44,6 +44,7 @@ async def soon(what: str, seconds: float = SOON) -> AsyncIterator[None]:
     """Raises Broken if the block takes longer."""
     with trio.move_on_after(seconds) as deadline:  # noqa: ASYNC100 - the block waits
         yield
+    # A cancellation from outside is not the engine's fault, so only this deadline is a verdict.
     if deadline.cancelled_caught:
         raise Broken(f"{what} had not happened after {seconds:g} s")
 
@@ -81,8 +82,10 @@ class Session:
                     self.hello = said
                 case "invocationresult":
                     self.answers[said["invocation_id"]] = said
+                # An engine cuts off a silent worker, so a session that is played by hand answers pings too.
                 case "ping":
                     await self.peer.tell(type="pong")
+                # A check that plays the callee has to act when the call comes, not when it looks for it.
                 case "invokefunction" if self.on_call is not None:
                     self.heard.append(said)
                     await self.on_call(said)
@@ -96,11 +99,14 @@ class Session:
         """Call a function and return its result. Raises Broken for an error, NotObservable for an unknown function."""
         invocation_id = await self.begin_call(function_id, data)
         async with soon(f"an answer to {function_id}", 5):
+            # Answers come in any order, and any message wakes this task.
             while invocation_id not in self.answers and not self.ended:
                 await self.news.park()
+        # Without this a dropped session would look like a slow answer.
         if self.ended:
             raise Broken(f"instead of answering {function_id} the engine ended the session")
         answer = self.answers.pop(invocation_id)
+        # A function that an engine lacks leaves a clause unseen, and does not break it.
         if (answer.get("error") or {}).get("code") == "function_not_found":
             raise NotObservable(f"the engine has no function {function_id}")
         if answer.get("error"):
@@ -126,6 +132,7 @@ class Session:
     async def create_channel(self, **options: Any) -> tuple[Ref, Ref]:
         """Create a channel and return the refs of its writer and its reader."""
         told = await self.call("engine::channels::create", **options)
+        # All other checks build on these refs, so a wrong one is named here rather than later.
         if not isinstance(told, dict) or not is_ref(told.get("writer")) or not is_ref(told.get("reader")):
             raise Broken(f"engine::channels::create gave {json.dumps(told)[:200]}")
         return Ref.from_json(told["writer"]), Ref.from_json(told["reader"])
@@ -151,6 +158,7 @@ class Bench:
             "version": "1",
             "name": f"conformance-{uuid.uuid4().hex[:8]}",
         }
+        # A worker of an SDK announces nothing, and the engine must treat it so (clause C8.1).
         if announce:
             about["features"] = [FEATURE]
         await session.call("engine::workers::register", **about)
@@ -159,6 +167,7 @@ class Bench:
     async def aware(self) -> Session:
         """Open a session that announced the extensions. Raises NotObservable if the engine did not."""
         session = await self.session(announce=True)
+        # Our extensions are no duty of an engine that does not announce them.
         if not session.aware:
             raise NotObservable(f"the engine does not announce {FEATURE}")
         return session
@@ -204,6 +213,7 @@ class Bench:
         mark = uuid.uuid4().bytes
         with trio.move_on_after(QUIET * 2):
             await writer.say(PING, mark)
+            # An older pong may still be under way, so the mark decides.
             while (came := await writer.next_frame()) is not None:
                 if came.opcode == PONG and came.payload == mark:
                     return True
@@ -213,6 +223,7 @@ class Bench:
 def _read(message: Message) -> dict[str, Any]:
     try:
         said = json.loads(message)
+    # A peer that is no engine may send any text, and the report should name that.
     except ValueError:
         said = None
     if not isinstance(said, dict):
@@ -238,9 +249,11 @@ async def open_bench(url: str) -> AsyncIterator[Bench]:
                 yield bench
             finally:
                 nursery.cancel_scope.cancel()
+                # The engine must be rid of this check's connections before the next check begins.
                 with trio.CancelScope(shield=True):
                     for peer in bench.peers:
                         await peer.drop()
+    # A report has room for one cause a check.
     except BaseExceptionGroup as group:
         raise _first(group) from None
 

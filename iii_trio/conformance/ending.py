@@ -16,6 +16,7 @@ _ITEMS: Final = ("one", b"two", "three")
 
 
 async def C4_1_a_clean_close_gives_everything_and_then_1000(bench: Bench) -> None:
+    # A Close without a code is as clean an end as one with 1000 (clause C4.1).
     for code in (1000, None):
         for before in (True, False):
             writer_ref, reader_ref = await (await bench.session()).create_channel()
@@ -91,6 +92,7 @@ async def C4_2_a_cut_stream_never_looks_complete(bench: Bench) -> None:
             await reader.take(len(_ITEMS))
         await cut(writer)
         seen = await bench.last_seen(reader, f"the end of a stream cut by {what}")
+        # All cuts are tried before the verdict, because the report should name every one that fails.
         if seen.looks_complete:
             wrong.append(f"of a stream cut by {what} the reader saw {seen}")
     expect(not wrong, "; ".join(wrong))
@@ -104,9 +106,11 @@ async def C4_2_a_stream_cut_before_its_reader_came_never_looks_complete(bench: B
         await bench.round_trip(writer)
         await cut(writer)
         with trio.move_on_after(QUIET):
+            # A connection that this side has reset can show nothing more.
             if cut is not Peer.reset:
                 await writer.watch()
         reader = await bench.claim(reader_ref)
+        # A refusal is right as well, because the channel may have been forgotten by then.
         if reader.status == 101:
             seen = await bench.last_seen(reader, f"the end of a stream cut, before its reader came, by {what}")
             expect(not seen.looks_complete, f"of a stream cut, before it came, by {what} the reader saw {seen}")
@@ -115,6 +119,7 @@ async def C4_2_a_stream_cut_before_its_reader_came_never_looks_complete(bench: B
 async def C4_3_an_abort_drops_what_waits_and_what_came_is_a_prefix(bench: Bench) -> None:
     writer, reader = await bench.pair(buffer_size=1000)
     items = [b"%8d" % n * 4000 for n in range(200)]
+    # The reader takes nothing, so the writing blocks as soon as all buffers are full.
     with trio.move_on_after(QUIET):
         await writer.send_raw(b"".join(frame(BINARY, item, mask=_MASK) for item in items))
     await writer.reset()
@@ -139,6 +144,7 @@ async def C4_4_a_readers_end_reaches_a_blocked_writer(bench: Bench) -> None:
         try:
             while True:
                 await writer.send_raw(piece)
+        # The end of this connection is the effect that the check looks for below.
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
@@ -174,6 +180,7 @@ async def C4_5_a_finished_stream_outlives_its_owner(bench: Bench) -> None:
 
 
 async def C4_5_the_ends_that_a_session_holds_end_with_it(bench: Bench) -> None:
+    # The two ends are lost in different words, so each side needs a channel of its own.
     for side, outcome in ((0, "writer_lost"), (1, "reader_lost")):
         owner, holder = await bench.aware(), await bench.aware()
         refs = await owner.create_channel()
@@ -190,6 +197,7 @@ async def C4_5_the_ends_that_a_session_holds_end_with_it(bench: Bench) -> None:
 async def C4_7_an_ended_channel_is_forgotten(bench: Bench) -> None:
     owner = await bench.session()
     ids = []
+    # An engine may forget after a clean end and leak after a cut, so each way to end is tried.
     for act in (Peer.close, Peer.reset, Peer.fin):
         writer_ref, reader_ref = await owner.create_channel()
         ids.append(writer_ref.channel_id)

@@ -40,6 +40,7 @@ async def C5_5_a_late_answer_is_ignored(bench: Bench) -> None:
     call = await _called(caller, callee)
     await caller.peer.drop()
     await trio.sleep(QUIET)
+    # The second answer has no call at all, and must not end the session either.
     for _ in range(2):
         await callee.peer.tell(
             type="invocationresult", result=1, **{k: call[k] for k in ("invocation_id", "function_id")}
@@ -149,6 +150,7 @@ async def C8_3_a_holder_is_told_the_outcome(bench: Bench) -> None:
     owner, holder, (writer, reader) = await _ends(bench)
     await writer.close()
     await bench.last_seen(reader, "the end of a stream")
+    # The owner and the holder are sessions of their own here, and each is due the outcome (clause C8.3).
     for session in (owner, holder):
         told = await session.hear("channelended")
         expect(told.get("outcome") == Outcome.COMPLETED, f"of a stream read to its end a session was told {told}")

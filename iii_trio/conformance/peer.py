@@ -45,6 +45,7 @@ class Frame:
 
 def close_of(close: Frame) -> tuple[int, str]:
     """Return the code and reason of a Close."""
+    # A Close may come without a code, for which RFC 6455 reserves 1005.
     if len(close.payload) < 2:
         return NO_STATUS_RCVD, ""
     return int.from_bytes(close.payload[:2], "big"), close.payload[2:].decode(errors="replace")
@@ -109,6 +110,7 @@ class Peer:
         peer = cls(stream)
         try:
             await peer._ask(host, target, headers or {})
+        # No caller has the peer yet, so the connection would be left open.
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -126,15 +128,18 @@ class Peer:
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         await self.stream.send_all("\r\n".join(lines).encode())
         while (end := self.unread.find(b"\r\n\r\n")) < 0:
+            # A server of another protocol often answers in its own way and hangs up.
             if not await self._more():
                 raise NotAnEngine(f"asked for an upgrade, the engine answered {bytes(self.unread[:60])!r} and ended")
         first, *rest = self.unread[:end].decode(errors="replace").split("\r\n")
         del self.unread[: end + 4]
         words = first.split(" ")
+        # Something else may listen at this port, and the user should learn of it.
         if len(words) < 2 or not words[1].isdigit():
             raise NotAnEngine(f"the engine's answer begins with {first[:60]!r}")
         self.status = int(words[1])
         self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+        # A refusal carries the outcome in its body, which some checks read (clause C2.1).
         if self.status != 101:
             length = int(self.headers.get("content-length", "-1"))
             with trio.move_on_after(1):
@@ -147,6 +152,7 @@ class Peer:
             return False
         try:
             data = await self.stream.receive_some(65536)
+        # Checks tell a reset from a FIN, because clients treat the two differently.
         except trio.BrokenResourceError:
             self.end = "reset"
             return False
@@ -182,6 +188,7 @@ class Peer:
 
     async def fin(self) -> None:
         """End our side of the connection, without a Close."""
+        # TLS has no half-close, so a full close is the nearest thing to it.
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
             await self.stream.send_eof()
         else:
@@ -190,6 +197,7 @@ class Peer:
     async def reset(self) -> None:
         """Reset the connection."""
         beneath = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+        # Without lingering the kernel sends a reset where it would have sent a FIN.
         if isinstance(beneath, trio.SocketStream):
             beneath.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await trio.aclose_forcefully(self.stream)
@@ -212,6 +220,7 @@ class Peer:
         if len(data) < 2:
             return None
         length, begin = data[1] & 127, 2
+        # RFC 6455 forbids a server to mask, and clients end the connection over it.
         if data[1] & 128:
             raise FrameError(1002, "the engine masks its frames")
         if length >= 126:
@@ -262,9 +271,11 @@ class Peer:
                 close = came
             else:
                 others.append(came)
+        # A client answers a Close, and the engine then ends the connection (clause C4.1).
         if close is not None and answer:
             try:
                 await self.say(CLOSE, close.payload[:2])
+            # An engine need not wait for the answer, and may be gone already.
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             with trio.move_on_after(timeout):

@@ -41,6 +41,7 @@ class Report:
     def of(self, clause: str) -> Verdict:
         """Return the verdict on a clause: broken if any check found that, kept if any check could observe it."""
         verdicts = {finding.verdict for finding in self.findings if finding.clause == clause}
+        # One broken check outweighs all others of its clause, so it is looked for first.
         for verdict in (Verdict.BROKEN, Verdict.KEPT):
             if verdict in verdicts:
                 return verdict
@@ -64,6 +65,7 @@ class Report:
         for clause, group in groupby(ordered, key=lambda finding: finding.clause):
             verdict = self.of(clause)
             told = [finding for finding in group if finding.verdict is verdict]
+            # The reasons of unobservable checks are mostly the same, so one of them is enough.
             if verdict is not Verdict.BROKEN:
                 told = told[:1] if verdict is Verdict.NOT_OBSERVABLE else told
             for n, finding in enumerate(told):

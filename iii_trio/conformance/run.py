@@ -60,6 +60,7 @@ async def run_conformance(
             findings.append(await run_check(check, url, max_seconds=max_seconds))
             if progress is not None:
                 progress(findings[-1])
+    # A reader of the report should see that these clauses were not forgotten.
     for clause, why in UNSEEN.items():
         if is_of(clause, only):
             findings.append(Finding(clause, "", Verdict.NOT_OBSERVABLE, why))
@@ -73,10 +74,12 @@ async def run_check(check: Check, url: str, *, max_seconds: float = MAX_SECONDS)
         with trio.fail_after(max_seconds):
             async with open_bench(url) as bench:
                 await check(bench)
+    # A clause that cannot be seen is no fault of the engine.
     except NotObservable as error:
         return Finding(clause, title, Verdict.NOT_OBSERVABLE, str(error))
     except (Broken, NotAnEngine, FrameError) as error:
         return Finding(clause, title, Verdict.BROKEN, str(error))
+    # A check that hangs waits for something the engine should have done.
     except trio.TooSlowError:
         return Finding(clause, title, Verdict.BROKEN, f"the check was not over after {max_seconds:g} s")
     except Exception as error:  # the engine did what the check was not written for

@@ -48,6 +48,7 @@ async def C3_1_large_messages_are_cut_for_pythons_websockets_alone(bench: Bench)
     bench.nursery.start_soon(writer.send, large, b"end")
     pieces: list[Message] = []
     async with soon("the arrival of 2.5 MB", 5):
+        # How an engine cuts the message is its own choice, so only the last item marks the end.
         while pieces[-1:] != [b"end"]:
             came = await reader.take(1)
             expect(came, "the stream ended at a message of 2.5 MB")
@@ -147,6 +148,7 @@ async def C3_4_a_frame_that_is_not_wholly_here_is_passed_on(bench: Bench) -> Non
     bench.nursery.start_soon(writer.send_raw, whole[len(whole) - 400_000 :])
     size, last = len(first.payload), first
     async with soon("the rest of the frame"):
+        # An engine may pass the rest on in any number of fragments.
         while not last.fin:
             came = await reader.next_frame()
             expect(came is not None and came.opcode == CONTINUATION, f"within a message came {came}")
@@ -161,6 +163,7 @@ async def _abort(writer: Peer) -> None:
 
 async def C3_5_what_happens_at_one_end_is_seen_at_the_other(bench: Bench) -> None:
     limit = 0.5
+    # An engine has a path of its own for each way to end, and any of them may lag.
     for what, act in (("a close", Peer.close), ("an abort", _abort), ("a reset", Peer.reset)):
         writer, reader = await bench.pair()
         await act(writer)
@@ -173,6 +176,7 @@ async def C3_5_what_happens_at_one_end_is_seen_at_the_other(bench: Bench) -> Non
 
 async def C3_6_who_breaks_a_rule_is_told_which(bench: Bench) -> None:
     bystanders = await bench.pair()
+    # Each broken rule ends its channel, so each needs a new one.
     for what, wrong, code in _WRONG:
         writer, reader = await bench.pair()
         await writer.send_raw(wrong)
@@ -200,6 +204,7 @@ async def _pinged(end: Peer, what: str) -> None:
     async with soon(f"the pong to {what}"):
         await end.say(PING, b"are you there")
         came = await end.next_frame()
+        # Data that was sent before may arrive ahead of the pong.
         while came is not None and came.opcode in (CONTINUATION, TEXT, BINARY):
             came = await end.next_frame()
     expect(came == Frame(PONG, b"are you there"), f"{what} was answered with {came}")

@@ -56,6 +56,7 @@ class _CutAt(trio.abc.Instrument):
             self.steps += 1
 
     def _cut(self, when: When) -> None:
+        # One cancellation a run, so that the step named in a failure is the only one that matters.
         if when is self._when and self.steps == self._step and not self.fired:
             self.fired = True
             self.scope.cancel()
@@ -94,6 +95,7 @@ def cancel_everywhere(
             cut = _CutAt(step, when)
             seen: Seen = {}
             try:
+                # A subject that never ends would otherwise be tried for ever.
                 if step > max_steps:
                     raise AssertionError(f"the subject was still not done after {max_steps} steps")
                 with seeded_schedule(seed):
@@ -109,12 +111,15 @@ def cancel_everywhere(
                     )
                 check(seen)
             except BaseException as error:
+                # A failure without a cancellation is a plain bug of the subject, and the note must not blame a step.
                 if cut.fired:
                     error.add_note(f"the subject was cancelled at step {step}, {when.value}; what was seen: {seen}")
                 else:
                     error.add_note(f"the subject was not cancelled; what was seen: {seen}")
                 raise
+            # The subject ended before this step, so every earlier step has been tried.
             if not cut.fired:
+                # Among others, the steps of all tasks are counted, which says nothing of the subject's own.
                 if when is not When.AMONG_OTHERS:
                     steps = max(steps, cut.steps)
                 break
@@ -133,11 +138,13 @@ async def _one_run(
         try:
             with cut.scope:
                 await subject(seen)
+        # What `around` does after the subject is no step of it, and must not be cancelled.
         finally:
             cut.task = None
 
     seed_scheduler(seed)
     with trio.move_on_after(_VIRTUAL_SECONDS) as patience:
         await around(seen, run)
+    # In virtual time a lost wake-up does not block for ever but ends here, where it can be reported.
     if patience.cancelled_caught:
         raise AssertionError(f"the run hung: it was not over after {_VIRTUAL_SECONDS:g} virtual seconds")

@@ -55,10 +55,12 @@ def _judge(
     outcomes = {channel.id: str(channel.outcome) for channel in world.ended}
     for number, (writer, channel) in enumerate(zip(writers, model.channels, strict=True)):
         outcome = outcomes.get(writer.channel_id, "open")
+        # The engine's own record must agree with the observations of the ends.
         if outcome not in channel.may_be:
             raise AssertionError(
                 f"channel {number} is {outcome}, where it could be: {', '.join(sorted(channel.may_be))}"
             )
+    # Only `wait` steps may take time, so anything more is a task that slept where it should have been woken.
     if world.now != model.now:
         raise AssertionError(f"virtual time is {world.now:g}, where it should be {model.now:g}: somebody waited for it")
 
@@ -87,6 +89,7 @@ class _Actors:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take)
+            # A pause has to be over before the tasks settle, because settling takes no virtual time.
             if step.do == "wait":
                 await trio.sleep(step.seconds)
             await self.world.settle()
@@ -97,6 +100,7 @@ class _Actors:
     async def _take(self, step: Step) -> str:
         try:
             return await self._do(step)
+        # Each way to end is an observation for the model to judge, not a failure of the script.
         except trio.EndOfChannel:
             return CLEAN
         except trio.ClosedResourceError:
@@ -161,6 +165,7 @@ class ChannelMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:
         channel = self._draw(data, 0)
+        # A full channel would make the send wait, which the model does not know of.
         if self.items[channel] < _MAX_ITEMS:
             self.steps.append(Step("send", channel, item=self.items[channel]))
             self.items[channel] += 1
@@ -198,6 +203,7 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Play the drawn script."""
+        # Hypothesis also tears down machines that drew nothing, for which a world would be wasted time.
         if self.steps:
             play_script(self.steps, self.over, self.seed)
 

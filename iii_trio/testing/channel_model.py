@@ -73,6 +73,7 @@ class ModelChannel:
     # --- each gives what may be seen
 
     def send(self, item: int, now: float) -> set[str]:
+        # An end that this program closed is a misuse, told before anything of the peer (clause C4.8).
         if self.writer_closed:
             return {CLOSED}
         self.writer_used = True
@@ -83,6 +84,7 @@ class ModelChannel:
         return {DONE}
 
     def close(self, now: float) -> set[str]:
+        # Ending twice is harmless (clause C4.8).
         if self.writer_closed:
             return {DONE}
         self.writer_used = self.writer_closed = True
@@ -93,6 +95,7 @@ class ModelChannel:
         return {DONE}
 
     def abort(self) -> set[str]:
+        # Ending twice is harmless, and an abort after a clean close takes nothing back (clause C4.8).
         if not self.writer_closed:
             self.writer_used = self.writer_closed = True
             self.end("aborted")
@@ -101,6 +104,7 @@ class ModelChannel:
     def receive(self, now: float) -> set[str]:
         if self.reader_closed:
             return {CLOSED}
+        # The first receive attaches the reader, from which the time without activity counts anew.
         if not self.reader_used:
             self.reader_used = True
             self.idle_since = now
@@ -109,12 +113,14 @@ class ModelChannel:
             return set(map(broken, self.outcomes)) | set(self.waiting[:1])
         if self.waiting:
             return {self.waiting[0]}
+        # The clean end stands behind the items, so it is seen only when none waits (clause C4.1).
         if self.sealed:
             self.outcomes = {"completed"}
             return {CLEAN}
         return {WAITS}
 
     def cancel(self) -> set[str]:
+        # Ending twice is harmless (clause C4.8).
         if not self.reader_closed:
             self.reader_closed = True
             self.reader_used = True
@@ -130,6 +136,7 @@ class ModelChannel:
         if worker == self.reader and self.reader_used and not self.reader_closed:
             possible |= {"reader_lost", "reader_cancelled"} if says_goodbye else {"reader_lost"}
             possible |= {"completed"} if self.sealed else set()
+        # A finished stream outlives its owner (clause C4.5).
         if worker == self.owner and not self.sealed:
             possible.add("owner_lost")
         if possible:
@@ -144,6 +151,7 @@ class ModelChannel:
     # --- what happens, and what was seen
 
     def end(self, *possible: str) -> None:
+        # A channel has one outcome, and the first one stays (clause C4.7).
         if not self.outcomes:
             self.outcomes = set(possible)
 
@@ -151,6 +159,7 @@ class ModelChannel:
         """Update the model by an observation where several were possible."""
         if self.waiting and what == self.waiting[0]:
             self.waiting.pop(0)
+        # From here on every later observation must agree with the outcome that was told.
         elif what.startswith("broken: "):
             self.outcomes = {what.removeprefix("broken: ")}
             self.waiting.clear()

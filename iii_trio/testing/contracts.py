@@ -49,6 +49,7 @@ async def check_writing_end(make: MakeChannel) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await writer.send(b"two")  # whole, or not at all (clause C5.1)
+    # Trio's contract makes every send a checkpoint, even one that need not wait.
     if not scope.cancelled_caught:
         raise AssertionError("a send under a cancellation was not cancelled: it is no checkpoint")
     await writer.send(b"three")
@@ -95,6 +96,7 @@ async def check_reading_end(make: MakeChannel) -> None:
     await reader.aclose()
     await _raises(trio.ClosedResourceError, reader.receive)
     try:
+        # How many items fit is not known here, so the writer sends until it is told.
         while True:
             await writer.send(b"more")
     except ChannelBroken as error:
@@ -118,6 +120,7 @@ async def _check_a_receive_cancelled_when_its_item_comes(
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     await writer.send(b"last")
+    # The cancelled receive has the first item or has left it, and both are right.
     while b"last" not in got:
         got.append(await reader.receive())
     _equal(got, [b"just now", b"last"], "a receive that was cancelled as its item came loses nothing")
@@ -129,6 +132,7 @@ async def _told(reader: ChannelReader) -> ChannelBroken:
             await reader.receive()
     except ChannelBroken as error:
         return error
+    # A clean end after a cut is the one thing that must never be seen (clause C4.2).
     except trio.EndOfChannel:
         raise AssertionError("a stream that was cut looks complete") from None
 

@@ -72,6 +72,7 @@ def jobs_of(store: Store) -> list[Record]:
     """Return the jobs of a store. Raises AssertionError for a record that it calls damaged."""
     jobs = list(store.load().jobs)
     for job in jobs:
+        # The checks write valid records only, so a damaged one is the store's own fault.
         if isinstance(job, Damaged):
             raise AssertionError(f"the job with the key {job.key} is damaged: {job.problem}")
     return jobs  # type: ignore[return-value]
@@ -243,6 +244,7 @@ def _tidying_up_ends_and_changes_nothing(store: Store, reopen: Reopen) -> Store:
     store.write([Put(job) for job in jobs])
     store.write([Remove(job.key) for job in jobs[5:]])
     for _ in range(1000):
+        # `tidy` works in slices, so that an engine can serve its workers in between.
         if not store.tidy():
             break
     else:
@@ -260,6 +262,7 @@ def _a_write_is_whole_or_not_at_all(store: Store, reopen: Reopen) -> Store:
     broken.id = "\ud800"
     try:
         store.write([Put(record(2)), Remove(1), Remember("t", "n", "f", b"{}"), Put(broken)])
+    # A store that can keep such a text has nothing to undo, so only a refusal is checked.
     except StorageError:
         _same(jobs_of(store), [record(1)], "nothing of a write that failed is there")
         _equal(list(store.load().subscribers), [], "nothing of a write that failed is there")

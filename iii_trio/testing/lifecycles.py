@@ -21,6 +21,7 @@ def states_that_reach(goal: S, table: Table[S, E], without: Set[E] = frozenset()
             for state, row in table.items()
             if any(to in found for event, to in row.items() if event not in without)
         }
+        # Nothing new in a round means that no later round can find anything either.
         if more <= found:
             return found
         found |= more
@@ -39,6 +40,7 @@ def check_lifecycle(table: Table[S, E], start: S, end_well: S, mishaps: Set[E] =
     states = set(type(start))
     events = {event for row in table.values() for event in row}
     _nothing_in(states - set(table), "states without a row")
+    # The enum of the events is known only from an event, and a table may have none.
     if events:
         _nothing_in(set(type(next(iter(events)))) - events, "events without an effect")
     _nothing_in({state for state in states if start not in states_that_reach(state, table)}, "states never reached")
@@ -65,6 +67,7 @@ def draw_lifecycle(table: Table[S, E], start: S) -> str:
         for event, to in row.items():
             edges.setdefault(to, []).append(event.name.lower())
         lines += [f"    {state.name} --> {to.name}: {', '.join(events)}" for to, events in edges.items()]
+        # Mermaid shows a state as final only if it has an edge to the end mark.
         if not row:
             lines.append(f"    {state.name} --> [*]")
     return "\n".join(lines) + "\n"

@@ -50,13 +50,16 @@ class Network:
                 while True:
                     with trio.CancelScope(deadline=self._next) as self._nap:
                         await trio.sleep_forever()
+                    # What happens now may add events for this same moment, so the heap is asked each time.
                     while self._events and self._events[0][0] <= trio.current_time():
                         heapq.heappop(self._events)[2]()
+            # Dialling must be refused from now on, because no task would serve the far end.
             finally:
                 self._nursery = None
 
     def at(self, when: float, happen: Callable[[], None]) -> None:
         """Call `happen` at this time, or at once if it has passed, without moving time."""
+        # Without a delay everything happens within the write, so that virtual time need not move.
         if when <= trio.current_time():
             happen()
         else:
@@ -74,6 +77,7 @@ class Network:
         near, far = SimStream.pair(name, attrs.evolve(self.conditions, **conditions), self)
         self._connections = {a: b for a, b in self._connections.items() if not (a.closed and b.closed)}
         self._connections[near] = far
+        # A connection that is made during a partition is as mute as the older ones.
         if name in self._apart:
             near.vanish()
             far.vanish()
@@ -85,6 +89,7 @@ class Network:
         While the two are apart this waits. Raises ConnectionRefusedError if the network does not run.
         """
         await trio.lowlevel.checkpoint()
+        # The name may be cut off again between the healing and this task's turn.
         while name in self._apart:
             await self._together.park()
         if self._nursery is None:
@@ -135,5 +140,6 @@ class Network:
 async def _serve(engine: Serves, stream: SimStream, name: str) -> None:
     try:
         await engine.serve_stream(stream, peer=name)
+    # A kernel closes the socket of a connection however its server ended.
     finally:
         stream.close()

@@ -124,6 +124,7 @@ def _what_completed_is_complete(told: Told, outcome: Outcome | None) -> str | No
         return None
     if not told.closing:
         return "the engine says `completed`, and the writer had not closed"
+    # A reader over a socket that left early cannot be told from one that took everything.
     if len(told.received) < len(told.stream.items) and told.reader_ended not in ("cancelled", None):
         return "the engine says `completed`, and the reader was told otherwise"
     return None
@@ -145,6 +146,7 @@ def _without_mishaps_all_agree(told: Told, outcome: Outcome | None) -> str | Non
     for end in (told.reader_ended, told.writer_ended):
         if end is None:
             return "an end was told nothing"
+        # An end that ended by itself is told nothing more, so it has no outcome to compare.
         if end not in _ENDED_BY_ITSELF and end != outcome:
             return f"an end was told `{end}`, the engine says `{outcome}`"
     stream = told.stream

@@ -46,6 +46,7 @@ class RecordedAddress:
 
         try:
             await self.inner.connect(task_status=_Then(started))
+        # The end belongs in the record also when the worker was cancelled or refused.
         finally:
             self.note(self.name, "disconnected")
 
@@ -170,6 +171,7 @@ class _RecordedReader:
     async def take(self) -> bytes | str:
         try:
             item = await self.inner.take()
+        # The kind of end is a part of the history that two runs must agree on.
         except (trio.EndOfChannel, trio.BrokenResourceError) as error:
             self.note(self.name, "is told that", self.channel_id, "ended:", str(error) or "cleanly")
             raise

@@ -126,6 +126,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         """Write a prefix of `parts` and return its length, 0 if full. Raises as `send_all` does."""
         self._check_sendable()
         room = self.conditions.send_buffer_bytes - len(self._unsent)
+        # A kernel may take less than fits, and callers must cope with it.
         if room and self._chance(self.conditions.short_writes):
             room = self._timeline.random.randint(0, min(room, sum(map(len, parts))))
         took = 0
@@ -150,6 +151,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         """Close now. Written data still goes out, then FIN, or a reset if input was left unread."""
         if self._closed:
             return
+        # As in TCP, closing with unread input tells the peer by a reset that it was not read.
         if self._inbox and self._error is None:
             self.reset()
             return
@@ -163,6 +165,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         if self._closed:
             return
         self._closed = True
+        # After a reset by the peer there is no connection left that could carry another one.
         if self._error is None:
             self._lose_a_suffix()
             self._send_reset()
@@ -184,6 +187,7 @@ class SimStream(trio.abc.HalfCloseableStream):
                 while sent < len(left):
                     took = self.write_now([left[sent:]])
                     sent += took
+                    # Only a full buffer is worth a wait, because a short write may go on at once.
                     if not took:
                         await self._wait_writable()
 
@@ -202,6 +206,7 @@ class SimStream(trio.abc.HalfCloseableStream):
     def end_writing(self) -> None:
         """Send FIN behind the written data, without waiting. A second call is harmless."""
         self._check()
+        # A dead connection cannot carry a FIN, and the caller has to learn of it.
         if self._error is not None:
             raise self._break()
         if not self._eof_put:
@@ -224,6 +229,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         with self._alone_in_receiving():
             await trio.lowlevel.checkpoint()
             self._check()
+            # The stream may have been closed by another task during the wait.
             while not (self._inbox or self._at_end or self._error is not None):
                 await self._may_receive.park()
                 self._check()
@@ -242,6 +248,7 @@ class SimStream(trio.abc.HalfCloseableStream):
             self._holes += 1
             hole = self._holes
             patience = self.conditions.dead_peer_seconds
+            # An infinite patience is a kernel without keepalive, which never gives its peer up.
             if patience < math.inf:
                 self._timeline.at(trio.current_time() + patience, lambda: self._give_up(hole))
 
@@ -262,10 +269,12 @@ class SimStream(trio.abc.HalfCloseableStream):
                 self._timeline.at(trio.current_time() + self.conditions.dead_peer_seconds, self._asked_after)
 
     def _asked_after(self) -> None:
+        # A keepalive that is lost as well finds nothing out.
         if not self._vanishing:
             self.peer._hear_reset("connection reset by peer")
 
     def _give_up(self, hole: int) -> None:
+        # A later hole has a patience of its own, so the number tells the two deadlines apart.
         if self._vanishing and hole == self._holes:
             for end in (self, self.peer):
                 end._hear_reset(f"the peer has been silent for {self.conditions.dead_peer_seconds:g} s")
@@ -279,6 +288,7 @@ class SimStream(trio.abc.HalfCloseableStream):
             room = conditions.receive_buffer_bytes - self._unread_by_peer
             if self.peer._closed:
                 room = len(self._unsent)  # no matter how much: it will be answered with a reset
+            # The reader's acknowledgement calls this again, as TCP's window update does.
             if room <= 0:
                 return
             if conditions.bytes_per_second < math.inf and trio.current_time() < self._line_free_at:
@@ -286,12 +296,14 @@ class SimStream(trio.abc.HalfCloseableStream):
                 timeline.at(self._line_free_at, self._line_is_free)
                 return
             size = min(room, len(self._unsent), conditions.segment_bytes)
+            # TCP keeps no boundaries, so a reader must cope with any cut.
             if size > 1 and self._chance(conditions.split):
                 size = timeline.random.randint(1, size - 1)
             data = bytes(memoryview(self._unsent)[:size])
             del self._unsent[:size]
             self._unread_by_peer += size
             self._send(_Segment(_Kind.DATA, data))
+        # A FIN stands behind all data, so it waits until that is out.
         if self._fin_owed and not self._unsent:
             self._fin_owed = False
             self._send(_Segment(_Kind.FIN))
@@ -318,6 +330,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         segment = self._on_the_way.popleft()
         if not self._vanishing:
             self._arrive(segment)
+        # Kernels repeat data until it is acknowledged, but send a reset only once.
         elif segment.kind is _Kind.RESET:
             self._reset_vanished = True
         else:
@@ -328,6 +341,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         match segment.kind:
             case _Kind.RESET:
                 peer._hear_reset("connection reset by peer")
+            # A kernel answers data for a socket that is gone with a reset.
             case _Kind.DATA if peer._closed:
                 if segment.data:
                     peer._send_reset()
@@ -346,6 +360,7 @@ class SimStream(trio.abc.HalfCloseableStream):
     def _lose_a_suffix(self) -> None:
         waiting = self.peer._inbox
         unread = sum(map(len, waiting)) + sum(len(segment.data) for segment in (*self._held, *self._on_the_way))
+        # A peer that has read everything loses nothing, so there is no choice to draw.
         if not unread or not self._chance(self.conditions.lost_by_reset):
             return
         kept = self._timeline.random.randint(0, unread)
@@ -368,6 +383,7 @@ class SimStream(trio.abc.HalfCloseableStream):
     def _read(self, most: int) -> bytes | None:
         self._check()
         if not self._inbox:
+            # Bytes and then an end are read in that order, so this counts only when the inbox is empty.
             if self._at_end:
                 return b""
             if self._error is not None:
@@ -379,6 +395,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         if len(data) > most:
             self._inbox.appendleft(data[most:])
             data = data[:most]
+        # In a black hole acknowledgements vanish too, and the peer's window stays full.
         if self._vanishing:
             self._unacknowledged += len(data)
         else:
@@ -388,6 +405,7 @@ class SimStream(trio.abc.HalfCloseableStream):
     def _hear_reset(self, cause: str) -> None:
         self._unsent.clear()
         self._fin_owed = False
+        # The first cause is the true one, and a closed end has no reader to tell it to.
         if self._error is None and not self._closed:
             self._error = cause
         self._wake()
@@ -396,6 +414,7 @@ class SimStream(trio.abc.HalfCloseableStream):
 
     async def _wait_writable(self) -> None:
         self._check_sendable()
+        # Another task may fill the buffer, or the peer reset, before this one runs.
         while len(self._unsent) >= self.conditions.send_buffer_bytes:
             await self._may_send.park()
             self._check_sendable()

@@ -61,6 +61,7 @@ class _Steps(trio.abc.Instrument):
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.count += 1
+        # A task that never waits keeps virtual time from moving, so only a count can stop it.
         if self.count >= self._most:
             self._scope.cancel()
 
@@ -103,6 +104,7 @@ def simulate(
                 clock=trio.testing.MockClock(autojump_threshold=0),
             )
     finally:
+        # The caller's own setting is restored, for it may run without the collector as well.
         if collecting:
             gc.enable()
 
@@ -136,6 +138,7 @@ async def play(
     try:
         with enough, trio.move_on_after(max_seconds) as patience:
             async with open_world(seed, conditions, config) as world:
+                # The text of every event takes time and memory, which many long histories cannot afford.
                 if not transcript:
                     world.transcript = None
                 value = await scenario(world)
@@ -143,6 +146,7 @@ async def play(
                 if dissolve:
                     await world.dissolve()
                 ended = tuple(world.ended)
+        # The two limits have different causes, a livelock here and a deadlock below.
         if enough.cancelled_caught:
             raise HistoryStuck(f"the history was not over after {max_steps} steps, at {_now(began)}")
         if patience.cancelled_caught:

@@ -117,6 +117,7 @@ class World:
     async def stop_engine(self, *, crash: bool = False) -> None:
         """Stop the engine in order, or as a killed process, when the kernel closes the sockets."""
         self.note("the engine", "crashes" if crash else "stops")
+        # The kernel closes a killed process's sockets before any of its code could say goodbye.
         if crash:
             for _, far in self.network.connections():
                 far.close()
@@ -132,6 +133,7 @@ class World:
         """Serve a connection that was dialled; without an engine, it is reset."""
         if self._engine is not None:
             await self._engine.serve_stream(stream, peer=peer)
+        # A port without a listener is answered with a reset, by which workers notice and dial again.
         elif isinstance(stream, SimStream):
             stream.reset()
 
@@ -150,6 +152,7 @@ class World:
                 task_status.started()
                 try:
                     await trio.sleep_forever()
+                # An engine that leaves takes no more workers, but its channels still end and are counted.
                 finally:
                     self._engine, self._stopping = None, engine
         self._stopping = None
@@ -209,15 +212,18 @@ class World:
 
         Raises AssertionError otherwise, which names the objects.
         """
+        # The ends of a partitioned worker would only be given up after the longest timeout.
         for name in {near.name[:-1] for near, _ in self.network.connections()}:
             self.network.heal(name)
         for hired in self._hired.values():
             hired.scope.cancel()
+        # A scenario may leave its engine stopped, and there is nothing to hold anything then.
         if self._engine is None:
             return
         channels = self.config.channels
         await trio.sleep(max(self.config.timeouts.dead_peer_seconds, channels.expires_after_seconds or 0.0) + 60)
         held = attrs.asdict(self.engine.statistics())
+        # What is held after the longest timeout has no event left that could free it.
         if any(held.values()):
             raise AssertionError(f"after everybody has left, the engine holds {held}")
 
