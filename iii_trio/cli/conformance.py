@@ -29,10 +29,12 @@ async def conformance(
 
     address = engine_address(url)
     clauses = {clause_of(check) for check in CHECKS} | UNSEEN.keys()
+    # A misspelt clause would otherwise report a success of no checks.
     if only and not any(is_of(clause, only) for clause in clauses):
         raise UsageError(f"--only is {only!r}, which no clause is named; give for example C2 or C2.1")
     try:
         report = await run_conformance(address, only=only)
+    # A peer that fails before any check is no engine to judge.
     except (OSError, NotAnEngine, Broken, NotObservable, trio.TooSlowError) as error:
         raise Failure(Exit.UNREACHABLE, f"no engine at {address}: {error or 'it says nothing'}") from error
     output.say(output.to_json(report.to_json(), 2) if json else "\n".join(map(output.visible, report.lines())))

@@ -43,6 +43,7 @@ async def demo(
         except Exception as error:  # as a value: the nursery would make a group of it
             failures.append(error)
         nursery.cancel_scope.cancel()  # kills what is left
+    # Raised outside of the nursery, the exception keeps its type for the exit code.
     if failures:
         raise failures[0]
     return Exit.DONE
@@ -69,6 +70,7 @@ async def _choose_file(file: str | None, stack: ExitStack) -> _Film:
         say(f"Making a file of {size(GENERATED_BYTES)} …", style="dim")
         digest = await trio.to_thread.run_sync(_generate, path, GENERATED_BYTES)
         return _Film(str(path), GENERATED_BYTES, digest)
+    # The demo reads the file twice, which a pipe does not allow.
     if not await trio.Path(file).is_file():
         raise UsageError(f"{file} is no file; name one, or leave it out")
     try:
@@ -119,8 +121,10 @@ async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film
                 over = True
             elif not (who is writer and "result" in event):
                 raise unexpected(who, event)
+    # The first stream is not disturbed, so a cut is a defect of the demo's machine or code.
     if told["ended"] != "clean":
         raise Failure(Exit.STREAM_CUT, f"the stream was cut: {told['ended']}: {told['reason']}")
+    # A clean end alone does not prove that the bytes are right.
     if told["sha256"] != film.sha256:
         raise Failure(Exit.FAILED, f"the reader's SHA-256 is {told['sha256']}, the file's is {film.sha256}")
     seconds = max(told["seconds"], 1e-6)
@@ -141,6 +145,7 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film) -
                 meter.reach(told["received"])
             elif who is reader and "received" in event:
                 meter.reach(event["received"])
+            # The writer waits half-way, so that the kill never comes too late.
             elif who is writer and "holding" in event:
                 killed = time.monotonic()
                 writer.kill()
@@ -148,6 +153,7 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film) -
                 raise unexpected(who, event)
         after = time.monotonic() - killed
     say(f"  [red]✗[/] kill -9 {writer.pid}, after it wrote {size(film.bytes // 2)} of {size(film.bytes)}")
+    # The point of the demo is that a killed writer never looks finished.
     if told["ended"] == "clean":
         raise Failure(Exit.FAILED, f"the reader took {told['received']:,} of {film.bytes:,} bytes for the whole")
     say(
@@ -158,6 +164,7 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film) -
 
 def _temporary(stack: ExitStack) -> Path:
     """The path of a new file. Where the system can, the file has no name, and goes with the last process that has it."""
+    # A file without a name cannot be left behind, even by SIGKILL.
     if Path("/proc/self/fd").is_dir():
         nameless = tempfile.TemporaryFile(prefix="iii-trio-demo-")  # noqa: SIM115  (the stack closes it)
         stack.callback(nameless.close)
@@ -171,6 +178,7 @@ def _generate(path: Path, count: int) -> str:
     noise = os.urandom(MEBIBYTE - 8)
     with path.open("wb") as file:
         for index in range(count // MEBIBYTE):
+            # Threads do not notice Ctrl-C by themselves.
             trio.from_thread.check_cancelled()
             block = index.to_bytes(8, "big") + noise
             file.write(block)

@@ -69,6 +69,7 @@ class Stage:
                     start_new_session=True,  # Ctrl-C in a terminal is for us alone
                 )
             )
+        # Without a process there is no listener that closes the file.
         except BaseException:
             errors.close()
             raise
@@ -87,6 +88,7 @@ class Stage:
     async def expect(self, actor: Actor, key: str) -> Any:
         """Return the value of `key` in the process's next message. Raises Failure if anything else comes first."""
         who, event = await self.hear()
+        # Any other message means that a process failed early.
         if who is not actor or key not in event:
             raise unexpected(who, event)
         return event[key]
@@ -105,6 +107,7 @@ class Stage:
 
 def unexpected(actor: Actor, event: dict[str, Any]) -> Failure:
     """Something happened that is not in the play."""
+    # A process that still runs has no last words to show.
     if "gone" not in event:
         return Failure(Exit.FAILED, f"the {actor.role} said what nobody expected: {json.dumps(event)}")
     words = f"; it said:\n{event['words']}" if event["words"] else ""

@@ -61,10 +61,12 @@ async def _read(reader: iii_trio.ChannelReader, told: dict[str, Any], done: trio
                 data = item.encode() if isinstance(item, str) else item
                 digest.update(data)
                 received += len(data)
+                # One line for each item would slow the stream that is being measured.
                 if time.monotonic() >= said + REPORT_SECONDS:
                     said = time.monotonic()
                     _say(received=received)
         told.update(ended="clean", received=received, sha256=digest.hexdigest(), seconds=time.monotonic() - started)
+    # The cut is the expected end of the second stream, and not a failure of this process.
     except ChannelBroken as broken:
         told.update(ended=broken.outcome, reason=broken.reason, received=received)
     done.set()
@@ -86,6 +88,7 @@ async def writer(address: str, path: str, stop: str = "") -> None:
                 while chunk := await source.read(CHUNK if hold is None else min(CHUNK, hold - sent)):
                     await channel.writer.send(chunk)
                     sent += len(chunk)
+                # Holding leaves the channel open, so that only the kill can end it.
                 if hold is not None:
                     await channel.writer.wait_room()  # attached, also where nothing was written
                     _say(holding=sent)

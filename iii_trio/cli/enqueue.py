@@ -46,6 +46,7 @@ async def enqueue(
                 queue, delay_seconds=delay, priority=priority, unique_key=unique_key, replace=replace
             )
             receipt = await worker.trigger(function, payload, namespace=namespace, action=action)
+        # The request may have arrived, so the user must not simply repeat it.
         if receipt is None:
             sentence = f"no receipt within {timeout:g} s: the job may be kept all the same; see --timeout"
             raise Failure(Exit.TIMED_OUT, sentence)

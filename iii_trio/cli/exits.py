@@ -72,15 +72,18 @@ def explain(error: BaseException) -> Failure | None:
             return Failure(Exit.CALL_FAILED, f"{error.code}: {error.message}")
         case ChannelBroken() | AttachRefused():
             return Failure(Exit.STREAM_CUT, f"the stream was cut: {error}")
+        # A missing token is the usual reason for 401, and the address in the error does not tell.
         case ConnectionFailed():
             mend = "; put a token into the environment variable III_TOKEN" if "HTTP 401" in str(error) else ""
             return Failure(Exit.UNREACHABLE, f"{error}{mend}")
         case StorageError():
             return Failure(Exit.STORAGE, str(error))
+        # Python's own text repeats the number of the error, which helps no user.
         case OSError():
             return Failure(Exit.FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         case IIIError():
             return Failure(Exit.FAILED, str(error))
+        # Nurseries wrap even a single error in a group.
         case BaseExceptionGroup() if len(error.exceptions) == 1:
             return explain(error.exceptions[0])
         case _:

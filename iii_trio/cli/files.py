@@ -32,6 +32,7 @@ class Source:
     @classmethod
     async def open(cls, path: str) -> Source:
         """Raises UsageError for what cannot be read."""
+        # Standard input is open already, and belongs to the process.
         if path == STANDARD_STREAM:
             return cls._of("standard input", 0)
         try:
@@ -40,6 +41,7 @@ class Source:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
         source = cls._of(path, descriptor)
+        # A directory opens without an error and fails only when it is read.
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             source.close()
             raise UsageError(f"{path} is a directory; name a file, or `-` for standard input")
@@ -56,6 +58,7 @@ class Source:
 
     def close(self) -> None:
         """Let the file go."""
+        # The standard streams belong to the process and outlive the command.
         if self._descriptor > 2:
             os.close(self._descriptor)
 
@@ -93,16 +96,20 @@ class Sink:
         """Open a sink for a regular file, new or not. Returns None for a device or pipe."""
         place = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
         mode = place.stat().st_mode if place.exists() else None
+        # The final rename would fail only after the whole transfer.
         if mode is not None and stat.S_ISDIR(mode):
             raise UsageError(f"{path} is a directory; name a file in it")
+        # A device or pipe cannot be replaced by a finished file.
         if mode is not None and not stat.S_ISREG(mode):
             return None
+        # A rename would replace a read-only file without asking.
         if mode is not None and not os.access(place, os.W_OK):
             raise UsageError(f"{path} is read-only; name another file, or change its mode")
         if not place.parent.is_dir():
             raise UsageError(f"{path} cannot be written: there is no directory {place.parent}; make it first")
         part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(4)}.part")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        # The new file must not be open to more readers than the old one.
         if mode is not None:
             os.fchmod(descriptor, stat.S_IMODE(mode))
         return cls(path, False, descriptor, part, place)
@@ -113,6 +120,7 @@ class Sink:
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
+        # A pipe may take less than it is given.
         while view:
             view = view[os.write(self._descriptor, view) :]
 

@@ -35,6 +35,7 @@ Address: TypeAlias = Annotated[
 def engine_address(given: str | None) -> str:
     """Return the engine's URL, from `given`, else III_URL, else the default. Raises UsageError for a wrong one."""
     for value, source in ((given, "--address"), (os.environ.get("III_URL"), "environment variable III_URL")):
+        # An empty variable counts as unset, as in most shell scripts.
         if value:
             return _checked(value, source)
     return DEFAULT_ADDRESS
@@ -42,17 +43,20 @@ def engine_address(given: str | None) -> str:
 
 def check_timeout(seconds: float | None) -> None:
     """Raises UsageError for a time that cannot be waited."""
+    # Written so that NaN is refused too.
     if seconds is not None and not seconds > 0:
         raise UsageError(f"--timeout is {seconds:g}; give a number of seconds above 0")
 
 
 def _checked(value: str, source: str) -> str:
+    # Socket paths have no host or port to check.
     if value.startswith("unix:/"):
         return value
     url = value if "://" in value else f"ws://{value}"
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    # `urlsplit` raises for ports and brackets that it cannot read.
     except ValueError:
         usable = False
     if not usable:

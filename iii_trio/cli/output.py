@@ -69,11 +69,14 @@ def prepare() -> None:
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
+        # A missing descriptor would be taken by the next file that opens.
         except OSError:
             opened = os.open(os.devnull, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
+            # The system gives the lowest free number, which may be another one.
             if opened != descriptor:
                 os.dup2(opened, descriptor)
                 os.close(opened)
+    # Python sets a stream to None when its descriptor was closed at the start.
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115  (open as long as the process)
     for name in ("stdout", "stderr"):
@@ -99,6 +102,7 @@ def complain(sentence: str) -> None:
     """Write a sentence to standard error. Whether it can be written makes no difference to the command."""
     try:
         _write(visible_lines(sentence) + "\n", sys.stderr)
+    # There is no further place to report that standard error failed.
     except (ReaderLeft, Failure):
         return
 
@@ -118,6 +122,7 @@ def markup(text: str) -> str:
 def new_console(stream: TextIO | None = None, columns: int | None = None) -> Console:
     """Return a console for a stream. It is as wide as the terminal, or wide enough for anything elsewhere."""
     stream = sys.stdout if stream is None else stream
+    # Logs and pipes have no width, and folded lines would break scripts.
     if columns is None:
         columns = width() if is_terminal(stream) else PLAIN_WIDTH
     return Console(file=stream, width=columns, highlight=False)
@@ -163,6 +168,7 @@ def forget_stdout() -> None:
     """Send the buffer of standard output to the null device, so that Python's end does not fail at it."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Tests and embedders replace standard output by objects without a descriptor.
     except (OSError, ValueError, io.UnsupportedOperation):
         return
 
@@ -172,6 +178,7 @@ def _write(text: str, stream: Any) -> None:
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
+    # A reader such as `head` may leave early, which is no failure.
     except BrokenPipeError:
         raise ReaderLeft from None
     except (OSError, ValueError) as error:  # a full disk; a stream that somebody closed

@@ -17,6 +17,7 @@ def make_payload(text: str | None, pairs: Sequence[str]) -> Any:
     payload: Any = {} if text is None else _read_json(text)
     if not pairs:
         return payload
+    # Keys can only be merged into an object.
     if not isinstance(payload, dict):
         raise UsageError(f"--json is {_kind(payload)}, which has no keys for {pairs[0]!r}; give an object, or no pairs")
     return {**payload, **read_pairs(pairs)}
@@ -26,6 +27,7 @@ def with_ref(payload: Any, key: str, ref: object) -> dict[str, Any]:
     """The payload with a channel's ref under `key`. Raises UsageError where the key is taken or there are no keys."""
     if not isinstance(payload, dict):
         raise UsageError(f"--json is {_kind(payload)}, but the channel goes under the key {key!r}; give an object")
+    # Overwriting the user's own value would surprise.
     if key in payload:
         raise UsageError(f"{key!r} is the key of the channel; name another one with --as, or leave out {key}=…")
     return {**payload, key: ref}
@@ -36,8 +38,10 @@ def read_pairs(pairs: Sequence[str]) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
+        # A bare word is most likely a forgotten key.
         if not equals or not key:
             raise UsageError(f"{pair!r} is no key=value pair; write for example name={pair.strip('=') or 'value'}")
+        # Taking the last one silently would hide a typing mistake.
         if key in found:
             raise UsageError(f"{key!r} is given twice; keep one of the two")
         found[key] = _json_or_text(value)
@@ -47,6 +51,7 @@ def read_pairs(pairs: Sequence[str]) -> Mapping[str, Any]:
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value, parse_constant=_no_constant)
+    # Plain text is the common case, so it needs no quotes.
     except (ValueError, RecursionError):
         return value
 
@@ -56,6 +61,7 @@ def _read_json(text: str) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise UsageError(f"--json is not JSON: {error.msg} at character {error.pos + 1} of {text[:60]!r}") from None
+    # Constants such as NaN and deeply nested text are no syntax errors to the parser.
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--json is not JSON: {error}") from None
 

@@ -52,6 +52,7 @@ class Meter:
 
     def __enter__(self) -> Meter:
         self._started = time.monotonic()
+        # Escape sequences of a bar would spoil a log.
         if self.shown and output.is_terminal(self.stream):
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -80,6 +81,7 @@ class Meter:
         self.done = done
         if self._bar is not None:
             now = time.monotonic()
+            # Drawing at each item could slow the transfer.
             if now - self._drawn >= REFRESH_SECONDS:
                 self._drawn = now
                 self._bar.update(self._task, completed=done, refresh=True)
@@ -104,6 +106,7 @@ class _Rate(ProgressColumn):
 def size(count: float) -> str:
     """A number of bytes for people: `256.0 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
+        # The largest unit that leaves a digit before the point reads best.
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024

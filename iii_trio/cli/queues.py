@@ -58,6 +58,7 @@ def _away(row: Row) -> list[str]:
         if one["away_since_ms"] is not None:
             away = duration(max(0.0, time.time() - one["away_since_ms"] / 1000))
             found.append(f"{one['function_id']} (away for {away}, {one['depth']} jobs)")
+        # A paused topic is named once, and not again for each subscriber.
         elif one.get("paused") and not row.get("paused"):
             found.append(f"{one['function_id']} (paused)")
     return found
@@ -68,6 +69,7 @@ async def list_queues(worker: iii_trio.Worker) -> Any:
     try:
         return await ask(worker, "engine::queue::list", {})
     except CallError as error:
+        # Only a missing function means that the engine has no queue.
         if error.code != ErrorCode.FUNCTION_NOT_FOUND:
             raise
         sentence = "this engine has no queue: its configuration says so, or it is not one of iii-trio's"
@@ -81,11 +83,13 @@ async def check_queue(worker: iii_trio.Worker, name: str, kind: str | None = Non
     """
     rows = (await list_queues(worker))["queues"]
     kinds = [row["kind"] for row in rows if row["name"] == name]
+    # A name of the other kind must not be taken by mistake.
     if kind is not None and kind not in kinds:
         kinds = []
     if not kinds:
         names = ", ".join(dict.fromkeys(row["name"] for row in rows if kind in (None, row["kind"])))
         raise UsageError(f"there is no {kind or 'queue or topic'} `{name}`; there are {names}")
+    # Guessing could purge the wrong jobs.
     if kind is None and len(kinds) > 1:
         raise UsageError(f"there are a queue and a topic `{name}`; say --kind queue or --kind topic")
     return {kind or kinds[0]: name}
@@ -94,6 +98,7 @@ async def check_queue(worker: iii_trio.Worker, name: str, kind: str | None = Non
 def duration(seconds: float) -> str:
     """Return a length of time in its largest unit, for people."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        # Below two of a unit, the smaller unit is more exact.
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"

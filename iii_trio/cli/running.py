@@ -28,8 +28,10 @@ async def until_signalled(command: Callable[[], Awaitable[Exit]]) -> Exit:
             except Exception as error:  # as a value: a nursery would make a group of it
                 failure = error
             nursery.cancel_scope.cancel()
+    # A command that finished counts as done, even if a signal came at the last moment.
     if code is not None:
         return code
+    # Shells expect 128 and the number of the signal.
     if failure is None or received:
         return Exit(128 + received[0])
     raise failure

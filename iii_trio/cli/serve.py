@@ -53,6 +53,7 @@ async def serve(
     Prints one line when it is ready. SIGINT (Ctrl-C) and SIGTERM drain it: nothing new is begun, what runs may finish.
     A second one stops at once. SIGHUP reads the configuration again, and keeps every session that it does not forbid.
     """
+    # Written so that NaN is refused too.
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
     configure_logging(log_level)
@@ -63,6 +64,7 @@ async def serve(
         async with _open(settings, sockets) as engine:
             try:
                 addresses = await (engine.listen_at(sockets) if sockets else engine.listen())
+            # A supervisor tells a taken address from other failures by the exit code.
             except ConnectionFailed as error:
                 raise _cannot_listen(error) from None
             allow_open_files(settings.limits.connections)
@@ -73,6 +75,7 @@ async def serve(
                 output.forget_stdout()  # an engine serves whether or not its first line is read
             notify("READY=1")
             async for number in signals:
+                # Only SIGHUP leaves the engine running.
                 if number not in RELOAD:
                     break
                 await _reload(engine, load)

@@ -230,9 +230,11 @@ async def show(
     every: float,
 ) -> Exit:
     """Look once, or, watching, until a signal ends the command."""
+    # Zero would load the engine without a pause.
     if not every > 0:
         raise UsageError(f"--every is {every:g}; give a number of seconds above 0")
     async with connect(engine_address(address), command) as worker:
+        # Redrawing needs a terminal, and a program wants one answer after the other.
         if watch and not json and output.is_terminal(sys.stdout):
             with output.screen(output.new_console()):
                 while True:
@@ -256,9 +258,11 @@ def _shown(view: View, console: Console) -> Group:
     headings, rows = list(view.headings), [list(row) for row in view.rows]
     spare = list(view.spare)
     table = _table(headings, rows)
+    # The beginning of an id is enough for a person to tell rows apart.
     if table.__rich_measure__(console, console.options).maximum > console.width:
         rows = [[_UUID.sub(r"\1…", cell) for cell in row] for row in rows]
         table = _table(headings, rows)
+    # A folded table is harder to read than one without its least important columns.
     while spare and table.__rich_measure__(console, console.options).maximum > console.width:
         column = headings.index(spare.pop(0))
         headings.pop(column)

@@ -136,6 +136,7 @@ async def _side_by_side(
         async def carry() -> None:
             try:
                 await transfer()
+            # The call goes on, because its answer may say why the stream was cut.
             except ChannelBroken as cut:
                 cuts.append(cut)
             except Exception as error:  # as a value: a nursery would make a group of it
@@ -148,6 +149,7 @@ async def _side_by_side(
         except Exception as error:
             failures.append(error)
             nursery.cancel_scope.cancel()
+    # The first failure cancelled the rest, so it is the cause.
     if failures:
         raise failures[0]
     return result, cuts[0] if cuts else None

@@ -25,11 +25,13 @@ def encode_event(
     for name, value in (("event", event), ("id", id)):
         if value is None:
             continue
+        # A line end would begin another field, and browsers ignore an id with a zero byte.
         if _LINE_END.search(value) or "\0" in value:
             raise MisuseError(f"the {name} {value!r} has a line end or a zero byte in it")
         lines.append(f"{name}: {value}")
     if retry_seconds is not None:
         lines.append(f"retry: {round(retry_seconds * 1000)}")
+    # An event may carry only an id or a pause, which needs no data.
     if data is not None:
         text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
         lines += [f"data: {line}" for line in _LINE_END.split(text)]
@@ -60,6 +62,7 @@ class EventStream:
         await self._send(f": {_LINE_END.sub(' ', text)}\n\n".encode())
 
     async def _send(self, data: bytes) -> None:
+        # The task that keeps the connection alive sends too, and a writer takes one sender at a time.
         async with self._writing:
             await self._response.send(data)
 

@@ -28,6 +28,7 @@ _ABSENT: Final = {
 def content_disposition(name: str, kind: str = "attachment") -> str:
     """Return the header that names a download (RFC 6266). Names beyond ASCII are written as RFC 8187 says."""
     plain = "".join(letter if " " <= letter < "\x7f" and letter not in '"\\%' else "_" for letter in name)
+    # Old clients do not know the extended form, so it is left out where it adds nothing.
     if plain == name:
         return f'{kind}; filename="{name}"'
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
@@ -117,11 +118,13 @@ class _Sender:
         await self.response.start(status, headers)
 
     async def _copy(self, part: range) -> None:
+        # The answer to HEAD has the headers of GET, without its body.
         if not self.sends_body:
             return
         at = part.start
         while at < part.stop:
             data = await trio.to_thread.run_sync(os.pread, self.file.fileno(), min(_CHUNK, part.stop - at), at)
+            # The announced length cannot be kept, and padding would pass as content.
             if not data:
                 raise OSError(f"the file ended {part.stop - at} bytes too early: it has changed while it was sent")
             await self.response.send(data)
@@ -137,6 +140,7 @@ def _open(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> 
         if root is not None:
             base = Path(root).resolve(strict=True)
             path = (base / path).resolve(strict=True)
+            # Links and dots could lead a request out of the served directory.
             if not path.is_relative_to(base):
                 raise absent
         # A named pipe would block the thread until a writer comes.
@@ -144,10 +148,12 @@ def _open(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> 
     except ValueError:  # a zero byte in the name
         raise absent from None
     except OSError as error:
+        # A full file table or a failing disk is not the client's doing.
         if error.errno not in _ABSENT:
             raise
         raise absent from None
     file = os.fdopen(descriptor, "rb", buffering=0, closefd=True) if _is_file(descriptor) else None
+    # Devices and pipes have no size, and reading one may never end.
     if file is None:
         os.close(descriptor)
         raise absent

@@ -56,19 +56,23 @@ def precondition(headers: Mapping[str, str], version: Version) -> int | None:
 def wanted_ranges(headers: Mapping[str, str], version: Version) -> list[range] | None:
     """Return the ranges that a request wants: None for the whole file, and none at all if nothing can satisfy it."""
     unit, _, text = headers.get("range", "").partition("=")
+    # RFC 9110 lets a server ignore units that it does not know.
     if unit.strip().lower() != "bytes":
         return None
     if (only_if := headers.get("if-range")) is not None:
         same = only_if.strip() == version.etag if '"' in only_if else _date(only_if) == version.modified
+        # The client has parts of another version, so it needs the whole file.
         if not same:
             return None
     found = []
     pieces = text.split(",")
     for piece in pieces:
         match = _RANGE.fullmatch(piece)
+        # An invalid header is ignored as RFC 9110 section 14.2 permits.
         if match is None or match[0].strip() == "-":
             return None
         first, last = match[1], match[2]
+        # Without a first position the number is a suffix length (RFC 9110 section 14.1.2).
         if not first:
             wanted = range(max(0, version.size - int(last)), version.size)
         else:

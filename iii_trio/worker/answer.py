@@ -32,6 +32,7 @@ async def answer(
     If cancelled: the ends that the call used are aborted, and nothing is answered.
     """
     invocation_id = message.invocation_id or ""
+    # The function may have been unregistered while the call was on its way.
     if spec is None or spec.signature is None:
         session.running.pop(invocation_id, None)
         problem = f"Function '{message.function_id}' not found"
@@ -50,6 +51,7 @@ async def answer(
             session.running.pop(invocation_id, None)
             # A call that was not cancelled has no ends left.
             ends.break_off(why, ErrorCode.INVOCATION_CANCELLED)
+    # A cancelled call is still answered, so that nothing waits for it at the engine.
     if scope.cancelled_caught:
         reply_error(session, message, CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
 
@@ -62,6 +64,7 @@ async def _run(
     try:
         payload = from_json(bytes(message.data)) if message.data and signature.takes_raw is None else None
         metadata = from_json(bytes(message.metadata)) if message.metadata else None
+    # The payload came from a peer, so a fault in it is an answer and not a bug.
     except ValueError as error:
         problem = f"Failed to deserialize input for {message.function_id}: {error}"
         reply_error(session, message, CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
@@ -86,6 +89,7 @@ async def _run(
     try:
         if signature.takes_raw is not None:
             arguments: dict[str, Any] = {signature.takes_raw: Raw(message.data or b"null")}
+            # Raw payloads bypass the signature, which would otherwise fill in the metadata.
             if signature.takes_metadata:
                 arguments["metadata"] = metadata
         else:
@@ -96,6 +100,7 @@ async def _run(
                 if isinstance(value, ChannelWriter):
                     ends.remove(value)
                     value.abort(f"{message.function_id} takes no `{key}`")
+        # A plain function could block the event loop, so it runs in a thread.
         if signature.is_async:
             value = await signature.handler(**arguments)
         else:

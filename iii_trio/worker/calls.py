@@ -63,8 +63,10 @@ class PendingCall:
     def value(self) -> Any:
         """Return the value of the settled call. Raises CallError."""
         answer = self.answer
+        # An unreadable answer still belongs to this call, and its caller must not wait for ever.
         if self.unread is not None:
             raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {self.unread}")
+        # A settled call without an answer lost its link, so the outcome of its handler is unknown.
         if answer is None:
             text = f"the link to the engine was lost before the answer: {self.lost}"
             raise self._failed(ErrorCode.INVOCATION_STOPPED, text, origin="link")
@@ -108,11 +110,13 @@ class WorkerSession:
         """Send a call. Its answer or the loss of the link settles it."""
         self.pending[call.invocation_id] = call
         self.link.send(text)
+        # A link that is lost already will not settle a call that comes after.
         if self.link.ended is not None and self.pending.pop(call.invocation_id, None) is not None:
             call.settle(lost=self.link.ended.reason)
 
     def give_up(self, call: PendingCall, reason: str) -> None:
         """Give a call up. Its handler is cancelled, if the engine supports the extensions. Harmless once it is settled."""
+        # Other engines do not know the message, and a settled call has no handler left to cancel.
         if self.pending.pop(call.invocation_id, None) is not None and self.supports_extensions:
             self.link.send(encode(CancelInvocation(call.invocation_id, sendable(reason))))
 
@@ -125,6 +129,7 @@ class WorkerSession:
         pong = trio.Event()
         self.pings.append(pong)
         self.link.send(encode(Ping()))
+        # No pong comes on a lost link, and `lose` may have run before this ping was in the queue.
         if self.link.ended is None:
             await pong.wait()
         return self.link.ended is None
@@ -134,6 +139,7 @@ class WorkerSession:
         pending, self.pending = self.pending, {}
         for call in pending.values():
             call.settle(lost=reason)
+        # A copy, because a cancelled handler removes its own entry.
         for scope in list(self.running.values()):
             cancel(scope, f"the link to the engine was lost: {reason}")
         for event in (*self.outcomes.values(), *self.pings):
@@ -169,6 +175,7 @@ def optional(value: Any) -> Raw:
 
 def error_in(body: Raw) -> WireError | None:
     """Return the error that a message carries, or None. A body of no known shape becomes the error's text."""
+    # Engines write a missing error in several ways.
     if bytes(body) in _NO_ERROR:
         return None
     try:
@@ -193,6 +200,7 @@ def call_text(
     Raises CallError `serialization_error` or `payload_too_large`.
     """
     around = CURRENT.get()
+    # A call made by a handler belongs to the trace of the call that is being answered.
     if around is not None:
         traceparent = traceparent or around.traceparent
         baggage = baggage or around.baggage

@@ -153,6 +153,7 @@ class _ChannelEnd(Generic[E]):
     def _started(self, end: E) -> None:
         self._end = end
         self._settled.set()
+        # The end was aborted while it was being attached, and its peer has yet to hear of it.
         if self._forced is not None:
             self._force_end(end, *self._forced)
 
@@ -259,6 +260,7 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
         if self._state.current is ChannelEndState.CLOSED:
             await trio.lowlevel.checkpoint()
             return
+        # A clean end behind a lost item would make the stream look whole.
         if self._sending:
             self._force("the writer was closed while an item was still being sent", None)
             await trio.lowlevel.checkpoint()
@@ -318,6 +320,7 @@ class ChannelReader(_ChannelEnd[ReadingEnd], trio.abc.ReceiveChannel[bytes | str
         """
         self._claim()
         try:
+            # Items that were put back came before everything that still waits in the channel.
             if self._put_back:
                 await trio.lowlevel.checkpoint()
                 return self._put_back.popleft()
@@ -390,6 +393,7 @@ def _an_item(value: object) -> bytes | str:
         return bytes(value)
     if not isinstance(value, str):
         raise TypeError(f"a channel carries bytes and str, not {type(value).__name__}")
+    # Only text beyond ASCII can hold lone surrogates, and the check is costly for long text.
     if not value.isascii():
         try:
             value.encode()

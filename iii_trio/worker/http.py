@@ -106,10 +106,12 @@ def http_function(route: Route, handler: HttpHandler) -> Callable[[dict[str, Any
             arguments = {}
             for parameter in parameters:
                 value = response if parameter.annotation is HttpResponse else parameter.fill(got, request)
+                # A parameter without a value keeps the default of the handler.
                 if value is not attrs.NOTHING:
                     arguments[parameter.name] = value
             value = await handler(**arguments)
         except HttpError as error:
+            # The status has left already, so the error can only cut the stream.
             if response.started:
                 raise
             value = refused(error)
@@ -120,6 +122,7 @@ def http_function(route: Route, handler: HttpHandler) -> Callable[[dict[str, Any
 
 
 def _parameters(route: Route, handler: HttpHandler) -> list[_Parameter]:
+    # Bodies and responses are streams, which a function in a thread could not await.
     if not inspect.iscoroutinefunction(handler):
         raise MisuseError(f"{handler!r} cannot handle HTTP requests: it is not an async function")
     try:
@@ -128,12 +131,14 @@ def _parameters(route: Route, handler: HttpHandler) -> list[_Parameter]:
         raise MisuseError(f"the annotations of {handler!r} cannot be read: {error}") from None
     found = []
     for name, parameter in inspect.signature(handler).parameters.items():
+        # Values of a request are found by name.
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD):
             raise MisuseError(f"{handler!r} cannot handle HTTP requests: '{parameter}' has no name to be filled by")
         default = attrs.NOTHING if parameter.default is parameter.empty else parameter.default
         annotation = hints.get(name, Any)
         if name == "response":
             annotation = HttpResponse
+        # Without an annotation, the name tells the kind, and a text is the only type that always fits.
         if annotation is Any and name not in _WHOLE:
             annotation = ChannelReader if name == "request_body" else HttpRequest if name == "request" else str
         if annotation not in (HttpResponse, HttpRequest, ChannelReader):
@@ -142,6 +147,7 @@ def _parameters(route: Route, handler: HttpHandler) -> list[_Parameter]:
     taken = {parameter.name for parameter in found} | set(
         route.parameters if any(one.annotation is HttpRequest for one in found) else ()
     )
+    # A parameter that the path names but the handler ignores is most likely a spelling mistake.
     if missing := [name for name in route.parameters if name not in taken]:
         raise MisuseError(f"{handler!r} takes no '{missing[0]}', which is a parameter of its path")
     return found
@@ -152,6 +158,7 @@ def _source(route: Route, name: str, annotation: Any) -> Callable[[_Parameter, H
         return lambda _one, request, _payload: request
     if annotation is ChannelReader:
         return lambda _one, request, _payload: request.reader
+    # The path comes before reserved names, so that a route may call a parameter `query`.
     if name in route.parameters:
         return lambda one, request, _payload: _text(one, request.path[name], "the path's", one.annotation)
     return {"body": _body, "headers": _headers, "query": _query, "metadata": _metadata}.get(name, _field)
@@ -159,10 +166,12 @@ def _source(route: Route, name: str, annotation: Any) -> Callable[[_Parameter, H
 
 def _field(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> Any:
     if one.name not in request.query:
+        # Only the handler's author knows which fields may be left out.
         if one.default is attrs.NOTHING:
             raise _bad(f"the query's `{one.name}` is missing")
         return attrs.NOTHING
     value = request.query[one.name]
+    # A field that is given once arrives as a text, and a list of one would otherwise be refused.
     if typing.get_origin(one.annotation) is list and not isinstance(value, list):
         value = [value]
     return _text(one, value, "the query's", one.annotation)
@@ -173,6 +182,7 @@ def _query(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> A
 
 
 def _headers(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> Any:
+    # Names of headers have hyphens, which names of attributes cannot have.
     if not attrs.has(one.annotation):
         return _fields(one, dict(request.headers))
     return _fields(one, {name.replace("-", "_"): value for name, value in request.headers.items()})
@@ -189,8 +199,10 @@ def _metadata(_one: _Parameter, _request: HttpRequest, _payload: dict[str, Any])
 
 
 def _body(one: _Parameter, request: HttpRequest, payload: dict[str, Any]) -> Any:
+    # The engine could not parse the body, and only a handler that wants it has to fail.
     if "body_error" in payload:
         raise _bad(str(payload["body_error"]))
+    # A request without a body is fine for a handler that has a default for it.
     if request.body is None and one.default is not attrs.NOTHING:
         return attrs.NOTHING
     try:

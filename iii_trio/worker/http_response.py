@@ -76,9 +76,11 @@ class HttpResponse:
             raise MisuseError("this response has been started already")
         given = pairs(headers)
         names = [name.lower() for name, _ in given]
+        # The head of a stream travels as an object, whose keys exist once.
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise MisuseError(f"a streamed response cannot have the header {twice[0]!r} twice; return an HttpResult")
         self.started = True
+        # The engine begins with 200, so only another status needs a message.
         if status != 200:
             await self._writer.send(_json({"type": "set_status", "status_code": status}))
         if given:
@@ -107,16 +109,19 @@ class HttpResponse:
 
 async def respond(value: Any, response: HttpResponse) -> Any:
     """Return what the engine gets for a handler's value. Bytes are sent as a stream, because JSON cannot hold them."""
+    # The head of a streamed response has left, and a second one would contradict it.
     if response.started:
         if value is not None:
             raise MisuseError("the handler has sent a response, and returned a value too: do one of both")
         return None
+    # A handler that returns nothing has no body to describe.
     if value is None:
         value = HttpResult(204)
     elif not isinstance(value, HttpResult):
         value = HttpResult(body=value)
     headers, body = pairs(value.headers), value.body
     has_type = any(name.lower() == "content-type" for name, _ in headers)
+    # JSON has no bytes, and an encoding would change the body.
     if isinstance(body, bytes | bytearray | memoryview):
         data = bytes(body)
         if not has_type:
@@ -124,6 +129,7 @@ async def respond(value: Any, response: HttpResponse) -> Any:
         await response.start(value.status, [*headers, ("content-length", str(len(data)))])
         await response.send(data)
         return None
+    # Without a type the engine would announce JSON.
     if (isinstance(body, str) or body is None) and not has_type:
         headers.append(("content-type", TEXT))
     return {"status_code": value.status, "headers": [f"{name}: {text}" for name, text in headers], "body": body}

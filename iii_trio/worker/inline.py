@@ -48,6 +48,7 @@ class InlineCall:
     def _run(self, handler: InlineHandler) -> None:
         try:
             handler(self)
+        # Ctrl-C is for the whole process, and no fault of this handler.
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a bug in the handler must not end the worker

@@ -57,11 +57,14 @@ def enqueue(
 
     Raises MisuseError for options that cannot be meant.
     """
+    # The engine would have to prefer one of two contradicting times.
     if at is not None:
         if delay_seconds is not None:
             raise MisuseError("a job has a delay or a time: leave out `delay_seconds` or `at`")
+        # The engine may stand in another time zone.
         if at.tzinfo is None:
             raise MisuseError(f"the time {at} has no time zone; give one, for example datetime.now(timezone.utc)")
+    # Without a key there is no other job to compare with.
     if unique_key is None and (unique_seconds is not None or replace):
         raise MisuseError("`unique_seconds` and `replace` are about jobs with a `unique_key`: give one")
     if priority is not None and priority not in range(4):
@@ -70,6 +73,7 @@ def enqueue(
         "delay_seconds": delay_seconds, "unique_seconds": unique_seconds, "keep_result_seconds": keep_result_seconds
     }  # fmt: skip
     for name, value in seconds.items():
+        # A bound far below the largest float also refuses infinity and NaN.
         if value is not None and not 0 <= value <= _MAX_SECONDS:
             raise MisuseError(f"`{name}` is {value:g}; give a number of seconds from 0 to {_MAX_SECONDS:g}")
     options = {
@@ -96,6 +100,7 @@ class Receipt:
     ) -> Receipt:
         """Read the answer to an enqueue. Raises CallError for an answer that is no receipt."""
         receipt = value.get("messageReceiptId") if isinstance(value, dict) else None
+        # An engine that does not know the action answers with the value of the handler.
         if not isinstance(receipt, str):
             problem = f"the answer to an enqueue is no receipt: {value!r}"
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem, function_id=function_id)
@@ -115,6 +120,7 @@ class Receipt:
         Raises CallError: the job's last error if it is a dead letter, and `job_removed` if it was cancelled or purged.
         If cancelled: the job goes on.
         """
+        # An engine that drains answers at once, and keeps the job for the next engine, which is asked then.
         while True:
             status = await self._ask("engine::queue::wait")
             match status["state"]:
@@ -126,6 +132,7 @@ class Receipt:
                     raise CallError("job_removed", f"the job {self.id} was cancelled or purged")
 
     async def _ask(self, function_id: str) -> Any:
+        # A receipt may be built from stored data, without a worker.
         if self._call is None:
             raise MisuseError("this receipt was not made by a worker, and has no engine to ask")
         return await self._call(function_id, {"id": self.id})
@@ -148,6 +155,7 @@ def subscription(
     if not topic:
         raise MisuseError("a subscription needs the name of a topic")
     for name, value, least in (("max_attempts", max_attempts, 1), ("concurrency", concurrency, 1)):
+        # No message would ever be handled with less.
         if value is not None and value < least:
             raise MisuseError(f"{name} is {value}; give at least {least}")
     queue_config = {

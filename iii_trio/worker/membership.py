@@ -79,6 +79,7 @@ class Membership:
 
     def _advance(self, event: WorkerEvent) -> None:
         """Move to the next state, and wake the tasks that wait for a change."""
+        # A worker that left may still hear from a link that is closing.
         if self.state.can(event):
             self.state.advance(event)
             self.changed.unpark_all()
@@ -104,6 +105,7 @@ class Membership:
             try:
                 link = await self._connections.start(self._address.connect)
             except ConnectionFailed as error:
+                # A first failure is most likely a wrong address, which the caller has to hear of.
                 if not ready:
                     raise
                 LOGGER.warning("%s; trying again", error)
@@ -116,13 +118,16 @@ class Membership:
                         wait = FIRST_WAIT_SECONDS
                 finally:
                     self._lose(link)
+                # A refused worker would be refused again, so dialling on is useless.
                 if self.rejection is not None:
                     self._advance(WorkerEvent.REJECTED)
                     raise self.rejection
+                # An engine that hangs up before its greeting is most likely no engine.
                 if not ready:
                     raise ConnectionFailed(f"{self._address} ended the link at once: {_why(link)}")
                 LOGGER.warning("the link to %s was lost: %s", self._address, _why(link))
                 self._advance(WorkerEvent.LINK_LOST)
+            # The jitter keeps many workers from dialling a restarted engine at the same moment.
             await trio.sleep(wait * (1 + _JITTER * (2 * self._environment.rng.random() - 1)))
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
             self._advance(WorkerEvent.WAITED)
@@ -134,6 +139,7 @@ class Membership:
             while hello is None and (text := await link.receive()) is not None:
                 message = decode(text)
                 hello = message if isinstance(message, WorkerRegistered) else None
+        # A peer that accepts links but stays silent must not hold the worker for ever.
         if hello is None:
             link.close("no greeting came")
             return False
@@ -144,6 +150,7 @@ class Membership:
             channel_secret=hello.channel_secret,
             supports_extensions=FEATURE in hello.features,
         )
+        # A worker that comes back takes over the channels of its last session (clause C4.6).
         if self._last is not None:
             link.send(encode(Reattach(self._last.worker_id, self._last.reattach_token)))
         self._last = session
@@ -206,10 +213,12 @@ class Membership:
                 self._on_call(session, call)
             case InvocationResult() as result:
                 pending = session.pending.pop(result.invocation_id, None)
+                # The call may have been given up while its answer was on the way.
                 if pending is not None:
                     pending.settle(result)
             case CancelInvocation() as message:
                 scope = session.running.get(message.invocation_id)
+                # The cancellation may cross the answer.
                 if scope is not None:
                     cancel(scope, message.reason)
             case ChannelEnded() as message:
@@ -252,6 +261,7 @@ class Membership:
             why = rejection.reason or f"{owner} has it"
             problem = f"{rejection.function_id} was refused in {where}: {why}"
             LOGGER.warning("%s", problem)
+            # The function may have been unregistered meanwhile.
             if declared is not None:
                 declared.refused = problem
             return

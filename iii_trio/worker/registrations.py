@@ -48,6 +48,7 @@ class Registrations:
 
     def lost(self, link: Link) -> None:
         """End all bindings to our trigger types with their link. The engine repeats them on the next one."""
+        # A late report about an old link must not end the bindings of its successor.
         if self._link is link:
             self._link = None
             for provided in list(self.trigger_types.values()):
@@ -67,6 +68,7 @@ class Registrations:
     def withdraw(self, registration: Registration) -> None:
         """Take a registration back. A second time is harmless."""
         kind = self._kind(registration)
+        # The id may belong to a newer registration by now.
         if kind.get(registration.id) is registration:
             del kind[registration.id]
             if self._link is not None:
@@ -93,6 +95,7 @@ class Registrations:
         """Keep the refusal of a binding of ours. Engines tell of refusals only."""
         binding = self.bindings.get(message.id)
         error = error_in(message.error)
+        # The binding may have been taken back while its refusal was on the way.
         if binding is None or error is None:
             return
         failed = CallError(error.code, error.message, function_id=binding.function_id)

@@ -93,6 +93,7 @@ class _Schemas:
             return _with({"type": "object"}, "additionalProperties", values)
         if kind is ChannelReader or kind is ChannelWriter:
             return _ref(Direction.READ if kind is ChannelReader else Direction.WRITE)
+        # A new type exists for type checkers only.
         if isinstance(annotation, typing.NewType):
             return self.of(annotation.__supertype__)
         if isinstance(kind, type):
@@ -104,6 +105,7 @@ class _Schemas:
         required = []
         for name, annotation, default in members:
             schema = self.of(annotation)
+            # Only a member without a default has to be sent.
             if default is attrs.NOTHING:
                 required.append(name)
             elif isinstance(default, str | int | float) and not isinstance(default, enum.Enum):
@@ -120,6 +122,7 @@ class _Schemas:
         if issubclass(kind, enum.Enum):
             return {"enum": [one.value for one in kind]}
         members = _members(kind)
+        # A class without known fields could take any value.
         if members is None:
             return {}
         if kind in self._within:  # it contains itself: a definition, and references to it
@@ -133,6 +136,7 @@ class _Schemas:
         closed = self._forbid or bool(getattr(kind, "forbid_extra_keys", False))
         schema = {"title": kind.__name__, **self.object(members, closed)}
         self._within.pop()
+        # A class that does not contain itself is easier to read in place.
         if kind not in self._names:
             return schema
         self._definitions[self._names[kind]] = schema
@@ -141,6 +145,7 @@ class _Schemas:
     def _tuple(self, arguments: tuple[Any, ...]) -> Schema:
         if not arguments:
             return {"type": "array"}
+        # A tuple with an ellipsis has any length, as a list has.
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return _with({"type": "array"}, "items", self.of(arguments[0]))
         items = [self.of(one) for one in arguments]

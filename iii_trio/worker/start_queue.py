@@ -38,10 +38,12 @@ class CallStartQueue:
     def add(self, session: WorkerSession, call: InvokeFunction) -> None:
         """Start the handler of a call. A leaving worker ignores the call, and the engine stops it."""
         spec = self._functions.get(call.function_id)
+        # Inline handlers never wait, so a task would only cost time and order.
         if spec is not None and spec.inline is not None:
             InlineCall(session, call)._run(spec.inline)
         elif self._run(self._answer):
             scope = trio.CancelScope()
+            # A void call has no id that a cancellation could name.
             if call.invocation_id is not None:
                 session.running[call.invocation_id] = scope  # a cancellation may come before the handler starts
             self._waiting.append((session, call, spec, scope))

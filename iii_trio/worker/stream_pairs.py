@@ -38,6 +38,7 @@ class Duplex(trio.abc.HalfCloseableStream):
         try:
             await self._outgoing.aclose()
         finally:
+            # A cancelled close still has to tell the other side, but not for long.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await self._incoming.aclose()
 

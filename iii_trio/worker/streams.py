@@ -53,6 +53,7 @@ class WriterStream(trio.abc.SendStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As trio.abc.SendStream. If cancelled: a prefix of `data`, in whole items, has been sent."""
         with self._one_at_a_time(), memoryview(data) as view:
+            # An empty send must still be a checkpoint and notice a broken channel.
             if not len(view):
                 await self._writer.wait_room()
             for at in range(0, len(view), _PIECE):
@@ -81,11 +82,13 @@ class WriterStream(trio.abc.SendStream):
         try:
             await self._writer.aclose()
         except ChannelBroken as error:
+            # A second report of the same end would hide the first exception of the block.
             if not self._told and error.outcome != "reader_cancelled":
                 raise
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
+        # Items of two tasks would mix, and Trio's contract demands the refusal.
         if self._busy:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._busy = True
@@ -112,6 +115,7 @@ class ReaderStream(trio.abc.ReceiveStream):
         Raises ChannelBroken after any other end, and TypeError at a text item, which `receive()` then returns. If
         cancelled: nothing is lost.
         """
+        # Zero bytes would look like the end of the stream.
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         while True:
@@ -119,12 +123,15 @@ class ReaderStream(trio.abc.ReceiveStream):
                 item = await self._reader.receive()
             except trio.EndOfChannel:
                 return b""
+            # Text put among bytes would be lost silently, so it stays for `receive`.
             if isinstance(item, str):
                 self._reader.put_back(item)
                 raise TypeError("a text item came in a stream of bytes: take it with receive()")
+            # The rest stays the next item, because the boundaries of items mean nothing here.
             if max_bytes is not None and len(item) > max_bytes:
                 self._reader.put_back(item[max_bytes:])
                 item = item[:max_bytes]
+            # An empty result would mean the end of the stream to Trio.
             if item:
                 return item
 

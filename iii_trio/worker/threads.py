@@ -61,6 +61,7 @@ class ThreadedHandlers:
         except trio.Cancelled:
             if not started.borrowed_tokens and not results:
                 raise  # before the thread had begun
+            # A thread cannot be stopped, so its call stays until the function returns or the worker leaves.
             with trio.CancelScope(shield=True, deadline=self._deadline) as scope:
                 self._waiting.add(scope)
                 try:
@@ -68,12 +69,15 @@ class ThreadedHandlers:
                 finally:
                     self._waiting.discard(scope)
             value, error = results[0] if results else (None, None)
+            # A failure of the function tells more than the cancellation that came meanwhile.
             if error is not None and not isinstance(error, trio.Cancelled):
                 raise error from None
+            # Either the function obeyed the cancellation, or its thread was abandoned.
             if error is not None or not results:
                 raise
             return value
         finally:
+            # Without a thread, `on_finished` never runs to give the token back.
             if not started.borrowed_tokens and not results:
                 self._limiter.release_on_behalf_of(borrower)
 

@@ -76,5 +76,6 @@ class TriggerBinding:
     def failed(self, error: CallError) -> None:
         """Keep a refusal, and tell the callback of it."""
         self.error = error
+        # An exception of the callback must not end the task that reads the link.
         if self._on_error is not None:
             contain(self._on_error, error, what=f"on_error of {self!r}")

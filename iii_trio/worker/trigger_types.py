@@ -101,6 +101,7 @@ class BoundTrigger:
 
     def withdraw(self, why: WhyEnded) -> None:
         """End the binding. The first reason stays."""
+        # A lost link also withdraws, and must not overwrite an earlier reason.
         if not self.withdrawn.is_set():
             self.why_ended = why
         self.withdrawn.set()
@@ -128,6 +129,7 @@ class TriggerType:
         self._caller = caller
         self._withdraw_type = withdraw
         self._serve = _server(type_id, provider)
+        # A wrong annotation has to fail at registration, and not at the first binding.
         if config is not None:
             check_annotation(config, f"the config of the trigger type {type_id}")
         self._config = config

@@ -460,6 +460,7 @@ class Worker:
             action=action.action if isinstance(action, Enqueue) else action,
         )
         session = await self._wait_session()
+        # An engine without the extensions would drop the options without a word.
         if isinstance(action, Enqueue) and action.options and not session.supports_extensions:
             raise CallError("enqueue_error", NO_OPTIONS.format(", ".join(action.options)), function_id=function_id)
         if session.link.has_room:
@@ -533,6 +534,7 @@ class Worker:
             request["expires_after_ms"] = None if expires is None else expires * 1000
 
         async def create() -> dict[str, Any]:
+            # Another engine would ignore the bounds, and the caller would rely on them.
             if len(request) > 1 and not await self.supports_extensions():
                 raise MisuseError(
                     f"{self.address} takes no max_bytes nor expires_after_seconds: it has not announced {FEATURE}"
@@ -569,6 +571,7 @@ class Worker:
 
     def _run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> bool:
         """Run this in a task of the worker, unless the worker is leaving. Return whether it runs."""
+        # A task of a closing nursery would be cancelled before it could answer.
         if self._tasks.cancel_scope.cancel_called:
             return False
         self._tasks.start_soon(function, *arguments)
