@@ -6,7 +6,7 @@ import inspect
 import re
 import typing
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -63,7 +63,6 @@ def http_binding(
     condition: str | None = None,
     middleware: Sequence[str] = (),
     metadata: Any = None,
-    trigger_namespace: str | None = None,
 ) -> dict[str, Any]:
     """Return the options of `Worker.register_trigger` for a route.
 
@@ -74,7 +73,38 @@ def http_binding(
         config["condition_function_id"] = condition
     if middleware:
         config["middleware_function_ids"] = list(middleware)
-    return {"config": config, "metadata": metadata, "trigger_namespace": trigger_namespace}
+    return {"config": config, "metadata": metadata}
+
+
+class Registrar(Protocol):
+    """The part of a worker that a route needs."""
+
+    def register_function(self, function_id: str, handler: Any, *, description: str | None = None) -> Any:
+        """Offer a function."""
+
+    def register_trigger(self, trigger_type: str, function_id: str, *, config: Any = None, metadata: Any = None) -> Any:
+        """Bind a function to a trigger type."""
+
+
+def serve_route(
+    worker: Registrar,
+    route: Route,
+    function_id: str | None,
+    description: str | None,
+    condition: str | None,
+    middleware: Sequence[str],
+    metadata: Any,
+) -> Callable[[HttpHandlerT], HttpHandlerT]:
+    """Return a decorator that offers its handler as a function, and binds that to a route."""
+
+    def serve(handler: HttpHandlerT) -> HttpHandlerT:
+        name = function_id or route.function_id
+        worker.register_function(name, http_function(route, handler), description=description)
+        binding = http_binding(route, condition=condition, middleware=middleware, metadata=metadata)
+        worker.register_trigger("http", name, **binding)
+        return handler
+
+    return serve
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Literal, TypeVar, final, overload
 
@@ -21,7 +21,7 @@ from .end_keeper import EndKeeper
 from .ends import ChannelReader, ChannelResult, ChannelWriter
 from .function_spec import FunctionSpec, Registered, check_function_id
 from .handler_signature import Handler
-from .http import HttpHandlerT, Route, http_binding, http_function
+from .http import HttpHandlerT, Route, serve_route
 from .inline import InlineHandler
 from .introduction import introduction
 from .jobs import NO_OPTIONS, SUBSCRIBER, Enqueue, Receipt, subscription
@@ -362,22 +362,22 @@ class Worker:
         return subscribe_it
 
     def http(
-        self, method: str, path: str, *, function_id: str | None = None, description: str | None = None, **binding: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        function_id: str | None = None,
+        description: str | None = None,
+        condition: str | None = None,
+        middleware: Sequence[str] = (),
+        metadata: Any = None,
     ) -> Callable[[HttpHandlerT], HttpHandlerT]:
         """Return a decorator that serves requests with its handler, by the engine's HTTP module (docs/http.md).
 
-        `path` is like `/files/{name}` or `/site/{rest:path}`. The options of `binding` are those of `http_binding`.
+        `path` is like `/files/{name}` or `/site/{rest:path}`. `condition` and `middleware` are as in `http_binding`.
         Raises MisuseError for a path or a handler that no request could reach.
         """
-        route = Route.parse(method, path)
-
-        def serve(handler: HttpHandlerT) -> HttpHandlerT:
-            function, name = http_function(route, handler), function_id or route.function_id
-            self.register_function(name, function, description=description)
-            self.register_trigger("http", name, **http_binding(route, **binding))
-            return handler
-
-        return serve
+        return serve_route(self, Route.parse(method, path), function_id, description, condition, middleware, metadata)
 
     # --- calls
 

@@ -207,7 +207,7 @@ async def test_Q11_jobs_of_a_newer_version_are_one_sentence_and_stay_as_they_are
         file.execute("PRAGMA user_version = 999")
     file.close()
     assert await refused(tmp_path) == (
-        f"the jobs in {tmp_path}/queue.db are of version 999, written by a newer iii-trio than this one, which knows 2; "
+        f"the jobs in {tmp_path}/queue.db are of version 999, written by a newer iii-trio than this one, which knows 3; "
         "use the newer one, or name another directory (iii-trio: --data DIR)"
     )
 

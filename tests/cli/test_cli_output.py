@@ -33,7 +33,22 @@ STYLE = re.compile("\x1b\\[[0-9;]*m")
 """Colours of a terminal."""
 DRAWN = re.compile("\x1b\\[[0-9;?]*[a-zA-Z]|\r(?=receiving |sending |\x1b)")
 """Colours, and the drawing of a progress bar."""
-WITHOUT_TABLES = ("trigger", "send", "receive", "enqueue", "conformance", "redrive", "discard")
+WITHOUT_TABLES = (
+    "trigger",
+    "send",
+    "receive",
+    "enqueue",
+    "conformance",
+    "redrive",
+    "discard",
+    "job",
+    "cancel",
+    "pause",
+    "resume",
+    "purge",
+    "unsubscribe",
+    "completion",
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +140,14 @@ LINES: dict[str, tuple[list[str], int]] = {
     "dead-letters": (["dead-letters", "mail"], 0),
     "redrive": (["redrive", EVIL], 0),
     "discard": (["discard", EVIL, "--all"], 0),
+    "jobs": (["jobs", EVIL], 0),
+    "job": (["job", f"no{EVIL}"], 3),
+    "cancel": (["cancel", f"no{EVIL}"], 3),
+    "pause": (["pause", EVIL], 0),
+    "resume": (["resume", EVIL], 0),
+    "purge": (["purge", EVIL], 0),
+    "unsubscribe": (["unsubscribe", EVIL, EVIL], 2),
+    "completion": (["completion", "bash"], 0),
     "enqueue": (["enqueue", "default", "nobody::home"], 0),
     "enqueue nowhere": (["enqueue", f"no{EVIL}", "f"], 2),
     "trigger": (["trigger", "echo::say"], 0),
@@ -156,7 +179,9 @@ def line(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> tuple[
     file, place = tmp_path / f"file{CSI}é", tmp_path / "place"
     file.write_bytes(b"content")
     words = [{"FILE": str(file), "PLACE": str(place), "ADDRESS": address}.get(word, word) for word in words]
-    if words[0] not in ("conformance", "demo", "serve", "--help", "--version") and not words[0].startswith("no"):
+    if words[0] not in ("completion", "conformance", "demo", "serve", "--help", "--version") and not words[
+        0
+    ].startswith("no"):
         words += ["--address", address]
     return words, code
 
@@ -285,15 +310,7 @@ def test_a_narrow_terminal_gets_something(
     code, out, _ = look(monkeypatch, words, lambda: Terminal(io.BytesIO(), encoding="utf-8"))
     assert code == expected
     widest = max((len(STYLE.sub("", row)) for row in out.splitlines()), default=0)
-    if "--json" not in words and words[0] not in (
-        "trigger",
-        "send",
-        "receive",
-        "enqueue",
-        "conformance",
-        "redrive",
-        "discard",
-    ):
+    if "--json" not in words and words[0] not in WITHOUT_TABLES:
         assert widest <= (20 if columns == "20" else 80)
 
 
