@@ -98,7 +98,7 @@ DEFECTS: tuple[Defect, ...] = (
     Defect(
         "an_ended_channel_is_remembered_as_open",
         "A channel that completed stays among those that its owner has open.",
-        "conversations",
+        "scripts",
         "del self._open[channel.id]",
         "if channel.state.current is not ChannelState.COMPLETED: del self._open[channel.id]",
     ),
