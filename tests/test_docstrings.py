@@ -29,7 +29,7 @@ LIMITS = {
 }  # fmt: skip
 """Each pattern, and how often it may be found in 1,000 words."""
 FORBIDDEN_OPENING = re.compile(r"(What|Who|Whose|Whoever|It|Its|They|Those|Nobody|Somebody|None)\b")
-MIN_COMMENT_LINES = 0.02
+MIN_COMMENT_LINES = 0.03
 MIN_DOCUMENTED = 0.8
 DIRECTIVE = re.compile(r"#\s*(noqa|type:|fmt|pragma)")
 

@@ -65,6 +65,7 @@ class _EngineCollector:
         yield GaugeMetricFamily("iii_memory_budget_used_bytes", text, value=shell.memory.used_bytes)
         yield GaugeMetricFamily("iii_memory_budget_limit_bytes", "limits.memory_bytes.", value=shell.memory.limit_bytes)
         ended = CounterMetricFamily("iii_channels_ended", "Channels that ended, by outcome.", labels=["outcome"])
+        # Outcomes that did not occur are shown as 0, so that a rate can be formed at once.
         for outcome in Outcome:
             ended.add_metric([str(outcome)], shell.ended_channels.get(outcome, 0))
         yield ended

@@ -81,6 +81,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """
         await trio.lowlevel.checkpoint()
         while not self._shake():
+            # The peer went away, and waiting would never end.
             if self._at_end:
                 raise trio.BrokenResourceError("the peer ended the connection during the TLS handshake")
             await self._flush()
@@ -257,6 +258,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
     def _feed(self) -> bool:
         """Hand the transport's available ciphertext to the SSL object; return whether there was any."""
         n = self.transport.read_now(_CIPHERTEXT)
+        # Nothing has arrived yet.
         if n is None:
             return False
         if not n:
@@ -285,11 +287,13 @@ class TlsStream(trio.abc.HalfCloseableStream):
     def _push(self) -> bool:
         """Write waiting ciphertext; return whether all of it left."""
         while True:
+            # Ciphertext of an earlier call leaves first, because records have an order.
             if self._unsent is None:
                 if not self._outgoing.pending:
                     return True
                 self._unsent = memoryview(self._outgoing.read())
             n = self.transport.write_now([self._unsent])
+            # All of it left, and more may have been prepared meanwhile.
             if n == len(self._unsent):
                 self._unsent = None
                 continue

@@ -110,6 +110,7 @@ class HttpConnection:
                 await self._write([self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""])
             with trio.move_on_after(self._limits.body_seconds) as scope:
                 data = await self._receive()
+            # A silent client must not keep its handler for ever.
             if scope.cancelled_caught:
                 raise ClientGone(f"the client sent nothing of its body for {self._limits.body_seconds:g} s")
             self._h11.receive_data(data)

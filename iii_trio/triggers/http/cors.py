@@ -25,6 +25,7 @@ class Cors:
     def headers(self, origin: str | None) -> list[tuple[str, str]]:
         """Return the headers that every response carries."""
         allowed = self._allowed(origin)
+        # Without the header the browser keeps the response from the page.
         if allowed is None:
             return [("vary", _VARY)]
         return [
@@ -36,6 +37,7 @@ class Cors:
     def preflight(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """Return the headers of the answer to a preflight request."""
         found = self.headers(headers.get("origin"))
+        # Only an allowed origin is told more.
         if len(found) > 1:
             every = not self.allowed_methods or "*" in self.allowed_methods
             methods = "*" if every else ", ".join(method.upper() for method in self.allowed_methods)

@@ -34,6 +34,7 @@ def query_params(query: str) -> dict[str, str | list[str]]:
         if before is None:
             found[name] = value
         elif isinstance(before, list):
+            # The third value and later ones join the list of the first two.
             before.append(value)
         else:
             found[name] = [before, value]
@@ -63,6 +64,7 @@ def is_json(content_type: str) -> bool:
 
 def parse_body(body: bytes) -> tuple[Any, str | None]:
     """Parse a JSON body. Returns the value, and the error if it cannot be parsed."""
+    # An empty body is common with this content type, and no error.
     if not body:
         return None, None
     if nests_deeper(body, _MAX_BODY_DEPTH):

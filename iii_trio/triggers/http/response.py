@@ -141,6 +141,7 @@ class Response:
 
         Behind the first bytes control messages mean nothing.
         """
+        # The head has left already, so nothing of it can change.
         if self.state.current is ResponseState.STREAMING:
             return "a control message behind the first bytes of the body"
         try:
@@ -181,6 +182,7 @@ def returned(result: Any) -> Whole:
         result = {}
     status = _status(result.get("status_code", result.get("statusCode")))
     given = result.get("headers")
+    # A list can hold a name twice, as two cookies need it.
     if isinstance(given, list):  # lines, so that a name may occur several times
         lines = [line.partition(":") for line in given if isinstance(line, str) and ":" in line]
         headers = usable_headers((name.strip(), value) for name, _, value in lines)
@@ -228,6 +230,7 @@ def failure(
 
 def _status(value: Any) -> int:
     """Return a status that can be the last of a response; 200 stands for all others."""
+    # Python counts booleans as numbers.
     if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 999:
         return 200
     return value

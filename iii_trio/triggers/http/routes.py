@@ -136,6 +136,7 @@ class Router:
         """
         replaced = self._routes.get(route.identity)
         other = self._shapes.get((route.method, route.shape))
+        # The names of parameters reach the handler, so two routes of one shape cannot both be right.
         if replaced is None and other is not None:
             raise RouteError(
                 f"Route '{route.name}' conflicts with already-registered route '{other.name}': routes of the same "
@@ -153,6 +154,7 @@ class Router:
 
     def remove(self, route: Route) -> bool:
         """Remove a route, unless it was replaced meanwhile; return whether it was there."""
+        # A later binding may have replaced it, and that one stays.
         if self._routes.get(route.identity) is not route:
             return False
         del self._routes[route.identity], self._shapes[route.method, route.shape]
@@ -203,17 +205,20 @@ class Router:
 
 def _find(node: _Node, segments: list[str], at: int, values: list[str]) -> Route | None:
     """Walk down from `node`. Dead ends are left again, so the first choice that leads to a route wins."""
+    # The whole path was walked, so only a route that ends here fits.
     if at == len(segments):
         return node.route
     segment = segments[at]
     literal = node.literals.get(segment)
     if literal is not None and (route := _find(literal, segments, at + 1, values)) is not None:
         return route
+    # An empty segment is no value, because a trailing slash is another path.
     if node.parameter is not None and segment:
         values.append(segment)
         if (route := _find(node.parameter, segments, at + 1, values)) is not None:
             return route
         values.pop()
+    # The wildcard comes last, so that any more exact route wins.
     if node.wildcard is not None:
         values.append("/".join(segments[at:]))
         return node.wildcard

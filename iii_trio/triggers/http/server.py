@@ -134,6 +134,7 @@ class HttpServer:
         except h11.RemoteProtocolError as error:
             await self._refuse(connection, error.error_status_hint, "BAD_REQUEST", f"{error}.")
             return False
+        # The client wants no more.
         if request is None:
             return False
         names = [name for name, _ in request.headers]
@@ -165,6 +166,7 @@ class HttpServer:
             await connection.send_whole(Whole(Head(200, tuple(cors.preflight(headers))), b""), close=False)
             return
         match = self._match(method, path)
+        # No worker serves it, so no channel is made for it.
         if match is None:
             self.unrouted.requests += 1
             await answer(self._no_route(method, path))
