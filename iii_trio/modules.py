@@ -117,7 +117,7 @@ class Modules:
                     with trio.CancelScope() as self._restarts[module.name]:
                         await trio.sleep_forever()
                 continue  # new settings, which it takes by a restart only
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103
                 failure = _contain(error)
             finally:
                 self.running.pop(module.name, None)

@@ -34,7 +34,7 @@ class ContainedLogger(logging.LoggerAdapter[logging.Logger]):
         # The user wants the program to end, whatever code it has just reached.
         except KeyboardInterrupt:
             raise
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103
             # A broken handler fails at every line, and one report of it is enough.
             if logging.raiseExceptions and self.logger.name not in _complained:
                 _complained.add(self.logger.name)

@@ -22,8 +22,8 @@ def traceback_text(error: BaseException) -> str | None:
         return sendable("".join(traceback.format_exception(error)))
     except KeyboardInterrupt:
         raise
-    except BaseException:  # the exception's own code runs here, and may raise anything
-        return None
+    except BaseException:  # noqa: ASYNC103 - the exception's own code runs here, and may raise anything
+        return None  # noqa: ASYNC104
 
 
 def _as_text(value: object) -> str:
@@ -31,5 +31,5 @@ def _as_text(value: object) -> str:
         return str.__str__(value if isinstance(value, str) else str(value))  # plain, also of a subclass
     except KeyboardInterrupt:
         raise
-    except BaseException:  # the value's own code runs here, and may raise anything
-        return ""
+    except BaseException:  # noqa: ASYNC103 - the value's own code runs here, and may raise anything
+        return ""  # noqa: ASYNC104

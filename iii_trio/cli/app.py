@@ -89,14 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.DONE
     except CycloptsError as error:
         return _fail(Failure(Exit.USAGE, _wrong_usage(tokens, error)))
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103
         if _has_reader_left(error):
             output.forget_stdout()
-            return Exit.FAILED
+            return Exit.FAILED  # noqa: ASYNC104
         failure = explain(error)
         if failure is None:
             raise
-        return _fail(failure)
+        return _fail(failure)  # noqa: ASYNC104
 
 
 def _check_texts(bound: inspect.BoundArguments) -> None:

@@ -106,15 +106,15 @@ async def _run(
         else:
             value = await context.run_sync(signature.handler, arguments)
         result = encode_payload(value, "the result")
-    except BaseException as error:  # one handler's bug must not end the worker
+    except BaseException as error:  # noqa: ASYNC103 - one handler's bug must not end the worker
         failure, passing = sort_failure(error)
         if failure is not None:
             _failed(context, session, message, ends, failure)
         if passing is error:
             raise
         if passing is not None:  # cancelled, and something failed on the way out
-            raise passing from None
-        return
+            raise passing from None  # noqa: ASYNC104
+        return  # noqa: ASYNC104
     # The closes are sent before the result. Waiting for them could be waiting for the caller, who may be the reader.
     ends.let_go(context.finish_later)
     ends.clear()

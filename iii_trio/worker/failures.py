@@ -70,5 +70,5 @@ def contain(callback: Callable[..., object], *arguments: Any, what: str) -> None
         callback(*arguments)
     except KeyboardInterrupt:
         raise
-    except BaseException:
+    except BaseException:  # noqa: ASYNC103
         LOGGER.exception("%s raised", what)

@@ -51,7 +51,7 @@ class InlineCall:
         # Ctrl-C is for the whole process, and no fault of this handler.
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a bug in the handler must not end the worker
+        except BaseException as error:  # noqa: ASYNC103 - a bug in the handler must not end the worker
             self.fail(error)
 
 

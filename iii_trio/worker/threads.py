@@ -58,7 +58,7 @@ class ThreadedHandlers:
 
         try:
             return await trio.to_thread.run_sync(call, limiter=started, abandon_on_cancel=True)
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103
             if not started.borrowed_tokens and not results:
                 raise  # before the thread had begun
             # A thread cannot be stopped, so its call stays until the function returns or the worker leaves.
@@ -71,11 +71,11 @@ class ThreadedHandlers:
             value, error = results[0] if results else (None, None)
             # A failure of the function tells more than the cancellation that came meanwhile.
             if error is not None and not isinstance(error, trio.Cancelled):
-                raise error from None
+                raise error from None  # noqa: ASYNC104
             # Either the function obeyed the cancellation, or its thread was abandoned.
             if error is not None or not results:
                 raise
-            return value
+            return value  # noqa: ASYNC104
         finally:
             # Without a thread, `on_finished` never runs to give the token back.
             if not started.borrowed_tokens and not results:

@@ -231,10 +231,10 @@ class TriggerType:
             if passing is error:
                 raise
             if passing is None:
-                return failure
+                return failure  # noqa: ASYNC104
             # The provider was cancelled, and something failed on the way out.
             LOGGER.warning("the trigger '%s' failed while it was ended", self.id, exc_info=failure)
-            raise passing from None
+            raise passing from None  # noqa: ASYNC104
         return None
 
 
