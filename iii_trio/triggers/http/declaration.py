@@ -16,7 +16,7 @@ def _open(
 ) -> AbstractAsyncContextManager[RunningModule]:
     from .module import open_http  # here, so that commands which call an engine elsewhere do not load h11's server
 
-    return open_http(address, settings, rng=environment.rng, new_id=environment.new_id)
+    return open_http(address, settings, environment=environment)
 
 
 HTTP: Final = Module(
