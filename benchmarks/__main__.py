@@ -9,11 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-from . import plot, table
-from .measures import Run, measure_round
+from . import edges, measures, plot, table
+from .measures import Run
+from .subjects import Checkout
 
 _PLOTTED = {"channel-cpu": plot.lines, "channel-rate": plot.lines, "hops-cpu": plot.bars, "workers-cpu": plot.lines}
 _FEWEST_ROUNDS = 3
+_MEASURED = (
+    measures.between_sockets, measures.fairness, measures.with_workers,
+    edges.in_process, edges.memory, edges.kill, edges.start, edges.queue,
+)  # fmt: skip
 
 
 def main() -> None:
@@ -24,7 +29,20 @@ def main() -> None:
     parser.add_argument(
         "--page", type=Path, help="page to publish in: the part between its two marks becomes the tables"
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="PATH",
+        help="another checkout, as of an earlier commit: its package is measured too",
+    )
+    parser.add_argument(
+        "--reference", default="iii", metavar="PROGRAM", help="the compiled engine (default: iii on PATH)"
+    )
     options = parser.parse_args()
+    try:
+        beside = Checkout.from_path(options.beside) if options.beside is not None else None
+    except ValueError as why:
+        parser.error(f"--beside: {why}")
     load = os.getloadavg()[0]
     if options.page is not None:
         if load > table.LARGEST_LOAD:
@@ -45,10 +63,11 @@ def main() -> None:
         )
 
     about = {"date": datetime.date.today().isoformat(), "rounds": options.rounds, **table.machine()}
-    run = Run(options.scale, say)
+    run = Run(options.scale, say, beside, options.reference)
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")
-        measure_round(run)
+        for measure in _MEASURED:
+            measure(run)
     tables = list(run.tables.values())
     about["seconds"] = time.monotonic() - began
     table.write(output, tables, about, run.skipped)

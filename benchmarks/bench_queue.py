@@ -7,7 +7,6 @@ import datetime
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -36,26 +35,19 @@ BESIDE_HUEY = ((OURS, HUEY),)
 
 @attrs.define
 class Run:
-    """Rounds of the same measurements; what is reported is the median of each figure."""
+    """Rounds of the same measurements, collected in tables."""
 
     scale: float
     disk: Path
     say: Callable[[str], None]
     skipped: dict[str, str] = attrs.field(factory=dict)
-    _found: dict[tuple[str, str, str], list[float]] = attrs.field(factory=lambda: defaultdict(list))
+    tables: dict[str, Table] = attrs.field(factory=lambda: {one.name: one for one in empty_tables()})
 
     def several(self, count: int) -> int:
         return max(20, int(count * self.scale))
 
     def put(self, table: str, row: str, column: str, value: float) -> None:
-        self._found[table, row, column].append(value)
-
-    def fill(self, tables: list[Table]) -> None:
-        for one in tables:
-            for (name, row, column), values in self._found.items():
-                if name == one.name:
-                    for value in values:
-                        one.put(row, column, value)
+        self.tables[table].put(row, column, value)
 
     @contextmanager
     def directory(self) -> Iterator[Path]:
@@ -276,8 +268,7 @@ def main() -> None:
     backlog(run)
     at_rest(run)
     about |= {"seconds": time.monotonic() - began, "rounds": options.rounds}
-    tables = empty_tables()
-    run.fill(tables)
+    tables = list(run.tables.values())
     table.write(options.output, tables, about, run.skipped, "queue")
     text = (options.output / "queue.md").read_text()
     if options.page is not None:

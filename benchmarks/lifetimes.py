@@ -9,49 +9,48 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
-from .processes import ROOT, Server, engine, relay, run_json
+from .processes import ROOT, Server, Skipped, module
 from .raw_clients import until_told
-from .raw_wires import Session, attach
+from .raw_wires import Session, Wire, attach, upgrade
 
-_STARTS = 5
+_STARTS = 3
 _OPEN = 1_000
 _SETTLED = 6.0  # seconds; the engine looks once, after 5, at each session that has not named itself
 
 
-def start_seconds() -> float:
-    """From `iii-trio serve` to its ready line."""
-    times = []
+def start_seconds(
+    openings: Mapping[str, Callable[[], AbstractContextManager[Server]]], skipped: dict[str, str]
+) -> dict[str, float]:
+    """Return the time from the start of each process to its ready line, the median of some starts in turn."""
+    times: dict[str, list[float]] = {}
     for _ in range(_STARTS):
-        before = time.perf_counter()
-        with engine():
-            times.append(time.perf_counter() - before)
-    return statistics.median(times)
+        for name, opening in openings.items():
+            before = time.perf_counter()
+            try:
+                with opening():
+                    times.setdefault(name, []).append(time.perf_counter() - before)
+            except Skipped as why:
+                skipped[name] = str(why)
+    return {name: statistics.median(found) for name, found in times.items()}
 
 
-def floor_start_seconds() -> float:
-    """Return the time from the start of a Trio program of one line to its listening line."""
-    times = []
-    for _ in range(_STARTS):
-        before = time.perf_counter()
-        with relay("raw_trio"):
-            times.append(time.perf_counter() - before)
-    return statistics.median(times)
-
-
-def import_seconds() -> dict[str, float]:
+def import_seconds(checkout: Path) -> dict[str, float]:
     """CPU time of an import, in a fresh process, after that of Trio."""
     cases = {
         "import iii_trio": "import iii_trio",
         "… and use an engine": "import iii_trio; iii_trio.open_engine",
     }
-    return {what: statistics.median(_import(code) for _ in range(_STARTS)) for what, code in cases.items()}
+    return {what: statistics.median(_import(code, checkout) for _ in range(_STARTS)) for what, code in cases.items()}
 
 
-def _import(code: str) -> float:
+def _import(code: str, checkout: Path) -> float:
     program = f"import time, trio; a = time.process_time(); {code}; print(time.process_time() - a)"
-    return float(subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=True).stdout)
+    return float(subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=checkout, check=True).stdout)
 
 
 def at_rest(server: Server, sessions: int, channels: int) -> dict[str, float]:
@@ -85,13 +84,26 @@ def at_rest(server: Server, sessions: int, channels: int) -> dict[str, float]:
     }
 
 
-def kill(server: Server) -> dict[str, Any]:
-    """SIGKILL a process that writes into 1,000 channels: when do their readers hear of it?"""
-    session = Session(server.port)
-    made = [session.make_channel() for _ in range(_OPEN)]
-    readers = [attach(server.port, channel["reader"]) for channel in made]
-    job = json.dumps({"port": server.port, "refs": [channel["writer"] for channel in made]})
-    command = [sys.executable, "-m", "benchmarks.raw_clients", "hold_from_stdin"]
+def open_pipes(server: Server, count: int) -> float:
+    """Memory of each open pipe of a relay: two connections at rest."""
+    wire = Wire("websocket", server.port)
+    kept = [wire.pipe() for _ in range(50)]  # what is allocated once is there
+    base = server.memory_bytes()
+    kept += [wire.pipe() for _ in range(count)]
+    grown = server.memory_bytes() - base
+    for reader, writer, _ in kept:
+        reader.close()
+        writer.close()
+    return grown / count
+
+
+def kill(server: Server, protocol: str) -> dict[str, Any]:
+    """SIGKILL a process that writes into 1,000 pipes: when do their readers hear of it?"""
+    wire = Wire(protocol, server.port)
+    made = [wire.places() for _ in range(_OPEN)]
+    readers = [upgrade(server.port, reader) for reader, _ in made]
+    job = json.dumps({"port": server.port, "targets": [writer for _, writer in made]})
+    command = module("benchmarks.raw_clients", "hold_from_stdin")
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert holder.stdin is not None and holder.stdout is not None
     holder.stdin.write(job.encode() + b"\n")
@@ -110,8 +122,3 @@ def kill(server: Server) -> dict[str, Any]:
     for reader in readers:
         reader.close()
     return {"first": min(times), "last": max(times), "cpu_seconds": cpu}
-
-
-def in_process() -> dict[str, Any]:
-    """What `in_process.py` finds."""
-    return run_json("benchmarks.in_process")

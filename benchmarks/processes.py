@@ -18,9 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .cpu import cpu_seconds
+
 ROOT = Path(__file__).resolve().parent.parent
-_TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 30.0
+
+# Installed packages have their bytecode. Without it every start compiles the whole package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 class Skipped(Exception):
@@ -37,9 +41,8 @@ class Server:
         self.protocol = protocol
 
     def cpu_seconds(self) -> float:
-        """User and system time of all its threads so far; steps of 10 ms."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """User and system time of all its threads so far."""
+        return cpu_seconds(self.process.pid)
 
     def memory_bytes(self) -> int:
         """Its resident memory."""
@@ -49,7 +52,7 @@ class Server:
 
 @contextmanager
 def running(
-    command: list[str], environment: Mapping[str, str] | None = None, *, stdin: bool = False
+    command: list[str], environment: Mapping[str, str] | None = None, *, stdin: bool = False, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process for the length of the block."""
     process = subprocess.Popen(
@@ -57,7 +60,7 @@ def running(
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **(environment or {})},
         bufsize=0,
     )
@@ -72,15 +75,24 @@ def running(
 
 
 @contextmanager
-def engine() -> Iterator[Server]:
-    """The engine, as `iii-trio serve` runs it."""
-    with running([sys.executable, "-m", "iii_trio", "serve", "--host", "127.0.0.1", "--port", "0"]) as process:
+def engine(checkout: Path = ROOT, data: str = "memory") -> Iterator[Server]:
+    """The engine of a checkout, as `iii-trio serve` runs it."""
+    command = [*_SERVE, "--host", "127.0.0.1", "--port", "0", "--data", data]
+    with running(command, _importing(checkout), cwd=checkout) as process:
         yield Server("iii-trio", process, port_of(process), "websocket")
 
 
+_SERVE = [sys.executable, "-m", "iii_trio", "serve"]
+
+
+def _importing(checkout: Path) -> dict[str, str]:
+    """The environment in which the package is that of a checkout, whatever else is on the path."""
+    return {"PYTHONPATH": str(checkout)}
+
+
 @contextmanager
-def tls_engine() -> Iterator[Server]:
-    """The engine, listening with TLS. Raises Skipped if no certificate can be made."""
+def tls_engine(checkout: Path = ROOT) -> Iterator[Server]:
+    """The engine of a checkout, listening with TLS. Raises Skipped if no certificate can be made."""
     if find_spec("trustme") is None:
         raise Skipped("trustme is not installed (pip install '.[test]')")
     import trustme
@@ -88,15 +100,34 @@ def tls_engine() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as directory:
         pem = Path(directory, "engine.pem")
         trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
-        tls = f"{{ certificate: {pem}, key: {pem} }}"
-        config = Path(directory, "config.yaml")
-        config.write_text(
-            "workers:\n  - name: iii-worker-manager\n    config: { host: 127.0.0.1, port: 0 }\n"
-            f"    iii-trio: {{ tls: {tls} }}\n"
-        )
-        command = [sys.executable, "-m", "iii_trio", "serve", "--config", str(config), "--data", "memory"]
-        with running(command) as process:
+        config = _configuration(directory, 0, f"    iii-trio: {{ tls: {{ certificate: {pem}, key: {pem} }} }}\n")
+        command = [*_SERVE, "--config", str(config), "--data", "memory"]
+        with running(command, _importing(checkout), cwd=checkout) as process:
             yield Server("iii-trio, TLS", process, port_of(process), "websocket")
+
+
+@contextmanager
+def reference_engine(program: str | None) -> Iterator[Server]:
+    """The compiled reference engine. Raises Skipped if there is no such program."""
+    if program is None:
+        raise Skipped("there is no such program on the path (name one with --reference)")
+    with tempfile.TemporaryDirectory() as directory:
+        port = free_port()
+        # It rewrites its configuration, and keeps what it stores in the directory in which it runs.
+        config = _configuration(directory, port, "")
+        with running([program, "--config", str(config), "--no-update-check"], cwd=Path(directory)) as process:
+            try:
+                await_port(port)
+            except OSError as why:
+                raise Skipped(f"{program} does not listen: {why}") from why
+            yield Server("reference", process, port, "websocket")
+
+
+def _configuration(directory: str, port: int, more: str) -> Path:
+    """Write the configuration file of an engine with one listener."""
+    file = Path(directory, "config.yaml")
+    file.write_text(f"workers:\n  - name: iii-worker-manager\n    config: {{ host: 127.0.0.1, port: {port} }}\n{more}")
+    return file
 
 
 @contextmanager
@@ -126,12 +157,19 @@ def client(job: str, **arguments: Any) -> dict[str, Any]:
     return run_json("benchmarks.raw_clients", job, json.dumps(arguments))
 
 
-def run_json(module: str, *arguments: str, seconds: float = 120.0) -> dict[str, Any]:
+def module(name: str, *arguments: str, checkout: Path = ROOT) -> list[str]:
+    """Return the command that runs a module of these benchmarks with the package of a checkout."""
+    if checkout == ROOT:
+        return [sys.executable, "-m", name, *arguments]
+    return [sys.executable, str(ROOT / "benchmarks" / "run_with.py"), str(checkout), name, *arguments]
+
+
+def run_json(name: str, *arguments: str, seconds: float = 120.0, checkout: Path = ROOT) -> dict[str, Any]:
     """Run a module that prints one JSON object."""
-    command = [sys.executable, "-m", module, *arguments]
+    command = module(name, *arguments, checkout=checkout)
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=seconds)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command[2:])} failed: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{name} {' '.join(arguments)} failed: {done.stderr.strip()[-2000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -14,17 +14,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from .raw_wires import READ, Session, Wire, attach, use_tls
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+from .cpu import cpu_seconds
+from .raw_wires import READ, Session, Wire, upgrade, use_tls
 
 
 def percentiles(times: list[float]) -> dict[str, float]:
@@ -138,9 +131,9 @@ def calls(port: int, pid: int, count: int, in_flight: int) -> dict[str, Any]:
     return {"count": count, "seconds": took, "cpu_seconds": cpu, **(percentiles(times) if in_flight == 1 else {})}
 
 
-def saturate(port: int, size: int) -> dict[str, Any]:
+def saturate(port: int, protocol: str, size: int) -> dict[str, Any]:
     """Keep one channel busy until killed; say so when it is, and each second how many bytes have passed."""
-    wire = Wire("engine", port)
+    wire = Wire(protocol, port)
     reader, writer, _ = wire.pipe()
     blob = b"".join(wire.message(b"", os.urandom(size)) for _ in range(max(1, (1 << 20) // size)))
 
@@ -184,10 +177,10 @@ def _until_closed(sock: socket.socket) -> None:
     sock.close()
 
 
-def hold(port: int, refs: list[dict[str, str]]) -> None:
-    """Attach these writers' ends, write one message into each, say so, and stay until killed."""
+def hold(port: int, targets: list[str]) -> None:
+    """Connect these writers' ends, write one message into each, say so, and stay until killed."""
     wire = Wire("websocket", port)
-    socks = [attach(port, ref) for ref in refs]
+    socks = [upgrade(port, target) for target in targets]
     for sock in socks:
         sock.sendall(wire.message(b"", b"hello"))
     print("held", flush=True)

@@ -99,8 +99,13 @@ class Session:
 
 
 def attach(port: int, ref: dict[str, str]) -> socket.socket:
+    return upgrade(port, target_of(ref))
+
+
+def target_of(ref: dict[str, str]) -> str:
+    """Return the path at which an end of a channel is attached."""
     query = urlencode({"key": ref["access_key"], "dir": ref["direction"]})
-    return upgrade(port, f"/ws/channels/{ref['channel_id']}?{query}")
+    return f"/ws/channels/{ref['channel_id']}?{query}"
 
 
 class Wire:
@@ -113,17 +118,23 @@ class Wire:
 
     def pipe(self) -> tuple[socket.socket, socket.socket, bytes]:
         """A reader's socket, a writer's socket, and what comes before each message of the writer's."""
-        if self._session is not None:
-            made = self._session.make_channel()
-            return attach(self.port, made["reader"]), attach(self.port, made["writer"]), b""
-        name = uuid.uuid4().hex
         if self.protocol == "nats":
+            name = uuid.uuid4().hex
             reader, writer = self._nats(), self._nats()
             reader.sendall(f"SUB {name} 1\r\nPING\r\n".encode())
             while not reader.recv(4096).endswith(b"PONG\r\n"):
                 pass
             return reader, writer, name.encode()
-        return upgrade(self.port, f"/{name}/read"), upgrade(self.port, f"/{name}/write"), b""
+        read, write = self.places()
+        return upgrade(self.port, read), upgrade(self.port, write), b""
+
+    def places(self) -> tuple[str, str]:
+        """Return the paths at which the reader and the writer of a new pipe connect. NATS has none."""
+        if self._session is not None:
+            made = self._session.make_channel()
+            return target_of(made["reader"]), target_of(made["writer"])
+        name = uuid.uuid4().hex
+        return f"/{name}/read", f"/{name}/write"
 
     def message(self, before: bytes, payload: bytes, *, plain: bool = False) -> bytes:
         """One message as the writer sends it; `plain`: so that its payload is on the wire as it is."""

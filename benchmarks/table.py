@@ -15,6 +15,7 @@ import attrs
 OURS = "iii-trio"
 OURS_TLS = "iii-trio, TLS"
 FLOOR = "raw Trio relay"
+REFERENCE = "reference engine"
 LARGEST_LOAD = 0.3
 """The load average above which a run may not be published, because neighbours change every figure."""
 
@@ -49,7 +50,7 @@ class Table:
     @property
     def columns(self) -> list[str]:
         found = {column: None for row in self.cells.values() for column in row}
-        return sorted(found, key=lambda column: (column != OURS, column != OURS_TLS, column != self.floor))
+        return sorted(found, key=lambda column: (column != OURS, not column.startswith(OURS), column != self.floor))
 
     def ratios(self, row: str) -> dict[str, float]:
         """Return the ratios of a row, each the median of the ratios of the rounds."""

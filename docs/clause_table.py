@@ -1,4 +1,4 @@
-"""Writes docs/clauses.md: which tests prove which promise of docs/channels.md and docs/queue.md, from the tests' names.
+"""Writes docs/clauses.md: which tests prove which promise of the pages in `PAGES`, from the tests' names.
 
 `python docs/clause_table.py` writes it; `tests/clauses/test_clause_table.py` fails when it is stale, or a promise has
 no test.
@@ -13,13 +13,20 @@ from typing import Final
 DOCS: Final = Path(__file__).parent
 TESTS: Final = DOCS.parent / "tests"
 TABLE: Final = DOCS / "clauses.md"
-PAGES: Final = {"channels.md": "Channels", "names.md": "Names and functions", "queue.md": "The queue"}
+PAGES: Final = {
+    "channels.md": "Channels",
+    "names.md": "Names and functions",
+    "queue.md": "The queue",
+    "http.md": "HTTP",
+    "external.md": "External functions",
+    "cluster.md": "Several engines",
+}
 """The pages that promise something, and what the table calls them."""
 UNPROVEN: Final[dict[str, str]] = {}
 """Promises without a test, and why."""
 
-_PROMISE: Final = re.compile(r"^- \*\*(C\d+\.\d+|[QR]\d+)\*\*", re.MULTILINE)
-_TEST: Final = re.compile(r"^(?:async )?def test_(C\d+_\d+|[QR]\d+)_(\w+)\(", re.MULTILINE)
+_PROMISE: Final = re.compile(r"^(?:- \*\*|\| )(C\d+\.\d+|[QRHXN]\d+)(?:\*\*| \|)", re.MULTILINE)
+_TEST: Final = re.compile(r"^(?:async )?def test_(C\d+_\d+|[QRHXN]\d+)_(\w+)\(", re.MULTILINE)
 
 
 def promises(page: str) -> list[str]:

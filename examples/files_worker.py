@@ -6,6 +6,7 @@ Start `iii-trio` first, then `python examples/files_worker.py`. `III_URL` names 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 import trio
@@ -64,3 +65,7 @@ if __name__ == "__main__":
         trio.run(main)
     except KeyboardInterrupt:
         print()
+    except iii_trio.Rejected as error:
+        sys.exit(f"{error}; end that one first, if it is another start of this program")
+    except iii_trio.ConnectionFailed as error:
+        sys.exit(f"{error}; start `iii-trio` in another terminal first")

@@ -63,7 +63,7 @@ async def main() -> None:
 
 
 async def dead_letters(worker: iii_trio.Worker) -> list[dict[str, Any]]:
-    """The dead letters of the ledger, as soon as there are any."""
+    """Wait until the ledger has dead letters, and return them."""
     while True:
         found = await worker.trigger("engine::queue::dlq_messages", {"queue": "ledger"})
         if found:

@@ -10,8 +10,9 @@ From bottom to top: `wire` (text ⇄ messages) · `core` (decisions, pure) and `
 Names are loaded when they are first used, so that importing the package costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import loader
 
 if TYPE_CHECKING:
     from .config import ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         ChannelReader,
         ChannelResult,
         ChannelWriter,
+        Queues,
         Receipt,
         TriggerBinding,
         TriggerType,
@@ -72,6 +74,7 @@ __all__ = [
     "PeerError",
     "QueueConfig",
     "QueueSettings",
+    "Queues",
     "Receipt",
     "Ref",
     "Rejected",
@@ -102,18 +105,12 @@ _LOADED_FROM = {
     "wire": ("Outcome", "Ref", "find_refs"),
     "worker": (
         "TriggerBinding", "BoundTrigger", "CallInfo", "Channel", "ChannelReader", "ChannelWriter", "ChannelResult",
-        "Receipt", "TriggerType", "Worker", "current_call", "duplex", "enqueue",
+        "Queues", "Receipt", "TriggerType", "Worker", "current_call", "duplex", "enqueue",
     ),
 }  # fmt: skip
 _HOMES = {name: home for home, names in _LOADED_FROM.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

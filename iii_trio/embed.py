@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final, final
 
+import attrs
 import trio
 
 from .config import EngineConfig, Listener
@@ -23,12 +24,12 @@ from .engine.statistics import ChannelView, EngineStatistics
 from .environment import Environment
 from .errors import MisuseError
 from .modules import Modules
-from .nursery import keep_shielded, open_service_nursery
+from .nursery import keep_shielded, open_service_nursery, require_trio
 from .transport.dial import SocketAddress
 from .transport.link import Address
 from .triggers.module import Module, ModuleEnvironment, RunningModule
 from .triggers.table import MODULES
-from .wire.otlp import Telemetry
+from .wire.telemetry import Telemetry
 from .worker import Worker
 from .worker import open_worker as _open_worker
 from .worker.call_context import RunSync
@@ -56,7 +57,7 @@ async def open_engine(
     likewise with the telemetry of workers. Its arguments are the kind (`resourceSpans`, `resourceMetrics`,
     `resourceLogs`), and the body of an OTLP/HTTP export request in JSON, to be passed on to a collector.
 
-    The built-in modules (the queue) run beside it, and further `modules` of the program's own; `config.modules` has their
+    The built-in modules run beside it, and further `modules` of the program's own; `config.modules` has their
     settings (docs/modules.md). `stores` has, by a module's name, an object that keeps the module's data. It stays the
     caller's to close.
 
@@ -65,15 +66,19 @@ async def open_engine(
     Raises StorageError for jobs that cannot be kept where they are to be, ModuleFailed for a module that cannot start, and
     MisuseError for settings of a module that does not exist. If cancelled: as leaving the block.
     """
+    require_trio()
     environment = environment or Environment()
     shell = Shell(config or EngineConfig(), environment.new_id, environment.wall_clock)
     shell.on_channel_span = on_channel_span
     shell.on_telemetry = on_telemetry
-    surroundings = ModuleEnvironment(
-        environment.new_id, environment.rng, environment.wall_clock, environment.run_blocking
-    )
+    surroundings = ModuleEnvironment(**attrs.asdict(environment, recurse=False), tracing=shell.tracing, host=shell)
     running = Modules(
-        (*MODULES, *modules), shell.config.modules, InProcess(shell, internal=True), surroundings, stores or {}
+        (*MODULES, *modules),
+        shell.config.modules,
+        InProcess(shell, internal=True),
+        surroundings,
+        stores or {},
+        shell.recorder.note_error,
     )
     async with open_service_nursery() as nursery:
         leaving = trio.Event()
@@ -83,6 +88,7 @@ async def open_engine(
                 try:
                     tasks.start_soon(shell.keep_time)
                     tasks.start_soon(shell.heartbeat.keep)
+                    tasks.start_soon(shell.recorder.keep, InProcess(shell, internal=True), environment.run_blocking)
                     await tasks.start(running.keep)
                     yield Engine(shell, connections, running)
                     await running.stop()
@@ -99,7 +105,7 @@ async def serve_engine(
     """Run an engine that listens at `config.listeners`, until cancelled.
 
     For `addresses = await nursery.start(serve_engine, config)`: it returns when every listener is bound, with the bound
-    addresses (`ws://host:port`). Raises ConnectionFailed if one cannot be bound.
+    addresses (`ws://host:port`). Raises ListenFailed if one cannot be bound.
     If cancelled: the engine ends at once; see `Engine.drain` for a gentler way.
     """
     async with open_engine(config) as engine:
@@ -134,7 +140,7 @@ class Engine:
     async def listen(self, *listeners: Listener) -> list[str]:
         """Listen at these places, or at `config.listeners`. Returns the bound addresses, as workers dial them.
 
-        Raises ConnectionFailed with the obstacle, and ConfigError for files (certificates, tokens) that cannot
+        Raises ListenFailed with the obstacle, and ConfigError for files (certificates, tokens) that cannot
         be used; nothing is bound then.
         If cancelled: nothing is bound.
         """
@@ -145,7 +151,7 @@ class Engine:
 
         `listeners`, or `config.listeners`, say which rules hold there (TLS, tokens), one for all sockets or one
         for each.
-        Raises ConnectionFailed and ConfigError.
+        Raises ListenFailed and ConfigError.
         """
         return await self._listeners.adopt(listeners or self._shell.config.listeners, descriptors)
 
@@ -154,7 +160,7 @@ class Engine:
 
         Listeners of the same place keep their sockets, with new certificates and tokens; others are opened and closed.
         A worker with a withdrawn token is disconnected. Limits, defaults and timeouts hold for what comes from now on.
-        Raises ConnectionFailed and ConfigError; nothing is changed then.
+        Raises ListenFailed and ConfigError; nothing is changed then.
         If cancelled: either nothing is changed, or everything.
         """
         self._modules.check(config.modules)
@@ -191,12 +197,20 @@ class Engine:
         return self._shell.channel_views()
 
     def ended_channels(self) -> list[ChannelResult]:
-        """The last channels that ended, oldest first, with their outcomes and reasons."""
+        """Return the last channels that ended, oldest first, with their outcomes and reasons."""
         return self._shell.hub.channels.ended()
 
     def statistics(self) -> EngineStatistics:
         """How much the engine holds at this moment for others than its own modules."""
         return self._shell.statistics()
+
+    async def recording(self, last_seconds: float | None = None) -> bytes:
+        """Return the engine's last inputs as a recording, for `iii-trio replay` (docs/recorder.md).
+
+        It holds at least the inputs of `last_seconds`, as far as the recorder has kept them. Raises MisuseError if the
+        recorder is off or has nothing. If cancelled: nothing has changed.
+        """
+        return await self._shell.recorder.make(last_seconds)
 
     async def drain(self, grace_seconds: float) -> bool:
         """Refuse new sessions (503) and calls. End the rest once running work is done, or the grace is over.
@@ -236,7 +250,7 @@ def open_worker(
     `engine` is an address (`ws://host:port`, `wss://…`, `unix:/path`), or an `Engine` in this process. With an address,
     `headers` are sent with every upgrade, and `ssl_context` is used for `wss` (default: the system's trusted authorities).
     Without an `Authorization` among them, the environment's `III_TOKEN` is sent as a bearer token. With
-    `channel_ping_seconds`, channel sockets send a ping that often, for proxies that cut idle connections.
+    `channel_ping_seconds`, its sockets send a ping that often while idle, for proxies that cut idle connections.
 
     `name` (default: host and process) is leased per namespace, so that one worker of a name is connected at a time. A lost
     link is healed. `run_sync(handler, arguments)` runs handlers that are plain functions (default: in a Trio worker thread).

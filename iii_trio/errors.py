@@ -9,7 +9,8 @@
     │   └── MessageError       … of the worker protocol
     ├── ConnectionFailed     no connection, or no longer one
     │   ├── Rejected           the engine refused this worker for good
-    │   └── AttachRefused      the engine refused a channel end; carries the HTTP status
+    │   ├── AttachRefused      the engine refused a channel end; carries the HTTP status
+    │   └── ListenFailed       no server can listen at an address; tells whether the address is in use
     ├── ModuleFailed         a module of an engine could not start; names the module and the cause
     ├── StorageError         jobs cannot be kept where they are to be; names the place, the cause, and the mend
     ├── CallError            a call gave no value; `code` is what travels
@@ -112,6 +113,14 @@ class AttachRefused(ConnectionFailed):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.status = status
+
+
+class ListenFailed(ConnectionFailed):
+    """No server can listen at an address. `in_use` tells whether another server listens there."""
+
+    def __init__(self, message: str, *, in_use: bool = False) -> None:
+        super().__init__(message)
+        self.in_use = in_use
 
 
 class ModuleFailed(IIIError):

@@ -5,17 +5,45 @@ handler answers when it can. The functions take the worker first, because `Worke
 """
 
 from .worker.calls import CallHandle
+from .worker.channels_nowait import end_nowait, open_channels
+from .worker.context import within_trace
 from .worker.inline import InlineCall, InlineHandler
-from .worker.lowlevel import call_nowait, can_call, flush, new_id, register_inline_handler, wait_can_call
+from .worker.lowlevel import (
+    begin_call,
+    call_nowait,
+    can_call,
+    end_binding,
+    flush,
+    identity_of,
+    new_id,
+    receive_pieces,
+    register_inline_handler,
+    relay_channel_ends,
+    relay_function,
+    wait_can_call,
+    wait_link_lost,
+    watch_channel,
+)
 
 __all__ = [
     "CallHandle",
     "InlineCall",
     "InlineHandler",
+    "begin_call",
     "call_nowait",
     "can_call",
+    "end_binding",
+    "end_nowait",
     "flush",
+    "identity_of",
     "new_id",
+    "open_channels",
+    "receive_pieces",
     "register_inline_handler",
+    "relay_channel_ends",
+    "relay_function",
     "wait_can_call",
+    "wait_link_lost",
+    "watch_channel",
+    "within_trace",
 ]

@@ -7,7 +7,7 @@ engine and its other modules go on. `triggers/module.py` defines modules. docs/m
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
 import attrs
@@ -16,7 +16,7 @@ import trio
 from .errors import IIIError, MisuseError, ModuleFailed
 from .nursery import open_service_nursery
 from .report import get_logger
-from .text import error_text
+from .text import named_error
 from .transport.link import Address
 from .triggers.module import Module, ModuleEnvironment, RunningModule, read_settings
 
@@ -38,8 +38,12 @@ class Modules:
         address: Address,
         environment: ModuleEnvironment,
         stores: Mapping[str, Any],
+        on_failure: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Raises MisuseError for two modules of one name, and for settings or stores of a module that is not there."""
+        """Check the modules. `on_failure` is called with a sentence when one of them fails by a defect.
+
+        Raises MisuseError for two of one name, and for settings or stores of a module that is not there.
+        """
         self.running: dict[str, RunningModule] = {}
         """Those that run at this moment, by name."""
         self._table: dict[str, Module] = {}
@@ -55,6 +59,7 @@ class Modules:
         self._address = address
         self._environment = environment
         self._stores = stores
+        self._on_failure = on_failure
         self._restarts: dict[str, trio.CancelScope] = {}
         """Cancelled to close a module that runs, and to open it with new settings."""
         self._draining = False
@@ -62,7 +67,7 @@ class Modules:
         self._over = trio.Event()
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raises MisuseError for settings of a module that is not there, or of another class than the module's."""
+        """Check the settings. Raises MisuseError for a module that is not there, or another class than the module's."""
         for name, value in settings.items():
             wanted = self._named(name).settings
             if value is not None and not isinstance(value, wanted):
@@ -101,13 +106,14 @@ class Modules:
         pause = _FIRST_PAUSE_SECONDS
         started = False
         last = ""
+        kept: dict[str, Any] = {}
         while True:
             began = trio.current_time()
             try:
                 async with module.open(
                     self._address,
                     self._settings[module.name],
-                    attrs.evolve(self._environment, store=self._stores.get(module.name)),
+                    attrs.evolve(self._environment, store=self._stores.get(module.name), kept=kept),
                 ) as running:
                     self.running[module.name] = running or RunningModule()
                     # `started` may be called once only, and a restart is no start of the engine.
@@ -124,6 +130,9 @@ class Modules:
             # An engine must not open without one of its modules, because its callers rely on them.
             if not started:
                 raise _cannot_start(module, failure) from failure
+            # Errors of this project explain what is wrong around the module, such as a store that cannot be reached.
+            if not isinstance(failure, IIIError):
+                self._on_failure(f"module `{module.name}` failed: {named_error(failure)}")
             # A restarted module would take up new work, which draining is to prevent.
             if self._draining:
                 logger.error("module `%s` failed while the engine drained", module.name, exc_info=failure)
@@ -131,7 +140,7 @@ class Modules:
             # A failure after a long run is a new one, and need not wait for the pauses of an old one.
             if trio.current_time() - began >= _MAX_PAUSE_SECONDS:
                 pause, last = _FIRST_PAUSE_SECONDS, ""
-            cause = _describe(failure)
+            cause = named_error(failure)
             # The traceback of a failure that repeats is logged once.
             logger.error(
                 "module `%s` failed: %s; it is started again in %g s",
@@ -177,9 +186,12 @@ class Modules:
             try:
                 taken = running.reconfigure(after)
             # One module's mistake must not keep the others from their new settings.
-            except Exception as error:
-                logger.error("module `%s` did not take its new settings: %s", name, _describe(error), exc_info=error)
-                continue
+            except BaseException as error:  # noqa: ASYNC103
+                failure = _contain(error)
+                logger.error(
+                    "module `%s` did not take its new settings: %s", name, named_error(failure), exc_info=failure
+                )
+                continue  # noqa: ASYNC104
             self._settings[name] = after if taken is None else taken
             if taken is None:
                 self._restarts[name].cancel(reason="new settings")
@@ -189,8 +201,10 @@ async def _drain(name: str, running: RunningModule) -> None:
     try:
         await running.drain()
     # One module's mistake must not end the draining of the others.
-    except Exception as error:
-        get_logger(f"iii_trio.{name}").error("module `%s` could not drain: %s", name, _describe(error), exc_info=error)
+    except BaseException as error:  # noqa: ASYNC103
+        failure = _contain(error)
+        logger = get_logger(f"iii_trio.{name}")
+        logger.error("module `%s` could not drain: %s", name, named_error(failure), exc_info=failure)
 
 
 def _contain(error: BaseException) -> BaseException:
@@ -213,9 +227,4 @@ def _passes(error: BaseException) -> bool:
 def _cannot_start(module: Module, failure: BaseException) -> IIIError:
     if isinstance(failure, IIIError):  # it explains itself
         return failure
-    return ModuleFailed(f"module `{module.name}` could not start: {_describe(failure)}")
-
-
-def _describe(error: BaseException) -> str:
-    text = " ".join(error_text(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return ModuleFailed(f"module `{module.name}` could not start: {named_error(failure)}")

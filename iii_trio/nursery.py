@@ -83,6 +83,31 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield one
 
 
+def sort_failure(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split what a user's code raised into the failure to report and the exception that has to go on.
+
+    A cancellation of ours and a KeyboardInterrupt go on. All else is a failure of that code, a SystemExit, a GeneratorExit,
+    asyncio's CancelledError and another run's `trio.Cancelled` included, and must not end more than its own work.
+    """
+    going_on = [_goes_on(leaf) for leaf in leaves(error)]
+    if not any(going_on):
+        return error, None
+    if all(going_on) or not isinstance(error, BaseExceptionGroup):
+        return None, error
+    passing, failure = error.split(_goes_on_or_groups)
+    return failure, passing
+
+
+def _goes_on(leaf: BaseException) -> bool:
+    if isinstance(leaf, trio.Cancelled):
+        return trio.current_effective_deadline() == -float("inf")  # else it was kept from a scope that is over
+    return isinstance(leaf, KeyboardInterrupt)
+
+
+def _goes_on_or_groups(error: BaseException) -> bool:
+    return not isinstance(error, BaseExceptionGroup) and _goes_on(error)
+
+
 def _holds_cancelled(error: BaseException) -> bool:
     return any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
 

@@ -38,7 +38,8 @@ class ContainedLogger(logging.LoggerAdapter[logging.Logger]):
             # A broken handler fails at every line, and one report of it is enough.
             if logging.raiseExceptions and self.logger.name not in _complained:
                 _complained.add(self.logger.name)
-                _write_to_stderr(f"a logging handler of {self.logger.name!r} raised:\n{traceback.format_exc()}")
+                text = f"a logging handler of {self.logger.name!r} raised:\n{traceback.format_exc()}"
+                _write_to_stderr(text.encode(errors="backslashreplace").decode())
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         """Leave a line as it is, its `extra` included."""

@@ -24,7 +24,7 @@ class TableEnum(Enum):
     __hash__ = object.__hash__
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, weakref_slot=False)
 class StateMachine(Generic[S, E]):
     """The current state of one object, and the only way to change it."""
 

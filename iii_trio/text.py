@@ -16,6 +16,13 @@ def error_text(error: BaseException) -> str:
     return sendable(error)
 
 
+def named_error(error: BaseException) -> str:
+    """Return an exception's type and its text, in one line. Never raises."""
+    text = " ".join(error_text(error).split())
+    name = sendable(type(error).__name__)
+    return f"{name}: {text}" if text else name
+
+
 def traceback_text(error: BaseException) -> str | None:
     """Return the traceback of an exception as text, or None if it cannot be formatted."""
     try:
@@ -33,3 +40,8 @@ def _as_text(value: object) -> str:
         raise
     except BaseException:  # noqa: ASYNC103 - the value's own code runs here, and may raise anything
         return ""  # noqa: ASYNC104
+
+
+def count_of(count: int, what: str) -> str:
+    """Return a number of things, for people: `1 job`, `2 jobs`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

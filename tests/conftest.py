@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests.helpers.time_limits import limited
@@ -15,6 +16,11 @@ SLOW_SECONDS = 600
 """The limit of a test marked `slow` or `sdk`."""
 TEARDOWN_SECONDS = 30
 """How long fixtures may take in addition."""
+
+
+# A deadline of one example fails on a busy machine, and each test has a limit of its own.
+hypothesis.settings.register_profile("iii-trio", deadline=None)
+hypothesis.settings.load_profile("iii-trio")
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(seconds + TEARDOWN_SECONDS))
         if isinstance(item, pytest.Function):
             item.obj = limited(item.obj, seconds)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make each report's text readable to the process that runs the tests.
+
+    Some tests log lone surrogates on purpose. pytest-xdist can send only what is UTF-8.
+    """
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report

@@ -8,33 +8,39 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "text", "config", "state_machine", "structure", "nursery", "report"}
+LEAVES = {"errors", "lazy", "text", "config", "state_machine", "structure", "nursery", "report", "observed", "tracing"}
 MAY_IMPORT = {
     "errors": set(),
+    "lazy": set(),
     "ids": set(),
     "text": set(),
     "state_machine": {"errors"},
     "config": {"errors", "structure"},
     "structure": {"errors"},
     "report": set(),
+    "observed": set(),
+    "tracing": {"observed", "report"},
     "nursery": {"errors"},
+    "version": set(),
     "wire": LEAVES,
     "compat": {"transport", "wire", *LEAVES},
     "core": {"compat", "wire", *LEAVES},
     "transport": {"wire", *LEAVES},
-    "engine": {"compat", "core", "transport", "wire", *LEAVES},
+    "engine": {"compat", "core", "recorder", "transport", "wire", "version", *LEAVES},
     "environment": {"ids"},
     "lowlevel": {"worker"},
-    "worker": {"transport", "wire", "environment", *LEAVES},
+    "worker": {"transport", "wire", "environment", "version", *LEAVES},
     "http": {"worker", *LEAVES},
-    "triggers": {"worker", "lowlevel", "environment", "transport", "wire", "ids", *LEAVES},
+    "triggers": {"worker", "lowlevel", "environment", "transport", "wire", "ids", "version", *LEAVES},
     "modules": {"triggers", "transport", *LEAVES},
+    "recorder": {"core", "wire", *LEAVES},
     "embed": {"modules", "triggers", "engine", "worker", "environment", "core", "transport", "wire", "ids", *LEAVES},
 }
 ANYTHING = {"__init__", "__main__", "cli", "conformance", "testing"}
 PURE = (
     "wire/",
     "core/",
+    "recorder/",
     "state_machine.py",
     "structure.py",
     "config/settings.py",
@@ -42,6 +48,8 @@ PURE = (
     "config/document.py",
     "transport/frames/",
     "compat/",
+    "tracing.py",
+    "observed.py",
 )
 IMPURE = {"trio", "time", "random", "uuid", "secrets", "socket", "threading", "asyncio", "os"}
 HARMLESS = {("structure.py", "uuid")}  # for the class UUID, which makes none by itself

@@ -78,7 +78,7 @@ def test_every_block_runs_or_says_why_not() -> None:
     marked = [block for block in BLOCKS if block.mark == "not run"]
     assert [str(block) for block in marked if not block.text] == [], "say why"
     # Raise a number only for a block that cannot run here: it needs another machine, another SDK, or an hour.
-    assert Counter(block.language for block in marked) == {"python": 4, "console": 16}
+    assert Counter(block.language for block in marked) == {"python": 5, "console": 20}
 
 
 def program(block: Block, folder: Path) -> list[str]:

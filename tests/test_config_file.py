@@ -15,11 +15,13 @@ from iii_trio.config import (
     Listener,
     ListenerLimits,
     RbacConfig,
+    RecorderSettings,
     Timeouts,
     Tls,
 )
 from iii_trio.config.file import default_config, parse_config, read_config
 from iii_trio.errors import ConfigError
+from iii_trio.triggers.table import MODULES
 
 ENTRY = "workers:\n  - name: iii-worker-manager\n"
 
@@ -164,6 +166,14 @@ WRONG = {
     "TLS whose child line is commented out": (
         ENTRY + "    iii-trio:\n      tls:\n",
         "config.yaml:4: `tls` has no `certificate`",
+    ),
+    "certificates of clients that are commented out": (
+        ENTRY + "    iii-trio: { tls: { certificate: a, clients: } }\n",
+        "config.yaml:3: `tls.clients` is empty; give the path of a file, or remove the key",
+    ),
+    "a token file that is commented out": (
+        ENTRY + "    iii-trio: { auth: { tokens: [a], token_file: } }\n",
+        "config.yaml:3: `auth.token_file` is empty; give the path of a file, or remove the key",
     ),
     "a unix socket without its path": (
         ENTRY + "    iii-trio: { unix: }\n",
@@ -324,6 +334,23 @@ def test_workers_that_are_not_here_are_warned_of_once_each() -> None:
     )
 
 
+def test_a_misspelt_entry_is_told_what_it_may_mean() -> None:
+    near = "workers:\n  - name: iii-worker-managr\n"
+    (warning,) = parse_config(near, "c.yaml", {}).warnings
+    assert warning == (
+        "c.yaml:2: worker `iii-worker-managr` is not part of this engine and is not started; "
+        "did you mean `iii-worker-manager`?"
+    )
+    with pytest.raises(
+        ConfigError, match=r"c.yaml:2: .* is not part of this engine; did you mean `iii-worker-manager`\?"
+    ):
+        parse_config(near + "    iii-trio: {limits: {sessions: 1}}\n", "c.yaml", {})
+    (warning,) = parse_config("workers: [{name: iii-htp}]", "c.yaml", {}, modules=MODULES).warnings
+    assert warning.endswith("did you mean `iii-http`?")
+    (warning,) = parse_config("workers: [{name: iii-cron}]", "c.yaml", {}, modules=MODULES).warnings
+    assert warning.endswith("run it by itself, or remove the entry")
+
+
 def test_our_own_settings_stand_beside_the_config_of_a_listener() -> None:
     text = (
         ENTRY
@@ -470,3 +497,27 @@ def test_access_rules_are_read_in_the_words_of_iii() -> None:
             FunctionFilter(metadata={"visibility": "public"}),
         ],
     )
+
+
+def test_the_flight_recorder_has_a_section() -> None:
+    ours = "{ recorder: { enabled: true, bytes: 1048576, directory: /d, files: 3, payloads: true } }"
+    read = parse_config(f"workers:\n  - name: iii-worker-manager\n    iii-trio: {ours}\n", "config.yaml", {})
+    assert read.config.recorder == RecorderSettings(True, 1048576, True, "/d", 3)
+    assert not EngineConfig().recorder.enabled and EngineConfig().recorder.bytes == 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("bytes: 1000", "`recorder.bytes` is 1000; it must be >= 262144"),
+        ("files: 0", "`recorder.files` is 0; it must be >= 1"),
+        ("enabled: maybe", '`recorder.enabled` is "maybe"; give true or false'),
+        ("directory: 7", "`recorder.directory` is 7; give the path of a directory"),
+        ("byte: 7", "unknown key `byte` in `iii-trio.recorder`; did you mean `bytes`?"),
+    ],
+)
+def test_a_wrong_setting_of_the_flight_recorder_is_named(setting: str, problem: str) -> None:
+    text = f"workers:\n  - name: iii-worker-manager\n    iii-trio: {{ recorder: {{ {setting} }} }}\n"
+    with pytest.raises(ConfigError) as found:
+        parse_config(text, "config.yaml", {})
+    assert str(found.value) == f"config.yaml:3: {problem}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from iii_trio.cli.data import is_default, with_data
 from iii_trio.config.file import ConfigFile, parse_config
 from iii_trio.errors import ConfigError
 from iii_trio.triggers.queue.settings import QueueConfig, QueueSettings
@@ -101,7 +102,7 @@ WRONG = {
         '`store_method` is "disk"; give `file_based` or `in_memory`',
     ),
     "half enabled": ("iii-trio: { enabled: 1 }", "`enabled` is 1; give true or false"),
-    "no place": ("iii-trio: { data: '' }", '`data` is ""; give a directory, or `memory`'),
+    "no place": ("iii-trio: { data: '' }", '`data` is ""; give a directory, `memory`, or `mesh`'),
     "hardly synchronous": (
         "iii-trio: { synchronous: sometimes }",
         '`synchronous` is "sometimes"; give `full`, `normal` or `off`',
@@ -142,7 +143,7 @@ def test_an_entry_that_says_nothing_is_the_default(name: str) -> None:
 def test_the_words_of_the_wire() -> None:
     assert queues(
         "config: { queue_configs: { ledger: { type: fifo, message_group_field: account, max_retries: 5 }, "
-        "mail: { concurrency: '4', backoff_ms: 2000, type: standard, max_retries: } } }"
+        "mail: { message_group_field: , concurrency: '4', backoff_ms: 2000, type: standard, max_retries: } } }"
     ) == {
         "ledger": QueueSettings(max_attempts=5, fifo=True, group_by="account"),
         "mail": QueueSettings(concurrency=4, backoff_seconds=2.0),
@@ -159,7 +160,7 @@ def test_everything_of_a_queue_can_be_said_in_our_words() -> None:
     settings = QueueSettings(
         max_attempts=9, concurrency=2, fifo=True, group_by="account", backoff_seconds=0.5, backoff="fixed",
         max_backoff_seconds=60.0, visibility_timeout_seconds=30.0, delay_seconds=1.0, max_lost_deliveries=1,
-        missing_function_seconds=60.0, max_jobs=5, dead_letters=0,
+        missing_function_seconds=60.0, max_jobs=5, overrun_factor=3.0, dead_letters=0,
     )  # fmt: skip
     lines = [
         f"{key}: {'null' if value is None else str(value).lower()}" for key, value in attrs.asdict(settings).items()
@@ -182,8 +183,10 @@ def test_our_words_win_over_the_wires() -> None:
 
 
 def test_the_whole_queue_can_be_bounded_or_be_none() -> None:
-    found = parse("iii-trio: { synchronous: off, jobs: 7, memory_bytes: 0 }").config.modules["queue"]
-    assert found == QueueConfig(synchronous="off", jobs=7, memory_bytes=0)
+    found = parse("iii-trio: { synchronous: off, jobs: 7, memory_bytes: 0, disk_bytes: 9 }").config.modules["queue"]
+    assert found == QueueConfig(synchronous="off", jobs=7, memory_bytes=0, disk_bytes=9)
+    found = parse("iii-trio: { max_away_seconds: null, max_away_jobs: 8 }").config.modules["queue"]
+    assert found == QueueConfig(max_away_seconds=None, max_away_jobs=8)
     assert parse("iii-trio: { enabled: false }").config.modules["queue"] is None
 
 
@@ -221,11 +224,11 @@ def test_a_home_directory_may_be_written_short(monkeypatch: pytest.MonkeyPatch, 
         ),
         (
             "config: { queue_configs: { mail: { max_priority: 3 } } }",
-            "`max_priority` of queue 'mail' has no effect: jobs have no priorities here; remove it",
+            "`max_priority` of queue 'mail' has no effect: `enqueue` gives each job its priority; remove it",
         ),
         (
             "config: { queue_configs: { mail: { priority_field: p } } }",
-            "`priority_field` of queue 'mail' has no effect: jobs have no priorities here; remove it",
+            "`priority_field` of queue 'mail' has no effect: `enqueue` gives each job its priority; remove it",
         ),
         (
             "config: { queue_configs: { mail: { message_group_field: account } } }",
@@ -249,3 +252,16 @@ def test_there_is_one_entry_of_the_queue() -> None:
     with pytest.raises(ConfigError) as raised:
         parse_config("workers:\n  - name: queue\n  - name: iii-queue\n", "c.yaml", {}, modules=MODULES)
     assert str(raised.value) == "c.yaml:3: `iii-queue` is the queue a second time; put all its settings at line 2"
+
+
+@pytest.mark.parametrize("option", [None, "memory", "/var/lib/elsewhere"])
+def test_the_queues_of_a_mesh_stay_there_whatever_the_directory(option: str | None) -> None:
+    found = parse("iii-trio: { data: mesh }")
+    config = with_data(found.config, option, found.data)
+    assert config.modules["queue"] == QueueConfig(in_mesh=True)
+    assert not is_default(config)
+
+
+def test_the_command_line_puts_the_queues_into_the_mesh() -> None:
+    config = with_data(parse("iii-trio: { data: /var/lib/elsewhere }").config, "mesh", {})
+    assert config.modules["queue"] == QueueConfig(in_mesh=True)

@@ -43,7 +43,7 @@ def test_the_public_names_are_these() -> None:
         "ChannelDefaults", "ChannelReader", "ChannelResult", "ChannelWriter", "ConfigError",
         "ConnectionFailed", "TriggerBinding",
         "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits",
-        "MisuseError", "Outcome", "Timeouts", "PeerError", "QueueConfig", "QueueSettings", "Receipt", "Ref",
+        "MisuseError", "Outcome", "Timeouts", "PeerError", "QueueConfig", "QueueSettings", "Queues", "Receipt", "Ref",
         "Rejected", "StorageError", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
         "open_worker", "register_type", "serve_engine",
     }  # fmt: skip

@@ -20,6 +20,7 @@ EXAMPLES = [
     errors.ConnectionFailed("no engine"),
     errors.Rejected("WORKER_NAMESPACE_CONFLICT", "refused"),
     errors.AttachRefused(404, "unknown channel"),
+    errors.ListenFailed("the port is in use", in_use=True),
     errors.StorageError("full"),
     errors.ModuleFailed("m"),
     errors.CallError(

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "iii_trio"
 ROW = re.compile(r"^\| ([^|]+?) \| ([^|]+?) \| `([\w/]+\.py)` `([\w.]+)` \|$", re.MULTILINE)
 TERMS = ROW.findall((ROOT / "docs" / "glossary.md").read_text())
 NOT_TERMS = {"Refused", "NameWaiter", "ConnectionState", "ConnectionEvent", "HeartbeatTarget", "InProcess", "Listeners",
-             "LocalWriter", "LocalReader", "AttachedEnd", "BaggageKey", "BaggageEntry"}  # fmt: skip
+             "LocalWriter", "LocalReader", "AttachedEnd", "BaggageKey", "BaggageEntry",
+             "LostSession", "RunInThread", "NothingRecorded"}  # fmt: skip
 """Classes of `core/` and `engine/` that are parts of a term, or are explained by their file."""
 
 

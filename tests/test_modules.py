@@ -199,7 +199,7 @@ async def test_settings_come_by_name_and_a_module_may_be_off_or_off_by_default()
     on = iii_trio.EngineConfig(modules={"probe": Settings(step=7)})
     off = iii_trio.EngineConfig(modules={"probe": None, **WITHOUT_QUEUE})
     async with iii_trio.open_engine(on, modules=[probe.module(runs_by_default=False)]) as engine:
-        assert set(engine.modules) == {"queue", "probe"}
+        assert set(engine.modules) == {"queue", "page", "probe"}
     assert probe.opened[0][1] == 7
     for module, config in ((probe.module(), off), (probe.module(runs_by_default=False), None)):
         async with iii_trio.open_engine(config, modules=[module]) as engine:
@@ -211,7 +211,10 @@ async def test_settings_come_by_name_and_a_module_may_be_off_or_off_by_default()
     ("settings", "sentence"),
     [
         ({"quue": None}, "there is no module `quue`; did you mean `queue`?"),
-        ({"zebra": None}, "there is no module `zebra`; there are queue, http, probe"),
+        (
+            {"zebra": None},
+            "there is no module `zebra`; there are queue, http, external, cluster, observability, page, probe",
+        ),
         ({"probe": 3}, "the settings of module `probe` are 3; give a Settings, or None"),
     ],
 )

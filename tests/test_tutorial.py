@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The examples, where a reader has copied them to."""
-    for path in EXAMPLES.glob("*.py"):
+    for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.recording")):
         shutil.copy(path, tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
     return tmp_path
@@ -55,6 +55,7 @@ def test_every_snippet_is_in_the_examples() -> None:
     assert [snippet for snippet in blocks("python") if not any(snippet in text for text in code)] == []
 
 
+@pytest.mark.slow
 def test_the_bug_is_found_and_its_shrunk_history_is_the_one_shown(folder: Path) -> None:
     result = run(folder, "test_archive.py")
     assert result.returncode == 1, result.stdout + result.stderr
@@ -67,6 +68,7 @@ def test_the_bug_is_found_and_its_shrunk_history_is_the_one_shown(folder: Path) 
     assert missing == [], result.stdout
 
 
+@pytest.mark.slow
 def test_with_the_fix_that_is_shown_the_property_holds(folder: Path) -> None:
     [fix] = blocks("diff")
     before, after = ("".join(line[1:] for line in fix.splitlines(keepends=True) if line[0] == sign) for sign in "-+")
@@ -77,6 +79,13 @@ def test_with_the_fix_that_is_shown_the_property_holds(folder: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
+def test_a_recording_becomes_a_regression_test(folder: Path) -> None:
+    result = run(folder, "test_recorded.py")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_the_other_tools_work_as_they_are_shown(folder: Path) -> None:
     result = run(folder, "test_more.py")
     assert result.returncode == 0, result.stdout + result.stderr

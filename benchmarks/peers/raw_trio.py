@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 
 import trio
 
@@ -23,13 +24,18 @@ async def main() -> None:
         if direction == b"read":
             readers[name].append(stream)
             arrived.unpark_all()
-            await trio.sleep_forever()
+            with suppress(trio.BrokenResourceError):  # until the client has gone
+                await stream.receive_some(1)
+            return
         while not readers[name]:
             await arrived.park()
-        reader = readers[name][0]
-        while data := await stream.receive_some(262_144):
-            await reader.send_all(data)
-        await reader.send_eof()
+        reader = readers.pop(name)[0]
+        # A process that is killed resets its connections, and the reader's task closes its own.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await stream.receive_some(262_144):
+                await reader.send_all(data)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await reader.send_eof()
 
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -19,13 +19,16 @@ import os
 import signal
 from collections.abc import Sequence
 
+from .loading import collector_paused
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (`argv` without the program's name; default: the process's) and return its exit code."""
     try:
         if argv is None:
             _end_at_once_when_signalled()
-        from .app import main as run  # after the handlers: what it imports takes some tenths of a second
+        with collector_paused():
+            from .app import main as run  # after the handlers: what it imports takes some tenths of a second
 
         return run(argv)
     except KeyboardInterrupt:

@@ -46,6 +46,21 @@ COMMANDS = (
     ),
     ("triggers", "iii_trio.cli.tables:triggers", "List the trigger types, and the functions that are bound to them."),
     (
+        "record",
+        "iii_trio.cli.record:record",
+        "Save the last inputs of a running engine in a file, for `iii-trio replay`.",
+    ),
+    (
+        "replay",
+        "iii_trio.cli.replay:replay",
+        "Do the steps of a recording again, and show each: what came in, which state moved, what went out.",
+    ),
+    (
+        "top",
+        "iii_trio.cli.top:top",
+        "Show what the engine is busy with: calls, channels, queues, and its processor time and memory.",
+    ),
+    (
         "completion",
         "iii_trio.cli.completion:completion",
         "Print a script that lets a shell complete commands and options.",
@@ -77,14 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if tokens in _VERSION:
             output.say(version())
             return Exit.DONE
-        console = output.new_console(columns=output.width())
-        command, bound, _ = app.parse_args(tokens, console=console, exit_on_error=False, print_error=False)
+        parse = partial(app.parse_args, tokens, exit_on_error=False, print_error=False)
+        command, bound, _ = parse()
         _check_texts(bound)
-        run = partial(command, *bound.args, **bound.kwargs)
         if inspect.iscoroutinefunction(command):
-            return trio.run(until_signalled, run)
-        with console.capture() as captured:  # --help
-            run()
+            return trio.run(until_signalled, partial(command, *bound.args, **bound.kwargs))
+        # Only --help is no coroutine. It needs a console, and an engine starts without what draws on one.
+        console = output.new_console(columns=output.width())
+        command, bound, _ = parse(console=console)
+        with console.capture() as captured:
+            command(*bound.args, **bound.kwargs)
         output.say(captured.get().rstrip())
         return Exit.DONE
     except CycloptsError as error:

@@ -29,9 +29,9 @@ class Deadline:
     """None: for ever."""
     at: float = attrs.field(default=attrs.Factory(lambda self: _from_now(self.seconds), takes_self=True))
 
-    def passed(self, what: str) -> Failure:
-        """Return the failure for a command that is out of time."""
-        return Failure(Exit.TIMED_OUT, f"{what} within {self.seconds:g} s; see --timeout")
+    def passed(self, what: str, why: str = "") -> Failure:
+        """Return the failure for a command that is out of time. `why` says what it waited for, if that is known."""
+        return Failure(Exit.TIMED_OUT, f"{what} within {self.seconds:g} s{f': {why}' if why else ''}; see --timeout")
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,35 @@ def with_data(settings: EngineConfig, place: str | None, in_file: Mapping[str, s
     return attrs.evolve(settings, modules=modules)
 
 
+def with_served_modules(settings: EngineConfig) -> EngineConfig:
+    """Return the settings with the modules that an engine of its own has where the file says nothing of them."""
+    added = {module.name: module.settings() for module in MODULES if module.runs_when_served}
+    return attrs.evolve(settings, modules={**added, **settings.modules})
+
+
+def with_sockets(settings: EngineConfig, sockets: Iterable[tuple[int, str]]) -> EngineConfig:
+    """Return the settings with the sockets that were handed over for modules, by the names of their entries.
+
+    Raises UsageError for a socket of a module that does not run.
+    """
+    modules = dict(settings.modules)
+    for module in MODULES:
+        found = tuple(descriptor for descriptor, name in sockets if name in module.entries)
+        if module.with_sockets is None or not found:
+            continue
+        given = modules.get(module.name, module.default)
+        # Its clients would be taken by nobody, and wait.
+        if given is None:
+            raise UsageError(f"a socket was handed over for `{module.name}`, which the configuration does not name")
+        modules[module.name] = module.with_sockets(given, found)
+    return attrs.evolve(settings, modules=modules)
+
+
+def is_of_module(name: str) -> bool:
+    """Return whether a socket of this name is for a module."""
+    return any(module.with_sockets is not None and name in module.entries for module in MODULES)
+
+
 def default_directory(listener: Listener) -> str | None:
     """Return a directory of this listener's own, or None, which is memory, for a port that the system chooses.
 
@@ -55,6 +84,7 @@ def is_default(settings: EngineConfig) -> bool:
         module.in_directory is not None
         and (given := settings.modules.get(module.name)) is not None
         and given == module.in_directory(given, directory)
+        and given != module.in_directory(given, None)  # its data is elsewhere, whatever the directory
         for module in MODULES
     )
 

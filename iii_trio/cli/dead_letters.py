@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import Annotated, Final
 
@@ -12,8 +11,8 @@ import iii_trio
 
 from .calling import connect
 from .exits import Exit, Failure, UsageError
-from .options import Address, engine_address
-from .output import say, visible
+from .options import Address, check_function, check_limit, engine_address
+from .output import say, to_json, visible
 from .progress import size
 from .queues import DryRun, Kind, Queue, check_queue, duration
 from .tables import AsJson, Row, View, ask, show
@@ -32,8 +31,7 @@ async def dead_letters(
 
     For example: iii-trio dead-letters mail
     """
-    if limit < 1:
-        raise UsageError(f"--limit is {limit}; give at least 1")
+    check_limit(limit)
 
     async def look(worker: iii_trio.Worker) -> View:
         which = await check_queue(worker, queue, kind)
@@ -43,7 +41,7 @@ async def dead_letters(
         note = f"{len(said)} of {there} are shown; --limit shows more" if there > len(said) else ""
         return View(said, ("id", "function", "error", "calls", "died", "size"), [_row(row) for row in said], note)
 
-    return await show(look, "dead-letters", address, json, watch=False, every=1.0)
+    return await show(look, "dead-letters", address, json)
 
 
 def _row(row: Row) -> tuple[str, ...]:
@@ -74,6 +72,7 @@ async def redrive(
     to: Annotated[str | None, Parameter(help="The id of another function, which is to do them.")] = None,
     limit: Annotated[int | None, Parameter(help="The largest number of dead letters, the oldest first.")] = None,
     kind: Kind = None,
+    json: AsJson = False,
     address: Address = None,
 ) -> Exit:
     """Make dead letters jobs again, with all their attempts, behind what waits.
@@ -82,8 +81,9 @@ async def redrive(
     """
     if id_ is not None and (to is not None or limit is not None):
         raise UsageError("--to and --limit are for all dead letters of a queue; leave out the id")
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}; give at least 1")
+    if to is not None:
+        check_function(to)
+    check_limit(limit)
     async with connect(engine_address(address), "redrive") as worker:
         which = await check_queue(worker, queue, kind)
         if id_ is None:
@@ -93,7 +93,10 @@ async def redrive(
             whole = await _find(worker, queue, which, id_)
             said = await ask(worker, "iii::queue::redrive_message", {**which, "message_id": whole})
             count = _checked(said["redriven"], queue, id_)
-    _tell(queue, count, "is a job again", "are jobs again")
+    if json:
+        say(to_json({"queue": queue, "redriven": count}))
+    else:
+        _tell(queue, count, "is a job again", "are jobs again")
     return Exit.DONE
 
 
@@ -105,6 +108,7 @@ async def discard(
     all_: Annotated[bool, Parameter(name="--all", negative="", help="All of them.")] = False,
     dry_run: DryRun = False,
     kind: Kind = None,
+    json: AsJson = False,
     address: Address = None,
 ) -> Exit:
     """Throw dead letters away: one, or with --all every one of the queue.
@@ -123,7 +127,9 @@ async def discard(
             if not dry_run:
                 said = await ask(worker, "iii::queue::discard_message", {**which, "message_id": whole})
                 count = _checked(said["redriven"], queue, id_)
-    if dry_run:
+    if json:
+        say(to_json({"queue": queue, "discarded": count, "dry_run": dry_run}))
+    elif dry_run:
         _tell(queue, count, "would be gone", "would be gone")
     else:
         _tell(queue, count, "is gone", "are gone")
@@ -141,11 +147,14 @@ async def _find(worker: iii_trio.Worker, queue: str, which: dict[str, str], give
     if len(start) == _WHOLE_ID:
         return start
     found: list[str] = []
-    for offset in itertools.count(0, _PAGE):
+    offset = 0
+    while True:
         request = {**which, "offset": offset, "limit": _PAGE, "payloads": False}
         page = await ask(worker, "engine::queue::dlq_messages", request)
         found += [row["id"] for row in page if row["id"].startswith(start)]
-        if len(page) < _PAGE:
+        offset += len(page)
+        # A page may be short because its rows are long.
+        if not page or "more" not in page[-1]:
             break
     if len(found) > 1:
         raise UsageError(f"{len(found)} dead letters of {queue} have ids that begin with {start}; give more of the id")

@@ -16,6 +16,7 @@ import trio
 from cyclopts import Parameter
 from rich.text import Text
 
+from ..nursery import open_service_nursery
 from .demo_actors import Actor, Stage, unexpected
 from .exits import Exit, Failure, UsageError
 from .output import draw, markup, new_console
@@ -34,18 +35,12 @@ async def demo(
     Streams a file from one worker to the other and checks its SHA-256. Then does it again, kills the writing process
     half-way, and shows what the reader was told. Leaves no process and no file behind.
     """
-    failures: list[Exception] = []
-    async with trio.open_nursery() as nursery:
-        try:
-            with ExitStack() as stack:
-                film = await _choose_file(file, stack)
-                await _play(Stage(nursery), film)
-        except Exception as error:  # as a value: the nursery would make a group of it
-            failures.append(error)
+    # The exception keeps its type for the exit code.
+    async with open_service_nursery() as nursery:
+        with ExitStack() as stack:
+            film = await _choose_file(file, stack)
+            await _play(Stage(nursery), film)
         nursery.cancel_scope.cancel()  # kills what is left
-    # Raised outside of the nursery, the exception keeps its type for the exit code.
-    if failures:
-        raise failures[0]
     return Exit.DONE
 
 
@@ -108,7 +103,7 @@ async def _play(stage: Stage, film: _Film) -> None:
 
 
 async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film) -> None:
-    """The whole file arrives, and its hash is right. Raises Failure if not."""
+    """Show that the whole file arrives with the right hash. Raises Failure if not."""
     told: dict[str, Any] = {}
     over = False
     with Meter("  streaming", film.bytes, sys.stdout, plain=True) as meter:
@@ -134,7 +129,7 @@ async def _see_it_arrive(stage: Stage, reader: Actor, writer: Actor, film: _Film
 
 
 async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film) -> None:
-    """The writer dies half-way, and the reader is told so. Raises Failure if it is not."""
+    """Show that the reader is told when the writer dies half-way. Raises Failure if it is not."""
     told: dict[str, Any] = {}
     killed = 0.0
     with Meter("  streaming", film.bytes, sys.stdout, plain=True) as meter:
@@ -163,7 +158,7 @@ async def _see_it_cut(stage: Stage, reader: Actor, writer: Actor, film: _Film) -
 
 
 def _temporary(stack: ExitStack) -> Path:
-    """The path of a new file. Where the system can, the file has no name, and goes with the last process that has it."""
+    """Make a file and return its path. Where the system can, it has no name, and goes with the last process that has it."""
     # A file without a name cannot be left behind, even by SIGKILL.
     if Path("/proc/self/fd").is_dir():
         nameless = tempfile.TemporaryFile(prefix="iii-trio-demo-")  # noqa: SIM115  (the stack closes it)

@@ -78,7 +78,7 @@ class Stage:
         return actor
 
     async def hear(self) -> tuple[Actor, dict[str, Any]]:
-        """The next thing that a process says; `{"gone": …}` when it has ended. Raises Failure when nothing happens."""
+        """Wait for the next report of a process; `{"gone": …}` when it has ended. Raises Failure when nothing happens."""
         try:
             with trio.fail_after(PATIENCE_SECONDS):
                 return await self._events.receive()

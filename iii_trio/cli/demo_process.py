@@ -26,7 +26,7 @@ REPORT_SECONDS: Final = 0.05
 
 
 async def engine() -> None:
-    """An engine on a port that the system chooses; says its address."""
+    """Run an engine on a port that the system chooses, and say its address."""
     async with iii_trio.open_engine(EngineConfig(listeners=(Listener(port=0),))) as running:
         addresses = await running.listen()
         _say(address=str(addresses[0]))
@@ -34,7 +34,7 @@ async def engine() -> None:
 
 
 async def reader(address: str) -> None:
-    """A worker whose function takes a channel's reading end; says how far it is, and how the stream ended."""
+    """Run a worker whose function takes a channel's reading end. It says how far it is, and how the stream ended."""
     async with iii_trio.open_worker(address, name="demo-reader") as worker, trio.open_nursery() as nursery:
 
         @worker.function(FUNCTION)
@@ -74,7 +74,7 @@ async def _read(reader: iii_trio.ChannelReader, told: dict[str, Any], done: trio
 
 
 async def writer(address: str, path: str, stop: str = "") -> None:
-    """A worker that streams a file into the reader's function; with `stop` it holds after so many bytes, for ever."""
+    """Run a worker that streams a file into the reader's function. With `stop` it holds after so many bytes, for ever."""
     hold = int(stop) if stop else None
     with closing(await Source.open(path)) as source:
         async with (

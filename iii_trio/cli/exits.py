@@ -11,6 +11,7 @@ from ..errors import (
     ConfigError,
     ConnectionFailed,
     IIIError,
+    ListenFailed,
     MisuseError,
     StorageError,
 )
@@ -72,6 +73,9 @@ def explain(error: BaseException) -> Failure | None:
             return Failure(Exit.CALL_FAILED, f"{error.code}: {error.message}")
         case ChannelBroken() | AttachRefused():
             return Failure(Exit.STREAM_CUT, f"the stream was cut: {error}")
+        # A supervisor tells a taken address from other failures by the exit code.
+        case ListenFailed():
+            return Failure(Exit.ADDRESS_IN_USE if error.in_use else Exit.FAILED, str(error))
         # A missing token is the usual reason for 401, and the address in the error does not tell.
         case ConnectionFailed():
             mend = "; put a token into the environment variable III_TOKEN" if "HTTP 401" in str(error) else ""

@@ -20,6 +20,12 @@ STANDARD_STREAM: Final = "\0-"
 """The lone `-` of a command line, which the parser would take for an option; no file can have this name."""
 
 
+def check_name(path: str) -> None:
+    """Raise UsageError for an empty name, as of a shell's variable that is not set."""
+    if not path:
+        raise UsageError("the name of the file is empty; name one")
+
+
 @attrs.define(eq=False)
 class Source:
     """Bytes to send, from a file or from standard input."""
@@ -31,7 +37,8 @@ class Source:
 
     @classmethod
     async def open(cls, path: str) -> Source:
-        """Raises UsageError for what cannot be read."""
+        """Check that it can be read. Raises UsageError otherwise."""
+        check_name(path)
         # Standard input is open already, and belongs to the process.
         if path == STANDARD_STREAM:
             return cls._of("standard input", 0)
@@ -76,14 +83,19 @@ class Sink:
     _descriptor: int
     _part: Path | None = None
     _place: Path | None = None
+    _overwrite: bool = True
 
     @classmethod
-    async def open(cls, path: str) -> Sink:
-        """Raises UsageError for a place that cannot be written."""
+    async def open(cls, path: str, *, private: bool = False, overwrite: bool = True) -> Sink:
+        """Check that the place can be written. Raises UsageError otherwise.
+
+        A `private` file is for this user only. Without `overwrite` it must not be there, now and when it is kept.
+        """
+        check_name(path)
         if path == STANDARD_STREAM:
             return cls("standard output", os.isatty(1), 1)
         try:
-            sink = await trio.to_thread.run_sync(cls._open_file, path)
+            sink = await trio.to_thread.run_sync(cls._open_file, path, private, overwrite)
             if sink is None:  # a pipe opens when somebody reads from it
                 descriptor = await trio.to_thread.run_sync(os.open, path, os.O_WRONLY, abandon_on_cancel=True)
                 sink = cls(path, os.isatty(descriptor), descriptor)
@@ -92,10 +104,13 @@ class Sink:
         return sink
 
     @classmethod
-    def _open_file(cls, path: str) -> Sink | None:
+    def _open_file(cls, path: str, private: bool, overwrite: bool) -> Sink | None:
         """Open a sink for a regular file, new or not. Returns None for a device or pipe."""
         place = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
         mode = place.stat().st_mode if place.exists() else None
+        # A file of yesterday must not be lost for a mistyped name.
+        if mode is not None and not overwrite:
+            raise UsageError(f"{path} is there already; name another file, or say --overwrite")
         # The final rename would fail only after the whole transfer.
         if mode is not None and stat.S_ISDIR(mode):
             raise UsageError(f"{path} is a directory; name a file in it")
@@ -110,9 +125,11 @@ class Sink:
         part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(4)}.part")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         # The new file must not be open to more readers than the old one.
-        if mode is not None:
+        if private:
+            os.fchmod(descriptor, 0o600)
+        elif mode is not None:
             os.fchmod(descriptor, stat.S_IMODE(mode))
-        return cls(path, False, descriptor, part, place)
+        return cls(path, False, descriptor, part, place, overwrite)
 
     async def write(self, data: bytes) -> None:
         """Write all of it. Raises OSError. If cancelled: an unknown part is written."""
@@ -124,6 +141,11 @@ class Sink:
         while view:
             view = view[os.write(self._descriptor, view) :]
 
+    @property
+    def part(self) -> Path | None:
+        """The hidden file that is written, for a check of it before `keep`. None: it is no file."""
+        return self._part
+
     async def keep(self) -> None:
         """Write everything to the disk, then give the file its name. Raises OSError."""
         await trio.to_thread.run_sync(self._keep)
@@ -131,7 +153,11 @@ class Sink:
     def _keep(self) -> None:
         if self._part is not None and self._place is not None:
             os.fsync(self._descriptor)
-            os.replace(self._part, self._place)
+            if self._overwrite:
+                os.replace(self._part, self._place)
+            else:
+                os.link(self._part, self._place)  # unlike a rename, it fails where a file has come meanwhile
+                self._part.unlink()
             self._part = None
 
     def close(self) -> None:

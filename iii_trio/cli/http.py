@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import iii_trio
 
-from ..errors import CallError
-from ..wire import ErrorCode
-from .exits import Exit, Failure
+from .exits import Exit
 from .options import Address
-from .tables import AsJson, Every, Row, View, Watch, ask, show
+from .tables import AsJson, Every, Row, View, Watch, ask, ask_module, show
 
 _HEADINGS = ("route", "calls", "worker", "requests", "under way", "failed", "cut", "left")
 
@@ -21,13 +19,12 @@ async def http(*, json: AsJson = False, watch: Watch = False, every: Every = 1.0
     """
 
     async def fetch(worker: iii_trio.Worker) -> View:
-        try:
-            found = await ask(worker, "iii-http::routes", {})
-        except CallError as error:
-            if error.code != ErrorCode.FUNCTION_NOT_FOUND:
-                raise
-            sentence = "this engine serves no HTTP: name `iii-http` in its configuration file to have it do so"
-            raise Failure(Exit.CALL_FAILED, f"{error.code}: {sentence}") from None
+        absent = "this engine serves no HTTP: name `iii-http` in its configuration file to have it do so"
+        found = page = await ask_module(worker, "iii-http::routes", absent)
+        while page.get("after") is not None:
+            page = await ask_module(worker, "iii-http::routes", absent, {"after": page["after"]})
+            found["routes"] += page["routes"]
+        found.pop("after", None)
         owners = await ask(worker, "engine::functions::list", {"include_internal": False})
         workers = {row["function_id"]: row.get("worker_name") or "" for row in owners["functions"]}
         rows = [_row(row, workers) for row in found["routes"]]

@@ -41,11 +41,29 @@ def engine_address(given: str | None) -> str:
     return DEFAULT_ADDRESS
 
 
+def check_function(function: str) -> None:
+    """Check that a function is named. Raises UsageError for an empty id, as of a shell's variable that is not set."""
+    if not function.strip():
+        raise UsageError("the function's id is empty; give one, for example files::count_lines")
+
+
 def check_timeout(seconds: float | None) -> None:
-    """Raises UsageError for a time that cannot be waited."""
+    """Check that a time can be waited. Raises UsageError otherwise."""
     # Written so that NaN is refused too.
     if seconds is not None and not seconds > 0:
         raise UsageError(f"--timeout is {seconds:g}; give a number of seconds above 0")
+
+
+def check_limit(limit: int | None) -> None:
+    """Check that a number of rows makes sense. Raises UsageError otherwise."""
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; give at least 1")
+
+
+def check_page(after: int) -> None:
+    """Check that the number after which a page begins can be one. Raises UsageError otherwise."""
+    if after < 0:
+        raise UsageError(f"--after is {after}; give the number that stands below the page before")
 
 
 def _checked(value: str, source: str) -> str:

@@ -15,12 +15,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TextIO
-
-from rich.console import Console, RenderableType
-from rich.markup import escape
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from .exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 PLAIN_WIDTH: Final = 1000
 """Columns where there is no terminal. Nothing is folded or cut there."""
@@ -116,11 +116,15 @@ def draw(renderable: RenderableType, console: Console) -> None:
 
 def markup(text: str) -> str:
     """Return a peer's words for use inside rich's markup: visible, and no markup themselves."""
+    from rich.markup import escape  # here, as the console below, so that an engine starts without rich
+
     return escape(visible(text))
 
 
 def new_console(stream: TextIO | None = None, columns: int | None = None) -> Console:
     """Return a console for a stream. It is as wide as the terminal, or wide enough for anything elsewhere."""
+    from rich.console import Console
+
     stream = sys.stdout if stream is None else stream
     # Logs and pipes have no width, and folded lines would break scripts.
     if columns is None:

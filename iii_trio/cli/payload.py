@@ -10,7 +10,7 @@ from .exits import UsageError
 
 
 def make_payload(text: str | None, pairs: Sequence[str]) -> Any:
-    """The payload that `--json TEXT` and `key=value` say; the pairs override its keys. `{}` where nothing is said.
+    """Return the payload that `--json TEXT` and `key=value` say; the pairs override its keys. `{}` where nothing is said.
 
     A pair's value is JSON if it can be read as JSON, else text. Raises UsageError.
     """
@@ -24,7 +24,7 @@ def make_payload(text: str | None, pairs: Sequence[str]) -> Any:
 
 
 def with_ref(payload: Any, key: str, ref: object) -> dict[str, Any]:
-    """The payload with a channel's ref under `key`. Raises UsageError where the key is taken or there are no keys."""
+    """Return the payload with a channel's ref under `key`. Raises UsageError where the key is taken or there are no keys."""
     if not isinstance(payload, dict):
         raise UsageError(f"--json is {_kind(payload)}, but the channel goes under the key {key!r}; give an object")
     # Overwriting the user's own value would surprise.

@@ -45,13 +45,11 @@ class Meter:
     _task: TaskID = attrs.field(default=TaskID(0), init=False)
     _drawn: float = attrs.field(default=0.0, init=False)
     _said: float = attrs.field(default=0.0, init=False)
-    _started: float = attrs.field(factory=time.monotonic, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.what = output.visible(self.what)  # it names a file
 
     def __enter__(self) -> Meter:
-        self._started = time.monotonic()
         # Escape sequences of a bar would spoil a log.
         if self.shown and output.is_terminal(self.stream):
             self._bar = Progress(
@@ -89,11 +87,6 @@ class Meter:
             self._said = done / self.total // PLAIN_STEP * PLAIN_STEP
             output.say(f"{self.what} {self._said:4.0%}  {size(done)}", stream=self.stream)
 
-    @property
-    def seconds(self) -> float:
-        """Since the meter was entered."""
-        return time.monotonic() - self._started
-
 
 class _Rate(ProgressColumn):
     """The rate in the units of everything else here; rich's own column counts in thousands."""
@@ -104,7 +97,7 @@ class _Rate(ProgressColumn):
 
 
 def size(count: float) -> str:
-    """A number of bytes for people: `256.0 MiB`."""
+    """Write a number of bytes for people, such as `256.0 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         # The largest unit that leaves a digit before the point reads best.
         if count < 1024:

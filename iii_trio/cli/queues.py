@@ -9,11 +9,10 @@ from cyclopts import Parameter
 
 import iii_trio
 
-from ..errors import CallError
-from ..wire import ErrorCode
-from .exits import Exit, Failure, UsageError
+from ..text import count_of
+from .exits import Exit, UsageError
 from .options import Address
-from .tables import AsJson, Every, Row, View, Watch, ask, show
+from .tables import AsJson, Every, Row, View, Watch, ask_module, show
 
 Queue: TypeAlias = Annotated[str, Parameter(help="The name of a queue, or of a topic.")]
 Kind: TypeAlias = Annotated[
@@ -47,8 +46,25 @@ def _row(row: Row) -> tuple[str, ...]:
         *(str(row[key]) for key in ("depth", "running", "delayed", "dead")),
         f"{row['done_per_second']:.1f}/s",
         "" if oldest is None else duration(oldest),
-        ", ".join([*(["resume (it is paused)"] if row.get("paused") else []), *row["waits_for"], *_away(row)]),
+        ", ".join([*_own(row), *_functions(row), *_away(row)]),
     )
+
+
+def _own(row: Row) -> list[str]:
+    """Say what its jobs wait for that is no function: the end of a pause, or of the engine's start."""
+    found = []
+    if row.get("paused"):
+        found.append("resume (it is paused)")
+    if row.get("loading"):
+        found.append(f"the engine's start ({row['loading']} are loading)")
+    return found
+
+
+def _functions(row: Row) -> list[str]:
+    """Name the functions that are missing, but not the subscribers that `_away` names."""
+    away = [one for one in row.get("subscribers", ()) if one["away_since_ms"] is not None]
+    named = {f"{one['function_id']} in {one['namespace']}" for one in away}
+    return [function for function in row["waits_for"] if function not in named]
 
 
 def _away(row: Row) -> list[str]:
@@ -57,7 +73,7 @@ def _away(row: Row) -> list[str]:
     for one in row.get("subscribers", ()):
         if one["away_since_ms"] is not None:
             away = duration(max(0.0, time.time() - one["away_since_ms"] / 1000))
-            found.append(f"{one['function_id']} (away for {away}, {one['depth']} jobs)")
+            found.append(f"{one['function_id']} (away for {away}, {count_of(one['depth'], 'job')})")
         # A paused topic is named once, and not again for each subscriber.
         elif one.get("paused") and not row.get("paused"):
             found.append(f"{one['function_id']} (paused)")
@@ -66,14 +82,8 @@ def _away(row: Row) -> list[str]:
 
 async def list_queues(worker: iii_trio.Worker) -> Any:
     """Return the engine's description of its queues. Raises Failure for an engine that has none."""
-    try:
-        return await ask(worker, "engine::queue::list", {})
-    except CallError as error:
-        # Only a missing function means that the engine has no queue.
-        if error.code != ErrorCode.FUNCTION_NOT_FOUND:
-            raise
-        sentence = "this engine has no queue: its configuration says so, or it is not one of iii-trio's"
-        raise Failure(Exit.CALL_FAILED, f"{error.code}: {sentence}") from None
+    absent = "this engine has no queue: its configuration says so, or it is not one of iii-trio's"
+    return await ask_module(worker, "engine::queue::list", absent)
 
 
 async def check_queue(worker: iii_trio.Worker, name: str, kind: str | None = None) -> dict[str, str]:
@@ -88,11 +98,17 @@ async def check_queue(worker: iii_trio.Worker, name: str, kind: str | None = Non
         kinds = []
     if not kinds:
         names = ", ".join(dict.fromkeys(row["name"] for row in rows if kind in (None, row["kind"])))
-        raise UsageError(f"there is no {kind or 'queue or topic'} `{name}`; there are {names}")
+        there = f"there are {names}" if names else f"there is no {kind or 'queue or topic'} at all"
+        raise UsageError(f"there is no {kind or 'queue or topic'} `{name}`; {there}")
     # Guessing could purge the wrong jobs.
     if kind is None and len(kinds) > 1:
         raise UsageError(f"there are a queue and a topic `{name}`; say --kind queue or --kind topic")
     return {kind or kinds[0]: name}
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """Return numbers of jobs by state, for people: `2 waiting, 1 delayed`."""
+    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())
 
 
 def duration(seconds: float) -> str:

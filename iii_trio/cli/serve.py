@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import logging
+import math
+import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
@@ -16,11 +17,15 @@ from cyclopts import Parameter
 import iii_trio
 
 from ..config import EngineConfig, Listener
-from ..errors import ConfigError, ConnectionFailed, StorageError
+from ..config.data import directory_of
+from ..errors import ConfigError, ListenFailed, StorageError
+from ..nursery import open_service_nursery
 from ..triggers.table import MODULES
 from . import output
-from .data import is_default, with_data, without_modules
+from .cluster import ClusterOptions, warn_of_advertised, with_cluster
+from .data import is_default, is_of_module, with_data, with_served_modules, with_sockets, without_modules
 from .exits import Exit, Failure, UsageError
+from .loading import collector_paused
 from .logs import Level, configure_logging
 from .running import SIGNALS
 from .service import allow_open_files, handed_over, notify, notify_reloading
@@ -45,6 +50,15 @@ async def serve(
             "$XDG_STATE_HOME (~/.local/state), and memory for port 0."
         ),
     ] = None,
+    cluster: Annotated[
+        str | None, Parameter(help="The store in which the nodes of a mesh meet: valkey://host:port/NAME.")
+    ] = None,
+    advertise: Annotated[
+        str | None, Parameter(help="The address by which the other nodes reach this one: ws://10.0.0.5:49134.")
+    ] = None,
+    node: Annotated[
+        str | None, Parameter(help="The name of this node. If nothing else is said: one of its own.")
+    ] = None,
     grace: Annotated[float, Parameter(help="Seconds that a drain leaves to what still runs.")] = 10.0,
     log_level: Annotated[Level, Parameter(help="The least that is logged, on stderr.")] = "info",
 ) -> Exit:
@@ -57,41 +71,72 @@ async def serve(
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
     configure_logging(log_level)
-    load = Loader(config, host, port, data)
-    settings = await trio.to_thread.run_sync(load)
-    sockets = handed_over()
-    with trio.open_signal_receiver(*SIGNALS, *RELOAD) as signals:
-        async with _open(settings, sockets) as engine:
-            try:
-                addresses = await (engine.listen_at(sockets) if sockets else engine.listen())
-            # A supervisor tells a taken address from other failures by the exit code.
-            except ConnectionFailed as error:
-                raise _cannot_listen(error) from None
-            allow_open_files(settings.limits.connections)
-            where = f"{', '.join(map(str, addresses))} ({_describe_modules(engine)}Ctrl-C drains)"
-            try:
-                output.say(f"iii-trio {version()} ready on {output.visible(where)}")
-            except output.ReaderLeft:
-                output.forget_stdout()  # an engine serves whether or not its first line is read
-            notify("READY=1")
-            async for number in signals:
-                # Only SIGHUP leaves the engine running.
-                if number not in RELOAD:
-                    break
-                await _reload(engine, load)
-            notify("STOPPING=1")
-            logger.info("draining for at most %g s; once more stops at once", grace)
-            return await _drain(engine, signals, grace)
+    load = Loader(config, host, port, data, ClusterOptions(cluster, advertise, node))
+    with ExitStack() as starting:
+        starting.enter_context(collector_paused())
+        given = handed_over()
+        load.sockets = [socket for socket in given if is_of_module(socket[1])]
+        sockets = [descriptor for descriptor, name in given if not is_of_module(name)]
+        settings = await trio.to_thread.run_sync(load)
+        with trio.open_signal_receiver(*SIGNALS, *RELOAD) as received:
+            signals, code = Signals(), Exit.DONE
+            async with open_service_nursery() as nursery:
+                nursery.start_soon(signals.pass_on, received, nursery.cancel_scope)
+                async with _open(settings, sockets) as engine:
+                    addresses = await (engine.listen_at(sockets) if sockets else engine.listen())
+                    allow_open_files(settings.limits.connections)
+                    warn_of_advertised(settings, addresses)
+                    where = f"{', '.join(map(str, addresses))} ({_describe_modules(engine)}Ctrl-C drains)"
+                    try:
+                        output.say(f"iii-trio {version()} ready on {output.visible(where)}")
+                    except output.ReaderLeft:
+                        output.forget_stdout()  # an engine serves whether or not its first line is read
+                    notify("READY=1")
+                    signals.ready = True
+                    starting.close()
+                    async for number in signals.queue:
+                        # Only SIGHUP leaves the engine running.
+                        if number not in RELOAD:
+                            break
+                        await _reload(engine, load)
+                    notify("STOPPING=1")
+                    logger.info("draining for at most %g s; once more stops at once", grace)
+                    code = await _drain(engine, signals.queue, grace)
+                nursery.cancel_scope.cancel()
+            return code if signals.ready else Exit(128 + signals.stopped_by)
+
+
+class Signals:
+    """The signals of an engine's process. One that comes while the engine starts stops it at once."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        """Whether the engine has started. From then on signals are queued."""
+        self.stopped_by = 0
+        self._sender, self.queue = trio.open_memory_channel[int](math.inf)
+
+    async def pass_on(self, received: AsyncIterator[int], start: trio.CancelScope) -> None:
+        """Put signals into the queue, and cancel `start` for one that is to stop an engine that has not started."""
+        async for number in received:
+            # A drain would wait until a million jobs are loaded, and there is nothing to drain yet.
+            if not self.ready and number not in RELOAD:
+                self.stopped_by = number
+                start.cancel()
+                return
+            self._sender.send_nowait(number)
 
 
 @attrs.define
 class Loader:
-    """Loads the settings that a file (None: the built-in default) and `--host`, `--port` and `--data` say."""
+    """Loads the settings that a file (None: the built-in default) and the options say."""
 
     config: str | None = None
     host: str | None = None
     port: int | None = None
     data: str | None = None
+    cluster: ClusterOptions = attrs.field(factory=ClusterOptions)
+    sockets: Sequence[tuple[int, str]] = ()
+    """The sockets that were handed over for modules, with their names."""
     _before: ConfigFile | None = None
     """What the file said when it was last loaded."""
 
@@ -103,10 +148,17 @@ class Loader:
         """
         from ..config import file  # here, so that other commands do not load a YAML reader
 
+        # As of a shell's variable that is not set.
+        if self.config is not None and not self.config.strip():
+            raise UsageError("--config is empty; name a file, or leave it out")
+        if self.host is not None and not self.host.strip():
+            raise UsageError("--host is empty; give an address such as 127.0.0.1, or leave it out")
         if self.port is not None and not 0 <= self.port <= 65535:
             raise UsageError(f"--port is {self.port}; give a number from 0 (the system chooses) to 65535")
         if self.data is not None and not self.data.strip():
             raise UsageError("--data is empty; name a directory, or say --data memory")
+        if self.data is not None and os.path.isfile(directory_of(self.data) or ""):
+            raise UsageError(f"--data is {self.data}, which is a file; name a directory")
         if self.config is None:
             found = file.ConfigFile(file.default_config())
         else:
@@ -114,7 +166,10 @@ class Loader:
             self._check(found)
             for warning in found.warnings:
                 logger.warning("%s", warning)
-        settings = with_data(_with_listener(found.config, self.config, self.host, self.port), self.data, found.data)
+        settings = _with_listener(with_served_modules(found.config), self.config, self.host, self.port)
+        settings = with_data(settings, self.data, found.data)
+        settings = with_cluster(settings, self.cluster)
+        settings = with_sockets(settings, self.sockets)
         self._before = found
         return settings
 
@@ -162,10 +217,7 @@ async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii
         problem = error
     if not sockets:
         async with iii_trio.open_engine(without_modules(settings)) as engine:
-            try:
-                await engine.listen()
-            except ConnectionFailed as in_use:
-                raise _cannot_listen(in_use) from None
+            await engine.listen()
     if is_default(settings):
         raise Failure(Exit.STORAGE, f"{problem}, or have them kept in memory (--data memory)")
     raise problem
@@ -177,11 +229,12 @@ async def _reload(engine: iii_trio.Engine, load: Callable[[], EngineConfig]) -> 
     try:
         settings = await trio.to_thread.run_sync(load)
         addresses = await engine.reload(settings)
-    except (ConfigError, ConnectionFailed, UsageError) as error:
+    except (ConfigError, ListenFailed, UsageError) as error:
         logger.error("the configuration stays as it was: %s", error)
     else:
         allow_open_files(settings.limits.connections)
         logger.info("the configuration was read again; listening at %s", ", ".join(addresses))
+        warn_of_advertised(settings, addresses)
     notify("READY=1")
 
 
@@ -202,9 +255,3 @@ async def _drain(engine: iii_trio.Engine, signals: AsyncIterator[int], grace: fl
         await engine.drain(grace)
         nursery.cancel_scope.cancel()
     return code
-
-
-def _cannot_listen(error: ConnectionFailed) -> Failure:
-    cause = error.__context__
-    in_use = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
-    return Failure(Exit.ADDRESS_IN_USE if in_use else Exit.FAILED, str(error))

@@ -59,10 +59,13 @@ def notify_reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
-def handed_over() -> list[int]:
-    """The listening sockets that systemd opened for this process (`LISTEN_FDS`); asked a second time, none."""
+def handed_over() -> list[tuple[int, str]]:
+    """Return the listening sockets that systemd opened for this process, with their names (`LISTEN_FDNAMES`).
+
+    Asked a second time, none.
+    """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    return list(range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count)))
+    return [(_FIRST_HANDED_OVER + number, names[number] if number < len(names) else "") for number in range(int(count))]

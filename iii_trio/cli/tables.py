@@ -18,10 +18,12 @@ from rich.text import Text
 
 import iii_trio
 
+from ..errors import CallError
 from ..triggers.table import MODULES
+from ..wire import ErrorCode
 from . import output
 from .calling import Deadline, call, connect
-from .exits import Exit, UsageError
+from .exits import Exit, Failure, UsageError
 from .options import Address, engine_address
 from .progress import size
 
@@ -37,8 +39,11 @@ All: TypeAlias = Annotated[bool, Parameter(name="--all", negative="", help="The 
 
 _MODULE_WORKERS: Final = frozenset(module.worker for module in MODULES)
 """The workers of the engine's own modules. Their functions are shown with `--all`."""
+_INTERNAL_WORKERS: Final = _MODULE_WORKERS | {"iii-engine-functions"}
+"""The workers that are shown with `--all`."""
 _UUID: Final = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _ANSWER_SECONDS = 10.0
+_PAGE_ROWS: Final = 1000
 
 
 @attrs.frozen
@@ -63,7 +68,7 @@ async def functions(
     """
 
     async def look(worker: iii_trio.Worker) -> View:
-        said = await ask(worker, "engine::functions::list", {"include_internal": all_})
+        said = await ask_list(worker, "engine::functions::list", "functions", {"include_internal": all_})
         rows = [
             (row["function_id"], row["namespace"], _worker_of(row), row.get("description") or "")
             for row in said["functions"]
@@ -75,9 +80,13 @@ async def functions(
 
 
 def _worker_of(row: Row) -> str:
-    """Return a function's worker, and how many others stand by for it."""
+    """Return a function's worker, its node if it is another one's, and how many others stand by for it."""
     waiting = len(row.get("standby_workers") or ())
-    return (row.get("worker_name") or "") + (f" (+{waiting} standing by)" if waiting else "")
+    return (row.get("worker_name") or "") + _at_node(row) + (f" (+{waiting} standing by)" if waiting else "")
+
+
+def _at_node(row: Row) -> str:
+    return f" at node {row['node']}" if row.get("node") else ""
 
 
 async def workers(
@@ -85,7 +94,9 @@ async def workers(
     all_: Annotated[
         bool,
         Parameter(
-            name="--all", negative="", help="Those without a process id, too: browsers, and who is not named yet."
+            name="--all",
+            negative="",
+            help="Those without a process id, such as browsers and unnamed sessions, and the engines' own, too.",
         ),
     ] = False,
     json: AsJson = False,
@@ -96,11 +107,16 @@ async def workers(
     """List the workers that are connected."""
 
     async def look(worker: iii_trio.Worker) -> View:
-        said = await ask(worker, "engine::workers::list", {"include_internal": all_})
-        said["workers"] = [row for row in said["workers"] if row["name"] != worker.name]  # this very command
+        said = await ask_list(worker, "engine::workers::list", "workers", {"include_internal": all_})
+        said["workers"] = [
+            row
+            for row in said["workers"]
+            if row["name"] != worker.name  # the worker of this command
+            and (all_ or not _is_internal(row))
+        ]
         rows = [
             (
-                row.get("name") or "",
+                (row.get("name") or "") + _at_node(row),
                 row["id"],
                 row["namespace"],
                 " ".join(filter(None, (row.get("runtime"), row.get("version")))),
@@ -116,6 +132,11 @@ async def workers(
     return await show(look, "workers", address, json, watch, every)
 
 
+def _is_internal(row: Row) -> bool:
+    # Only workers in the engine's own process have this status, so no other worker hides itself by such a name.
+    return row.get("status") == "available" and row["name"] in _INTERNAL_WORKERS
+
+
 async def triggers(
     *, all_: All = False, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None
 ) -> Exit:
@@ -123,8 +144,9 @@ async def triggers(
 
     async def look(worker: iii_trio.Worker) -> View:
         wanted = {"include_internal": all_}
-        said = await ask(worker, "engine::triggers::list", wanted)
-        said |= await ask(worker, "engine::registered-triggers::list", {**wanted, "include_waiting": True})
+        said = await ask_list(worker, "engine::triggers::list", "triggers", wanted)
+        wanted |= {"include_waiting": True}
+        said |= await ask_list(worker, "engine::registered-triggers::list", "registered_triggers", wanted)
         types, bound = said["triggers"], said["registered_triggers"]
         rows = [
             (row["trigger_type"], row["function_id"], row.get("worker_name") or "", row["id"], _brief(row))
@@ -157,7 +179,7 @@ async def channels(
     async def look(worker: iii_trio.Worker) -> View:
         if ended:
             return _ended(await ask(worker, "engine::channels::ended", {}))
-        said = await ask(worker, "engine::channels::list", {})
+        said = await ask_list(worker, "engine::channels::list", "channels", {})
         now = trio.current_time()
         rows = []
         for row in said["channels"]:
@@ -221,19 +243,43 @@ async def ask(worker: iii_trio.Worker, function: str, payload: Row) -> Any:
     return await call(worker, function, payload, namespace=None, deadline=Deadline(_ANSWER_SECONDS))
 
 
+async def ask_list(worker: iii_trio.Worker, function: str, name: str, payload: Row) -> Any:
+    """Call one of the engine's lists, page after page, and return all its rows under `name`. Raises as `ask` does."""
+    rows: list[Row] = []
+    # An engine without pages ignores the limit, and answers with the whole list and no `after`.
+    page: Row = {"after": None}
+    while True:
+        page = await ask(worker, function, {**payload, "limit": _PAGE_ROWS, "after": page["after"]})
+        rows += page[name]
+        if page.get("after") is None:
+            return {name: rows}
+
+
+async def ask_module(worker: iii_trio.Worker, function_id: str, absent: str, payload: Row | None = None) -> Any:
+    """Call a module's function. Raises Failure, which says `absent`, if the engine lacks the module."""
+    try:
+        return await ask(worker, function_id, payload or {})
+    except CallError as error:
+        # Only a missing function means that the engine lacks the module.
+        if error.code != ErrorCode.FUNCTION_NOT_FOUND:
+            raise
+        raise Failure(Exit.CALL_FAILED, f"{error.code}: {absent}") from None
+
+
 async def show(
     look: Callable[[iii_trio.Worker], Awaitable[View]],
     command: str,
     address: str | None,
     json: bool,
-    watch: bool,
-    every: float,
+    watch: bool = False,
+    every: float = 1.0,
+    deadline: Deadline | None = None,
 ) -> Exit:
-    """Look once, or, watching, until a signal ends the command."""
+    """Look once, or, watching, until a signal ends the command. `deadline` is for the connection."""
     # Zero would load the engine without a pause.
     if not every > 0:
         raise UsageError(f"--every is {every:g}; give a number of seconds above 0")
-    async with connect(engine_address(address), command) as worker:
+    async with connect(engine_address(address), command, deadline) as worker:
         # Redrawing needs a terminal, and a program wants one answer after the other.
         if watch and not json and output.is_terminal(sys.stdout):
             with output.screen(output.new_console()):
@@ -254,7 +300,7 @@ async def show(
 
 
 def _shown(view: View, console: Console) -> Group:
-    """The table as wide as there is room: ids are shortened before they are folded, and spare columns left out."""
+    """Draw the table as wide as there is room. Ids are shortened before they are folded, and spare columns left out."""
     headings, rows = list(view.headings), [list(row) for row in view.rows]
     spare = list(view.spare)
     table = _table(headings, rows)

@@ -1,8 +1,8 @@
 """`iii-trio send` and `iii-trio receive`: a file through a channel, beside the call that takes the other end.
 
-The call and the transfer run side by side. The call's error or timeout ends the transfer; when the transfer is cut, the
-call's answer is still waited for, as it may say why. Only when the stream ended cleanly *and* the call succeeded is the
-command done, and is there a file.
+The call and the transfer run side by side. The call's error or timeout ends the transfer. When the transfer is cut, the
+command still waits for the call's answer, because it may say why. The command has succeeded only when the stream was read
+to its end *and* the call succeeded. Only then is there a file.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import trio
 from cyclopts import Parameter
+
+import iii_trio
 
 from ..errors import ChannelBroken
 from .calling import Deadline, call, connect
 from .exits import Exit
 from .files import STANDARD_STREAM, Sink, Source
-from .options import Address, Function, Json, Namespace, Pairs, Timeout, check_timeout, engine_address
+from .options import Address, Function, Json, Namespace, Pairs, Timeout, check_function, check_timeout, engine_address
 from .output import complain, say_result
 from .payload import make_payload, with_ref
 from .progress import Meter, size
+
+_SETTLE_SECONDS: Final = 5.0
 
 
 async def send(
@@ -43,6 +47,7 @@ async def send(
     The function is called with the reading end of a channel under the key `reader`, and its result is printed.
     For example: iii-trio send big.log files::count_lines
     """
+    check_function(function)
     check_timeout(timeout)
     payload = make_payload(json, pairs)
     with_ref(payload, as_, None)  # is there room for the ref?
@@ -56,6 +61,7 @@ async def send(
                         await channel.writer.send(chunk)
                         meter.add(len(chunk))
                     await channel.writer.aclose()
+                await _wait_read(worker, channel, deadline)
 
             async def answer() -> Any:
                 asked = with_ref(payload, as_, channel.reader_ref)
@@ -93,6 +99,7 @@ async def receive(
     The function is called with the writing end of a channel under the key `writer`. Its result is printed; on stderr,
     when the data goes to stdout. For example: iii-trio receive files::download name=big.log -o big.log
     """
+    check_function(function)
     check_timeout(timeout)
     payload = make_payload(json, pairs)
     with_ref(payload, as_, None)
@@ -117,14 +124,39 @@ async def receive(
             if cut is not None:
                 complain(f"received {size(meter.done)} of an unknown whole")
                 raise cut
+            await settle(worker, channel)
         await sink.keep()
     return Exit.DONE
+
+
+async def settle(worker: iii_trio.Worker, channel: iii_trio.Channel) -> None:
+    """Wait until the engine has noted the end of a stream that was read whole, for a moment at most.
+
+    The worker's goodbye could overtake the reader's last word otherwise, and the engine would list the stream as cut.
+    """
+    # Another engine does not tell how a channel ended.
+    if await worker.supports_extensions():
+        with trio.move_on_after(_SETTLE_SECONDS):
+            await channel.wait_outcome()
+
+
+async def _wait_read(worker: iii_trio.Worker, channel: iii_trio.Channel, deadline: Deadline) -> None:
+    """Wait until the reader has taken the whole stream. Raises ChannelBroken if it did not, and Failure when it is late."""
+    # Another engine does not tell how a channel ended.
+    if not await worker.supports_extensions():
+        return
+    with trio.CancelScope(deadline=deadline.at):
+        result = await channel.wait_outcome()
+        if result.outcome != "completed":
+            raise ChannelBroken(result.outcome, result.reason)
+        return
+    raise deadline.passed("the stream was not read to its end")
 
 
 async def _side_by_side(
     answer: Callable[[], Awaitable[Any]], transfer: Callable[[], Awaitable[None]]
 ) -> tuple[Any, ChannelBroken | None]:
-    """The call's result, and how the stream was cut, if it was.
+    """Return the call's result, and how the stream was cut, if it was.
 
     Raises what the call or the transfer raises otherwise, and ends the other one then.
     """

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from .calling import Deadline, call, connect
 from .exits import Exit
-from .options import Address, Function, Json, Namespace, Pairs, check_timeout, engine_address
+from .options import Address, Function, Json, Namespace, Pairs, check_function, check_timeout, engine_address
 from .output import say_result
 from .payload import make_payload
 
@@ -26,6 +26,7 @@ async def trigger(
 
     For example: iii-trio trigger math::add a=1 b=2
     """
+    check_function(function)
     check_timeout(timeout)
     payload = make_payload(json, pairs)
     deadline = Deadline(timeout)

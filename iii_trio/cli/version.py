@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from ..version import installed_version
 
 
 def version() -> str:
-    """The installed version; `unknown` where the source runs without being installed."""
-    try:
-        return metadata.version("iii-trio")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    """Return the installed version; `unknown` where the source runs without being installed."""
+    return installed_version() or "unknown"

@@ -30,7 +30,7 @@ class MessageSplitter:
         self._so_far = 0  # payload bytes of the message that is being sent
 
     def split(self, batch: FrameBatch) -> FrameBatch:
-        """The same bytes, in messages of at most 1 MiB. Raises TextTooLarge."""
+        """Return the same bytes, in messages of at most 1 MiB. Raises TextTooLarge."""
         parts: list[bytes | bytearray | memoryview] = []
         for opcode, fin, payload in frames_of(batch):
             if opcode != CONTINUATION:

@@ -11,6 +11,8 @@ SMALL_MESSAGE: Final = 1024 * 1024
 """The size in bytes that every SDK accepts in one message."""
 RUST_DEPTH: Final = 127
 """The nesting levels that the Rust SDK's JSON parser follows, the message itself included."""
+RUST: Final = "rust"
+"""The runtime of the only SDK whose parser has a limit of depth."""
 ABORT_FRAME: Final = b"\x83\x00"
 """A frame with a reserved opcode. It tells an SDK's reader as clearly as possible of a cut stream (clause C6.2)."""
 _MAX_INSPECTED: Final = 1024 * 1024
@@ -26,7 +28,7 @@ def reads_large_messages(runtime: str | None, features: Set[str]) -> bool:
 def reads_depth(runtime: str | None, text: bytes) -> bool:
     """Return whether a worker can read a JSON message of this depth."""
     # The Rust SDK drops a message that nests too deeply, so its sender would wait for ever.
-    return runtime != "rust" or len(text) > _MAX_INSPECTED or not nests_deeper(text, RUST_DEPTH)
+    return runtime != RUST or len(text) > _MAX_INSPECTED or not nests_deeper(text, RUST_DEPTH)
 
 
 def reads_small_messages(user_agent: str) -> bool:

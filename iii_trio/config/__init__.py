@@ -18,11 +18,12 @@ from .settings import (
     Limits,
     Listener,
     ListenerLimits,
+    RecorderSettings,
     Timeouts,
     Tls,
 )
 
 __all__ = [
     "Auth", "ChannelDefaults", "EngineConfig", "FunctionFilter", "Limits", "Listener", "ListenerLimits", "RbacConfig",
-    "Timeouts", "Tls",
+    "RecorderSettings", "Timeouts", "Tls",
 ]  # fmt: skip

@@ -21,8 +21,8 @@ A setting that cannot be used is a `ConfigError`. Its text names the file, the l
 
 from __future__ import annotations
 
+import difflib
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -33,16 +33,32 @@ from ..errors import ConfigError
 from .document import Document
 from .rbac_entry import read_access_rules
 from .section import OURS, Entry, ModuleEntry, Section, is_whole, kind_of, shown
-from .settings import Auth, ChannelDefaults, EngineConfig, Limits, Listener, ListenerLimits, Timeouts, Tls
+from .settings import (
+    Auth,
+    ChannelDefaults,
+    EngineConfig,
+    Limits,
+    Listener,
+    ListenerLimits,
+    RecorderSettings,
+    Timeouts,
+    Tls,
+)
 
 LISTENER: Final = "iii-worker-manager"
 GRACE_KEY: Final = "registration_namespace_grace_ms"
 GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
-SECTIONS: Final[Mapping[str, type[Any]]] = {"limits": Limits, "channels": ChannelDefaults, "timeouts": Timeouts}
-OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits", "metrics")
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "limits": Limits,
+    "channels": ChannelDefaults,
+    "timeouts": Timeouts,
+    "recorder": RecorderSettings,
+}
+OF_LISTENER: Final = ("unix", "mode", "origins", "tls", "auth", "listener_limits", "metrics", "page")
 BUILT_IN: Final = frozenset({"configuration", "iii-engine-functions"})
 """Workers of iii that every engine has, ours too. They need no warning."""
+_NEAR: Final = 0.8  # of one letter more, less or other; `iii-cron` is not near `iii-http`
 ACCESS_RULES: Final = ("rbac", "middleware_function_id")
 
 
@@ -183,16 +199,22 @@ class _Reader:
             self.found[module.name] = module.read_entry(entry)
         # Settings under a wrong entry would have no effect, which could leave a listener unguarded.
         elif name == OURS or OURS in entry:
+            if near := self._near(name):
+                entry.fail(None, f"worker `{name}` is not part of this engine; did you mean `{near}`?")
             entry.fail(
                 OURS if OURS in entry else None,
                 f"settings of {OURS} do not stand here; put the key `{OURS}:` into the entry `- name: {LISTENER}`",
             )
         # iii starts such workers itself, so a file for it may name many that are none of ours.
         elif name not in BUILT_IN:
-            entry.warn(
-                None,
-                f"worker `{name}` is not part of this engine and is not started; run it by itself, or remove the entry",
-            )
+            near = self._near(name)
+            mend = f"did you mean `{near}`?" if near else "run it by itself, or remove the entry"
+            entry.warn(None, f"worker `{name}` is not part of this engine and is not started; {mend}")
+
+    def _near(self, name: str) -> str | None:
+        """Return the name of an entry that this engine knows and that is nearly the same."""
+        known = [LISTENER, *(each for module in self.modules for each in module.entries)]
+        return next(iter(difflib.get_close_matches(name, known, 1, _NEAR)), None)
 
     def _add_listener(self, entry: Entry) -> None:
         listener = self._listener(entry)
@@ -238,34 +260,28 @@ class _Reader:
                     "`listener_limits.handshake_seconds` and `handshake_timeout_ms` say the same; keep one",
                 )
             limits = attrs.evolve(limits, handshake_seconds=seconds)
-        # A key without a value is no absent key. Its child line may be commented out, and the listener would be open.
-        if OURS in entry and entry.get(OURS) is None:
-            entry.fail(OURS, f"`{OURS}` is empty; give its settings, or remove the key")
-        if "unix" in ours and ours.get("unix") is None:
-            ours.fail("unix", "`unix` is empty; give the path of a socket, or remove the key")
-        settings["unix"] = ours.text("unix", "the path of a socket")
+        settings["unix"] = ours.socket_path("unix")
         for key, cls in (("tls", Tls), ("auth", Auth)):
             if key in ours:
                 section = ours.section(key)
                 value: Any = section.structure(cls)
                 settings[key] = attrs.evolve(value, where=f"{self.document.file}:{section.line()}")
-        mode = ours.get("mode")
+        mode = ours.file_mode("mode")
         if mode is not None:
-            # YAML readers disagree about 0660, so it has to be a text.
-            if not isinstance(mode, str) or not re.fullmatch(r"0?[0-7]{3}", mode):
-                ours.fail("mode", f'`mode` is {shown(mode)}; give a file mode in quotes, such as "0660"')
-            settings["mode"] = int(mode, 8)
+            settings["mode"] = mode
         origins = ours.get("origins")
         if origins is not None:
             try:
                 settings["origins"] = Listener(origins=origins if isinstance(origins, list) else str(origins)).origins
             except (TypeError, ValueError) as error:
                 ours.fail("origins", f"`origins` cannot be used: {error}")
-        metrics = ours.get("metrics")
-        if metrics is not None:
-            if not isinstance(metrics, bool):
-                ours.fail("metrics", f"`metrics` is {shown(metrics)}; give true or false")
-            settings["metrics"] = metrics
+        for name in ("metrics", "page"):
+            value = ours.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, bool):
+                ours.fail(name, f"`{name}` is {shown(value)}; give true or false")
+            settings[name] = value
         return Listener(limits=limits, **settings)
 
     def _port(self, config: Section) -> int:

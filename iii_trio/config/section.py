@@ -99,6 +99,10 @@ class Section:
             if name not in wanted:
                 continue
             field = fields[name]
+            # Its value may be commented out, and what it guards would be open.
+            if value is None and field.metadata.get("secret"):
+                label = ".".join(filter(None, [self._label, name]))
+                self.fail(name, f"`{label}` is empty; give {field.metadata['give']}, or remove the key")
             try:
                 values[name] = _structured(value, field.type or object)
                 if field.validator is not None:
@@ -147,6 +151,22 @@ class Section:
             self.fail(key, f"`{key}` is {shown(value)}; give a whole number{unit}, at most {maximum}")
         return int(value)
 
+    def file_mode(self, key: str) -> int | None:
+        """Return a file mode, or None where the key is absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        # YAML readers disagree about 0660, so it has to be a text.
+        if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+            self.fail(key, f'`{key}` is {shown(value)}; give a file mode in quotes, such as "0660"')
+        return int(value, 8)
+
+    def socket_path(self, key: str) -> str | None:
+        """Return the path of a socket, or None where the key is absent. An empty value fails, as in `Entry.section`."""
+        if key in self and self.get(key) is None:
+            self.fail(key, f"`{key}` is empty; give the path of a socket, or remove the key")
+        return self.text(key, "the path of a socket")
+
     def milliseconds(self, key: str, minimum: int = 0) -> float:
         """Return a whole number of milliseconds, in seconds."""
         return self.count(key, minimum, " of milliseconds", MAX_SECONDS * 1000) / 1000
@@ -160,6 +180,13 @@ class Entry(Section):
     def name(self) -> str:
         """The entry's `name`."""
         return str(self.values["name"])
+
+    def section(self, key: Any) -> Section:
+        """Return the keys and values under a key. Our own settings fail where they are empty."""
+        # A key without a value is no absent key. Its child line may be commented out, and a listener would be open.
+        if key == OURS and key in self and self.get(key) is None:
+            self.fail(key, f"`{OURS}` is empty; give its settings, or remove the key")
+        return super().section(key)
 
 
 @attrs.frozen

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 import attrs
 from attrs import validators
 
-from ..errors import ConfigError
 from .rbac import RbacConfig
 
 MAX_NUMBER: Final = 2**53
@@ -56,6 +55,9 @@ class Limits:
     functions_per_session: int = attrs.field(default=16_384, validator=_positive)
     trigger_types_per_session: int = attrs.field(default=1_024, validator=_positive)
     bindings_per_session: int = attrs.field(default=16_384, validator=_positive)
+    event_bindings_per_session: int = attrs.field(default=64, validator=_positive)
+    """Bindings of one worker to one event of the engine (`engine::workers-available`, `engine::functions-available`), and
+    durable ones of all workers together. Each event is a call for each of them."""
     held_back_registrations: int = attrs.field(default=65_536, validator=_positive)
     """What a worker may register before it says `engine::workers::register`."""
     registration_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
@@ -68,10 +70,10 @@ class Limits:
     channel_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
     """The largest `max_bytes` that a channel may be created with (clause C1.4)."""
     memory_bytes: int = attrs.field(default=512 * 1024 * 1024, validator=_positive)
-    """What all peers together may make the engine hold: incomplete messages, what waits for slow peers, pipes,
-    registrations, and the records of all these. Queued jobs are not counted. From seven eighths on, writers of channels
-    wait. Beyond it the peer that holds most loses its connection (close code 1013). The process takes some 40 MiB besides,
-    and up to half the budget again for what one step needs and what the allocator keeps."""
+    """The bytes that all peers together may make the engine hold: incomplete messages, output for slow peers, pipes,
+    registrations, payloads of jobs in memory (at most half of it), and the records of all these. From seven eighths on,
+    writers of channels wait. Beyond it the peer that holds most loses its connection (close code 1013). The process takes
+    some 40 MiB besides, and up to half the budget again for single steps and for the allocator."""
     sessions: int = attrs.field(default=10_000, validator=_positive)
     connections: int = attrs.field(default=100_000, validator=_positive)
     handshake_seconds: float = attrs.field(default=10.0, validator=_seconds)
@@ -141,6 +143,9 @@ class Tls:
     """The certificate, and behind it those that lead to its root."""
     key: str | None = attrs.field(default=None, metadata=_FILE)
     """The private key; None: it is in the certificate's file."""
+    clients: str | None = attrs.field(default=None, metadata=_FILE)
+    """Certificates of authorities, in PEM. Clients then have to show a certificate that one of these has signed. None: they
+    need none."""
     where: str = _where()
 
 
@@ -215,6 +220,8 @@ class Listener:
     """The file mode of a unix socket, whatever the umask is."""
     metrics: bool | None = None
     """Whether `GET /metrics` is answered here. None: if only this machine can reach the listener."""
+    page: bool | None = None
+    """Whether browsers get the engine's page here. None: if only this machine can reach the listener."""
 
     rbac: RbacConfig | None = None
     """The access rules of its sessions. None: they may do everything."""
@@ -225,6 +232,25 @@ class Listener:
     def place(self) -> tuple[str, int] | str:
         """Return the place of the listener, without its rules."""
         return (self.host, self.port) if self.unix is None else self.unix
+
+
+@attrs.frozen
+class RecorderSettings:
+    """The flight recorder: the last inputs of the engine's core, kept in memory for `iii-trio record` (docs/recorder.md)."""
+
+    enabled: bool = False
+    """Whether inputs are recorded, which takes some CPU of each call. A change needs a restart of the engine."""
+    bytes: int = attrs.field(
+        default=16 * 1024 * 1024, validator=validators.and_(validators.ge(256 * 1024), validators.le(MAX_NUMBER))
+    )
+    """What the recorded inputs may take in memory. A change needs a restart of the engine."""
+    payloads: bool = False
+    """Whether recordings hold the payloads of workers. Otherwise they hold their length and a hash. Keys and tokens are in
+    no recording."""
+    directory: str | None = attrs.field(default=None, metadata={"give": "the path of a directory"})
+    """Where a recording is saved when the engine logs an error of its own. None: nowhere."""
+    files: int = attrs.field(default=8, validator=validators.and_(validators.ge(1), validators.le(10_000)))
+    """How many such recordings are kept. The oldest ones are removed."""
 
 
 def _tuple_of_listeners(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
@@ -244,6 +270,7 @@ class EngineConfig:
     limits: Limits = attrs.field(factory=Limits)
     channels: ChannelDefaults = attrs.field(factory=ChannelDefaults)
     timeouts: Timeouts = attrs.field(factory=Timeouts)
+    recorder: RecorderSettings = attrs.field(factory=RecorderSettings)
     name: str = "iii-trio"
     modules: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping)
     """The settings of the engine's modules, by name, each an object of the module's settings class: for example
@@ -257,12 +284,3 @@ class EngineConfig:
                 f"'channels.max_bytes' ({self.channels.max_bytes}) is more than 'limits.channel_bytes' "
                 f"({self.limits.channel_bytes}): raise the limit, or lower the default"
             )
-
-    @classmethod
-    def make(cls, **settings: Any) -> EngineConfig:
-        """Make an EngineConfig. Raises ConfigError, which names the key at fault."""
-        try:
-            return cls(**settings)
-        # Callers catch one kind of error for all settings, and the cause adds nothing to its text.
-        except (TypeError, ValueError) as error:
-            raise ConfigError(str(error)) from None

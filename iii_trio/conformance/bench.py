@@ -41,7 +41,7 @@ def expect(true: object, saw: object) -> None:
 
 @asynccontextmanager
 async def soon(what: str, seconds: float = SOON) -> AsyncIterator[None]:
-    """Raises Broken if the block takes longer."""
+    """Bound the time of the block. Raises Broken if it takes longer."""
     with trio.move_on_after(seconds) as deadline:  # noqa: ASYNC100 - the block waits
         yield
     # A cancellation from outside is not the engine's fault, so only this deadline is a verdict.
@@ -173,7 +173,7 @@ class Bench:
         return session
 
     async def connect(self, target: str, headers: dict[str, str] | None = None) -> Peer:
-        """A connection that has asked for an upgrade at `target`."""
+        """Connect, and ask for an upgrade at `target`."""
         peer = await Peer.connect(self.url, target, headers)
         self.peers.append(peer)
         return peer
@@ -183,7 +183,7 @@ class Bench:
         return await self.connect(attach_target(ref, self.url), headers)
 
     async def attach(self, ref: Ref, headers: dict[str, str] | None = None) -> Peer:
-        """An attached end. Raises Broken if the engine refuses it."""
+        """Attach an end and return it. Raises Broken if the engine refuses it."""
         peer = await self.claim(ref, headers)
         if peer.status != 101:
             raise Broken(f"a rightful {ref.direction} end was refused with {peer.status}")
@@ -207,6 +207,20 @@ class Bench:
         async with soon(what, seconds):
             return await peer.watch(answer=answer, timeout=seconds * 0.75)
         raise AssertionError
+
+    async def takes(self, writer: Peer, *messages: Message) -> bool:
+        """Send messages, and return whether the engine reads all of them soon. What it leaves is sent on by a task."""
+        sent = trio.Event()
+
+        async def send() -> None:
+            await writer.send(*messages)
+            sent.set()
+
+        # How much the kernel takes for an engine that does not read is its own affair, so nothing may wait for it.
+        self.nursery.start_soon(send)
+        with trio.move_on_after(QUIET * 2):
+            await sent.wait()
+        return sent.is_set() and await self.round_trip(writer)
 
     async def round_trip(self, writer: Peer) -> bool:
         """Return whether a ping is answered soon. The answer shows that everything sent before was read."""

@@ -285,14 +285,14 @@ class Peer:
 
 
 def as_frame(message: Message) -> bytes:
-    """A message as one masked frame."""
+    """Build one masked frame of a message."""
     if isinstance(message, str):
         return frame(TEXT, message.encode(), mask=_MASK)
     return frame(BINARY, message, mask=_MASK)
 
 
 def as_message(kind: int, payload: bytes) -> Message:
-    """A message of text is text, if it can be read as such."""
+    """Return a message of text as text, if it can be read as such."""
     return payload.decode(errors="replace") if kind == TEXT else payload
 
 

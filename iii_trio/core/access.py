@@ -19,6 +19,7 @@ from ..wire import ABSENT, DEFAULT_NAMESPACE, JsonValue, from_json
 ALWAYS_ALLOWED: Final = frozenset(
     {
         "engine::channels::create",
+        "engine::channels::end",
         "engine::workers::register",
         *(f"engine::log::{level}" for level in ("info", "warn", "error", "debug", "trace")),
         *(f"engine::baggage::{name}" for name in ("get", "set", "get_all")),

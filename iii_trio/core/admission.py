@@ -10,7 +10,7 @@ import attrs
 from msgspec import Raw
 
 from ..structure import BadShape
-from ..wire import Close, ErrorCode, ErrorMessage, WireError, encode, from_json, to_json
+from ..wire import Close, ErrorCode, ErrorMessage, WireError, encode, to_json
 from .access import NO_RESULT, read_grants
 from .effects import Log, Send
 from .engine_calls import EngineAnswer
@@ -49,7 +49,7 @@ def _answered(state: State, session: WorkerSession, answer: EngineAnswer, now: f
         _refuse(state, session, answer.error.message, now, again=not answer.from_function)
         return
     try:
-        grants = read_grants(from_json(bytes(answer.result)) if answer.result else None)
+        grants = read_grants(answer.value())
     except (BadShape, ValueError) as problem:
         text = str(problem)
         _refuse(state, session, text if text == NO_RESULT else f"invalid auth result: {text}", now)

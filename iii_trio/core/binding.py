@@ -16,11 +16,9 @@ import attrs
 from msgspec import Raw
 
 from ..state_machine import StateMachine, Table, TableEnum
-from ..wire import ABSENT, DEFAULT_NAMESPACE, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
+from ..wire import ABSENT, DEFAULT_NAMESPACE, NULL, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
 from .request import Request
 from .session import WorkerSession
-
-_NULL: Final = Raw(b"null")
 
 
 class BindingState(TableEnum):
@@ -113,6 +111,8 @@ class TriggerBinding:
     """None for a durable binding, which outlives its maker."""
     size: int = 0
     """The bytes that it takes of its owner's registrations, or of all durable ones."""
+    number: int = 0
+    """Its place in the order in which bindings came."""
     provider: Provider | None = None
     """Its provider, or None while it is parked."""
     state: StateMachine[BindingState, BindingEvent] = attrs.field(
@@ -122,6 +122,11 @@ class TriggerBinding:
     """The request for a durable binding, while it waits for the provider's answer."""
 
     @property
+    def holder(self) -> str:
+        """The id of its owner's session, or an empty text for a durable binding."""
+        return "" if self.owner is None else self.owner.id
+
+    @property
     def live(self) -> bool:
         """Whether a provider has it."""
         return self.state.current in LIVE
@@ -129,7 +134,7 @@ class TriggerBinding:
     @property
     def config_or_null(self) -> Raw:
         """The configuration, or null where none was given."""
-        return self.config or _NULL
+        return self.config or NULL
 
     @property
     def provider_namespaces(self) -> tuple[str, ...]:
@@ -155,7 +160,7 @@ class TriggerBinding:
             trigger_namespace=None if self.provider.namespace == DEFAULT_NAMESPACE else self.provider.namespace,
         )
 
-    def withdrawal(self, *, owner_gone: bool = False) -> UnregisterTrigger:
+    def withdrawal(self, *, owner_gone: bool) -> UnregisterTrigger:
         """Return the message that withdraws it from its provider."""
         return UnregisterTrigger(self.id, self.trigger_type, owner_gone)
 

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 from msgspec import Raw
 
+from ..observed import CallFacts
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import WireError
 from .session import WorkerSession
@@ -70,4 +71,6 @@ class Call:
     """
     on_answer: Callable[[Raw, WireError | None], None] | None = None
     """Takes the answer to a call that the engine itself makes: its result, or its error."""
+    facts: CallFacts | None = None
+    """Its facts, where it belongs to a trace that is recorded."""
     state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(CALL, CallState.WAITING))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from msgspec import Raw
 
 from ..errors import CallError
+from ..observed import CallFacts
 from ..wire import (
     ABSENT,
     FEATURE,
@@ -24,15 +24,14 @@ from ..wire import (
 )
 from .binding import TriggerBinding
 from .call import Call, CallEvent
+from .delegated import destination
 from .effects import Deliver, Log, Send
+from .observing import end_call
 from .peer_limits import why_unfit
 from .registry import Function
 from .replies import error_text, is_error, not_found, read_error, result_text
 from .session import WorkerSession
 from .state import State
-
-NULL: Final = Raw(b"null")
-
 
 # --- a call goes out
 
@@ -40,19 +39,24 @@ NULL: Final = Raw(b"null")
 def deliver(
     state: State,
     session: WorkerSession,
-    callee: WorkerSession,
+    function: Function,
     message: InvokeFunction,
     invocation_id: str | None,
     data: bytes,
     receipt: str | None = None,
-    function_id: str | None = None,
+    facts: CallFacts | None = None,
 ) -> None:
-    """Give a call to its callee. `invocation_id` is None for a void call.
+    """Give a call to the worker that runs a function. `invocation_id` is None for a void call.
 
-    `function_id` replaces the caller's function, and `receipt` becomes the result, for enqueued calls.
-    Raises CallError if the id is in use or the callee cannot read the message.
+    The function is the caller's, or the queue's or a middleware in its place. `receipt` becomes the result of an enqueued
+    call. Raises CallError if the id is in use, and if no worker can run the function or read the message.
+    The callee's work belongs to the `span`, if there is one, and to the caller's trace otherwise.
     """
     pending = state.calls
+    found = destination(state, function, data)
+    if isinstance(found, WireError):
+        raise CallError(found.code, found.message)
+    callee, function_id, data = found
     call = Call(
         id=invocation_id or state.new_id(),
         caller=None if invocation_id is None else session,
@@ -61,17 +65,17 @@ def deliver(
         traceparent=message.traceparent,
         baggage=message.baggage,
         receipt=receipt,
+        facts=facts,
     )
-    given, made = pending.given[callee], pending.made[session]
     # Two calls of one id would share one answer.
-    if call.id in given or call.id in made:
+    if call.id in pending.given[callee] or call.id in pending.made[session]:
         raise CallError(ErrorCode.INVOCATION_ERROR, f"An invocation with the id {call.id} is under way already")
     text = encode(
         InvokeFunction(
-            function_id=function_id or message.function_id,
+            function_id=function_id,
             invocation_id=call.id,
             data=Raw(data),
-            traceparent=message.traceparent,
+            traceparent=message.traceparent if facts is None else facts.traceparent,
             baggage=message.baggage,
             metadata=message.metadata,
         )
@@ -79,39 +83,44 @@ def deliver(
     unfit = why_unfit(callee, text)
     if unfit is not None:
         raise CallError(unfit.code, unfit.message)
-    max_calls = state.config.limits.calls_per_session
-    if len(given) >= max_calls or len(made) >= max_calls:
-        _make_room(state, call, max_calls)
-    pending.enter(call)  # before the message is sent, because the answer may come at once
-    state.emit(Deliver(callee.id, text, call.id))
+    _give(state, call, text)
 
 
 def fire(state: State, binding: TriggerBinding, data: bytes) -> None:
     """Call the target of a binding in the name of the engine. The result is dropped."""
     fields = {"binding": binding.id, "trigger_type": binding.trigger_type, "function": binding.function_id}
     target = state.registry.find(binding.namespace, binding.function_id)
-    if target is None or target.owner is None or target.over_http:
-        why = (
-            not_found(state.registry.namespaces_of(binding.function_id), binding.namespace, binding.function_id)
-            if target is None
-            else "the engine does not call it"
+    found: tuple[WorkerSession, str, bytes] | WireError
+    if target is None:
+        why = not_found(state.registry.namespaces_of(binding.function_id), binding.namespace, binding.function_id)
+        found = WireError(ErrorCode.FUNCTION_NOT_FOUND, why)
+    else:
+        found = destination(state, target, data)
+    if isinstance(found, WireError):
+        state.emit(
+            Log(logging.DEBUG, f"{binding.trigger_type} called nobody: {found.message}", fields, peer_controlled=True)
         )
-        state.emit(Log(logging.DEBUG, f"{binding.trigger_type} called nobody: {why}", fields))
         return
-    fields["session"] = target.owner.id
-    call = Call(state.new_id(), None, target.owner, binding.function_id)
-    function_id = target.local_id or binding.function_id
+    callee, function_id, data = found
+    fields["session"] = callee.id
+    call = Call(state.new_id(), None, callee, binding.function_id)
     text = encode(InvokeFunction(function_id, call.id, Raw(data), metadata=binding.metadata))
-    unfit = why_unfit(target.owner, text)
+    unfit = why_unfit(callee, text)
     # The engine waits for no result, so the log is the only place for this problem.
     if unfit is not None:
-        state.emit(Log(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", fields))
+        state.emit(Log(logging.WARNING, f"{binding.trigger_type}: {unfit.message}", fields, peer_controlled=True))
         return
+    _give(state, call, text)
+
+
+def _give(state: State, call: Call, text: bytes) -> None:
+    """Send a call to its callee, and wait for the answer."""
+    pending, caller, callee = state.calls, call.caller, call.callee
     max_calls = state.config.limits.calls_per_session
-    if len(state.calls.given_to(target.owner)) >= max_calls:
+    if len(pending.given[callee]) >= max_calls or (caller is not None and len(pending.made[caller]) >= max_calls):
         _make_room(state, call, max_calls)
-    state.calls.enter(call)
-    state.emit(Deliver(target.owner.id, text, call.id))
+    pending.enter(call)  # before the message is sent, because the answer may come at once
+    state.emit(Deliver(callee.id, text, call.id))
 
 
 def _make_room(state: State, call: Call, max_calls: int) -> None:
@@ -125,7 +134,7 @@ def _make_room(state: State, call: Call, max_calls: int) -> None:
         while len(pending) >= max_calls:
             oldest = next(iter(pending.values()))
             why = f"{GIVEN_UP}: {holder} {max_calls} newer calls that are not answered (limits.calls_per_session)"
-            state.calls.leave(oldest, CallEvent.GIVEN_UP)
+            _leave(state, oldest, CallEvent.GIVEN_UP, ErrorCode.INVOCATION_STOPPED)
             fields = {"session": oldest.callee.id, "function": oldest.function_id, "invocation": oldest.id}
             _stop(state, oldest, why)
             _cancel_handler(state, oldest, why)
@@ -140,25 +149,22 @@ def call_for_engine(
 
     Returns the error, and calls nothing, if the function cannot be called. `on_answer` is not called then.
     """
-    owner = function.owner
-    if owner is None or function.over_http:
-        return WireError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"Function {function.id} is not a function of a worker")
-    call = Call(state.new_id(), None, owner, function.id, on_answer=on_answer)
-    text = encode(InvokeFunction(function.local_id or function.id, call.id, Raw(data)))
-    unfit = why_unfit(owner, text)
+    found = destination(state, function, data)
+    if isinstance(found, WireError):
+        return found
+    callee, function_id, data = found
+    call = Call(state.new_id(), None, callee, function.id, on_answer=on_answer)
+    text = encode(InvokeFunction(function_id, call.id, Raw(data)))
+    unfit = why_unfit(callee, text)
     if unfit is not None:
         return unfit
-    max_calls = state.config.limits.calls_per_session
-    if len(state.calls.given_to(owner)) >= max_calls:
-        _make_room(state, call, max_calls)
-    state.calls.enter(call)
-    state.emit(Deliver(owner.id, text, call.id))
+    _give(state, call, text)
     return call
 
 
 def give_up(state: State, call: Call, reason: str) -> None:
     """Drop a call that the engine made and no longer waits for, and tell the handler."""
-    state.calls.leave(call, CallEvent.CALLER_CANCELLED)
+    _leave(state, call, CallEvent.CALLER_CANCELLED)
     _cancel_handler(state, call, reason)
 
 
@@ -169,7 +175,7 @@ def undelivered(state: State, session_id: str, invocation_id: str) -> None:
     # The call can have been answered or cancelled by an earlier effect of the same input.
     if call is None or session is None:
         return
-    state.calls.leave(call, CallEvent.CALLEE_IS_FULL)
+    _leave(state, call, CallEvent.CALLEE_IS_FULL, ErrorCode.CHANNEL_SEND_FAILED)
     text = f"{session.label} does not take what waits for it; the call was not delivered"
     fields = {"session": session.id, "function": call.function_id, "invocation": call.id}
     state.emit(Log(logging.WARNING, text, fields, peer_controlled=True))
@@ -184,23 +190,48 @@ def answer(state: State, session: WorkerSession, message: InvocationResult, now:
     call = state.calls.given[session].get(message.invocation_id)
     if call is None:
         return
+    if call.facts is not None and message.waited_us is not None:
+        # A callee may say what it likes, and a call cannot have waited for longer than it lasts.
+        call.facts.waited_us = max(0, min(message.waited_us, int((now - call.facts.began) * 1e6)))
     caller = call.caller
     # A void call has no caller to tell. It was kept so that its callee has a bounded number of calls.
     if caller is None:
-        state.calls.leave(call, CallEvent.ANSWER_CAME)
+        problem = read_error(message.error)[1] if is_error(message.error) else None
+        _leave(state, call, CallEvent.ANSWER_CAME, problem.code if problem is not None else "")
         if call.on_answer is not None:
-            call.on_answer(message.result, read_error(message.error)[1] if is_error(message.error) else None)
+            call.on_answer(message.result, problem)
         return
     # The answer is built before the call leaves the ledger, so that a failure here can still be answered.
-    if is_error(message.error):
-        text = _error_text(call, caller, *read_error(message.error))
+    code = ""
+    if message.error and is_error(message.error):
+        body, error = read_error(message.error)
+        code = error.code
+        text = _passed_on(call, caller, message) if session.relays else None
+        text = text or _error_text(call, caller, body, error)
     else:
         # An empty receipt stands for the queue's own answer.
         result = message.result if not call.receipt else Raw(to_json({"messageReceiptId": call.receipt}))
         built = result_text(caller, call.id, call.function_id, result, call.traceparent, call.baggage)
-        text = _error_text(call, caller, to_json(built), built) if isinstance(built, WireError) else built
-    state.calls.leave(call, CallEvent.ANSWER_CAME)
+        if isinstance(built, WireError):
+            code = built.code
+            text = _error_text(call, caller, to_json(built), built)
+        else:
+            text = built
+    _leave(state, call, CallEvent.ANSWER_CAME, code)
     state.emit(Send(caller.id, text))
+
+
+def _passed_on(call: Call, caller: WorkerSession, message: InvocationResult) -> bytes | None:
+    """Return the error of another engine, as this engine would have sent it. None if it is not an engine's error."""
+    if not message.by_engine:
+        return None
+    body, error = read_error(message.error)
+    supports_extensions = FEATURE in caller.features
+    # SDKs compare the bare text, and get no cause.
+    if error.code == ErrorCode.INVOCATION_STOPPED and not supports_extensions:
+        error = WireError(error.code, "Invocation stopped")
+        body = to_json(error)
+    return _error_text(call, caller, body, error, by_engine=supports_extensions)
 
 
 def cancel(state: State, session: WorkerSession, message: CancelInvocation, now: float) -> None:
@@ -208,24 +239,24 @@ def cancel(state: State, session: WorkerSession, message: CancelInvocation, now:
     call = state.calls.made_by(session).get(message.invocation_id)
     if call is None:
         return
-    state.calls.leave(call, CallEvent.CALLER_CANCELLED)
+    _leave(state, call, CallEvent.CALLER_CANCELLED)
     _cancel_handler(state, call, message.reason or "the caller cancelled")
 
 
 def fail_unreadable(state: State, call: Call, problem: str) -> None:
     """Fail a call, because its result cannot be passed on."""
-    state.calls.leave(call, CallEvent.ANSWER_CAME)
+    _leave(state, call, CallEvent.ANSWER_CAME, ErrorCode.SERIALIZATION_ERROR)
     _fail(state, call, ErrorCode.SERIALIZATION_ERROR, problem)
 
 
 # --- a session ends
 
 
-def callee_left(state: State, session: WorkerSession, reason: str, *, left: bool = False) -> None:
+def callee_left(state: State, session: WorkerSession, reason: str, *, left: bool) -> None:
     """Fail the calls that this session was given and has not answered. `left` says that no call caused its end."""
     why = f"{LEFT}: {session.label}: {reason}" if left else f"{session.label} is gone: {reason}"
     for call in list(state.calls.given_to(session).values()):
-        state.calls.leave(call, CallEvent.CALLEE_LEFT)
+        _leave(state, call, CallEvent.CALLEE_LEFT, ErrorCode.INVOCATION_STOPPED)
         _stop(state, call, why)
 
 
@@ -235,16 +266,26 @@ def before_close(state: State, session: WorkerSession, reason: str) -> None:
         _stop(state, call, reason)
 
 
-def session_ended(state: State, session: WorkerSession, reason: str, *, left: bool = False) -> None:
+def session_ended(state: State, session: WorkerSession, reason: str, *, left: bool) -> None:
     """End the calls of a session (clause C4.5). Calls to it fail, and the handlers of its own calls are cancelled."""
     callee_left(state, session, reason, left=left)
     for call in list(state.calls.made_by(session).values()):
-        state.calls.leave(call, CallEvent.CALLER_LEFT)
+        _leave(state, call, CallEvent.CALLER_LEFT)
         _cancel_handler(state, call, f"the caller, {session.label}, is gone: {reason}")
     state.calls.remove_session(session)
 
 
 # --- inside
+
+
+def _leave(state: State, call: Call, event: CallEvent, code: str = "") -> None:
+    """Remove a call from the ledger, count it, and give back its facts. `code` is the error that its caller is told."""
+    state.calls.leave(call, event)
+    # Calls of the engine's own modules, such as those of a command that lists something, tell nothing of the mesh.
+    if not call.callee.internal:
+        state.call_counts.count(call.function_id, failed=bool(code))
+    if call.facts is not None:
+        end_call(call.facts, call.state.current.name.lower(), code, state.emit)
 
 
 def _stop(state: State, call: Call, why: str) -> None:

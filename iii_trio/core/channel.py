@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from ..observed import ChannelFacts
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import Direction, Outcome, Ref
 
@@ -141,6 +142,8 @@ class Channel:
     """The traceparent of the call that created it."""
     used_by: list[str] = attrs.field(factory=list)
     """The traceparents of the calls that used it."""
+    facts: ChannelFacts | None = None
+    """Its facts, where it belongs to a trace that is recorded."""
 
     @property
     def outcome(self) -> Outcome | None:

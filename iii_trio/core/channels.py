@@ -53,14 +53,18 @@ class Channels:
         defaults: ChannelDefaults,
         limits: Limits,
         new_id: Callable[[], str],
+        new_secret: Callable[[], str],
         sessions: Mapping[str, WorkerSession],
         emit: Callable[[Effect], None],
     ) -> None:
         self._defaults = defaults
         self._limits = limits
         self._new_id = new_id
+        self._new_secret = new_secret
         self._sessions = sessions
         self._emit = emit
+        self.home = ""
+        """The name of this engine in the ids of its channels, by which other engines of a mesh find it. Empty: none."""
         self._open: dict[str, Channel] = {}
         self._ended: OrderedDict[str, ChannelResult] = OrderedDict()
         self._due: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
@@ -111,12 +115,12 @@ class Channels:
         if len(self._open) >= self._limits.channels - kept and not owner.in_process:
             self._check_fair_share(owner, kept)
         channel = Channel(
-            id=self._new_id(),
-            read_key=self._new_id(),
-            write_key=self._new_id(),
+            id=f"{self._new_id()}.{self.home}" if self.home else self._new_id(),
+            read_key=self._new_secret(),
+            write_key=self._new_secret(),
             owner=owner.id,
             buffer_size=min(max(self._defaults.buffer_size if buffer_size is None else buffer_size, 1), 1024),
-            max_bytes=max(self._defaults.max_bytes if max_bytes is None else max_bytes, 1),
+            max_bytes=self._defaults.max_bytes if max_bytes is None else max_bytes,
             expires_after_seconds=expires_after_seconds,
             created_at=now,
             touched_at=now,
@@ -306,7 +310,7 @@ class Channels:
         self._emit(
             EndChannel(
                 channel.id, outcome, reason, code, channel.created_at, channel.traceparent, tuple(channel.used_by),
-                sessions,
+                sessions, channel.facts,
             )
         )  # fmt: skip
         message = encode(ChannelEnded(channel.id, outcome, reason, code))

@@ -23,14 +23,14 @@ from .sessions import close_session
 from .state import State
 
 
-def _ignore(state: State, session: WorkerSession, message: object, now: float) -> None:
+def ignore(state: State, session: WorkerSession, message: object, now: float) -> None:
     """Ignore a message that has no meaning here."""
 
 
 _HANDLERS: Final[Mapping[type, Callable[[State, WorkerSession, Any, float], None]]] = {
     RegisterFunction: registration.register_function,
     UnregisterFunction: registration.unregister_function,
-    RegisterService: _ignore,
+    RegisterService: ignore,
     RegisterTrigger: trigger_handlers.register,
     UnregisterTrigger: trigger_handlers.unregister,
     RegisterTriggerType: trigger_handlers.register_type,

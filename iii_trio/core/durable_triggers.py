@@ -12,11 +12,12 @@ from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, check_name, 
 from . import engine_events
 from .access import Access
 from .binding import BindingState, TriggerBinding
+from .quota import why_too_many_listeners
 from .replies import BLANK_NAMESPACE
 from .request import Request
 from .state import State
 from .trigger_handlers import warn_if_unprovided
-from .visibility import sees_binding
+from .visibility import may_call, sees_binding
 
 PROVIDER_SECONDS: Final = 10.0
 """The time in seconds that a provider has to refuse. Its silence counts as acceptance."""
@@ -49,7 +50,7 @@ def register_trigger(state: State, request: Request) -> None:
     assert isinstance(request.payload, dict)
     config, metadata = _raw(request.payload.get("config")), _raw(request.payload.get("metadata"))
     size = len(config) + len(metadata) + len(params.trigger_type) + len(params.function_id)
-    _check_room(state, size)
+    _check_room(state, params.trigger_type, size)
     binding = TriggerBinding(
         id=state.new_id(),
         trigger_type=params.trigger_type,
@@ -80,16 +81,19 @@ def _guarded_target(state: State, access: Access, params: RegisterTriggerInput) 
         raise CallError(ErrorCode.FORBIDDEN, text)
     function_id = access.prefixed(params.function_id)
     check_name("engine::register_trigger", "function_id", function_id)
-    function = state.registry.find(DEFAULT_NAMESPACE, function_id)
-    if not access.allows(DEFAULT_NAMESPACE, function_id, function.metadata if function is not None else ABSENT):
+    if not may_call(state, access, DEFAULT_NAMESPACE, function_id):
         text = f"function '{function_id}' not allowed in namespace '{DEFAULT_NAMESPACE}'"
         raise CallError(ErrorCode.FORBIDDEN, text)
     return function_id
 
 
-def _check_room(state: State, size: int) -> None:
+def _check_room(state: State, trigger_type: str, size: int) -> None:
     """Raise CallError at the limit of durable bindings, because no session's end frees them."""
     limits, triggers = state.config.limits, state.triggers
+    if trigger_type in engine_events.EVENT_TYPES:
+        full = why_too_many_listeners(limits, triggers.count("", trigger_type))
+        if full is not None:
+            raise CallError(ErrorCode.REGISTRATION_LIMIT_REACHED, f"{full}: end some first")
     if triggers.durable >= limits.durable_bindings:
         text = f"there are {triggers.durable} durable bindings, as many as there may be (limits.durable_bindings)"
     elif triggers.durable_bytes + size > limits.registration_bytes:

@@ -1,5 +1,7 @@
 """The closed list of effects, which are everything that the core may ask of the shell.
 
+`Send` and `Deliver` are encoded as arrays, because the flight recorder encodes one of them for each message.
+
 Three of them are questions. The shell answers each with an input of the hub, at once and in place, so that the core needs
 no callbacks (docs/decisions/0013).
 """
@@ -10,18 +12,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from ..wire import Outcome
-from ..wire.otlp import Telemetry
+from ..observed import CallFacts, ChannelFacts, LogLine
+from ..wire import Outcome, Ref
+from ..wire.telemetry import Telemetry
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Put a result or a control message into a session's outbox. It may use the reserve."""
 
     session: str
     message: bytes
 
 
-class Deliver(msgspec.Struct, frozen=True):
+class Deliver(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Put a call into its callee's outbox. Answer with `Hub.undelivered` if the outbox is full."""
 
     session: str
@@ -29,7 +32,7 @@ class Deliver(msgspec.Struct, frozen=True):
     invocation_id: str
 
 
-class HangUp(msgspec.Struct, frozen=True):
+class HangUp(msgspec.Struct, frozen=True, gc=False):
     """Close a session's link with this close code."""
 
     session: str
@@ -37,7 +40,7 @@ class HangUp(msgspec.Struct, frozen=True):
     reason: str
 
 
-class SealPipe(msgspec.Struct, frozen=True):
+class SealPipe(msgspec.Struct, frozen=True, gc=False):
     """Put the clean end behind the waiting items of a channel, because its writer has closed."""
 
     channel: str
@@ -57,6 +60,15 @@ class EndChannel(msgspec.Struct, frozen=True):
     """The traceparents of the calls that used it."""
     sessions: dict[str, str] = msgspec.field(default_factory=dict)
     """The session ids of its `owner`, `writer` and `reader`, where there is one."""
+    facts: ChannelFacts | None = None
+    """Its facts, where the channel belongs to a trace that is recorded."""
+
+
+class ReleaseEnds(msgspec.Struct, frozen=True):
+    """End the ends that a session held of channels at other engines, because the session has ended."""
+
+    session: str
+    reason: str
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -69,11 +81,20 @@ class Log(msgspec.Struct, frozen=True):
     """Whether a worker can cause the line as often as it likes. Such lines have a rate limit of their own."""
     error: Exception | None = None
     """An exception of the engine's own code. Its traceback is logged."""
+    line: LogLine | None = None
+    """The line as the worker wrote it, where it is a worker's own line."""
 
 
-class Export(msgspec.Struct, frozen=True):
-    """Hand a readable telemetry message, with its four-letter prefix, to the embedding program."""
+class CallEnded(msgspec.Struct, frozen=True):
+    """Tell the recorder of traces that a call has ended."""
 
+    call: CallFacts
+
+
+class PassTelemetry(msgspec.Struct, frozen=True):
+    """Pass on a session's message of telemetry, with its four letters, as it came."""
+
+    session: str
     kind: Telemetry
     message: bytes | bytearray
 
@@ -103,6 +124,14 @@ class AskStatistics(msgspec.Struct, frozen=True):
     question: int
 
 
+class AskRecording(msgspec.Struct, frozen=True):
+    """Save the last inputs into the writing end of a channel. Answer with `Hub.recording_known` when that has begun."""
+
+    question: int
+    writer: Ref
+    last_seconds: float | None
+
+
 # The shell matches this union exhaustively, so a new effect has to be added here and there.
 Effect: TypeAlias = (
     Send
@@ -110,11 +139,14 @@ Effect: TypeAlias = (
     | HangUp
     | SealPipe
     | EndChannel
+    | ReleaseEnds
     | Log
-    | Export
+    | CallEnded
+    | PassTelemetry
     | AskUnreadInput
     | AskSignOfLife
     | AskChannelIo
     | AskStatistics
+    | AskRecording
 )
 Effects: TypeAlias = list[Effect]

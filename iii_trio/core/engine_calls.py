@@ -14,7 +14,7 @@ from typing import final
 import attrs
 from msgspec import Raw
 
-from ..wire import ABSENT, WireError
+from ..wire import ABSENT, JsonValue, WireError, from_json
 from .call import Call
 from .session import WorkerSession
 
@@ -25,8 +25,12 @@ class EngineAnswer:
 
     result: Raw = ABSENT
     error: WireError | None = None
-    from_function: bool = True
+    from_function: bool = attrs.field(kw_only=True)
     """Whether the function itself answered. Otherwise it is missing, late or gone, and trying again may help."""
+
+    def value(self) -> JsonValue:
+        """Return the result, decoded. Raises ValueError."""
+        return from_json(bytes(self.result)) if self.result else None
 
 
 @attrs.define(eq=False)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 import attrs
 
+from ..config.settings import MAX_SECONDS
+from ..errors import CallError
+from ..observed import TRACE, LogLine, parse_traceparent
 from ..report import visible
-from ..wire import DEFAULT_NAMESPACE, Direction, JsonValue, to_json
+from ..wire import DEFAULT_NAMESPACE, Direction, JsonValue, Ref, bad_input, is_ref, to_json
 from . import introspection
+from .channel import Channel, ChannelEvent
+from .channels import Refused
 from .durable_triggers import register_trigger, unregister_trigger
-from .effects import AskChannelIo, AskStatistics, Log
+from .effects import AskChannelIo, AskRecording, AskStatistics, Log
 from .identity import register_worker
+from .observing import observe_channel
+from .paging import Paged, reply_with_list
 from .registry import Function
-from .replies import bad_input
 from .request import Request
 from .state import State
+from .views import Row
 
 EngineFunction: TypeAlias = Callable[[State, Request], None]
 """A function of the engine itself. It answers the request, or raises CallError, or keeps the request for later."""
@@ -59,6 +66,8 @@ def create_channel(state: State, request: Request) -> None:
         expires_after_seconds=expires,
     )
     channel.traceparent = request.message.traceparent
+    # The channel belongs to the call that its maker was answering, so it stands beside the call of this function.
+    channel.facts = observe_channel(state.traces, request.session, channel, request.message.traceparent, request.now)
     request.reply(
         {
             "writer": channel.ref(Direction.WRITE).to_json(),
@@ -68,42 +77,81 @@ def create_channel(state: State, request: Request) -> None:
 
 
 @attrs.frozen
+class ListChannels(Paged):
+    """The payload of `engine::channels::list`."""
+
+
+@attrs.frozen
+class EndOfChannelInput:
+    """The payload of `engine::channels::end`, which is a ref with the way in which its end of the channel ends."""
+
+    channel_id: str
+    access_key: str
+    direction: Literal["read", "write"]
+    clean: bool = False
+    reason: str = ""
+    code: str | None = None
+
+
+def end_channel(state: State, request: Request) -> None:
+    """Attach an end of a channel and end it, in one step (`engine::channels::end`).
+
+    A handshake for an end that is not used would cost far more. A writer that ends cleanly leaves an empty stream.
+    The answer says whether the end was free.
+    """
+    params = request.read(EndOfChannelInput)
+    now, direction = request.now, Direction(params.direction)
+    found = state.channels.attach(params.channel_id, params.access_key, direction, now, request.session)
+    # It is attached elsewhere, or over. Then there is nothing to end.
+    if isinstance(found, Refused):
+        request.reply({"ended": False})
+        return
+    if direction is Direction.READ:
+        event = ChannelEvent.READER_CANCELLED
+    else:
+        event = ChannelEvent.WRITER_CLOSED if params.clean else ChannelEvent.WRITER_ABORTED
+    state.channels.advance(found.id, event, params.reason, now, params.code)
+    request.reply({"ended": True})
+
+
+@attrs.frozen
 class NoInput:
     """The payload of functions without parameters, which may be any object."""
 
 
 def list_channels(state: State, request: Request) -> None:
     """List the open channels, oldest first (clause C7 (`engine::channels::list`).1), without their keys."""
-    request.read(NoInput)
+    request.read(ListChannels)
     state.emit(AskChannelIo(state.ask(request)))
 
 
 def answer_channel_list(state: State, request: Request, io: Mapping[str, Mapping[str, JsonValue]]) -> None:
     """Answer `engine::channels::list`, now that the shell has reported the I/O statistics of the channels."""
-    request.reply(
-        {
-            "channels": [
-                {
-                    "id": channel.id,
-                    "phase": channel.state.current.name.lower(),
-                    "owner": channel.owner,
-                    "owner_name": _name_of(state, channel.owner),
-                    "writer": channel.writer,
-                    "writer_name": _name_of(state, channel.writer),
-                    "reader": channel.reader,
-                    "reader_name": _name_of(state, channel.reader),
-                    "age_seconds": request.now - channel.created_at,
-                    "idle_seconds": request.now - channel.touched_at,
-                    "buffer_size": channel.buffer_size,
-                    "max_bytes": channel.max_bytes,
-                    "expires_after_seconds": channel.expires_after_seconds,
-                    "invocations": channel.invocations,
-                    **io.get(channel.id, {}),
-                }
-                for channel in state.channels
-            ]
+
+    def row(channel: Channel) -> Row:
+        return {
+            "id": channel.id,
+            "phase": channel.state.current.name.lower(),
+            "owner": channel.owner,
+            "owner_name": _name_of(state, channel.owner),
+            "writer": channel.writer,
+            "writer_name": _name_of(state, channel.writer),
+            "reader": channel.reader,
+            "reader_name": _name_of(state, channel.reader),
+            "age_seconds": request.now - channel.created_at,
+            "idle_seconds": request.now - channel.touched_at,
+            "buffer_size": channel.buffer_size,
+            "max_bytes": channel.max_bytes,
+            "expires_after_seconds": channel.expires_after_seconds,
+            "invocations": channel.invocations,
+            **io.get(channel.id, {}),
         }
-    )
+
+    try:
+        page = request.read(ListChannels)
+        reply_with_list(request, "channels", state.channels, lambda each: (each.created_at, each.id), row, page)
+    except CallError as error:
+        request.fail(error)
 
 
 @attrs.frozen
@@ -136,10 +184,44 @@ def list_ended_channels(state: State, request: Request) -> None:
     )
 
 
+@attrs.frozen
+class StatisticsInput:
+    """The payload of `engine::statistics`."""
+
+    calls: bool = False
+    """Whether to answer with the numbers of the calls that have ended, too."""
+
+
 def read_statistics(state: State, request: Request) -> None:
     """Count the objects that the engine holds, this call included (`engine::statistics`)."""
-    request.read(NoInput)
+    request.read(StatisticsInput)
     state.emit(AskStatistics(state.ask(request)))
+
+
+def answer_statistics(state: State, request: Request, statistics: Mapping[str, JsonValue]) -> None:
+    """Answer `engine::statistics`, now that the shell has counted the objects."""
+    counts = state.call_counts.to_json() if request.read(StatisticsInput).calls else {}
+    request.reply({**statistics, **counts})
+
+
+@attrs.frozen
+class SaveRecordingInput:
+    """The payload of `engine::recorder::save`. Its `writer` is the writing end of a channel."""
+
+    last_seconds: float | None = None
+
+
+def save_recording(state: State, request: Request) -> None:
+    """Save the last inputs of the engine into a channel (`engine::recorder::save`). The answer describes it."""
+    params = request.read(SaveRecordingInput)
+    seconds = params.last_seconds
+    # Written so that NaN is refused too.
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        raise bad_input("engine::recorder::save", f"last_seconds: give a number of seconds above 0, got {seconds:g}")
+    writer = request.payload.get("writer") if isinstance(request.payload, dict) else None
+    if not is_ref(writer) or writer["direction"] != Direction.WRITE:
+        raise bad_input("engine::recorder::save", "writer: give the ref of a channel's writing end")
+    state.emit(AskRecording(state.ask(request), Ref.from_json(writer), seconds))
 
 
 def _name_of(state: State, session_id: str | None) -> str | None:
@@ -221,7 +303,17 @@ def _log_at(level: int) -> EngineFunction:
         if data is not None:
             fields["data"] = visible(to_json(data).decode())[:_MAX_LINE]
         text = f"{session.label}: {visible(params.message)[:_MAX_LINE]}"
-        state.emit(Log(level, text, fields, peer_controlled=True))
+        parent = parse_traceparent(request.message.traceparent)
+        line = LogLine(
+            level,
+            params.message[:_MAX_LINE],
+            params.service_name or "unknown",
+            {} if data is None else {"data": data},
+            params.trace_id or (parent.trace_id if parent is not None else None),
+            params.span_id or (parent.span_id if parent is not None and params.trace_id is None else None),
+        )
+        # Python knows no level for a trace.
+        state.emit(Log(max(level, logging.DEBUG), text, fields, peer_controlled=True, line=line))
         request.reply(None)
 
     return log
@@ -230,15 +322,16 @@ def _log_at(level: int) -> EngineFunction:
 # --- all of them
 
 _LEVELS: Final = {
-    "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "debug": logging.DEBUG,
-    "trace": logging.DEBUG,
+    "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "debug": logging.DEBUG, "trace": TRACE,
 }  # fmt: skip
 
 ENGINE_FUNCTIONS: Final[dict[str, tuple[EngineFunction, str]]] = {
     "engine::channels::create": (create_channel, "make a channel: the refs of its two ends"),
+    "engine::channels::end": (end_channel, "end an end of a channel without attaching it"),
     "engine::channels::list": (list_channels, "the open channels, and who waits for whom"),
     "engine::channels::ended": (list_ended_channels, "how the last channels ended"),
     "engine::statistics": (read_statistics, "how much the engine holds: sessions, channels, tasks, …"),
+    "engine::recorder::save": (save_recording, "write the last inputs of the engine into a channel, for a replay"),
     "engine::workers::register": (register_worker, "say who this worker is"),
     "engine::register_trigger": (register_trigger, "make a binding that outlives its maker"),
     "engine::unregister_trigger": (unregister_trigger, "end a binding"),

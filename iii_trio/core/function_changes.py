@@ -1,6 +1,6 @@
 """Track the functions that each listener of `engine::functions-available` was last told of.
 
-A set of functions is kept as a fingerprint, which is the hash of the set. Two sets are compared only by their fingerprints.
+A set of functions is kept as the registry's fingerprint. Two sets are compared only by their fingerprints.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ class FunctionChanges:
         self._remembered: OrderedDict[str, int | None] = OrderedDict()
         """The entries of listeners that are gone and may come back with a binding of the same id."""
         self._seen_changes = 0
-        self._fingerprint: tuple[int, int] = (-1, 0)
         self._due: float | None = None
 
     def bound(self, binding: TriggerBinding, now: float) -> None:
         """Add a listener. It is told of the functions if they differ from those that it was last told of."""
-        current = self._current()
+        current = self._registry.fingerprint
         if binding.id in self._told:
             # The binding replaces one of the same id.
             told = self._told[binding.id]
@@ -85,7 +84,7 @@ class FunctionChanges:
         if self._due is None or now < self._due:
             return set()
         self._due = None
-        gone, current = set(self._registry.gone), self._current()
+        gone, current = set(self._registry.gone), self._registry.fingerprint
         self._registry.gone.clear()
         # A function that has gone and come back is a change too: a listener may wait for it after a failed call.
         came_back = any(self._registry.find(*key) is not None for key in gone)
@@ -95,9 +94,3 @@ class FunctionChanges:
 
     def _settle(self, now: float) -> None:
         self._due = self._due if self._due is not None else now + SETTLING_SECONDS
-
-    def _current(self) -> int:
-        changes = self._registry.changes
-        if self._fingerprint[0] != changes:
-            self._fingerprint = (changes, hash(self._registry.keys()))
-        return self._fingerprint[1]

@@ -27,7 +27,6 @@ from ..wire import (
     UnregisterFunction,
     UnregisterTrigger,
     WireError,
-    from_json,
     to_json,
 )
 from . import registration, trigger_handlers
@@ -36,6 +35,7 @@ from .effects import Log
 from .engine_calls import EngineAnswer
 from .session import WorkerSession
 from .state import State
+from .visibility import may_call
 from .waiting import ask_worker
 
 Fields: TypeAlias = dict[str, JsonValue]
@@ -159,7 +159,7 @@ def _register_trigger(
         namespace = changed.namespace or DEFAULT_NAMESPACE
         if max(map(len, (changed.id, changed.trigger_type, changed.function_id))) > MAX_NAME:
             _refuse_binding(state, session, message, f"a name of it would be longer than {MAX_NAME} characters")
-        elif not _may_call(state, access, namespace, changed.function_id):
+        elif not may_call(state, access, namespace, changed.function_id):
             text = f"function '{changed.function_id}' not allowed in namespace '{namespace}'"
             trigger_handlers.refuse_binding(state, session, message, WireError(ErrorCode.FORBIDDEN, text))
         elif _owns(state, session, changed.id):
@@ -168,11 +168,6 @@ def _register_trigger(
     hook = access.rules.on_trigger_registration_function_id if access.rules is not None else None
     refuse = functools.partial(_refuse_binding, state, session, message)
     _run_hook(state, session, hook, payload, now, finish, refuse)
-
-
-def _may_call(state: State, access: Access, namespace: str, function_id: str) -> bool:
-    function = state.registry.find(namespace, function_id)
-    return access.allows(namespace, function_id, function.metadata if function is not None else Raw())
 
 
 def _refuse_binding(state: State, session: WorkerSession, message: RegisterTrigger, why: str) -> None:
@@ -241,7 +236,7 @@ def _run_hook(
             refuse(f"the hook {hook} failed: {answer.error.message}")
             return
         try:
-            fields = from_json(bytes(answer.result)) if answer.result else None
+            fields = answer.value()
         except ValueError as problem:
             refuse(f"the hook {hook} returned what cannot be read: {problem}")
             return

@@ -7,18 +7,22 @@ returns the effects that the shell has to perform, in order, before the next inp
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, Final, final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from ..config import EngineConfig
+from ..errors import CallError
+from ..observed import TraceSource
 from ..wire import (
     CancelInvocation,
     Close,
     Direction,
+    ErrorCode,
     InvocationResult,
     InvokeFunction,
     JsonValue,
     Message,
+    Outcome,
     Ping,
     Pong,
     Reattach,
@@ -27,16 +31,16 @@ from ..wire import (
     decode,
     encode,
 )
-from ..wire.otlp import Telemetry, telemetry_kind
+from ..wire.telemetry import telemetry_kind
 from . import (
     admission,
     calls,
     deferred_registrations,
     engine_events,
     faults,
+    gauges,
     identity,
     routing,
-    telemetry,
     trigger_handlers,
     unreadable,
     waiting,
@@ -45,24 +49,40 @@ from .access import Access
 from .admission import Credentials
 from .channel import Channel, ChannelEvent
 from .channels import Refused
-from .effects import Effects, Send
-from .engine_functions import answer_channel_list, register_engine_functions
+from .effects import Effects, PassTelemetry, Send
+from .engine_functions import answer_channel_list, answer_statistics, register_engine_functions
+from .exports import Export, export_registrations
+from .observing import name_of
 from .session import SessionState, WorkerSession
 from .sessions import close_session, end_session, start_session
 from .state import State
 
 
-@final
 class Hub:
     """The decisions of one engine. It takes inputs and dispatches messages to their handlers.
 
-    `new_id` makes ids and secrets (UUID v4 text, unguessable outside simulations). Times are seconds of any one clock.
+    `new_id` makes ids and `new_secret` makes keys and tokens (UUID v4 text, unguessable outside simulations). Without
+    `new_secret` both come from `new_id`. Times are seconds of any one clock.
     """
 
     def __init__(
-        self, config: EngineConfig, new_id: Callable[[], str], *, version: str | None = None, started_at_ms: int = 0
+        self,
+        config: EngineConfig,
+        new_id: Callable[[], str],
+        *,
+        new_secret: Callable[[], str] | None = None,
+        version: str | None = None,
+        started_at_ms: int = 0,
+        traces: TraceSource | None = None,
     ) -> None:
-        self.state = state = State(config, new_id, version=version, started_at_ms=started_at_ms)
+        self.state = state = State(
+            config,
+            new_id,
+            new_secret=new_secret,
+            version=version,
+            started_at_ms=started_at_ms,
+            traces=traces,
+        )
         self.sessions: Mapping[str, WorkerSession] = state.sessions
         self.registry = state.registry
         self.calls = state.calls
@@ -75,6 +95,15 @@ class Hub:
     def draining(self) -> bool:
         """Whether the engine takes no new calls."""
         return self.state.draining
+
+    @property
+    def revision(self) -> int:
+        """A number that rises with every change of what `exports` returns."""
+        return self.registry.revision + self.triggers.revision
+
+    def exports(self) -> Iterator[Export]:
+        """Return what the workers of this engine have registered."""
+        return export_registrations(self.state)
 
     @property
     def external_sessions(self) -> int:
@@ -130,7 +159,7 @@ class Hub:
                 if session.state.current is SessionState.PENDING_AUTH:
                     return []
                 if (kind := telemetry_kind(text)) is not None:
-                    return self.telemetry(kind, text, {"session": session.id}, now)
+                    return [PassTelemetry(session.id, kind, text)]
                 if len(text) <= _MAX_BLANK and not text.strip():
                     return []
             if session.held is not None and waiting.hold(state, session, message, now):
@@ -144,8 +173,15 @@ class Hub:
                 identity.retry_name_waiters(state, now)
         except Exception as error:
             faults.contain(state, session, message, error)
-        self._settle(now)
+        if state.engine_calls.settled:
+            self._settle(now)
         return state.take_effects()
+
+    def _finish(self, now: float) -> Effects:
+        """Do what an input that may have ended a session made possible, and return the effects."""
+        identity.retry_name_waiters(self.state, now)
+        self._settle(now)
+        return self.state.take_effects()
 
     def _settle(self, now: float) -> None:
         """Act upon the answers to calls of the engine, and handle the messages that waited for them."""
@@ -180,17 +216,26 @@ class Hub:
             except Exception as error:
                 faults.contain(self.state, session, message, error)
 
-    def telemetry(self, kind: Telemetry, message: bytes | bytearray, fields: dict[str, str], now: float) -> Effects:
-        """Handle telemetry of a session, or of a connection of its own. `fields` name the sender."""
-        telemetry.receive(self.state, kind, message, fields, now)
-        return self.state.take_effects()
+    def unreadable(self, session: WorkerSession, problem: Undecodable, now: float) -> Effects:
+        """Handle a message that was found to be unreadable before, as `received` handles its text."""
+        state = self.state
+        if session.state.current in (SessionState.GONE, SessionState.PENDING_AUTH):
+            return []
+        try:
+            if session.held is not None and waiting.hold(state, session, problem, now):
+                return state.take_effects()
+            unreadable.refuse_unreadable(state, session, problem, now)
+            if state.name_waiters.waiting:
+                identity.retry_name_waiters(state, now)
+        except Exception as error:
+            faults.contain(state, session, problem, error)
+        self._settle(now)
+        return state.take_effects()
 
-    def undelivered(self, session_id: str, invocation_id: str) -> Effects:
+    def undelivered(self, session_id: str, invocation_id: str, now: float) -> Effects:
         """Refuse a call, because its callee's outbox was full (`Deliver`)."""
         calls.undelivered(self.state, session_id, invocation_id)
-        # The shell performs effects at once, so a call of the engine is settled at the time at which it was made.
-        for call, _ in tuple(self.state.engine_calls.settled):
-            self._settle(call.until - self.state.config.timeouts.access_seconds)
+        self._settle(now)
         return self.state.take_effects()
 
     def disconnected(
@@ -208,18 +253,19 @@ class Hub:
         `left` says that the worker ended the session on purpose, so that no call caused its end.
         """
         end_session(self.state, session, reason, now, may_come_back=may_come_back, left=left)
-        identity.retry_name_waiters(self.state, now)
-        self._settle(now)
-        return self.state.take_effects()
+        return self._finish(now)
 
     def close_session(
         self, session: WorkerSession, code: int, reason: str, now: float, *, may_come_back: bool = False
     ) -> Effects:
         """End a session from the engine's side. Its calls are answered and its link is closed with the reason."""
         close_session(self.state, session, code, reason, now, may_come_back=may_come_back)
-        identity.retry_name_waiters(self.state, now)
-        self._settle(now)
-        return self.state.take_effects()
+        return self._finish(now)
+
+    def change_rules(self, session: WorkerSession, max_channels: int | None, access: Access | None) -> None:
+        """Use the changed rules of a session's listener from now on."""
+        session.max_channels = max_channels
+        session.access = access
 
     def by_secret(self, worker_id: str, secret: str) -> WorkerSession | None:
         """Return the session that `Iii-Session` names (clause C8.2), or None if the secret is not its own."""
@@ -243,6 +289,13 @@ class Hub:
             call = self.calls.given_to(holder).get(invocation_id) if holder is not None else None
             if call is not None and call.traceparent is not None:
                 channel.used_by.append(call.traceparent)
+            if call is not None and call.facts is not None and channel.facts is not None:
+                channel.facts.links.append(call.facts.context)
+        if isinstance(channel, Channel) and channel.facts is not None:
+            if direction is Direction.READ:
+                channel.facts.reader = name_of(holder)
+            else:
+                channel.facts.writer = name_of(holder)
         return channel
 
     def channel_event(
@@ -252,20 +305,56 @@ class Hub:
         self.channels.advance(channel_id, event, reason, now, code)
         return self.state.take_effects()
 
+    def name_home(self, home: str) -> None:
+        """Put the name of this engine into the ids of channels that are created from now on."""
+        self.channels.home = home
+
+    def show_workers(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Have `engine::workers::list` show these rows, of workers of other engines, beside the engine's own."""
+        self.state.workers_elsewhere = rows
+
+    def show_gauges(self, worker_id: str, values: Mapping[str, int | float], time_ms: int, now: float) -> None:
+        """Have `engine::workers::info` show these measurements of a worker, which it took at `time_ms`."""
+        gauges.keep_gauges(self.state, worker_id, values, time_ms, now)
+
+    def hold_elsewhere(self, channel_id: str, session: WorkerSession) -> None:
+        """Note that a session holds an end of a channel at another engine."""
+        self.state.ends_elsewhere.add(channel_id, session)
+
+    def release_elsewhere(self, channel_id: str, session: WorkerSession) -> None:
+        """Note that a session holds no end of this channel, because the other engine has refused it."""
+        self.state.ends_elsewhere.remove(channel_id, session)
+
+    def channel_ended_elsewhere(self, channel_id: str, outcome: Outcome, reason: str, code: str | None) -> Effects:
+        """Tell the holders of its ends how a channel at another engine ended."""
+        self.state.ends_elsewhere.ended(channel_id, outcome, reason, code)
+        return self.state.take_effects()
+
+    def engine_lost(self, home: str, reason: str) -> Effects:
+        """Tell the holders of ends at another engine that its channels are lost to them."""
+        self.state.ends_elsewhere.engine_lost(home, reason)
+        return self.state.take_effects()
+
+    def refuse_name(self, namespace: str, name: str, holder_id: str, node: str, now: float) -> Effects:
+        """Refuse the worker that has a name here, because a worker of another engine had it before."""
+        identity.refuse_name(self.state, namespace, name, holder_id, node, now)
+        return self.state.take_effects()
+
+    def touch(self, channel_id: str, now: float) -> None:
+        """Restart the expiry of a channel, because a message passed (clause C2.3)."""
+        self.channels.touch(channel_id, now)
+
     # --- the shell's answers to questions
 
     def unread_input_known(self, session_id: str, has_unread_input: bool, now: float) -> Effects:
         """Answer `AskUnreadInput`. A session that is unknown to the shell has no unread input."""
         identity.unread_input_known(self.state, session_id, has_unread_input, now)
-        identity.retry_name_waiters(self.state, now)
-        self._settle(now)
-        return self.state.take_effects()
+        return self._finish(now)
 
     def sign_of_life_known(self, session_id: str, is_alive: bool, now: float) -> Effects:
         """Answer `AskSignOfLife`."""
         identity.sign_of_life_known(self.state, session_id, is_alive, now)
-        identity.retry_name_waiters(self.state, now)
-        return self.state.take_effects()
+        return self._finish(now)
 
     def channel_io_known(self, question: int, statistics: Mapping[str, Mapping[str, JsonValue]]) -> Effects:
         """Answer `AskChannelIo` with the I/O statistics of each open channel, by its id."""
@@ -279,7 +368,16 @@ class Hub:
         """Answer `AskStatistics`."""
         request = self.state.questions.pop(question, None)
         if request is not None:
-            request.reply(dict(statistics))
+            answer_statistics(self.state, request, statistics)
+        return self.state.take_effects()
+
+    def recording_known(self, question: int, result: Mapping[str, JsonValue] | None, error: str | None) -> Effects:
+        """Answer `AskRecording` with a description of the recording, or with the reason why there is none."""
+        request = self.state.questions.pop(question, None)
+        if request is not None and error is not None:
+            request.fail(CallError(ErrorCode.INVOCATION_FAILED, error))
+        elif request is not None:
+            request.reply(result)
         return self.state.take_effects()
 
     # --- time
@@ -294,9 +392,7 @@ class Hub:
         identity.expire_grace(state, now)
         engine_events.expire(state, now)
         waiting.expire(state, now)
-        self._settle(now)
-        identity.retry_name_waiters(state, now)
-        return state.take_effects()
+        return self._finish(now)
 
     def next_due(self) -> float | None:
         """Return when `tick` has something to do, at the latest. None means never."""
@@ -307,7 +403,7 @@ class Hub:
             state.next_grace(),
             state.triggers.next_due(),
             state.name_waiters.next_due(),
-            state.function_changes.next_due(),
+            engine_events.next_due(state),
             state.engine_calls.next_due(),
         ):
             if due is not None and (earliest is None or due < earliest):
@@ -346,10 +442,6 @@ def _ping(state: State, session: WorkerSession, message: Ping, now: float) -> No
     state.emit(Send(session.id, encode(Pong())))
 
 
-def _ignore(state: State, session: WorkerSession, message: object, now: float) -> None:
-    """Ignore a message that has no meaning here."""
-
-
 _HANDLERS: Final[Mapping[type, Callable[[State, WorkerSession, Any, float], None]]] = {
     InvokeFunction: routing.invoke,
     InvocationResult: calls.answer,
@@ -359,5 +451,5 @@ _HANDLERS: Final[Mapping[type, Callable[[State, WorkerSession, Any, float], None
     TriggerRegistrationResult: trigger_handlers.provider_answered,
     Reattach: identity.reattach,
     Ping: _ping,
-    Pong: _ignore,
+    Pong: deferred_registrations.ignore,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -11,12 +11,14 @@ from ..errors import CallError
 from ..structure import BadShape, structure
 from ..wire import (
     DEFAULT_NAMESPACE,
+    RELAY,
     Close,
     ErrorCode,
     JsonValue,
     Reattach,
     RegistrationRejected,
     Rejection,
+    bad_input,
     check_name,
     encode,
 )
@@ -25,24 +27,18 @@ from .access import Access
 from .deferred_registrations import apply_deferred
 from .effects import AskSignOfLife, AskUnreadInput, Log, Send
 from .name_waiters import NameWaiter
-from .replies import bad_input
 from .request import Request
 from .session import SessionEvent, SessionState, WorkerInfo, WorkerSession, same_secret, sanitised
 from .sessions import close_session
 from .state import State
 
+_TAKEN: Final = "another worker has this name"
+
 
 @attrs.frozen
-class RegisterInput:
+class RegisterInput(WorkerInfo):
     """The payload of `engine::workers::register`."""
 
-    runtime: str = "unknown"
-    version: str | None = None
-    name: str | None = None
-    description: str | None = None
-    os: str | None = None
-    pid: int | None = None
-    isolation: str | None = None
     namespace: str | None = None
     features: list[str] | None = None
 
@@ -57,6 +53,8 @@ def _register(state: State, request: Request, *, final_attempt: bool) -> None:
     params = _read_input(request.payload)
     name = sanitised(params.name)
     session.features = frozenset(params.features or ())
+    # A guarded session could write the ids of other callers.
+    session.relays = RELAY in session.features and session.access is None
     # The namespace can be declared once. After that, or after the grace, it stays.
     fixed = session.state.current is not SessionState.UNNAMED
     namespace = session.namespace if fixed else params.namespace or DEFAULT_NAMESPACE
@@ -65,7 +63,9 @@ def _register(state: State, request: Request, *, final_attempt: bool) -> None:
         close_session(state, session, Close.POLICY_VIOLATION, f"namespace '{namespace}' not allowed", now)
         return
     if name is not None:
-        holder = state.registry.claim_name(namespace, name, session)
+        # A relay has no name of its own. It may ask in this way whether the holder of one is alive.
+        ask = state.registry.worker(namespace, name) if session.relays else None
+        holder = ask if session.relays else state.registry.claim_name(namespace, name, session)
         if holder is not None and final_attempt:
             _reject(state, request, namespace, name, holder)
             return
@@ -132,13 +132,25 @@ def _without_nulls(payload: JsonValue) -> Any:
 
 def _reject(state: State, request: Request, namespace: str, name: str, holder: WorkerSession) -> None:
     """Refuse a worker for good. Its session is closed at once, so that nothing of it stays."""
-    session = request.session
-    rejection = RegistrationRejected(Rejection.WORKER, namespace, holder.id, worker_name=name)
-    state.emit(Send(session.id, encode(rejection)))
-    text = f"worker {session.id} was refused: {holder.label} has the name '{name}' in namespace '{namespace}'"
-    state.emit(Log(logging.WARNING, text, {"session": session.id}))
+    _say_rejected(state, request.session, (namespace, name), holder.id, holder.label)
     request.reply({"success": False})
-    close_session(state, session, Close.NORMAL, "another worker has this name", request.now)
+    close_session(state, request.session, Close.NORMAL, _TAKEN, request.now)
+
+
+def refuse_name(state: State, namespace: str, name: str, holder_id: str, node: str, now: float) -> None:
+    """Refuse the worker that has a name here for good, because a worker of another engine had it before."""
+    session = state.registry.worker(namespace, name)
+    # It may have left, and a module's worker is no other engine's concern.
+    if session is not None and not session.internal:
+        _say_rejected(state, session, (namespace, name), holder_id, f"worker {holder_id} at node {node}")
+        close_session(state, session, Close.NORMAL, _TAKEN, now)
+
+
+def _say_rejected(state: State, session: WorkerSession, name: tuple[str, str], holder_id: str, holder: str) -> None:
+    rejection = RegistrationRejected(Rejection.WORKER, name[0], holder_id, worker_name=name[1])
+    state.emit(Send(session.id, encode(rejection)))
+    text = f"worker {session.id} was refused: {holder} has the name '{name[1]}' in namespace '{name[0]}'"
+    state.emit(Log(logging.WARNING, text, {"session": session.id}))
 
 
 # --- waiting for a name

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 import attrs
 
 from ..errors import CallError
 from ..wire import DEFAULT_NAMESPACE, ErrorCode
+from .gauges import latest_metrics
+from .paging import Key, Paged, reply_with_list
 from .registry import Function
 from .request import Request
 from .session import WorkerSession
 from .state import ENGINE_NAME, State
-from .telemetry import latest_metrics
 from .views import (
     Row,
     binding_row,
+    binding_worker,
     engine_row,
     function_detail,
     function_row,
@@ -26,7 +29,7 @@ from .views import (
     readable,
     type_detail,
     type_row,
-    waiting_bindings,
+    type_worker,
     with_standbys,
     worker_row,
 )
@@ -44,7 +47,7 @@ def _finds(needle: str | None, *texts: str | None) -> bool:
 
 
 @attrs.frozen
-class ListFunctions:
+class ListFunctions(Paged):
     search: str | None = None
     prefix: str | None = None
     worker: str | None = None
@@ -70,8 +73,11 @@ def list_functions(state: State, request: Request) -> None:
             continue
         if _finds(params.search, function.id, function.description):
             found.append(function)
-    found.sort(key=lambda function: (_rank(function.id, params.search), function.id, function.namespace))
-    request.reply({"functions": [with_standbys(state, function) for function in found]})
+
+    def key(function: Function) -> Key:
+        return _rank(function.id, params.search), function.id, function.namespace
+
+    reply_with_list(request, "functions", found, key, partial(with_standbys, state), params)
 
 
 def _rank(function_id: str, needle: str | None) -> int:
@@ -156,7 +162,7 @@ def _choose_namespace(namespaces: list[str], named: str | None) -> str | None:
 
 
 @attrs.frozen
-class ListTriggers:
+class ListTriggers(Paged):
     search: str | None = None
     prefix: str | None = None
     worker: str | None = None
@@ -166,20 +172,19 @@ class ListTriggers:
 def list_triggers(state: State, request: Request) -> None:
     """List trigger types (`engine::triggers::list`)."""
     params = request.read(ListTriggers)
-    rows = []
-    for provider in sorted(state.triggers.providers(), key=lambda each: (each.type, each.namespace)):
-        row = type_row(provider)
+    found = []
+    for provider in state.triggers.providers():
         if provider.type.startswith("engine::") and not params.include_internal:
             continue
         if not sees_type(request.session, provider):
             continue
         if params.prefix is not None and not provider.type.startswith(params.prefix):
             continue
-        if params.worker is not None and row["worker_name"] != params.worker:
+        if params.worker is not None and type_worker(provider) != params.worker:
             continue
         if _finds(params.search, provider.type, provider.description):
-            rows.append(row)
-    request.reply({"triggers": rows})
+            found.append(provider)
+    reply_with_list(request, "triggers", found, lambda each: (each.type, each.namespace), type_row, params)
 
 
 @attrs.frozen
@@ -203,7 +208,7 @@ def describe_trigger(state: State, request: Request) -> None:
 
 
 @attrs.frozen
-class ListBindings:
+class ListBindings(Paged):
     search: str | None = None
     trigger_type: str | None = None
     function_id: str | None = None
@@ -216,11 +221,10 @@ class ListBindings:
 def list_bindings(state: State, request: Request) -> None:
     """List the bindings in force, and those that wait for a provider if asked (`engine::registered-triggers::list`)."""
     params = request.read(ListBindings)
-    rows = []
-    bindings = live_bindings(state)
-    if params.include_waiting:
-        bindings = sorted([*bindings, *waiting_bindings(state)], key=lambda each: each.id)
-    for binding in bindings:
+    found = []
+    for binding in state.triggers:
+        if not binding.live and not params.include_waiting:
+            continue
         if binding.function_id.startswith("engine::") and not params.include_internal:
             continue
         if not sees_binding(state, request.session, binding):
@@ -231,10 +235,9 @@ def list_bindings(state: State, request: Request) -> None:
             continue
         if not _finds(params.search, binding.id, binding.trigger_type, binding.function_id):
             continue
-        row = binding_row(state, binding)
-        if params.worker in (None, row["worker_name"]):
-            rows.append(row)
-    request.reply({"registered_triggers": rows})
+        if params.worker in (None, binding_worker(state, binding)):
+            found.append(binding)
+    reply_with_list(request, "registered_triggers", found, lambda each: (each.id,), partial(binding_row, state), params)
 
 
 @attrs.frozen
@@ -262,18 +265,19 @@ def describe_binding(state: State, request: Request) -> None:
 
 
 @attrs.frozen
-class ListWorkers:
+class ListWorkers(Paged):
     search: str | None = None
     runtime: str | None = None
     status: str | None = None
     include_internal: bool | None = None
-    """An extension: include workers without a process id, such as browsers, and sessions without a name."""
+    """An extension: include workers without a process id, such as browsers, sessions without a name, and relays."""
 
 
 def list_workers(state: State, request: Request) -> None:
     """List workers (`engine::workers::list`).
 
-    Workers on sockets without a process id are left out unless `include_internal` is set.
+    Workers on sockets without a process id, and the sessions by which engines pass calls on, are left out unless
+    `include_internal` is set.
     """
     params = request.read(ListWorkers)
     rows: Iterable[Row] = [
@@ -281,8 +285,10 @@ def list_workers(state: State, request: Request) -> None:
         *(
             _seen_by(state, request.session, worker_row(state, each), each)
             for each in state.sessions.values()
-            if each.in_process or each.info.pid is not None or params.include_internal
+            if params.include_internal or ((each.in_process or each.info.pid is not None) and not each.relays)
         ),
+        # A guarded session is shown what is at its own engine.
+        *((dict(row) for row in state.workers_elsewhere) if request.session.access is None else ()),
     ]
     rows = [
         row
@@ -291,7 +297,11 @@ def list_workers(state: State, request: Request) -> None:
         and params.status in (None, row["status"])
         and _finds(params.search, *(str(row[field] or "") for field in ("name", "id", "description")))
     ]
-    request.reply({"workers": sorted(rows, key=lambda row: (row["name"] or row["id"], row["id"]))})
+    reply_with_list(request, "workers", rows, _by_name, lambda row: row, params)
+
+
+def _by_name(row: Row) -> Key:
+    return str(row["name"] or row["id"]), str(row["id"])
 
 
 def _seen_by(state: State, viewer: WorkerSession, row: Row, owner: WorkerSession | None) -> Row:
@@ -339,9 +349,7 @@ def describe_worker(state: State, request: Request) -> None:
     metrics = latest_metrics(session, request.now) if session is not None else None
     if metrics is not None:
         row["latest_metrics"] = metrics
-    functions = [
-        function for function in state.registry if function.owner is session and sees_function(viewer, function)
-    ]
+    functions = [function for function in state.registry.owned_by(session) if sees_function(viewer, function)]
     targets = {(function.namespace, function.id) for function in functions}
     providers = [
         provider

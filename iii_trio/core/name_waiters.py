@@ -116,6 +116,9 @@ class NameWaiters:
 
     def next_due(self) -> float | None:
         """Return when the next holder's time to leave is up, or None if none has to leave."""
+        # This is asked after every message, and nearly always there are none.
+        if not self.waiting:
+            return None
         # The shell keeps the time of a ping, so a challenged waiter has none of its own.
         due = min((each.until for each in self.waiting), default=math.inf)
         return None if due == math.inf else due

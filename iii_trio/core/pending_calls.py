@@ -50,10 +50,11 @@ class PendingCalls:
 
     def enter(self, call: Call) -> None:
         """Add a call, so that its answer finds it."""
+        caller = call.caller
         self.given[call.callee][call.id] = call
         # A void call has no caller, but it counts against its callee until it is answered.
-        if call.caller is not None:
-            self.made[call.caller][call.id] = call
+        if caller is not None:
+            self.made[caller][call.id] = call
 
     def leave(self, call: Call, event: CallEvent) -> None:
         """Advance a call into its final state and remove it from both sessions."""

@@ -6,7 +6,7 @@ engine's own process have no bounds, because they are part of the embedding prog
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Raw
 
@@ -16,6 +16,12 @@ from .session import WorkerSession
 
 _OVERHEAD: Final = 512
 """The approximate size in bytes of the engine's own record of a registration."""
+
+
+class Registration(Protocol):
+    """A registration that the engine keeps."""
+
+    size: int
 
 
 def detach(message: object) -> int:
@@ -65,16 +71,38 @@ def why_not_held(limits: Limits, session: WorkerSession, size: int) -> str | Non
     return None
 
 
-def why_no_room(limits: Limits, session: WorkerSession, kind: str, held: int, max_held: int, growth: int) -> str | None:
-    """Return why a session with `held` registrations of this kind may not add one, or None if it may.
+def why_no_room(
+    limits: Limits,
+    session: WorkerSession,
+    kind: str,
+    held: int,
+    max_held: int,
+    size: int,
+    replaced: Registration | None,
+) -> str | None:
+    """Return why a session with `held` registrations of this kind may not add one of `size` bytes, or None if it may.
 
-    `growth` is the number of bytes by which its registrations would grow.
+    `replaced` is the session's own registration that the new one takes the place of, and that takes no room any more.
     """
     if session.in_process:
         return None
+    growth = size
+    if replaced is not None:
+        held -= 1
+        growth -= replaced.size
     if held >= max_held:
         return f"it has {held} {kind}, as many as one worker may (limits.{kind.replace(' ', '_')}_per_session)"
     return _too_many_bytes(limits, session, growth)
+
+
+def why_too_many_listeners(limits: Limits, held: int) -> str | None:
+    """Return why there may be no more than `held` bindings to one event of the engine, or None if there may.
+
+    Each event is a call for each binding, so that another worker's coming and going would cost too much.
+    """
+    if held < limits.event_bindings_per_session:
+        return None
+    return f"there are {held} bindings to this event, as many as there may be (limits.event_bindings_per_session)"
 
 
 def _too_many_bytes(limits: Limits, session: WorkerSession, growth: int) -> str | None:

@@ -15,7 +15,9 @@ from .session import WorkerSession, same_secret
 
 
 @attrs.frozen
-class _LostSession:
+class LostSession:
+    """A session that was lost, and the time until which its channels wait."""
+
     session: WorkerSession
     cause: str
     until: float
@@ -27,17 +29,20 @@ class LostSessions:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
-        self._lost: dict[str, _LostSession] = {}
+        self._lost: dict[str, LostSession] = {}
         self._due: list[tuple[float, str]] = []  # a heap with stale entries
 
     def __len__(self) -> int:
         return len(self._lost)
 
+    def __contains__(self, worker_id: str) -> bool:
+        return worker_id in self._lost
+
     def add(self, session: WorkerSession, cause: str, until: float) -> None:
         """Let the channels of a lost session wait until this time."""
         # A session without channels has nothing to wait for.
         if session.owned or session.held_writers or session.held_readers:
-            self._lost[session.id] = _LostSession(session, cause, until)
+            self._lost[session.id] = LostSession(session, cause, until)
             heapq.heappush(self._due, (until, session.id))
 
     def reattach(self, worker_id: str, token: str, successor: WorkerSession) -> WorkerSession | None:

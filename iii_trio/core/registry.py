@@ -9,6 +9,7 @@ them takes over in the step in which the active one goes (promises R1 to R4 in d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from enum import auto
 from typing import Final
@@ -63,10 +64,16 @@ class Function:
     metadata: Raw = ABSENT
     marked_internal: bool = False
     """Whether its metadata marks it as internal."""
-    over_http: bool = False
-    """Whether it asks to be invoked over HTTP, which this engine refuses."""
+    invocation: Raw = attrs.field(default=ABSENT, repr=False)
+    """Where it is to be invoked in place of its owner, or absent. Its headers can hold secrets."""
     local_id: str | None = None
     """The id that its owner knows, where access rules made it another one."""
+    node: str | None = None
+    """The engine that it is relayed to."""
+    worker_name: str | None = None
+    """The worker there that it belongs to."""
+    exported: bytes | None = None
+    """Its row for other engines, once it was made."""
     size: int = 0
     """The bytes that it takes of its owner's registrations."""
     state: StateMachine[FunctionState, FunctionEvent] = attrs.field(
@@ -82,6 +89,10 @@ class Registry:
         self._standbys: dict[tuple[str, str], list[Function]] = {}
         """The standbys of each function that has some, oldest first."""
         self._names: dict[tuple[str, str], WorkerSession] = {}
+        self.revision = 0
+        """The number of changes of any kind so far, also of what stands by and of names."""
+        self.fingerprint = 0
+        """A number that stands for the set of (namespace, id), the same one in every process."""
         self.changes = 0
         """The number of changes of the set of (namespace, id) so far."""
         self.gone: set[tuple[str, str]] = set()
@@ -95,6 +106,12 @@ class Registry:
 
     def find(self, namespace: str, function_id: str) -> Function | None:
         return self._functions.get((namespace, function_id))
+
+    def owned_by(self, owner: WorkerSession | None) -> list[Function]:
+        """Return a worker's functions, or for None the engine's own, sorted."""
+        if owner is None:
+            return sorted((one for one in self if one.owner is None), key=lambda one: (one.namespace, one.id))
+        return [self._functions[key] for key in sorted(owner.functions)]
 
     def namespaces_of(self, function_id: str) -> list[str]:
         """Return every namespace in which this id is registered, sorted."""
@@ -111,7 +128,9 @@ class Registry:
         if earlier is not None and earlier.owner is not function.owner:
             return earlier
         self._functions[key] = function
-        self.changes += earlier is None
+        self.revision += 1
+        if earlier is None:
+            self._changed(key)
         if function.owner is not None:
             function.owner.functions.add(key)
             function.owner.registration_bytes += function.size - (earlier.size if earlier is not None else 0)
@@ -136,6 +155,7 @@ class Registry:
             earlier.state.advance(FunctionEvent.REMOVED)
         else:
             waiting.append(function)
+        self.revision += 1
         function.owner.standbys.add(key)
         function.owner.registration_bytes += function.size - (earlier.size if earlier is not None else 0)
         return True
@@ -154,7 +174,7 @@ class Registry:
         """Remove the functions, the standbys and the name of a session that has ended. Return what took over."""
         for key in sorted(owner.standbys):
             self._remove_standby(key, owner)
-        promoted = [self._remove_active(key, self._functions[key]) for key in sorted(owner.functions)]
+        promoted = [self._remove_active((one.namespace, one.id), one) for one in self.owned_by(owner)]
         self.release_name(owner)
         return [function for function in promoted if function is not None]
 
@@ -163,7 +183,8 @@ class Registry:
         function.state.advance(FunctionEvent.REMOVED)
         del self._functions[key]
         self.gone.add(key)
-        self.changes += 1
+        self.revision += 1
+        self._changed(key)
         assert function.owner is not None
         function.owner.functions.discard(key)
         function.owner.registration_bytes -= function.size
@@ -178,13 +199,20 @@ class Registry:
         successor.owner.standbys.discard(key)
         successor.owner.functions.add(key)
         self._functions[key] = successor
-        self.changes += 1
+        self._changed(key)
         return successor
+
+    def _changed(self, key: tuple[str, str]) -> None:
+        """Count a function that came or went. The same step takes it into the fingerprint and out of it."""
+        self.changes += 1
+        digest = hashlib.blake2b("\0".join(key).encode(errors="surrogatepass"), digest_size=8)
+        self.fingerprint ^= int.from_bytes(digest.digest(), "big")
 
     def _remove_standby(self, key: tuple[str, str], owner: WorkerSession) -> None:
         waiting = self._standbys.get(key, [])
         for function in [one for one in waiting if one.owner is owner]:
             waiting.remove(function)
+            self.revision += 1
             function.state.advance(FunctionEvent.REMOVED)
             owner.standbys.discard(key)
             owner.registration_bytes -= function.size
@@ -194,6 +222,7 @@ class Registry:
     def release_name(self, session: WorkerSession) -> None:
         """Free the name that a session holds, if any."""
         if session.lease is not None:
+            self.revision += 1
             del self._names[session.lease]
             session.lease = None
 
@@ -203,6 +232,7 @@ class Registry:
         holder = self._names.setdefault(key, session)
         if holder is not session:
             return holder
+        self.revision += 1
         # A session has at most one name, so a new one replaces the earlier one.
         if session.lease != key:
             self.release_name(session)
@@ -216,7 +246,3 @@ class Registry:
     def namespaces_of_worker(self, name: str) -> list[str]:
         """Return every namespace in which a worker has this name, sorted."""
         return sorted(namespace for namespace, name_ in self._names if name_ == name)
-
-    def keys(self) -> frozenset[tuple[str, str]]:
-        """Return the (namespace, id) of every function."""
-        return frozenset(self._functions)

@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from ..errors import CallError
 from ..wire import (
     DEFAULT_NAMESPACE,
     ErrorCode,
@@ -26,11 +25,6 @@ _error_body: Final = msgspec.json.Decoder(WireError)
 BLANK_NAMESPACE: Final = "`{}` is empty: it was named and left blank. Give it a name, or omit it to use `default`."
 
 
-def bad_input(function_id: str, problem: str) -> CallError:
-    """Return the error for an input that an engine function cannot read."""
-    return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
-
-
 def not_found(namespaces: list[str], namespace: str | None, function_id: str) -> str:
     """Return `Function … not found in namespace …`, without its final period.
 
@@ -38,6 +32,11 @@ def not_found(namespaces: list[str], namespace: str | None, function_id: str) ->
     """
     text = f"Function {function_id} not found in namespace {namespace or DEFAULT_NAMESPACE}"
     return f"{text}. It is registered in namespace(s): {', '.join(namespaces)}" if namespaces else text
+
+
+def behind_guard(function_id: str) -> str:
+    """Return why a function does not guard a listener: a guarded session could take its place."""
+    return f"Function {function_id} belongs to a worker at a guarded listener, and has to be at another one"
 
 
 def is_error(error: Raw) -> bool:

@@ -10,10 +10,12 @@ import attrs
 from msgspec import Raw
 
 from ..errors import CallError
+from ..observed import CallFacts
 from ..structure import BadShape, structure
-from ..wire import FEATURE, InvokeFunction, JsonValue, WireError, to_json
+from ..wire import FEATURE, InvokeFunction, JsonValue, WireError, bad_input, to_json
 from .effects import Effect, Log, Send
-from .replies import bad_input, error_text, result_text
+from .observing import end_call
+from .replies import error_text, result_text
 from .session import WorkerSession
 
 T = TypeVar("T")
@@ -34,6 +36,8 @@ class Request:
     now: float
     payload: JsonValue = None
     answered: bool = False
+    facts: CallFacts | None = None
+    """Its facts, where it belongs to a trace that is recorded."""
 
     def reply(self, value: object) -> None:
         """Answer with a result. Raises TypeError or ValueError, and does not answer, if JSON cannot hold the value."""
@@ -41,6 +45,7 @@ class Request:
             return
         result = Raw(to_json(value))
         self.answered = True
+        self._observe("answered", "")
         # The caller of a void call does not wait.
         if self.invocation_id is None:
             return
@@ -59,6 +64,7 @@ class Request:
         if self.answered or self.session.state.is_final:
             return
         self.answered = True
+        self._observe("failed", error.code)
         if self.invocation_id is not None:
             self._send_error(self.invocation_id, WireError(error.code, error.message, error.stacktrace))
             return
@@ -72,6 +78,10 @@ class Request:
             return structure(self.payload, into)
         except BadShape as problem:
             raise bad_input(self.message.function_id, str(problem)) from None
+
+    def _observe(self, outcome: str, code: str) -> None:
+        if self.facts is not None:
+            end_call(self.facts, outcome, code, self.emit)
 
     def _send_error(self, invocation_id: str, error: WireError) -> None:
         message, session = self.message, self.session

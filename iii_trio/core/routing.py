@@ -6,14 +6,17 @@ import re
 from typing import Final
 
 from ..errors import CallError
+from ..observed import CallFacts
 from ..wire import (
     ABSENT,
     DEFAULT_NAMESPACE,
     FEATURE,
+    NULL,
     Action,
     ErrorCode,
     InvokeFunction,
     JsonValue,
+    bad_input,
     check_engine_input,
     from_json,
     to_json,
@@ -22,8 +25,8 @@ from ..wire import (
 from . import calls, faults
 from .access import Access, Decision, Target, refusal
 from .engine_functions import ENGINE_FUNCTIONS
-from .registration import OVER_HTTP
-from .replies import BLANK_NAMESPACE, bad_input, not_found
+from .observing import name_of, observe_call
+from .replies import BLANK_NAMESPACE, behind_guard, not_found
 from .request import Request
 from .session import WorkerSession
 from .state import State
@@ -32,6 +35,7 @@ _is_uuid: Final = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{1
 _ENQUEUE: Final = "engine::queue::enqueue"
 NO_OPTIONS: Final = "the queue of this engine knows no `options` of jobs: leave them out, or use iii-trio's queue"
 
+NO_FUNCTION: Final = "`function_id` is empty: name the function that is to do the job"
 NO_QUEUE: Final = (
     "No queue provider is installed. `TriggerAction::Enqueue` routes through the `engine::queue::enqueue` provider, "
     "which the standalone queue worker registers. Add it with `iii worker add queue`. (underlying: {})"
@@ -45,18 +49,25 @@ def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: f
     if action is not None and action.type == "void":
         invocation_id = None
     request = None
+    facts = None
     try:
         if invocation_id is not None and not _is_uuid(invocation_id):
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, f"`invocation_id` must be a UUID, got {invocation_id!r}")
         if message.namespace is not None or action is not None:
             _check(message, action)
-        if session.access is not None and _guard(state, session, session.access, message, invocation_id):
+        if session.access is not None and _guard(state, session, session.access, message, invocation_id, now):
             return
         if action is not None and action.type == "enqueue":
             state.check_open()
-            _enqueue(state, session, message, action, invocation_id)
+            if state.traces.active:
+                facts = observe_call(state.traces, session, None, message, now, action=action)
+            _enqueue(state, session, message, action, invocation_id, facts)
             return
         function = state.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
+        if state.traces.active:
+            callee = function.owner if function is not None else None
+            by_engine = function is not None and callee is None
+            facts = observe_call(state.traces, session, callee, message, now, by_engine=by_engine)
         if function is None:
             # The error names the other namespaces, because a missing namespace is the common cause.
             namespaces = state.registry.namespaces_of(message.function_id)
@@ -67,25 +78,28 @@ def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: f
         # The engine's own functions answer while it drains, so that its state can be read.
         if owner is None:
             request = Request(session, message, invocation_id, state.emit, now)
+            request.facts, facts = facts, None
             request.payload = _read_payload(message)
             ENGINE_FUNCTIONS[message.function_id][0](state, request)
             return
-        if function.over_http:
-            raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, f"The function cannot be invoked: {OVER_HTTP}")
+        # Two engines that each believe the function at the other would pass the call to and fro.
+        if session.relays and owner.relays:
+            problem = f"{not_found([], message.namespace, message.function_id)}: it has left for another node."
+            raise CallError(ErrorCode.FUNCTION_NOT_FOUND, problem)
         state.check_open()
-        # The engine's modules read their payloads in the engine's process.
-        if owner.internal:
+        # The engine's modules read their payloads in the engine's process. A relay passes them on unread.
+        if owner.internal and not owner.relays:
             check_engine_input(message.function_id, len(message.data))
-        data = with_caller(session, bytes(message.data or calls.NULL))
-        calls.deliver(state, session, owner, message, invocation_id, data, function_id=function.local_id)
+        data = with_caller(session, bytes(message.data or NULL))
+        calls.deliver(state, session, function, message, invocation_id, data, facts=facts)
     except Refused as refused:
         # The protocol answers a refused void call too, with an id that nothing waits for.
         Request(session, message, invocation_id or state.new_id(), state.emit, now).fail(refused)
     except CallError as error:
-        request = request or Request(session, message, invocation_id, state.emit, now)
+        request = request or Request(session, message, invocation_id, state.emit, now, facts=facts)
         request.fail(error)
     except Exception as error:
-        request = request or Request(session, message, invocation_id, state.emit, now)
+        request = request or Request(session, message, invocation_id, state.emit, now, facts=facts)
         faults.fail_request(state, request, error)
 
 
@@ -94,7 +108,12 @@ class Refused(CallError):
 
 
 def _guard(
-    state: State, session: WorkerSession, access: Access, message: InvokeFunction, invocation_id: str | None
+    state: State,
+    session: WorkerSession,
+    access: Access,
+    message: InvokeFunction,
+    invocation_id: str | None,
+    now: float,
 ) -> bool:
     """Check a call of a guarded session. Return whether it was given to the middleware function instead.
 
@@ -117,17 +136,18 @@ def _guard(
         raise CallError(ErrorCode.FUNCTION_NOT_FOUND, not_found(namespaces, namespace, middleware_id) + ".")
     # Its calls could come back to itself for ever, and a guarded session could take its place.
     if middleware.owner.access is not None:
-        text = f"Function {middleware_id} belongs to a worker at a guarded listener, and has to be at another one"
-        raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, text)
+        raise CallError(ErrorCode.FUNCTION_NOT_INVOKABLE, behind_guard(middleware_id))
     payload = {
         "function_id": message.function_id,
-        "payload": message.data or calls.NULL,
+        "payload": message.data or NULL,
         "action": message.action,
         "context": access.grants.context,
         "namespace": namespace,
     }
-    function_id = middleware.local_id or middleware_id
-    calls.deliver(state, session, middleware.owner, message, invocation_id, to_json(payload), function_id=function_id)
+    facts = None
+    if state.traces.active:
+        facts = observe_call(state.traces, session, middleware.owner, message, now)
+    calls.deliver(state, session, middleware, message, invocation_id, to_json(payload), facts=facts)
     return True
 
 
@@ -142,20 +162,28 @@ def _check(message: InvokeFunction, action: Action | None) -> None:
         raise bad_input(message.function_id, problem)
     if action.type == "enqueue" and not action.queue:
         raise bad_input(message.function_id, "`action.queue` must name a queue")
+    # Its job would wait for ever, because no worker can offer such a function.
+    if action.type == "enqueue" and not message.function_id.strip():
+        raise CallError(ErrorCode.ENQUEUE_ERROR, NO_FUNCTION)
 
 
 def _read_payload(message: InvokeFunction) -> JsonValue:
     """Decode the payload for an engine function. Null, like no payload at all, counts as an empty object."""
     check_engine_input(message.function_id, len(message.data))
     try:
-        payload = from_json(bytes(message.data or calls.NULL))
+        payload = from_json(bytes(message.data or NULL))
     except ValueError as error:
         raise bad_input(message.function_id, str(error)) from None
     return {} if payload is None else payload
 
 
 def _enqueue(
-    state: State, session: WorkerSession, message: InvokeFunction, action: Action, invocation_id: str | None
+    state: State,
+    session: WorkerSession,
+    message: InvokeFunction,
+    action: Action,
+    invocation_id: str | None,
+    facts: CallFacts | None,
 ) -> None:
     """Turn an enqueued call into a call of the queue's function. The caller's result is a receipt."""
     provider = state.registry.find(DEFAULT_NAMESPACE, _ENQUEUE)
@@ -166,9 +194,9 @@ def _enqueue(
     job: dict[str, object] = {
         "queue": action.queue,
         "function_id": message.function_id,
-        "data": message.data or calls.NULL,
+        "data": message.data or NULL,
         "messageReceiptId": receipt,
-        "traceparent": message.traceparent,
+        "traceparent": message.traceparent if facts is None else facts.traceparent,
         "baggage": message.baggage,
     }
     if message.namespace is not None and message.namespace != DEFAULT_NAMESPACE:
@@ -181,12 +209,16 @@ def _enqueue(
             raise CallError(ErrorCode.ENQUEUE_ERROR, NO_OPTIONS)
         job["options"] = action.options
         receipt = ""
-    calls.deliver(state, session, provider.owner, message, invocation_id, to_json(job), receipt, function_id=_ENQUEUE)
+    if facts is not None:
+        facts.job_id = receipt
+        facts.callee, facts.callee_id = name_of(provider.owner), provider.owner.id
+    calls.deliver(state, session, provider, message, invocation_id, to_json(job), receipt, facts=facts)
+    state.call_counts.enqueued += 1
 
 
 def with_caller(session: WorkerSession, data: bytes) -> bytes:
     """Return an object payload with its caller's id in it, and without an id that the caller wrote itself.
 
-    The payloads of the engine's own modules, and payloads that are no objects, stay as they are.
+    The payloads of the engine's own modules and of relays, and payloads that are no objects, stay as they are.
     """
-    return data if session.internal else with_caller_id(data, session.caller_field)
+    return data if session.internal or session.relays else with_caller_id(data, session.caller_field)

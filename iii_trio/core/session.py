@@ -84,6 +84,8 @@ class WorkerSession:
     namespace: str = DEFAULT_NAMESPACE
     info: WorkerInfo = attrs.field(factory=WorkerInfo)
     features: frozenset[str] = frozenset()
+    relays: bool = False
+    """Whether it passes calls on to another engine, or from one."""
     max_channels: int | None = None
     """The bound on channels that it owns. None uses the engine's limit."""
     deferred_registrations: list[Message] = attrs.field(factory=list)
@@ -95,6 +97,8 @@ class WorkerSession:
     owned: set[str] = attrs.field(factory=set)
     held_writers: set[str] = attrs.field(factory=set)
     held_readers: set[str] = attrs.field(factory=set)
+    held_elsewhere: set[str] = attrs.field(factory=set)
+    """The channels at other engines of which it holds ends."""
     trigger_types: set[tuple[str, str]] = attrs.field(factory=set)
     """The trigger types that it provides, as (namespace, type)."""
     bindings: set[str] = attrs.field(factory=set)

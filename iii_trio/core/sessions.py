@@ -7,7 +7,7 @@ import logging
 from ..wire import FEATURE, WorkerRegistered, encode
 from . import calls, engine_events
 from .access import Access
-from .effects import HangUp, Log, Send
+from .effects import HangUp, Log, ReleaseEnds, Send
 from .registration import log_takeovers
 from .session import SessionEvent, SessionState, WorkerSession
 from .state import State
@@ -27,8 +27,8 @@ def start_session(
     """Add a session for a new connection. Its worker is greeted, unless an auth function has to admit it first."""
     session = WorkerSession(
         id=state.new_id(),
-        reattach_token=state.new_id(),
-        channel_secret=state.new_id(),
+        reattach_token=state.new_secret(),
+        channel_secret=state.new_secret(),
         connected_at=now,
         connected_at_ms=now_ms,
         peer=peer,
@@ -40,6 +40,7 @@ def start_session(
     state.sessions[session.id] = session
     state.calls.add_session(session)
     state.internal_sessions += internal
+    state.call_counts.sessions_started += not internal
     if access is not None and access.auth_function is not None:
         session.state.advance(SessionEvent.AUTH_REQUIRED)
     else:
@@ -77,6 +78,7 @@ def end_session(
     session.state.advance(SessionEvent.LEFT)
     del state.sessions[session.id]
     state.internal_sessions -= session.internal
+    state.call_counts.sessions_ended += not session.internal
     session.deferred_registrations.clear()
     session.held, session.held_bytes = None, 0
     waiting = state.engine_calls.remove(session)
@@ -89,6 +91,10 @@ def end_session(
         state.lost_sessions.add(session, cause, now + grace)
     else:
         state.channels.session_ended(session, cause, now)
+    # They do not wait for the worker to come back: their engine knows this one's link only.
+    if session.held_elsewhere:
+        state.emit(ReleaseEnds(session.id, cause))
+        state.ends_elsewhere.session_ended(session)
     calls.session_ended(state, session, reason, left=left)
     state.function_changes.lost(session.bindings)
     state.triggers.session_ended(session)

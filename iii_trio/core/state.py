@@ -6,15 +6,19 @@ Handlers receive the state and change it. They give back effects only by `emit`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
 from ..config import EngineConfig
 from ..errors import CallError
+from ..observed import NoTraces, TraceSource
 from ..wire import ErrorCode
+from .call_counts import CallCounts
 from .channels import Channels
 from .effects import Effect, Effects
+from .ends_elsewhere import EndsElsewhere
 from .engine_calls import EngineCalls
+from .event_queue import EventQueue
 from .function_changes import FunctionChanges
 from .name_waiters import NameWaiters
 from .pending_calls import PendingCalls
@@ -32,31 +36,46 @@ ENGINE_NAME: Final = "iii-engine-functions"
 class State:
     """Everything that an engine knows.
 
-    `new_id` makes ids and secrets (UUID v4 text, unguessable outside simulations). Times are seconds of any one clock.
+    `new_id` makes ids and `new_secret` makes keys and tokens (UUID v4 text, unguessable outside simulations). Without
+    `new_secret` both come from `new_id`. Times are seconds of any one clock.
     """
 
     def __init__(
-        self, config: EngineConfig, new_id: Callable[[], str], *, version: str | None = None, started_at_ms: int = 0
+        self,
+        config: EngineConfig,
+        new_id: Callable[[], str],
+        *,
+        new_secret: Callable[[], str] | None = None,
+        version: str | None = None,
+        started_at_ms: int = 0,
+        traces: TraceSource | None = None,
     ) -> None:
         self._effects: Effects = []
         self.emit: Callable[[Effect], None] = self._effects.append
         """Give back an effect of the input under way. The shell performs effects in this order."""
         self.config = config
         self.new_id = new_id
+        self.new_secret = new_secret or new_id
         self.version = version
         self.started_at_ms = started_at_ms
+        self.traces: TraceSource = traces or NoTraces()
         self.id = new_id()
         self.draining = False
         self.sessions: dict[str, WorkerSession] = {}
         self.internal_sessions = 0
         self.registry = Registry()
         self.calls = PendingCalls()
+        self.call_counts = CallCounts()
         self.engine_calls = EngineCalls()
-        self.channels = Channels(config.channels, config.limits, new_id, self.sessions, self.emit)
+        self.channels = Channels(config.channels, config.limits, new_id, self.new_secret, self.sessions, self.emit)
+        self.ends_elsewhere = EndsElsewhere(self.emit)
         self.lost_sessions = LostSessions(self.channels)
         self.triggers = Triggers(self.emit)
         self.name_waiters = NameWaiters()
         self.function_changes = FunctionChanges(self.registry)
+        self.events = EventQueue()
+        self.workers_elsewhere: Sequence[Mapping[str, object]] = ()
+        """The rows of workers of other engines."""
         self.questions: dict[int, Request] = {}
         """The requests that wait for the shell's answer to a question, by the question's number."""
         self._asked = 0

@@ -18,13 +18,14 @@ from ..wire import (
     UnregisterTriggerType,
     WireError,
     encode,
+    is_given,
     to_json,
 )
 from . import engine_events
 from .binding import III_PROVIDERS, BindingEvent, Provider, TriggerBinding
 from .effects import Log, Send
 from .peer_limits import why_unfit
-from .quota import size_of, why_no_room
+from .quota import size_of, why_no_room, why_too_many_listeners
 from .replies import BLANK_NAMESPACE, is_error, read_error
 from .session import WorkerSession
 from .state import State
@@ -44,10 +45,9 @@ def register_type(state: State, session: WorkerSession, message: RegisterTrigger
     size = size_of(message)
     # A type that the session provides already is described again and takes no more room.
     own = earlier if earlier is not None and earlier.session is session else None
-    held = len(session.trigger_types) - (own is not None)
-    growth = size - (own.size if own is not None else 0)
+    held = len(session.trigger_types)
     limits = state.config.limits
-    full = why_no_room(limits, session, "trigger types", held, limits.trigger_types_per_session, growth)
+    full = why_no_room(limits, session, "trigger types", held, limits.trigger_types_per_session, size, own)
     if full is not None:
         refuse_type(state, session, message, full)
         return
@@ -86,10 +86,13 @@ def register(state: State, session: WorkerSession, message: RegisterTrigger, now
     size, earlier = size_of(message), state.triggers.get(message.id)
     # A binding of the session's own is replaced and takes no more room.
     own = earlier if earlier is not None and earlier.owner is session else None
-    held = len(session.bindings) - (own is not None)
-    growth = size - (own.size if own is not None else 0)
+    held = len(session.bindings)
     limits = state.config.limits
-    full = why_no_room(limits, session, "bindings", held, limits.bindings_per_session, growth)
+    full = why_no_room(limits, session, "bindings", held, limits.bindings_per_session, size, own)
+    if full is None and message.trigger_type in engine_events.EVENT_TYPES and not session.in_process:
+        is_replaced = own is not None and own.trigger_type == message.trigger_type
+        held = state.triggers.count(session.id, message.trigger_type) - is_replaced
+        full = why_too_many_listeners(limits, held)
     if full is not None:
         text = f"{session.label} may not bind {message.function_id} to {message.trigger_type}: {full}"
         refuse_binding(state, session, message, WireError(ErrorCode.REGISTRATION_LIMIT_REACHED, text))
@@ -99,7 +102,7 @@ def register(state: State, session: WorkerSession, message: RegisterTrigger, now
         trigger_type=message.trigger_type,
         function_id=message.function_id,
         config=message.config,
-        metadata=ABSENT if bytes(message.metadata) == b"null" else message.metadata,
+        metadata=message.metadata if is_given(message.metadata) else ABSENT,
         namespace=message.namespace or DEFAULT_NAMESPACE,
         trigger_namespace=message.trigger_namespace,
         home=session.namespace,
@@ -142,7 +145,9 @@ def unregister(state: State, session: WorkerSession, message: UnregisterTrigger,
     """End a binding. An unknown one has ended already."""
     binding = state.triggers.get(message.id)
     if binding is not None:
-        state.triggers.withdraw(binding)
+        # A binding that is passed on from another engine ends for the reason that it had there.
+        passed_on = session.internal or session.relays
+        state.triggers.withdraw(binding, owner_gone=passed_on and message.owner_gone)
         engine_events.unbound(state, binding.id, now)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from ..wire import FEATURE, WireError, encode, to_json
@@ -25,6 +26,12 @@ class Triggers:
         self._providers: dict[tuple[str, str], Provider] = {}
         self._bindings: dict[str, TriggerBinding] = {}
         self._of_type: dict[str, dict[str, TriggerBinding]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        """The number of bindings of each session to each type, by session id and type. The id of durable ones is empty."""
+        self.last_number = 0
+        """The number of the latest binding."""
+        self.revision = 0
+        """The number of changes so far."""
         self.durable = 0
         """The number of durable bindings."""
         self.durable_bytes = 0
@@ -49,6 +56,10 @@ class Triggers:
         """Return whether there is any binding to a type of this id."""
         return trigger_type in self._of_type
 
+    def count(self, holder: str, trigger_type: str) -> int:
+        """Return the number of a session's bindings to a type. `holder` is the session's id, or empty for durable ones."""
+        return self._counts.get((holder, trigger_type), 0)
+
     def providers(self) -> list[Provider]:
         """Return all providers."""
         return list(self._providers.values())
@@ -61,6 +72,7 @@ class Triggers:
 
     def provide(self, provider: Provider) -> None:
         """Add a provider, or replace an earlier one of its type. Offer it the bindings that wait for the type."""
+        self.revision += 1
         before = self._providers.get(provider.key)
         if before is not None and before.session is not None:
             before.session.trigger_types.discard(provider.key)
@@ -78,6 +90,7 @@ class Triggers:
         provider = self._providers.get(key)
         if provider is None or provider.session is not session:
             return
+        self.revision += 1
         del self._providers[key]
         session.trigger_types.discard(key)
         session.registration_bytes -= provider.size
@@ -98,7 +111,11 @@ class Triggers:
             if before.provider is not self.find_provider(binding):
                 self._tell_withdrawn(before)
             self._forget(before)
+        self.last_number += 1
+        binding.number = self.last_number
+        self.revision += 1
         self._bindings[binding.id] = binding
+        self._counts[binding.holder, binding.trigger_type] += 1
         self._of_type.setdefault(binding.trigger_type, {})[binding.id] = binding
         if binding.owner is not None:
             binding.owner.bindings.add(binding.id)
@@ -195,9 +212,14 @@ class Triggers:
             self._emit(Send(binding.owner.id, encode(binding.refusal(to_json(unfit)))))
 
     def _forget(self, binding: TriggerBinding) -> None:
+        self.revision += 1
         binding.state.advance(BindingEvent.WITHDRAWN)
         binding.provider = None
         del self._bindings[binding.id]
+        counted = binding.holder, binding.trigger_type
+        self._counts[counted] -= 1
+        if not self._counts[counted]:
+            del self._counts[counted]
         of_type = self._of_type[binding.trigger_type]
         del of_type[binding.id]
         if not of_type:

@@ -14,12 +14,12 @@ from ..wire import (
     TriggerRegistrationResult,
     Undecodable,
     WireError,
+    bad_input,
     to_json,
 )
 from .calls import fail_unreadable
 from .effects import Log
 from .registration import reject_function
-from .replies import bad_input
 from .request import Request
 from .session import WorkerSession
 from .state import State

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Raw
 
-from ..wire import DEFAULT_NAMESPACE, from_json, to_json
+from ..wire import DEFAULT_NAMESPACE, from_json, is_given, to_json
 from .binding import III_PROVIDERS, Provider, TriggerBinding
 from .registry import Function
 from .session import WorkerSession
@@ -21,11 +21,6 @@ Row: TypeAlias = dict[str, object]
 _SUMMARY_CHARACTERS: Final = 80
 _NO_PROVIDER: Final = "no worker provides this trigger type"
 _REFUSED: Final = "its provider refused it"
-
-
-def is_given(raw: Raw) -> bool:
-    """Return whether a payload is neither absent nor null."""
-    return bytes(raw) not in (b"", b"null")
 
 
 def readable(raw: Raw) -> object:
@@ -44,11 +39,17 @@ def is_internal(function: Function) -> bool:
     """Return whether lists leave the function out by default."""
     if function.id.startswith("engine::") and not function.id.startswith("engine::queue::"):
         return True
+    # What a module offers to the mesh in a namespace of its own is in its front's names already.
+    owner = function.owner
+    if owner is not None and owner.internal and not owner.relays and function.namespace != DEFAULT_NAMESPACE:
+        return True
     return function.marked_internal
 
 
 def function_worker(function: Function | None, function_id: str) -> str:
     """Return the name of the worker to which a function belongs."""
+    if function is not None and function.worker_name is not None:
+        return function.worker_name
     if function is not None and function.owner is None:
         return ENGINE_NAME
     name = function.owner.info.name if function is not None and function.owner is not None else None
@@ -62,6 +63,9 @@ def function_row(function: Function) -> Row:
         "namespace": function.namespace,
         "worker_name": function_worker(function, function.id),
     }
+    # An extension: the node of the mesh, where the function belongs to another one.
+    if function.node is not None:
+        row["node"] = function.node
     if function.description is not None:
         row["description"] = function.description
     if is_given(function.metadata):
@@ -110,11 +114,6 @@ def live_bindings(state: State) -> list[TriggerBinding]:
     return sorted((binding for binding in state.triggers if binding.live), key=lambda binding: binding.id)
 
 
-def waiting_bindings(state: State) -> list[TriggerBinding]:
-    """Return the bindings that wait for a provider, sorted by id."""
-    return sorted((binding for binding in state.triggers if not binding.live), key=lambda binding: binding.id)
-
-
 def type_worker(provider: Provider) -> str:
     """Return the name of the worker to which a trigger type belongs."""
     if provider.session is None:
@@ -144,9 +143,13 @@ def type_detail(state: State, provider: Provider) -> Row:
     return row
 
 
+def binding_worker(state: State, binding: TriggerBinding) -> str:
+    """Return the name of the worker to which a binding's target belongs."""
+    return function_worker(state.registry.find(binding.namespace, binding.function_id), binding.function_id)
+
+
 def binding_row(state: State, binding: TriggerBinding) -> Row:
     """Return a row of a list of bindings (`RegisteredTriggerSummary`)."""
-    target = state.registry.find(binding.namespace, binding.function_id)
     config: object = binding.config_or_null
     try:
         summary = to_json(from_json(bytes(binding.config_or_null))).decode()
@@ -157,7 +160,7 @@ def binding_row(state: State, binding: TriggerBinding) -> Row:
         "id": binding.id,
         "trigger_type": binding.trigger_type,
         "function_id": binding.function_id,
-        "worker_name": function_worker(target, binding.function_id),
+        "worker_name": binding_worker(state, binding),
         "config": config,
         "config_summary": summary if len(summary) <= _SUMMARY_CHARACTERS else summary[:_SUMMARY_CHARACTERS] + "…",
     }
@@ -193,7 +196,7 @@ def worker_row(state: State, session: WorkerSession) -> Row:
 
 def engine_row(state: State) -> Row:
     """Return the row of the engine itself, as the worker of its own functions."""
-    own = sorted(function.id for function in state.registry if function.owner is None)
+    own = sorted(function.id for function in state.registry.owned_by(None))
     return {
         "name": ENGINE_NAME,
         "description": "the engine's own functions",

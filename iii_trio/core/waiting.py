@@ -23,7 +23,7 @@ from . import calls
 from .call import CallState
 from .engine_calls import EngineAnswer, EngineCall
 from .quota import detach, why_not_held
-from .replies import not_found
+from .replies import behind_guard, not_found
 from .session import SessionState, WorkerSession
 from .sessions import close_session
 from .state import State
@@ -58,8 +58,7 @@ def ask_worker(
         return
     # A guarded session could otherwise take the place of the function that guards it.
     if function.owner is not None and function.owner.access is not None:
-        text = f"Function {function_id} belongs to a worker at a guarded listener, and has to be at another one"
-        fail(WireError(ErrorCode.FUNCTION_NOT_INVOKABLE, text))
+        fail(WireError(ErrorCode.FUNCTION_NOT_INVOKABLE, behind_guard(function_id)))
         return
 
     def answered(result: Raw, error: WireError | None) -> None:

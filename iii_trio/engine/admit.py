@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections.abc import Awaitable
 from typing import Final
 
 import attrs
@@ -13,12 +14,16 @@ import trio
 from ..core.channels import Refused
 from ..core.session import WorkerSession
 from ..errors import MessageError
+from ..nursery import sort_failure
 from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
+from ..transport.plain_requests import PlainHandler
 from ..transport.reading import read_at_once
+from ..transport.routes import Passage
 from ..transport.socket import Socket, drop, end_writing
 from ..transport.tls import TlsStream
-from ..wire import PREFIX, Direction, read_attach_target, to_json
-from .metrics import render_metrics
+from ..wire import PREFIX, Direction, Ref, read_attach_target, to_json
+from .metrics import read_metrics, render_metrics
+from .passages import pass_through, refused
 from .policy import ListenerPolicy
 from .serve_channel import serve_reader, serve_writer
 from .serve_session import serve_session
@@ -27,6 +32,14 @@ from .telemetry import serve_telemetry
 
 _HEALTH: Final = "/healthz"
 _METRICS: Final = "/metrics"
+
+
+@attrs.frozen
+class _Plain:
+    """A plain request that passed the checks of the page, and the handler that serves it."""
+
+    head: Head
+    handler: PlainHandler
 
 
 @attrs.frozen
@@ -45,9 +58,13 @@ async def handle_connection(shell: Shell, connection: socket.socket, policy: Lis
         secure = TlsStream(stream, policy.ssl_context, server_side=True)
     try:
         await serve_stream(shell, secure, stream.peer, policy)
-    except Exception as error:
-        text = f"a connection from {stream.peer} ended by an error of ours"
-        shell.log_error(text, error, peer=stream.peer or "")
+    except BaseException as error:  # noqa: ASYNC103
+        failure, passing = sort_failure(error)
+        if failure is not None:
+            text = f"a connection from {stream.peer} ended by an error of ours"
+            shell.log_error(text, failure, peer=stream.peer or "")
+        if passing is not None:
+            raise passing from None  # noqa: ASYNC104
     finally:
         stream.close()
 
@@ -62,8 +79,13 @@ async def serve_stream(
     try:
         begun = read_at_once(stream, shell.buffer)
         admitted = _admit_at_once(shell, begun, policy) or await _read_and_admit(shell, stream, begun, peer, policy)
-        if admitted is not None:
-            await _serve_upgrade(shell, stream, admitted, peer, policy)
+        if isinstance(admitted, _Plain):
+            await admitted.handler.serve(admitted.head, stream)
+        elif admitted is not None:
+            connection = await _begin_upgrade(shell, stream, admitted, peer, policy)
+            admitted = None  # nothing of it is needed for the connection's life
+            if connection is not None:
+                await connection
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         # Otherwise the peer went away before its upgrade.
         if isinstance(error.__cause__, ssl.SSLError) and error.__cause__.reason == "HTTP_REQUEST":
@@ -86,8 +108,8 @@ def _admit_at_once(shell: Shell, begun: bytes, policy: ListenerPolicy) -> _Admit
 
 async def _read_and_admit(
     shell: Shell, stream: trio.abc.Stream, begun: bytes, peer: str | None, policy: ListenerPolicy
-) -> _Admitted | None:
-    """Read the head, and admit an upgrade. Answer everything else, and return None."""
+) -> _Admitted | _Plain | None:
+    """Read the head, and admit an upgrade or a request of the page. Answer everything else, and return None."""
     limits = shell.config.limits
     with trio.move_on_after(policy.handshake_seconds(limits)) as scope, shell.stopped_by_close(scope.cancel):
         try:
@@ -101,6 +123,10 @@ async def _read_and_admit(
                 policy.check_token(head)
                 await _answer_metrics(shell, stream, head)
             elif head is not None:
+                handler = shell.plain_handler
+                if handler is not None and policy.shows_page and handler.wants(head):
+                    policy.check_page(head)
+                    return _Plain(head, handler)
                 return _admit(shell, head, policy)
         except BadRequest as problem:
             level = logging.INFO if problem.status in (401, 403, 503) else logging.DEBUG
@@ -113,18 +139,21 @@ async def _read_and_admit(
     return None
 
 
-async def _answer_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
+def _check_method(head: Head) -> None:
     if head.method not in ("GET", "HEAD"):
         raise BadRequest(405, "only GET is served here", (("Allow", "GET, HEAD"),))
+
+
+async def _answer_health(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
+    _check_method(head)
     status = 503 if shell.hub.draining else 200
-    body = to_json({"status": "draining" if shell.hub.draining else "ready"})
+    body = to_json({"status": "draining" if shell.hub.draining else "ready", **shell.health})
     await _write(stream, answer(status, b"" if head.method == "HEAD" else body, kind="application/json"))
 
 
 async def _answer_metrics(shell: Shell, stream: trio.abc.Stream, head: Head) -> None:
-    if head.method not in ("GET", "HEAD"):
-        raise BadRequest(405, "only GET is served here", (("Allow", "GET, HEAD"),))
-    page = render_metrics(shell)
+    _check_method(head)
+    page = render_metrics(shell, await read_metrics(shell))
     if page is None:
         raise BadRequest(404, "metrics need prometheus-client: pip install 'iii-trio[metrics]'")
     kind, text = page[0].removesuffix("; charset=utf-8"), page[1]
@@ -161,39 +190,64 @@ def _check_room(shell: Shell, head: Head, policy: ListenerPolicy) -> None:
         policy.check_sessions()
 
 
-async def _serve_upgrade(
+async def _begin_upgrade(
     shell: Shell, stream: trio.abc.Stream, admitted: _Admitted, peer: str | None, policy: ListenerPolicy
-) -> None:
+) -> Awaitable[object] | None:
+    """Return the coroutine that serves an upgrade, or None after a refusal.
+
+    It is not awaited here, because each coroutine that waits costs memory of every open connection.
+    """
     head = admitted.head
     if head.path == "/":
-        await serve_session(shell, stream, head, peer, policy, admitted.token)
-        return
+        return serve_session(shell, stream, head, peer, policy, admitted.token)
     if head.path == "/otel":
-        await serve_telemetry(shell, stream, head, peer, policy)
-        return
+        return serve_telemetry(shell, stream, head, peer, policy)
     try:
         ref = read_attach_target(head.path, head.query)
     except MessageError as problem:
         await _answer(stream, 400, str(problem))
-        return
+        return None
     holder: WorkerSession | None = None
     if "iii-session" in head.headers:
         worker_id, _, secret = head.headers["iii-session"].partition(" ")
         holder = shell.hub.by_secret(worker_id, secret.strip())
         if holder is None:
             await _answer(stream, 403, "Iii-Session names no session, or its secret is another's")
-            return
+            return None
     attached = shell.attach(ref, holder, head.headers.get("iii-invocation"))
+    if isinstance(attached, Refused) and attached.status == 404:
+        passage = shell.passages.find(ref.channel_id)
+        if passage is not None:
+            await _pass_through(shell, stream, head, ref, holder, passage)
+            return None
     if isinstance(attached, Refused):
         kind = "application/json" if attached.status == 410 else "text/plain"
         text = f"the {ref.direction} end of channel {ref.channel_id} was refused: {attached.body.decode()}"
         about = {"session": holder.id} if holder is not None else {"peer": peer or ""}
         shell.log(logging.DEBUG, text, channel=ref.channel_id, status=str(attached.status), **about)
         await _write(stream, answer(attached.status, attached.body, kind=kind))
-    elif ref.direction is Direction.WRITE:
-        await serve_writer(shell, stream, head, attached, holder, policy)
-    else:
-        await serve_reader(shell, stream, head, attached, holder, policy)
+        return None
+    if ref.direction is Direction.WRITE:
+        return serve_writer(shell, stream, head, attached, holder, policy)
+    return serve_reader(shell, stream, head, attached, holder, policy)
+
+
+async def _pass_through(
+    shell: Shell, stream: trio.abc.Stream, head: Head, ref: Ref, holder: WorkerSession | None, passage: Passage
+) -> None:
+    """Pass an end through to the engine that has its channel."""
+    try:
+        error = await pass_through(shell.passages, stream, head, ref, holder, passage)
+        if error is not None:
+            status, body = refused(error)
+            about = {"session": holder.id} if holder is not None else {}
+            shell.log(logging.INFO, f"the end of channel {ref.channel_id} was refused: {error}", **about)
+            if isinstance(body, str):
+                await _answer(stream, status, body)
+            else:
+                await _write(stream, answer(status, to_json(body), kind="application/json"))
+    finally:
+        shell.perform([])  # a drain may wait for this
 
 
 async def _answer_in_the_clear(shell: Shell, stream: trio.abc.Stream, peer: str | None) -> None:

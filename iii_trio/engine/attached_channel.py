@@ -17,6 +17,9 @@ class AttachedEnd(Protocol):
     def finish(self, end: EndReason) -> None:
         """Report the channel's outcome to this end. Never waits, and never calls back."""
 
+    def flush(self) -> None:
+        """Write what `finish` left to be written, as far as that takes no waiting."""
+
 
 @attrs.define(eq=False)
 class AttachedChannel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import final
 
 import trio
@@ -12,6 +14,7 @@ from ..errors import AttachRefused, ConnectionFailed
 from ..transport.link import Identity, Link, ReadingEnd, WritingEnd
 from ..transport.memory_link import MemoryLink
 from ..transport.refusal import refusal_of
+from ..transport.routes import Passage
 from ..wire import Direction, Ref
 from .attached_channel import AttachedChannel
 from .local_ends import LocalReader, LocalWriter
@@ -56,6 +59,10 @@ class InProcess:
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
     ) -> None:
         holder, attached = self._attach(ref, identity, Direction.WRITE)
+        if not isinstance(attached, AttachedChannel):
+            with self._held(ref, holder):
+                await attached.attach_writer(ref, task_status=task_status)
+            return
         end = LocalWriter(self._shell, attached, holder.label if holder else "in this process")
         attached.writer = end
         try:
@@ -68,6 +75,10 @@ class InProcess:
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[ReadingEnd]
     ) -> None:
         holder, attached = self._attach(ref, identity, Direction.READ)
+        if not isinstance(attached, AttachedChannel):
+            with self._held(ref, holder):
+                await attached.attach_reader(ref, task_status=task_status)
+            return
         end = LocalReader(self._shell, attached, holder.label if holder else "in this process")
         attached.reader = end
         try:
@@ -76,9 +87,13 @@ class InProcess:
         finally:
             end.lost()
 
+    def watch_channel(self, channel_id: str, changed: Callable[[], object] | None) -> None:
+        """As `WatchesChannels` says."""
+        self._shell.watch_channel(channel_id, changed)
+
     def _attach(
         self, ref: Ref, identity: Identity | None, direction: Direction
-    ) -> tuple[WorkerSession | None, AttachedChannel]:
+    ) -> tuple[WorkerSession | None, AttachedChannel | Passage]:
         shell = self._shell
         if ref.direction is not direction:
             raise AttachRefused(403, f"this ref is for the channel's other direction: {ref.direction}")
@@ -88,6 +103,17 @@ class InProcess:
             if holder is None:
                 raise AttachRefused(403, "the session is unknown, or the secret is not its own")
         attached = shell.attach(ref, holder, identity.invocation_id if identity is not None else None)
+        if isinstance(attached, Refused) and attached.status == 404:
+            passage = shell.passages.find(ref.channel_id)
+            if passage is not None:
+                return holder, passage
         if isinstance(attached, Refused):
             raise refusal_of(attached.status, attached.body)
         return holder, attached
+
+    @contextmanager
+    def _held(self, ref: Ref, holder: WorkerSession | None) -> Iterator[None]:
+        """Hold an end of a channel at another engine, until the holder's session or that engine is lost."""
+        with trio.CancelScope() as scope:
+            with self._shell.passages.hold(ref.channel_id, holder, lambda reason: scope.cancel(reason=reason)):
+                yield

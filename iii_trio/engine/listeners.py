@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import final
 
 import attrs
@@ -46,7 +46,7 @@ class Listeners:
         self._adopted = False  # the parent process opened the sockets
 
     async def open(self, listeners: Iterable[Listener]) -> list[str]:
-        """Bind further listeners, and return their addresses. Raises ConnectionFailed and ConfigError, with none bound."""
+        """Bind further listeners, and return their addresses. Raises ListenFailed and ConfigError, with none bound."""
         bound = await _bind(listeners)
         self._begin(bound)
         return [url for each in bound for url in each.urls]
@@ -54,7 +54,7 @@ class Listeners:
     async def adopt(self, listeners: Sequence[Listener], descriptors: Sequence[int]) -> list[str]:
         """Listen at sockets that are open already, with the settings of one listener for all, or one for each, in order.
 
-        Raises ConnectionFailed and ConfigError.
+        Raises ListenFailed and ConfigError.
         """
         if len(listeners) not in (1, len(descriptors)):
             raise ConfigError(
@@ -114,8 +114,8 @@ class Listeners:
                 self._nursery.start_soon(self._accept, listening, each)
 
     async def _accept(self, listening: ListeningSocket, bound: BoundListener) -> None:
-        async def accepted(connection: socket.socket) -> None:
-            await handle_connection(self._shell, connection, bound.policy)
+        def accepted(connection: socket.socket) -> Awaitable[None]:
+            return handle_connection(self._shell, connection, bound.policy)
 
         await listening.accept_each(accepted, self._nursery)
 

@@ -9,7 +9,7 @@ import trio
 
 from ..core.channel import ChannelEvent
 from ..errors import ChannelBroken
-from ..transport.frames import TEXT, FrameBatch, MessageScanner
+from ..transport.frames import BINARY, CONTINUATION, TEXT, Buffer, FrameBatch, MessageScanner, pieces_of
 from ..transport.link import EndReason
 from ..transport.pipe import Chunk
 from ..wire import Outcome
@@ -18,7 +18,7 @@ from .shell import Shell
 
 
 def broken(end: EndReason) -> ChannelBroken:
-    """The error that says how a channel ended."""
+    """Return the error that says how a channel ended."""
     return ChannelBroken(str(end.outcome or Outcome.ABORTED), end.reason, code=end.code)
 
 
@@ -40,12 +40,15 @@ class _LocalEnd:
         return self._end
 
     def told(self, end: EndReason) -> None:
-        """The pipe has told already."""
+        """Do nothing, because the pipe has told already."""
 
     def finish(self, end: EndReason) -> None:
         if self._end is None:
             self._end = end
             self._over.set()
+
+    def flush(self) -> None:
+        """Do nothing, because nothing is written in this process."""
 
 
 @final
@@ -95,7 +98,7 @@ class LocalWriter(_LocalEnd):
             self.finish(EndReason(Outcome.ABORTED, reason, code))
 
     def lost(self) -> None:
-        """The task that held this end is gone."""
+        """Note that the task which held this end is gone."""
         if self._end is None:
             self._shell.channel_event(
                 self._attached.channel_id, ChannelEvent.WRITER_LOST, f"the writer ({self._who}) is gone"
@@ -112,6 +115,8 @@ class LocalReader(_LocalEnd):
         self._chunk: Chunk | None = None
         self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=False)
         self._memory = attached.memory.charge()  # of a message that has come in part
+        self._kind = BINARY  # of the message whose pieces come
+        self._text = bytearray()  # of a text that has come in part, where pieces are taken
 
     async def take(self) -> bytes | str:
         pipe = self._attached.pipe
@@ -120,13 +125,7 @@ class LocalReader(_LocalEnd):
             if pipe.broken is not None:
                 raise broken(pipe.broken)
         while not self._items:
-            try:
-                chunk = await pipe.take()  # the checkpoint
-            except trio.EndOfChannel:
-                if pipe.broken is not None:
-                    raise broken(pipe.broken) from None
-                self._shell.channel_event(self._attached.channel_id, ChannelEvent.READER_FINISHED)
-                raise trio.EndOfChannel from None
+            chunk = await self._next_chunk()
             if isinstance(chunk, bytes | str):
                 self._chunk = chunk
                 self._done()
@@ -137,8 +136,44 @@ class LocalReader(_LocalEnd):
             self._done()
         return item
 
+    async def take_pieces(self) -> list[Buffer | str]:
+        """As `TakesPieces` says."""
+        found: list[Buffer | str] = []
+        while not found:
+            chunk = await self._next_chunk()
+            if isinstance(chunk, bytes | str):
+                found.append(chunk)
+            else:
+                for opcode, fin, piece in pieces_of(chunk):
+                    if opcode != CONTINUATION:
+                        self._kind = opcode
+                    if self._kind == TEXT:
+                        self._text += piece
+                        if fin:
+                            found.append(self._text.decode())
+                            self._text.clear()
+                    # An empty piece says something only where it is a whole item.
+                    elif piece or opcode != CONTINUATION:
+                        found.append(piece)
+                self._memory.set(len(self._text))
+            self._chunk = chunk
+            self._done()
+        return found
+
+    async def _next_chunk(self) -> Chunk:
+        """Wait for the next chunk of the pipe: one checkpoint. Raises trio.EndOfChannel and ChannelBroken."""
+        pipe = self._attached.pipe
+        try:
+            return await pipe.take()
+        except trio.EndOfChannel:
+            if pipe.broken is not None:
+                raise broken(pipe.broken) from None
+            self._shell.channel_event(self._attached.channel_id, ChannelEvent.READER_FINISHED)
+            raise trio.EndOfChannel from None
+
     def finish(self, end: EndReason) -> None:
         super().finish(end)
+        self._text.clear()
         self._scanner.discard()
         self._memory.set(0)
 
@@ -150,7 +185,7 @@ class LocalReader(_LocalEnd):
             self.finish(EndReason(Outcome.COMPLETED if drained else Outcome.READER_CANCELLED, reason, code))
 
     def lost(self) -> None:
-        """The task that held this end is gone."""
+        """Note that the task which held this end is gone."""
         if self._end is None:
             self._shell.channel_event(
                 self._attached.channel_id, ChannelEvent.READER_LOST, f"the reader ({self._who}) is gone"
@@ -165,7 +200,7 @@ class LocalReader(_LocalEnd):
             self._done()
 
     def _done(self) -> None:
-        """The chunk has been handed out. The reader that took the last of a finished stream has everything."""
+        """Note that the chunk has been handed out. The reader that took the last of a finished stream has everything."""
         assert self._chunk is not None
         self._attached.pipe.done(self._chunk)
         self._chunk = None

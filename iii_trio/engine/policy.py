@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
-import os
 import re
 import ssl
 from collections.abc import Iterable
@@ -14,9 +14,14 @@ from typing import Final, Protocol, final, runtime_checkable
 from ..config import Auth, Limits, Listener, ListenerLimits
 from ..core.access import Access
 from ..errors import ConfigError
+from ..transport.certificates import server_context
 from ..transport.http1 import BadRequest, Head
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\],]+)(:[0-9]+)?")
+_NAMED_ORIGIN: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?)(:[0-9]{1,5})?"
+)
+"""As above, with the characters that names of hosts are made of."""
 
 
 @final
@@ -41,6 +46,8 @@ class ListenerPolicy:
         channels_need_token: bool = False,
         origins: Iterable[str] = (),
         shows_metrics: bool = True,
+        shows_page: bool = True,
+        host: str | None = None,
         access: Access | None = None,
     ) -> None:
         self.limits = limits or ListenerLimits()
@@ -48,6 +55,9 @@ class ListenerPolicy:
         """The access rules of its sessions. None: they may do everything."""
         self.counts = ConnectionCounts()
         self.shows_metrics = shows_metrics
+        self.shows_page = shows_page and access is None
+        """Whether browsers get the page. It shows and calls everything, so a listener with access rules never has it."""
+        self._host = host
         self.ssl_context = ssl_context
         self._tokens = None if tokens is None else [token.encode() for token in tokens]
         self._channels_need_token = channels_need_token
@@ -59,20 +69,22 @@ class ListenerPolicy:
         auth = listener.auth
         return cls(
             limits=listener.limits,
-            ssl_context=_ssl_context(listener),
+            ssl_context=None if listener.tls is None else server_context(listener.tls),
             tokens=None if auth is None else [*auth.tokens, *_tokens_in(auth)],
             channels_need_token=auth is not None and auth.channels == "key_and_token",
             origins=listener.origins,
             shows_metrics=_is_local(listener) if listener.metrics is None else listener.metrics,
+            shows_page=_is_local(listener) if listener.page is None else listener.page,
+            host=listener.host,
             access=_access(listener),
         )
 
     def handshake_seconds(self, engine: Limits) -> float:
-        """The time limit of a handshake at this listener."""
+        """Return the time limit of a handshake at this listener."""
         return self.limits.handshake_seconds or engine.handshake_seconds
 
     def message_bytes(self, engine: Limits) -> int:
-        """The size limit of a message at this listener."""
+        """Return the size limit of a message at this listener."""
         return self.limits.message_bytes or engine.message_bytes
 
     def check_connections(self) -> None:
@@ -97,8 +109,12 @@ class ListenerPolicy:
         origin = head.headers.get("origin")
         if origin is None or "*" in self._origins or origin.lower() in self._origins or _is_loopback(origin.lower()):
             return
-        shown = ascii(origin[:200])[1:-1]
-        raise BadRequest(403, f"web pages of {shown} may not connect here: add it to `origins` of this listener")
+        # Only an origin that the setting takes is advised, and nothing else of a request is repeated.
+        if origin != "null" and not _can_be_named(origin):
+            raise BadRequest(
+                403, "web pages may not connect here whose Origin is not scheme://host or scheme://host:port"
+            )
+        raise BadRequest(403, f"web pages of {origin} may not connect here: add it to `origins` of this listener")
 
     def check(self, head: Head) -> str | None:
         """Return the token by which this request may come in, or None where it needs none. Raises BadRequest (401).
@@ -120,6 +136,35 @@ class ListenerPolicy:
                 401, "a token is needed here: send Authorization: Bearer …", (("WWW-Authenticate", "Bearer"),)
             )
         return token
+
+    def check_page(self, head: Head) -> None:
+        """Check a request of the engine's page: its origin, the name that it was reached by, and its token.
+
+        A browser sends no Origin with a plain GET, so the name in Host has to tell a page whose owner points its name at
+        this machine. Browsers ask their user for the token: it is the password of HTTP's Basic scheme (RFC 7617).
+        Raises BadRequest (401, 403).
+        """
+        self.check_origin(head)
+        self._check_host(head)
+        if self._tokens is None or self.knows(_shown(head)) or self.knows(_password(head)):
+            return
+        schemes = (("WWW-Authenticate", 'Basic realm="iii-trio", charset="UTF-8"'), ("WWW-Authenticate", "Bearer"))
+        raise BadRequest(401, "a token is needed here: give it as the password, with any name", schemes)
+
+    def _check_host(self, head: Head) -> None:
+        host = head.headers.get("host", "").lower()
+        # A request of HTTP/1.0 may lack it, and then nothing tells the name.
+        if not host:
+            raise BadRequest(400, "the Host header is missing")
+        name = _ORIGIN.fullmatch(f"http://{host}")
+        if name is not None and (_is_address(name[1]) or name[1] == self._host or _is_loopback(f"http://{host}")):
+            return
+        # A listener that serves pages of a name is itself known by it.
+        if "*" in self._origins or any(origin.partition("://")[2] == host for origin in self._origins):
+            return
+        if not _can_be_named(f"http://{host}"):
+            raise BadRequest(403, "this engine is not known by the name in Host, which is not host or host:port")
+        raise BadRequest(403, f"this engine is not known as {host}: add http://{host} to `origins` of this listener")
 
     def trusts(self, head: Head) -> bool:
         """Return whether telemetry of this connection is taken, by a known token or because none is needed here.
@@ -150,6 +195,11 @@ def _is_local(listener: Listener) -> bool:
         return False
 
 
+def _can_be_named(origin: str) -> bool:
+    """Return whether an origin is well-formed, so that it can be advised as a value of `origins`."""
+    return len(origin) <= 300 and _NAMED_ORIGIN.fullmatch(origin.lower()) is not None
+
+
 def _is_loopback(origin: str) -> bool:
     """Return whether a page of this machine has this origin (localhost, *.localhost, 127.0.0.0/8 or [::1])."""
     match = _ORIGIN.fullmatch(origin)
@@ -165,9 +215,30 @@ def _is_loopback(origin: str) -> bool:
 
 
 def _shown(head: Head) -> str | None:
-    """The bearer token that a request shows."""
+    """Return the bearer token that a request shows."""
     scheme, _, token = head.headers.get("authorization", "").strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _password(head: Head) -> str | None:
+    """Return the password that a request shows by HTTP's Basic scheme (RFC 7617)."""
+    scheme, _, encoded = head.headers.get("authorization", "").strip().partition(" ")
+    # Other schemes carry no password.
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
+
+
+def _is_address(host: str) -> bool:
+    """Return whether a host is an IP address, which no other site can have as its name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 @runtime_checkable
@@ -182,32 +253,6 @@ def _access(listener: Listener) -> Access | None:
     if listener.rbac is None and listener.middleware_function_id is None:
         return None
     return Access(listener.rbac, listener.middleware_function_id)
-
-
-def _ssl_context(listener: Listener) -> ssl.SSLContext | None:
-    if listener.tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.num_tickets = 0  # a client that never reads its tickets would turn its own close into a reset
-    where = f"{listener.tls.where}: " if listener.tls.where else ""
-    files = (listener.tls.certificate, listener.tls.key)
-    for file in files:
-        if file is not None and not os.access(file, os.R_OK):
-            raise ConfigError(f"{where}`tls` names {file}, which is not there, or cannot be read")
-    try:
-        context.load_cert_chain(*files, password=_no_password)
-    except (ssl.SSLError, OSError, _Encrypted) as error:
-        named = " and ".join(file for file in files if file is not None)
-        raise ConfigError(f"{where}`tls` names {named}, which cannot be used: {error}") from None
-    return context
-
-
-class _Encrypted(Exception):
-    """The private key is encrypted, and there is no password for it."""
-
-
-def _no_password() -> str:
-    raise _Encrypted("the key is encrypted; store it in the clear, readable for the engine only")
 
 
 def _tokens_in(auth: Auth) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 from typing import Final
 
 import trio
@@ -33,42 +34,44 @@ _READ_ON_BYTES: Final = _READ_AHEAD_BYTES // 2
 """A read-ahead that was used up is filled again from here on: a fast writer is read in large pieces."""
 
 
-async def serve_writer(
+def serve_writer(
     shell: Shell,
     stream: trio.abc.Stream,
     head: Head,
     attached: AttachedChannel,
     holder: WorkerSession | None,
     policy: ListenerPolicy,
-) -> None:
-    """Take what a writer sends until it, or the channel, has ended.
+) -> Awaitable[object]:
+    """Return a coroutine that takes the frames of a writer until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `writer_lost`.
     """
     end = _WriterSocket(shell, attached, holder, policy)
     attached.writer = end
     end.websocket = _websocket(shell, stream, end, policy)
-    await end.websocket.serve(head)
+    return end.websocket.serve(head)
 
 
-async def serve_reader(
+def serve_reader(
     shell: Shell,
     stream: trio.abc.Stream,
     head: Head,
     attached: AttachedChannel,
     holder: WorkerSession | None,
     policy: ListenerPolicy,
-) -> None:
-    """Write the pipe's content to a reader until it, or the channel, has ended.
+) -> Awaitable[object]:
+    """Return a coroutine that writes the pipe's content to a reader until it, or the channel, has ended.
 
     If cancelled: the connection is dropped, and the channel ends as `reader_lost`.
     """
-    small = holder is None and reads_small_messages(head.headers.get("user-agent", ""))
+    # A relay holds the ends of its workers, and says which of them are not aware.
+    aware = holder is not None and head.headers.get("iii-aware") != "no"
+    small = not aware and reads_small_messages(head.headers.get("user-agent", ""))
     splitter = MessageSplitter() if small else None
-    end = _ReaderSocket(shell, attached, holder, policy, splitter)
+    end = _ReaderSocket(shell, attached, holder, policy, splitter, aware=aware)
     attached.reader = end
     end.websocket = _websocket(shell, stream, end, policy)
-    await end.websocket.serve(head)
+    return end.websocket.serve(head)
 
 
 def _websocket(
@@ -187,6 +190,9 @@ class _WriterSocket:
         if not self.websocket.shaking:
             self._say(end)
 
+    def flush(self) -> None:
+        """Do nothing, because a writer is told by its connection's task."""
+
     def _say(self, end: EndReason) -> None:
         if end.outcome is not None and end.outcome is not Outcome.COMPLETED:
             self.websocket.close(CLOSE_OF[end.outcome], join_reason(end.reason, end.code))
@@ -204,7 +210,10 @@ class _ReaderSocket:
         holder: WorkerSession | None,
         policy: ListenerPolicy,
         splitter: MessageSplitter | None,
+        *,
+        aware: bool,
     ) -> None:
+        self._aware = aware
         self._shell = shell
         self._attached = attached
         self._holder = holder
@@ -242,10 +251,7 @@ class _ReaderSocket:
                 try:
                     rest = self._splitter.split(rest)
                 except TextTooLarge as problem:
-                    self._shell.channel_event(self._attached.channel_id, ChannelEvent.WRITER_ABORTED, str(problem))
-                    self._shell.channel_event(
-                        self._attached.channel_id, ChannelEvent.READER_CANCELLED, str(problem)
-                    )  # the writer had closed
+                    self._shell.end_channel(self._attached.channel_id, str(problem))
                     return
             while rest is not None and websocket.talking:
                 rest = outbox.offer(rest)
@@ -271,6 +277,9 @@ class _ReaderSocket:
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
         shell, channel = self._shell, self._attached.channel_id
         told_the_end = self._attached.pipe.drained and self.websocket.close_written
+        # A relay that dies has not passed everything on. Only its reader's own Close says so.
+        if self._holder is not None and self._holder.relays and isinstance(how, Lost):
+            told_the_end = False
         match how:
             case CloseFrame() | Lost(by_fin=True) if told_the_end:
                 shell.channel_event(channel, ChannelEvent.READER_FINISHED)
@@ -295,10 +304,14 @@ class _ReaderSocket:
         if not self.websocket.shaking:
             self._say(end)
 
+    def flush(self) -> None:
+        if not self.websocket.shaking:
+            self.websocket.outbox.flush()
+
     def _say(self, end: EndReason) -> None:
         if end.outcome is None or end.outcome is Outcome.COMPLETED:
             return
-        if self._holder is not None:
+        if self._aware:
             self.websocket.close(CLOSE_OF[end.outcome], join_reason(end.reason, end.code))
         else:
             self.websocket.cut(ABORT_FRAME)

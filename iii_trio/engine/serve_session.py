@@ -11,7 +11,7 @@ import trio
 from ..core.admission import Credentials
 from ..core.session import WorkerSession
 from ..errors import FrameError
-from ..transport.frames import TEXT, CloseFrame, MessageScanner, frame_head
+from ..transport.frames import CloseFrame, MessageScanner, text_head
 from ..transport.http1 import Head
 from ..transport.memory_budget import MemoryAccount, MemoryCharge
 from ..transport.socket import Socket
@@ -44,7 +44,7 @@ async def serve_session(
     credentials = None
     if policy.access is not None:
         query = parse_qs(head.query, keep_blank_values=True)
-        credentials = Credentials(head.headers, query, peer or "")
+        credentials = Credentials(dict(head.headers), query, peer or "")
     line = _SessionSocket(shell, peer, policy, token, credentials)
     websocket = WebSocket(
         stream,
@@ -190,11 +190,11 @@ class _SessionSocket:
         websocket = self._websocket
         if websocket is None or not websocket.talking:
             return True  # it is ending: whoever waits is told by that
-        outbox = websocket.outbox
-        if outbox.waiting_bytes and outbox.waiting_bytes + len(message) > bound:
+        outbox, size = websocket.outbox, len(message)
+        if outbox.waiting_bytes and outbox.waiting_bytes + size > bound:
             return False
-        head = frame_head(TEXT, len(message))
-        if len(message) < _LARGE:
+        head = text_head(size)
+        if size < _LARGE:
             outbox.put(head + message)
         else:
             outbox.put(head)
@@ -242,10 +242,16 @@ class _SessionSocket:
             return
         # One ping at a time: the question comes from others, who could otherwise fill this outbox.
         if self._challenge is None:
-            written = websocket.outbox.written_bytes + len(_PING)
-            self._challenge = Challenge(seconds, lambda: self.input_waits() or websocket.outbox.written_bytes > written)
-            websocket.outbox.put(_PING)
-            websocket.outbox.flush()
+            outbox = websocket.outbox
+            outbox.put(_PING)
+            outbox.flush()
+
+            def progress() -> int | None:
+                # Behind a large message the ping waits, and the peer is there if its kernel takes more and more of it.
+                # A kernel with room takes bytes for a peer that is gone as well.
+                return outbox.written_bytes if outbox.waiting_bytes else None
+
+            self._challenge = Challenge(seconds, progress, self.input_waits)
             websocket.start_soon(self._challenge.run)
         self._challenge.add(answered)
 

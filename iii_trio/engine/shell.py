@@ -7,10 +7,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 import attrs
 import trio
@@ -18,35 +17,45 @@ import trio
 from ..config import EngineConfig
 from ..core.access import Access
 from ..core.admission import Credentials
-from ..core.channel import Channel, ChannelEvent
+from ..core.channel import ChannelEvent, ChannelState
 from ..core.channels import Refused
 from ..core.effects import (
     AskChannelIo,
+    AskRecording,
     AskSignOfLife,
     AskStatistics,
     AskUnreadInput,
+    CallEnded,
     Deliver,
     Effects,
     EndChannel,
-    Export,
     HangUp,
     Log,
+    PassTelemetry,
+    ReleaseEnds,
     SealPipe,
     Send,
 )
 from ..core.hub import Hub
 from ..core.session import WorkerSession
+from ..observed import ChannelCounts, Measured
 from ..report import RateLimitedLogger
+from ..tracing import Tracing
 from ..transport.link import EndReason
-from ..transport.memory_budget import MemoryAccount, MemoryBudget
+from ..transport.memory_budget import MemoryAccount, MemoryBudget, MemoryShare
 from ..transport.pipe import Pipe
+from ..transport.plain_requests import PlainHandler
+from ..transport.routes import ChannelRoutes
 from ..transport.websocket import ReadBuffer
-from ..wire import Close, Direction, Outcome, Ref
-from ..wire.otlp import Telemetry, telemetry_kind
+from ..wire import Close, Outcome, Ref
+from ..wire.telemetry import Telemetry, telemetry_kind
 from .attached_channel import AttachedChannel
+from .flight_recorder import FlightRecorder
 from .heartbeat import Heartbeat
+from .passages import Passages
 from .policy import AuthenticatedPeer, ListenerPolicy
-from .spans import ChannelSpan, span_of
+from .promise_watch import PromiseWatch
+from .spans import ChannelSpan, line_of, span_of
 from .statistics import ChannelView, EngineStatistics, channel_io_stats, engine_statistics, process_statistics
 
 _OTHER_RULES: Final = "the listener has another auth function"
@@ -54,12 +63,11 @@ _WITHDRAWN: Final = "its token was withdrawn"
 _TAKES_NOTHING: Final = "it does not take what is sent to it"
 
 
-@functools.cache
-def _version() -> str | None:
-    try:
-        return metadata.version("iii-trio")
-    except metadata.PackageNotFoundError:
-        return None
+class _Flushable(Protocol):
+    """What has output for the end of a step."""
+
+    def flush(self) -> None:
+        """Send as much as can be sent without waiting."""
 
 
 class SessionOutput(Protocol):
@@ -94,15 +102,25 @@ class Shell:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self.hub = Hub(config, new_id, version=_version(), started_at_ms=int(wall_clock() * 1000))
+        self.tracing = Tracing(new_id, trio.current_time, wall_clock)
+        self.recorder = FlightRecorder(config.recorder, wall_clock, config.name)
+        self.hub: Hub = self.recorder.open_hub(config, new_id, trio.current_time(), self.tracing)
         self.buffer = ReadBuffer()
         self.outputs: dict[str, SessionOutput] = {}
+        self.passages = Passages(self.hub)
+        self.health: dict[str, Mapping[str, object]] = {}
+        """What modules have `/healthz` say beside the engine's own state."""
+        self.mesh: Any = None
+        """The mesh that the engine is a node of. Modules make it and use it."""
+        self.metrics_source: Callable[[], Awaitable[Sequence[Measured]]] | None = None
+        """What a module has `/metrics` say beside the engine's own numbers."""
         self.attached_channels: dict[str, AttachedChannel] = {}
         self.memory = MemoryBudget(config.limits.memory_bytes)
         self.memory_accounts: dict[str, MemoryAccount] = {}
         """Of the sessions that have a socket, by their ids."""
         self.ended_channels: Counter[Outcome] = Counter()
         """The channels that have ended, by outcome."""
+        self.plain_handler: PlainHandler | None = None
         self.heartbeat = Heartbeat(config.timeouts.silent_worker_seconds)
         self.connections = 0
         self.arriving = 0
@@ -113,8 +131,12 @@ class Shell:
         self.at_close: dict[object, Callable[[], object]] = {}
         """Callbacks that stop everything else when the engine closes."""
         self._logger = RateLimitedLogger(config.name)
+        self._promises = PromiseWatch(self.hub, self.log, self.recorder.note_error)
         self._wall_clock = wall_clock
-        self._unflushed: dict[SessionOutput, None] = {}
+        self._unflushed: dict[_Flushable, None] = {}
+        self._channel_watches: dict[str, Callable[[], object]] = {}
+        self._watch: Callable[[], object] | None = None
+        self._watched = 0
         self._timer_scope = trio.CancelScope()
         self._settled = trio.lowlevel.ParkingLot()
 
@@ -158,7 +180,7 @@ class Shell:
         """Handle a message of a telemetry connection. Other messages than telemetry are ignored."""
         kind = telemetry_kind(message)
         if kind is not None:
-            self.perform(self.hub.telemetry(kind, message, about, trio.current_time()))
+            self._pass_telemetry(kind, message, about)
 
     def disconnected(
         self, session: WorkerSession, reason: str, *, may_come_back: bool = False, left: bool = False
@@ -167,6 +189,7 @@ class Shell:
         now = trio.current_time()
         self.perform(self.hub.disconnected(session, reason, now, may_come_back=may_come_back, left=left))
         self.outputs.pop(session.id, None)
+        self._promises.session_ended(session)
 
     def update_policy(self, old: ListenerPolicy, new: ListenerPolicy) -> None:
         """Replace a listener's policy. Close the sessions that the new one would not admit."""
@@ -175,19 +198,21 @@ class Shell:
                 output.policy = new
                 session = self.hub.sessions.get(session_id)
                 if session is not None:
-                    session.max_channels = new.limits.channels_per_session
-                    if session.access != new.access:
-                        self._change_access(session, new.access)
+                    self._change_rules(session, new)
                 if not new.knows(output.token):
                     self.close_session(session_id, Close.SERVICE_RESTART, _WITHDRAWN)
 
-    def _change_access(self, session: WorkerSession, new: Access | None) -> None:
+    def _change_rules(self, session: WorkerSession, policy: ListenerPolicy) -> None:
         """Give a session the changed rules of its listener. Another auth function has to admit it anew."""
-        old = session.access
-        if (old.auth_function if old else None) != (new.auth_function if new else None):
+        old, new = session.access, policy.access
+        max_channels = policy.limits.channels_per_session
+        if old == new:
+            self.hub.change_rules(session, max_channels, old)
+        elif (old.auth_function if old else None) != (new.auth_function if new else None):
             self.close_session(session.id, Close.SERVICE_RESTART, _OTHER_RULES)
         else:
-            session.access = new if old is None or new is None else attrs.evolve(new, grants=old.grants)
+            evolved = new if old is None or new is None else attrs.evolve(new, grants=old.grants)
+            self.hub.change_rules(session, max_channels, evolved)
 
     def close_session(self, session_id: str, code: int, reason: str, *, may_come_back: bool = False) -> None:
         """End a session and tell it the reason."""
@@ -228,7 +253,26 @@ class Shell:
                 account = self.memory.open_account(f"channel {channel.id}", evict)
             pipe = Pipe(channel.buffer_size, channel.max_bytes, account.charge())
             attached = self.attached_channels[channel.id] = AttachedChannel(channel.id, pipe, account)
+            # The writer has ended without having been attached here (`engine::channels::end`).
+            if channel.state.current is ChannelState.DRAINING:
+                pipe.seal()
+        self._channel_changed(channel.id)
         return attached
+
+    def watch_channel(self, channel_id: str, changed: Callable[[], object] | None) -> None:
+        """Call back once, when an end of this channel is attached or closed, or the channel has ended. None: never mind.
+
+        The callback must not wait, and must not call the engine.
+        """
+        if changed is None:
+            self._channel_watches.pop(channel_id, None)
+        else:
+            self._channel_watches[channel_id] = changed
+
+    def _channel_changed(self, channel_id: str) -> None:
+        changed = self._channel_watches.pop(channel_id, None)
+        if changed is not None:
+            changed()
 
     def end_channel(self, channel_id: str, reason: str) -> None:
         """End a channel for a reason of the engine's own, as `aborted`, or because its reader is gone."""
@@ -250,7 +294,83 @@ class Shell:
     def touch(self, attached: AttachedChannel) -> None:
         """Restart a channel's expiry, because a message passed while only one end is attached (clause C2.3)."""
         if attached.reader is None or attached.writer is None:
-            self.hub.channels.touch(attached.channel_id, trio.current_time())
+            self.hub.touch(attached.channel_id, trio.current_time())
+
+    def open_memory_share(self, name: str) -> MemoryShare:
+        """Open the part of the memory budget in which a module keeps data of workers."""
+        return self.memory.open_share(f"module {name}")
+
+    def route_channels(self, routes: ChannelRoutes | None) -> None:
+        """Pass the ends of channels at other engines through, by these routes. None: there are no other engines."""
+        self.passages.routes = routes
+        if routes is not None:
+            self.hub.name_home(routes.home)
+
+    def serve_plain_requests(self, handler: PlainHandler | None) -> None:
+        """Hand this handler the plain requests of listeners that may show the page. None: there is no page."""
+        self.plain_handler = handler
+
+    def watch_registrations(self, watch: Callable[[], object] | None) -> None:
+        """Call back soon after each change of what `registrations` returns. The callback must not wait."""
+        self._watch, self._watched = watch, self.hub.revision
+
+    def registrations(self) -> Iterator[tuple[str, str, str, bytes]]:
+        """Return the kind, namespace, id and row (JSON) of all that this engine's own workers have registered."""
+        return ((each.kind, each.namespace, each.id, each.row) for each in self.hub.exports())
+
+    def show_workers(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Have `engine::workers::list` show these rows, of workers of other engines, beside the engine's own."""
+        self.hub.show_workers(rows)
+
+    def show_gauges(self, worker_id: str, gauges: Mapping[str, int | float], time_ms: int) -> None:
+        """Have `engine::workers::info` show these measurements of a worker, which it took at `time_ms`."""
+        self.hub.show_gauges(worker_id, gauges, time_ms, trio.current_time())
+
+    def log_for_worker(self, level: int, text: str, fields: Mapping[str, str], worker_id: str | None = None) -> None:
+        """Write a line that a worker caused. If `worker_id` is a session's, the line is about it."""
+        about = dict(fields)
+        if worker_id is not None and worker_id in self.hub.sessions:
+            about["session"] = worker_id
+        self._logger.log(trio.current_time(), level, text, about, peer_controlled=True)
+
+    def offer_metrics(self, source: Callable[[], Awaitable[Sequence[Measured]]] | None) -> None:
+        """Have `GET /metrics` show what `source` returns as well. None: nothing any more."""
+        self.metrics_source = source
+
+    def note_health(self, name: str, health: Mapping[str, object] | None) -> None:
+        """Have `/healthz` say this under a name. None: nothing any more."""
+        if health is None:
+            self.health.pop(name, None)
+        else:
+            self.health[name] = health
+
+    def enter_mesh(self, mesh: Any) -> None:
+        """Make this mesh the engine's. None: it is no node of any."""
+        self.mesh = mesh
+
+    def channel_ended_elsewhere(self, channel_id: str, outcome: Outcome, reason: str, code: str | None) -> None:
+        """Tell the holders of its ends how a channel at another engine ended. Their connections end by themselves."""
+        self.perform(self.hub.channel_ended_elsewhere(channel_id, outcome, reason, code))
+
+    def engine_lost(self, home: str, reason: str) -> None:
+        """End all ends of channels at another engine, because it cannot be reached any more."""
+        # The holders learn of the reason first. The connections only say that they are cut.
+        self.perform(self.hub.engine_lost(home, reason))
+        for held in self.passages.of_home(home):
+            held.drop(reason)
+
+    def refuse_name(self, namespace: str, name: str, holder_id: str, node: str) -> None:
+        """Refuse the worker that has a name here, because a worker of another engine had it before."""
+        self.perform(self.hub.refuse_name(namespace, name, holder_id, node, trio.current_time()))
+
+    def relays(self) -> list[str]:
+        """Return the names of the relays that have sessions at this engine."""
+        return [each.info.name or "" for each in self.hub.sessions.values() if each.relays]
+
+    def close_relays(self, names: Collection[str], reason: str) -> None:
+        """End the sessions of the relays that have these names, because they cannot be reached any more."""
+        for each in [each for each in self.hub.sessions.values() if each.relays and each.info.name in names]:
+            self.perform(self.hub.close_session(each, Close.EVICTED, reason, trio.current_time()))
 
     # --- effects
 
@@ -267,7 +387,7 @@ class Shell:
                 case Deliver():
                     output = self.outputs.get(effect.session)
                     if output is None or not output.put(effect.message, bound=limits.outbox_bytes):
-                        self._perform(self.hub.undelivered(effect.session, effect.invocation_id))
+                        self._perform(self.hub.undelivered(effect.session, effect.invocation_id, trio.current_time()))
                     else:
                         self._unflushed[output] = None
                 case Send():
@@ -286,8 +406,13 @@ class Shell:
                     attached = self.attached_channels.get(effect.channel)
                     if attached is not None:
                         attached.pipe.seal()
+                    self._channel_changed(effect.channel)
                 case EndChannel():
+                    self._channel_changed(effect.channel)
                     self._end_channel(effect)
+                case ReleaseEnds():
+                    for held in self.passages.of_session(effect.session):
+                        held.drop(effect.reason)
                 case Log():
                     now = trio.current_time()
                     self._logger.log(
@@ -298,9 +423,14 @@ class Shell:
                         peer_controlled=effect.peer_controlled,
                         error=effect.error,
                     )
-                case Export():
-                    if self.on_telemetry is not None:
-                        self._call_embedder("on_telemetry", self.on_telemetry, effect.kind, bytes(effect.message[4:]))
+                    if self.tracing.active and (line := line_of(effect)) is not None:
+                        self.tracing.log(line)
+                    if effect.error is not None:
+                        self.recorder.note_error(effect.message)
+                case CallEnded():
+                    self.tracing.call_ended(effect.call)
+                case PassTelemetry():
+                    self._pass_telemetry(effect.kind, effect.message, {"session": effect.session})
                 case AskUnreadInput():
                     output = self.outputs.get(effect.session)
                     has_unread_input = output is not None and output.input_waits()
@@ -315,8 +445,18 @@ class Shell:
                 case AskStatistics():
                     counts = {**attrs.asdict(self.statistics()), **process_statistics()}
                     self._perform(self.hub.statistics_known(effect.question, counts))
+                case AskRecording():
+                    saving = self.recorder.begin_saving(effect)
+                    self._perform(self.hub.recording_known(effect.question, *saving))
                 case _:
                     assert_never(effect)
+
+    def _pass_telemetry(self, kind: Telemetry, message: bytes | bytearray, fields: dict[str, str]) -> None:
+        """Hand telemetry, unread, to the embedding program and the recorder of traces. `fields` name its sender."""
+        if self.on_telemetry is not None:
+            self._call_embedder("on_telemetry", self.on_telemetry, kind, bytes(message[4:]))
+        if self.tracing.active:
+            self.tracing.telemetry(kind, bytes(message[4:]), fields)
 
     def _sign_of_life(self, session_id: str, is_alive: bool) -> None:
         self.perform(self.hub.sign_of_life_known(session_id, is_alive, trio.current_time()))
@@ -327,13 +467,24 @@ class Shell:
         if attached is not None:
             end = EndReason(effect.outcome, effect.reason, effect.code)
             attached.finish(end, clean=effect.outcome is Outcome.COMPLETED)
-        level = logging.DEBUG if effect.outcome is Outcome.COMPLETED else logging.INFO
+            # A reader is told before the connections that this leaves behind are taken down.
+            if attached.reader is not None:
+                self._unflushed[attached.reader] = None
+        # A stream that no writer began has lost nothing by its reader's leaving.
+        unused = effect.outcome is Outcome.READER_CANCELLED and (attached is None or attached.writer is None)
+        level = logging.DEBUG if unused or effect.outcome is Outcome.COMPLETED else logging.INFO
         text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
         now = trio.current_time()
         about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
         self._logger.log(now, level, text, about)
+        pipe = attached.pipe if attached is not None else None
+        self._promises.channel_ended(effect, pipe)
+        if effect.facts is not None:
+            counts = (
+                (pipe.items_passed, pipe.bytes_passed, pipe.items_peak, pipe.bytes_peak) if pipe is not None else ()
+            )
+            self.tracing.channel_ended(effect.facts, str(effect.outcome), ChannelCounts(*counts))
         if self.on_channel_span is not None:
-            pipe = attached.pipe if attached is not None else None
             span = span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000))
             self._call_embedder("the tracer", self.on_channel_span, span, channel=effect.channel)
 
@@ -341,7 +492,9 @@ class Shell:
         """Call back the embedding program. Its errors are logged, because they must not interrupt the engine."""
         try:
             listener(*what)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: ASYNC103 - nothing waits in there
             self.log_error(f"{name} failed at what the engine gave it", error, **about)
 
     def _cut_off(self, session_id: str) -> None:
@@ -357,6 +510,9 @@ class Shell:
         unflushed, self._unflushed = self._unflushed, {}
         for output in unflushed:
             output.flush()
+        if self._watch is not None and self._watched != (revision := self.hub.revision):
+            self._watched = revision
+            self._watch()
         if self.hub.draining and self.idle:
             self._settled.unpark_all()
 
@@ -366,6 +522,7 @@ class Shell:
         """Use this configuration from now on."""
         self.config = config
         self.hub.reconfigure(config)
+        self.recorder.reconfigure(config.recorder)
         self.heartbeat.change(config.timeouts.silent_worker_seconds)
         self.memory.change_limit(config.limits.memory_bytes)
 
@@ -379,7 +536,7 @@ class Shell:
     @property
     def idle(self) -> bool:
         """Whether no call is under way and no channel is attached."""
-        return not self.attached_channels and not self.hub.calls
+        return not self.attached_channels and not self.hub.calls and not self.passages
 
     async def wait_idle(self) -> None:
         """Wait until the engine is idle. If cancelled: nothing has changed."""
@@ -427,6 +584,7 @@ class Shell:
     def log_error(self, text: str, error: BaseException, **about: str) -> None:
         """Write a line in the engine's log about an error of its own, with its traceback."""
         self._logger.log(trio.current_time(), logging.ERROR, text, about, error=error)
+        self.recorder.note_error(text)
 
     # --- statistics
 
@@ -438,10 +596,3 @@ class Shell:
         """Return the I/O statistics of every open channel, oldest first."""
         now = trio.current_time()
         return [channel_io_stats(each, self.attached_channels.get(each.id), now) for each in self.hub.channels]
-
-    def channel(self, attached: AttachedChannel) -> Channel | None:
-        """Return an attached channel's entry in the ledger, while it is open."""
-        return self.hub.channels.get(attached.channel_id)
-
-
-__all__ = ["Direction", "SessionOutput", "Shell"]

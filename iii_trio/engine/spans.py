@@ -1,17 +1,17 @@
-"""A channel as a span in the trace of the call that made it (clause C7.3)."""
+"""A channel as a span in the trace of the call that made it (clause C7.3), and lines of the log for the sink of traces."""
 
 from __future__ import annotations
 
-import re
+import logging
 from typing import Final
 
 import attrs
 
-from ..core.effects import EndChannel
+from ..core.effects import EndChannel, Log
+from ..observed import LogLine, parse_traceparent
 from ..transport.pipe import Pipe
 from ..wire import JsonValue, Outcome
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _ERROR: Final = 2  # OTLP's status code
 _INTERNAL: Final = 1  # OTLP's span kind
 
@@ -40,7 +40,7 @@ class ChannelSpan:
     peak_bytes: int
 
     def to_otlp(self) -> dict[str, JsonValue]:
-        """The span in OTLP's JSON form, to be put into a `scopeSpans`."""
+        """Return the span in OTLP's JSON form, to be put into a `scopeSpans`."""
         attributes: dict[str, str | int] = {
             "iii.channel.id": self.channel_id,
             "iii.channel.outcome": str(self.outcome),
@@ -72,7 +72,7 @@ class ChannelSpan:
 
 
 def span_of(ended: EndChannel, pipe: Pipe | None, age_seconds: float, now_ms: int) -> ChannelSpan:
-    """The span of a channel that has just ended. Its own ids are taken from the channel's."""
+    """Make the span of a channel that has just ended. Its own ids are taken from the channel's."""
     own = ended.channel.replace("-", "")
     parent = _ids(ended.traceparent)
     return ChannelSpan(
@@ -93,5 +93,14 @@ def span_of(ended: EndChannel, pipe: Pipe | None, age_seconds: float, now_ms: in
 
 
 def _ids(traceparent: str | None) -> tuple[str, str] | None:
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    return (match[1], match[2]) if match else None
+    parent = parse_traceparent(traceparent)
+    return (parent.trace_id, parent.span_id) if parent is not None else None
+
+
+def line_of(effect: Log) -> LogLine | None:
+    """Return the line for the sink of traces: a worker's own as it wrote it, and the engine's with its ids."""
+    if effect.line is not None:
+        return effect.line
+    if effect.level < logging.INFO:
+        return None
+    return LogLine(effect.level, effect.message, "iii", {f"iii.{key}": value for key, value in effect.fields.items()})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 import trio
@@ -65,8 +68,22 @@ def engine_statistics(hub: Hub, attached_channels: Mapping[str, AttachedChannel]
 
 
 def process_statistics() -> dict[str, JsonValue]:
-    """Count the tasks and memory blocks of the whole process."""
-    return {"tasks": trio.lowlevel.current_statistics().tasks_living, "memory_blocks": sys.getallocatedblocks()}
+    """Count the tasks and memory blocks of the whole process, its processor time in seconds and its memory in bytes."""
+    return {
+        "tasks": trio.lowlevel.current_statistics().tasks_living,
+        "memory_blocks": sys.getallocatedblocks(),
+        "cpu_seconds": time.process_time(),
+        "rss_bytes": _resident_bytes(),
+    }
+
+
+def _resident_bytes() -> int | None:
+    """Return the memory that the process holds, or None where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def channel_io_stats(channel: Channel, attached: AttachedChannel | None, now: float) -> ChannelView:

@@ -109,7 +109,7 @@ class Parts:
                     chunk = await self._reader.receive()
                 except trio.EndOfChannel:
                     chunk = b""  # the parser tells whether the form is whole
-                if not isinstance(chunk, str) and (chunk or not self._parser.closed):
+                if not isinstance(chunk, str):
                     self._events = self._parser.parse(chunk)
         except self._error as error:
             raise HttpError(400, "BAD_MULTIPART", f"The form cannot be read: {error}.") from None

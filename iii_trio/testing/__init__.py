@@ -7,12 +7,14 @@ from .job_stores import check_job_store
 from .lifecycles import check_lifecycle, draw_lifecycle, states_that_reach
 from .network import Network
 from .promises import check_promises, play_conversation, simulate_conversation
+from .recorded import BrokenPromise, RecordedHistory, from_recording
 from .schedule import seed_scheduler, seeded_schedule
 from .sim_stream import Conditions, SimStream
 from .simulation import History, HistoryStuck, play, simulate
 from .world import World
 
 __all__ = [
+    "BrokenPromise",
     "Conditions",
     "Conversation",
     "Ending",
@@ -21,6 +23,7 @@ __all__ = [
     "HistoryStuck",
     "Mishap",
     "Network",
+    "RecordedHistory",
     "SimStream",
     "Stream",
     "World",
@@ -33,6 +36,7 @@ __all__ = [
     "check_writing_end",
     "draw_conversation",
     "draw_lifecycle",
+    "from_recording",
     "play",
     "play_conversation",
     "seed_scheduler",

@@ -24,7 +24,7 @@ async def check_channel(make: MakeChannel) -> None:
 
 
 async def check_writing_end(make: MakeChannel) -> None:
-    """A writer checkpoints, refuses a second sender's use after close, and ends in one of two ways, twice harmlessly."""
+    """Check that a writer checkpoints, refuses use after close, and ends in one of two ways, twice harmlessly."""
     writer, reader = await make()
     with trio.testing.assert_checkpoints():
         await writer.send(b"one")
@@ -65,7 +65,7 @@ async def check_writing_end(make: MakeChannel) -> None:
 
 
 async def check_reading_end(make: MakeChannel) -> None:
-    """A reader checkpoints, loses nothing when cancelled, keeps its end, and tells the writer when it wants no more."""
+    """Check that a reader checkpoints, loses nothing when cancelled, keeps its end, and tells the writer that it leaves."""
     writer, reader = await make()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:

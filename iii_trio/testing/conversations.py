@@ -165,6 +165,9 @@ async def _befall(world: World, fault: Fault, workers: int) -> None:
         case Mishap.CRASH:
             world.crash_worker(name)
             await trio.sleep(fault.lasts)
+            # Another crash at the same time may have had it started already.
+            if not world.has_crashed(name):
+                return
             try:
                 await world.restart_worker(name)
             except ConnectionFailed as error:  # its name is not free yet, say

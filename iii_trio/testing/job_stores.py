@@ -21,7 +21,7 @@ from ..triggers.queue import (
     Store,
     Update,
 )  # fmt: skip
-from ..triggers.queue.record import Record
+from ..triggers.queue.record import Options, Progress, Record
 
 
 def check_job_store(make_store: Callable[[], Store], *, lasting: bool = True) -> None:
@@ -54,7 +54,7 @@ def _reopening(make_store: Callable[[], Store], lasting: bool) -> Reopen:
 
 
 def record(key: int, **about: object) -> Record:
-    """A job's record, as a ledger might put it."""
+    """Make a job's record, as a ledger might put it."""
     given: dict[str, object] = {
         "key": key,
         "position": key,
@@ -65,7 +65,10 @@ def record(key: int, **about: object) -> Record:
         "data": b'{"n":%d}' % key,
         "created_at_ms": 1_700_000_000_000 + key,
     }
-    return Record(**(given | about))  # type: ignore[arg-type]
+    given |= about
+    for name, part in (("progress", Progress), ("options", Options)):
+        given[name] = msgspec.convert({key: given.pop(key) for key in part.__struct_fields__ if key in given}, part)
+    return Record(**given)  # type: ignore[arg-type]
 
 
 def jobs_of(store: Store) -> list[Record]:
@@ -113,13 +116,13 @@ def _what_is_put_is_there_whole(store: Store, reopen: Reopen) -> Store:
     return store
 
 
-def _jobs_are_in_the_order_of_their_positions(store: Store, reopen: Reopen) -> Store:
+def _jobs_are_in_the_order_of_their_keys(store: Store, reopen: Reopen) -> Store:
     order = [(3, 30), (1, 10), (2, 20), (4, 5)]
     for key, position in order:
         store.write([Put(record(key, position=position))])
     store.write([Update(record(1, position=40, data=None))])
     store = reopen(store)
-    _equal([job.key for job in jobs_of(store)], [4, 2, 3, 1], "the order of the jobs, by their positions")
+    _equal([job.key for job in jobs_of(store)], [1, 2, 3, 4], "the order of the jobs, by their keys")
     return store
 
 
@@ -139,7 +142,7 @@ def _an_update_moves_a_job_and_leaves_its_data(store: Store, reopen: Reopen) -> 
         "namespace": "n",
     }
     store.write([Update(record(1, data=None, **rest, **moved))])
-    expected = [record(2), record(1, **rest, **moved)]
+    expected = [record(1, **rest, **moved), record(2)]
     _same(jobs_of(store), expected, "an update changes where a job stands, and nothing of its data")
     store = reopen(store)
     _same(jobs_of(store), expected, "an update is there when it is opened again")
@@ -154,7 +157,7 @@ def _an_update_moves_a_job_and_leaves_its_data(store: Store, reopen: Reopen) -> 
         "message": None,
     }
     store.write([Update(record(1, data=None, **rest, **back))])
-    _same(jobs_of(store), [record(2), record(1, **rest, position=9)], "an update can take back")
+    _same(jobs_of(store), [record(1, **rest, position=9), record(2)], "an update can take back")
     return store
 
 
@@ -282,9 +285,30 @@ def _many_changes_at_once(store: Store, reopen: Reopen) -> Store:
     return store
 
 
+def _a_backlog_is_counted_and_read_while_jobs_come(store: Store, reopen: Reopen) -> Store:
+    lanes = ['["queue","mail"]'] * 1200 + ['["queue","post"]'] * 3
+    store.write([Put(record(key, lane=lane)) for key, lane in enumerate(lanes, 1)])
+    store.write([Update(record(2, data=None, died_at_ms=1)), Update(record(3, data=None, position=2000))])
+    store = reopen(store)
+    loaded = store.load()
+    # A store that tells nothing before the jobs are read is not written to meanwhile.
+    if loaded.backlog is None:
+        return store
+    if loaded.backlog.last < 2000:
+        raise AssertionError(f"the largest position is 2000, and `backlog.last` is {loaded.backlog.last}")
+    _equal(dict(loaded.backlog.unfinished), {'["queue","mail"]': 1199, '["queue","post"]': 3}, "the jobs of each lane")
+    keys = []
+    for number, job in enumerate(loaded.jobs):
+        keys.append(job.key)
+        if number % 100 == 0:
+            store.write([Put(record(5000 + number)), Remove(job.key)])
+    _equal([key for key in keys if key <= 2000], list(range(1, len(lanes) + 1)), "the jobs, while others come and go")
+    return store
+
+
 _CHECKS: tuple[Callable[[Store, Reopen], Store], ...] = (
     _what_is_put_is_there_whole,
-    _jobs_are_in_the_order_of_their_positions,
+    _jobs_are_in_the_order_of_their_keys,
     _an_update_moves_a_job_and_leaves_its_data,
     _what_is_removed_is_gone_for_good,
     _changes_are_made_in_their_order,
@@ -296,6 +320,7 @@ _CHECKS: tuple[Callable[[Store, Reopen], Store], ...] = (
     _tidying_up_ends_and_changes_nothing,
     _a_write_is_whole_or_not_at_all,
     _many_changes_at_once,
+    _a_backlog_is_counted_and_read_while_jobs_come,
 )
 
 

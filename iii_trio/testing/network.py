@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable
 from itertools import count
 from random import Random
-from typing import Any, Protocol, final
+from typing import Protocol, Unpack, final
 
 import attrs
 import trio
 
 from ..transport.dial import SocketAddress
-from .sim_stream import Conditions, SimStream
+from .sim_stream import ConditionOptions, Conditions, SimStream
 
 
 class Serves(Protocol):
@@ -72,7 +72,7 @@ class Network:
 
     # --- connections
 
-    def pair(self, name: str = "pair", **conditions: Any) -> tuple[SimStream, SimStream]:
+    def pair(self, name: str = "pair", **conditions: Unpack[ConditionOptions]) -> tuple[SimStream, SimStream]:
         """Return two joined ends, the dialling one first. `conditions` are those of `Conditions`."""
         near, far = SimStream.pair(name, attrs.evolve(self.conditions, **conditions), self)
         self._connections = {a: b for a, b in self._connections.items() if not (a.closed and b.closed)}
@@ -83,7 +83,7 @@ class Network:
             far.vanish()
         return near, far
 
-    async def dial(self, engine: Serves, name: str, **conditions: Any) -> SimStream:
+    async def dial(self, engine: Serves, name: str, **conditions: Unpack[ConditionOptions]) -> SimStream:
         """Connect `name` to an engine and return the dialling end. The engine serves the other end in a task of `run`.
 
         While the two are apart this waits. Raises ConnectionRefusedError if the network does not run.
@@ -98,7 +98,7 @@ class Network:
         self._nursery.start_soon(_serve, engine, far, name)
         return near
 
-    def address(self, engine: Serves, name: str = "sim", **conditions: Any) -> SocketAddress:
+    def address(self, engine: Serves, name: str = "sim", **conditions: Unpack[ConditionOptions]) -> SocketAddress:
         """Return the address by which `name` reaches an engine here, with frames and masks as over any socket."""
 
         async def dial() -> trio.abc.Stream:

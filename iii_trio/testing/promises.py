@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final, Unpack
 
 from ..config import EngineConfig
 from ..core.channels import ChannelResult
 from ..engine.spans import ChannelSpan
 from ..wire import Outcome
 from .conversations import Conversation, Ending, Told, hold
-from .simulation import History, play, simulate
+from .simulation import History, PlayOptions, play, simulate
 from .world import World
 
 _MAX_SECONDS: Final = 20_000.0
@@ -19,7 +19,7 @@ _MAX_BYTES: Final = 1024 * 1024 + 256 * 1024  # the default bound, and one messa
 _ENDED_BY_ITSELF = {"closed", "aborted", "clean", "cancelled"}
 
 
-async def play_conversation(conversation: Conversation, seed: int, **options: Any) -> History:
+async def play_conversation(conversation: Conversation, seed: int, **options: Unpack[PlayOptions]) -> History:
     """Hold a conversation in a world of its own, and judge it. Options and errors as for `play`, and `check_promises`."""
 
     async def scenario(world: World) -> list[Told]:
@@ -30,7 +30,7 @@ async def play_conversation(conversation: Conversation, seed: int, **options: An
     return history
 
 
-def simulate_conversation(conversation: Conversation, seed: int = 0, **options: Any) -> History:
+def simulate_conversation(conversation: Conversation, seed: int = 0, **options: Unpack[PlayOptions]) -> History:
     """As `play_conversation`, in a `trio.run` of its own, as `simulate`."""
 
     async def scenario(world: World) -> list[Told]:
@@ -41,7 +41,7 @@ def simulate_conversation(conversation: Conversation, seed: int = 0, **options: 
     return history
 
 
-def _options(conversation: Conversation, options: dict[str, Any]) -> dict[str, Any]:
+def _options(conversation: Conversation, options: PlayOptions) -> PlayOptions:
     config = EngineConfig(modules={"queue": None})  # a conversation is about channels
     return {"conditions": conversation.conditions, "config": config, "max_seconds": _MAX_SECONDS, **options}
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar, cast, final
 
 import attrs
 import trio
 
-from ..transport.link import Address, EndReason, Identity, Link, ReadingEnd, WritingEnd
+from ..transport.frames import Buffer
+from ..transport.link import Address, EndReason, Identity, Link, ReadingEnd, TakesPieces, WritingEnd
 from ..wire import Ref, decode
 
 Note: TypeAlias = Callable[..., None]
+T = TypeVar("T")
 
 
 @final
@@ -111,6 +113,10 @@ class _RecordedLink:
         self.inner.flush_output()
 
     @property
+    def is_checked(self) -> bool:
+        return self.inner.is_checked
+
+    @property
     def has_room(self) -> bool:
         return self.inner.has_room
 
@@ -169,14 +175,25 @@ class _RecordedReader:
     note: Note
 
     async def take(self) -> bytes | str:
+        item = await self._noting_the_end(self.inner.take)
+        self.note(self.name, "took", _size(item), "from", self.channel_id)
+        return item
+
+    async def take_pieces(self) -> list[Buffer | str]:
+        """As `TakesPieces` says. An end that gives none gives whole items."""
+        if not hasattr(self.inner, "take_pieces"):
+            return [await self.take()]
+        pieces = await self._noting_the_end(cast(TakesPieces, self.inner).take_pieces)
+        self.note(self.name, "took", len(pieces), "pieces of", sum(map(len, pieces)), "from", self.channel_id)
+        return pieces
+
+    async def _noting_the_end(self, take: Callable[[], Awaitable[T]]) -> T:
         try:
-            item = await self.inner.take()
+            return await take()
         # The kind of end is a part of the history that two runs must agree on.
         except (trio.EndOfChannel, trio.BrokenResourceError) as error:
             self.note(self.name, "is told that", self.channel_id, "ended:", str(error) or "cleanly")
             raise
-        self.note(self.name, "took", _size(item), "from", self.channel_id)
-        return item
 
     def cancel(self, reason: str, code: str | None = None) -> None:
         self.note(self.name, "cancels", self.channel_id, reason)

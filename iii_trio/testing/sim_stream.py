@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from random import Random
-from typing import Protocol, final
+from typing import Protocol, TypedDict, final
 
 import attrs
 import trio
@@ -47,6 +47,22 @@ class Conditions:
     receive_buffer_bytes: int = 65_536
     dead_peer_seconds: float = 150.0
     """A connection whose packets have vanished for so long is broken, at both ends."""
+
+
+class ConditionOptions(TypedDict, total=False):
+    """The conditions that one connection has otherwise than its network: the fields of `Conditions`."""
+
+    delay_seconds: float
+    jitter_seconds: float
+    bytes_per_second: float
+    segment_bytes: int
+    split: float
+    merge: float
+    short_writes: float
+    lost_by_reset: float
+    send_buffer_bytes: int
+    receive_buffer_bytes: int
+    dead_peer_seconds: float
 
 
 class Timeline(Protocol):

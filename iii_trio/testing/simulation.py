@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, TypedDict, final
 
 import attrs
 import trio
@@ -64,6 +64,17 @@ class _Steps(trio.abc.Instrument):
         # A task that never waits keeps virtual time from moving, so only a count can stop it.
         if self.count >= self._most:
             self._scope.cancel()
+
+
+class PlayOptions(TypedDict, total=False):
+    """The options of `simulate` and `play`."""
+
+    conditions: Conditions | None
+    config: EngineConfig | None
+    max_seconds: float
+    max_steps: int
+    transcript: bool
+    dissolve: bool
 
 
 def simulate(

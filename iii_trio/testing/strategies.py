@@ -64,7 +64,7 @@ def large_items() -> st.SearchStrategy[Item]:
 
 
 def masks() -> st.SearchStrategy[bytes | None]:
-    """A frame's mask, or none."""
+    """Draw a frame's mask, or none."""
     return st.none() | st.binary(min_size=4, max_size=4)
 
 
@@ -123,7 +123,7 @@ def fault_plans(workers: int, max_size: int = 2) -> st.SearchStrategy[tuple[Faul
 
 
 def streams(workers: int, max_items: int = 8) -> st.SearchStrategy[Stream]:
-    """A channel between some of so many workers."""
+    """Draw a channel between some of so many workers."""
     waits = st.sampled_from((0.0, 0.0, 0.5))
     who: Any = st.integers(0, workers - 1)
     return st.builds(
@@ -144,7 +144,7 @@ def streams(workers: int, max_items: int = 8) -> st.SearchStrategy[Stream]:
 
 @st.composite
 def conversations(draw: st.DrawFn, max_streams: int = 3, faulty: bool = True) -> Conversation:
-    """Some workers, some streams between them, a network, and what goes wrong."""
+    """Draw some workers, some streams between them, a network and its faults."""
     workers = draw(st.lists(st.sampled_from(("memory", "network")), min_size=1, max_size=3).map(tuple))
     return Conversation(
         workers=workers,  # type: ignore[arg-type]

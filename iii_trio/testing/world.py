@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
-from typing import Any, Final, Literal, TypeAlias, TypeVar, final
+from typing import Any, Final, Literal, TypeAlias, TypeVar, Unpack, final
 
 import attrs
 import trio
@@ -25,7 +25,7 @@ from ..wire import Ref
 from ..worker import Worker
 from .network import Network
 from .recording import RecordedAddress
-from .sim_stream import Conditions, SimStream
+from .sim_stream import ConditionOptions, Conditions, SimStream
 
 Over: TypeAlias = Literal["network", "memory"]
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class _Hired:
     name: str
     program: Program
     over: Over
-    conditions: dict[str, Any]
+    conditions: ConditionOptions
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
 
@@ -90,7 +90,7 @@ class World:
         await trio.testing.wait_all_tasks_blocked()
 
     def new_id(self) -> str:
-        """An id as a UUID, from the seed."""
+        """Make an id from the seed, in the form of a UUID."""
         return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
 
     # --- the engine
@@ -161,12 +161,14 @@ class World:
 
     # --- workers
 
-    def address(self, name: str, over: Over = "network", **conditions: Any) -> Address:
+    def address(self, name: str, over: Over = "network", **conditions: Unpack[ConditionOptions]) -> Address:
         """How a worker of this name reaches the engine, whichever runs. `conditions` are those of `Conditions`."""
         inner: Address = _InMemory(self) if over == "memory" else self.network.address(self, name, **conditions)
         return RecordedAddress(inner, name, self.note) if self.transcript is not None else inner
 
-    def open_worker(self, name: str, over: Over = "network", **conditions: Any) -> AbstractAsyncContextManager[Worker]:
+    def open_worker(
+        self, name: str, over: Over = "network", **conditions: Unpack[ConditionOptions]
+    ) -> AbstractAsyncContextManager[Worker]:
         """Open a worker for the length of the block. Plain functions run inline, because threads have no virtual time."""
         return open_worker(
             self.address(name, over, **conditions),
@@ -176,7 +178,7 @@ class World:
         )
 
     async def start_worker(
-        self, name: str, program: Program | None = None, over: Over = "network", **conditions: Any
+        self, name: str, program: Program | None = None, over: Over = "network", **conditions: Unpack[ConditionOptions]
     ) -> Worker:
         """Run a worker in a task of the world's: `program` (without one, it serves until it is crashed).
 
@@ -184,6 +186,10 @@ class World:
         """
         self._hired[name] = _Hired(name, program or _serve_for_ever, over, conditions)
         return await self.restart_worker(name)
+
+    def has_crashed(self, name: str) -> bool:
+        """Return whether a worker has crashed and was not started again."""
+        return self._hired[name].scope.cancel_called
 
     async def restart_worker(self, name: str) -> Worker:
         """Start a worker anew that has crashed, or is done."""
@@ -232,7 +238,7 @@ class World:
 async def open_world(
     seed: int, conditions: Conditions | None = None, config: EngineConfig | None = None
 ) -> AsyncIterator[World]:
-    """A world with a running engine, for the length of the block."""
+    """Open a world with a running engine, for the length of the block."""
     async with open_service_nursery() as nursery:
         world = World(seed, conditions, config or EngineConfig(), nursery)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, cast, final
 
 import trio
@@ -17,8 +17,9 @@ from .link import Identity, Link, ReadingEnd, WritingEnd
 from .refusal import refusal_of
 from .remote_ends import RemoteReader, RemoteWriter
 from .remote_link import RemoteLink
-from .socket import Socket
-from .tls import TlsStream
+from .socket import Socket, drop
+from .tls import TlsStream, explain_alert
+from .upgrade import Refusal
 from .websocket import FrameHandler, ReadBuffer, WebSocket
 
 CONNECT_SECONDS: Final = 10.0
@@ -51,7 +52,10 @@ class SocketAddress:
     `dial` replaces the way to open the byte stream (memory, a proxy). The URL then only names the engine. It raises
     OSError on failure. `new_mask` replaces the source of masking keys, for simulations that must repeat.
     With `channel_ping_seconds`, the ends of channels send a ping that often while they write nothing else, so that no
-    proxy between takes an open channel for an idle connection. Engines answer pings, and never see a difference.
+    proxy between takes an open channel for an idle connection. The worker's own socket does, too, because its channels
+    end with it. Engines answer pings, and never see a difference.
+
+    With `gathers`, messages that a link sends one soon after the other are written together.
 
     Raises MisuseError for an address or a header that cannot be used.
     """
@@ -66,6 +70,7 @@ class SocketAddress:
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         new_mask: Callable[[], bytes] | None = None,
         channel_ping_seconds: float | None = None,
+        gathers: bool = False,
     ) -> None:
         if channel_ping_seconds is not None and not channel_ping_seconds > 0:
             raise MisuseError(f"channel_ping_seconds is {channel_ping_seconds!r}: give a positive number, or None")
@@ -73,6 +78,7 @@ class SocketAddress:
         self._ssl = ssl_context or (ssl.create_default_context() if self._url.secure else None)
         self._connect_seconds = connect_seconds
         self._channel_ping_seconds = channel_ping_seconds
+        self._gathers = gathers
         self._headers = encode_headers(headers or {})
         self._open_stream = dial or (self._open_tcp if self._url.unix is None else self._open_unix)
         self._new_mask = new_mask or _Masks()
@@ -83,8 +89,13 @@ class SocketAddress:
 
     async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
         """As `Address.connect`."""
-        link = RemoteLink(self._new_mask)
-        await self._connect(link, self._url.target, None, lambda: task_status.started(link), refused=ConnectionFailed)
+        link = RemoteLink(self._new_mask, gathers=self._gathers)
+        # A proxy that cut the idle session would end its channels, too.
+        refusal = await self._connect(link, self._url.target, None, lambda: task_status.started(link))
+        if refusal is not None:
+            text = refusal.body.decode(errors="replace")[:200].strip()
+            what = f"the engine at {self} refused with HTTP {refusal.status}"
+            raise ConnectionFailed(what + (f": {text}" if text else ""))
 
     async def attach_writer(
         self, ref: Ref, identity: Identity | None, *, task_status: trio.TaskStatus[WritingEnd]
@@ -100,9 +111,34 @@ class SocketAddress:
         end = RemoteReader(knows_our_codes=identity is not None)
         await self._attach(end, ref, identity, lambda: task_status.started(end))
 
+    async def open_end(
+        self, ref: Ref, identity: Identity | None, headers: Iterable[tuple[bytes, bytes]]
+    ) -> trio.abc.Stream:
+        """Connect, and send the upgrade of an end with further headers. The caller reads the answer, and owns the stream.
+
+        The headers have the `Sec-WebSocket-Key`. Raises ConnectionFailed. If cancelled: there is no stream.
+        """
+        stream = await self._dial()
+        lines = [
+            f"GET {attach_target(ref, self._url.target)} HTTP/1.1".encode(),
+            f"Host: {self._url.authority}".encode(),
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13",
+            *(name + b": " + value for name, value in (*self._headers, *_identity_headers(identity), *headers)),
+        ]
+        try:
+            await stream.send_all(b"\r\n".join(lines) + b"\r\n\r\n")
+        except BaseException as error:
+            await drop(stream)  # noqa: ASYNC102 - it never waits
+            if isinstance(error, trio.BrokenResourceError):
+                raise ConnectionFailed(f"no engine at {self}: {_explain(error)}") from None  # noqa: ASYNC104
+            raise
+        return stream
+
     async def _attach(self, end: FrameHandler, ref: Ref, identity: Identity | None, opened: Callable[[], None]) -> None:
         target = attach_target(ref, self._url.target)
-        await self._connect(end, target, identity, opened, ping_seconds=self._channel_ping_seconds)
+        refusal = await self._connect(end, target, identity, opened)
+        if refusal is not None:
+            raise refusal_of(refusal.status, refusal.body)
 
     async def _connect(
         self,
@@ -110,25 +146,21 @@ class SocketAddress:
         target: str,
         identity: Identity | None,
         opened: Callable[[], None],
-        *,
-        refused: type[ConnectionFailed] | None = None,
-        ping_seconds: float | None = None,
-    ) -> None:
+    ) -> Refusal | None:
+        """Dial, and keep the connection until it ends. Return the engine's refusal of the upgrade, if it refused."""
         stream = await self._dial()
         websocket = WebSocket(
-            stream, handler, buffer=self._buffer, handshake_seconds=self._connect_seconds, ping_seconds=ping_seconds
+            stream,
+            handler,
+            buffer=self._buffer,
+            handshake_seconds=self._connect_seconds,
+            ping_seconds=self._channel_ping_seconds,
         )
         headers = [*self._headers, *_identity_headers(identity)]
         try:
-            refusal = await websocket.connect(self._url.authority, target, headers, opened)
+            return await websocket.connect(self._url.authority, target, headers, opened)
         except ConnectionFailed as error:
             raise ConnectionFailed(f"no engine at {self}: {error}") from None
-        if refusal is None:
-            return
-        if refused is None:
-            raise refusal_of(refusal.status, refusal.body)
-        text = refusal.body.decode(errors="replace")[:200].strip()
-        raise refused(f"the engine at {self} refused with HTTP {refusal.status}" + (f": {text}" if text else ""))
 
     async def _dial(self) -> trio.abc.Stream:
         try:
@@ -165,7 +197,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
         return "it speaks no TLS there; write ws:// if that is meant"
     if isinstance(error, ssl.SSLError):  # whose errno is no errno
-        return f"no TLS: {error.reason or error}"
+        return f"no TLS: {explain_alert(error)}"
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
     if isinstance(error, OSError) and error.errno:

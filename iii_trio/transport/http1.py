@@ -13,7 +13,8 @@ import trio
 from ..errors import PeerError
 
 _READ: Final = 16 * 1024
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
+"""A line that ends with LF alone, or one that begins with white space."""
 _ABSOLUTE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)")
 _TLS_HANDSHAKE: Final = 0x16  # the first byte of a TLS ClientHello (RFC 8446 section 5.1)
 
@@ -51,6 +52,11 @@ class Head:
         """Whether the head announces a body (RFC 9112 section 6)."""
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0").strip("0") != ""
 
+    @property
+    def wants_continue(self) -> bool:
+        """Whether the client waits for a 100 (Continue) before its body (RFC 9110 section 10.1.1)."""
+        return self.version == "1.1" and "100-continue" in _tokens(self.headers.get("expect", ""))
+
     def check_upgrade(self) -> None:
         """Raise BadRequest unless this is a valid WebSocket upgrade (RFC 6455 section 4.2.1)."""
         if self.method != "GET":
@@ -82,7 +88,7 @@ class Head:
 
 
 def _tokens(value: str) -> set[str]:
-    """The tokens of a comma-separated field, in lower case."""
+    """Return the tokens of a comma-separated field, in lower case."""
     return {token.strip().lower() for token in value.split(",")}
 
 
@@ -94,42 +100,41 @@ def _is_key(key: str) -> bool:
 
 
 @final
-class HeadParser:
-    """Parse one request's head, fed in pieces. h11 decides. Only the rules where h11 is too lenient are checked before."""
+class HeadRules:
+    """The rules of one request's head that h11 does not check. The head comes in pieces.
+
+    Two readers of a connection must not differ about where a head or one of its lines ends.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limit + 1)
         self._data = bytearray()
         self._begun = False  # the first byte of the request line is here
+        self._is_whole = False
 
-    def feed(self, data: bytes | bytearray) -> Head | None:
-        """Take the next bytes, and return the head once it is complete.
+    def check(self, data: bytes | bytearray) -> bytes:
+        """Check the next bytes, and return those that h11 is to read. Bytes behind the head are not checked.
 
-        Raises BadRequest as soon as the bytes cannot become an HTTP/1.x head, or exceed the limit.
+        Raises BadRequest as soon as the bytes cannot become the head of a request, or exceed the limit.
         """
+        if self._is_whole:
+            return bytes(data)
         known = len(self._data)
         self._data += data
         if not self._begun:
             if len(self._data) == 0 or self._data == b"\r":
-                return None
+                return b""
             # RFC 9112 section 2.2: ignore an empty line before the request line.
             if self._data.startswith(b"\r\n"):
                 del self._data[:2]
             self._begun = True
             data, known = bytes(self._data), 0
-        if not data:
-            return None
-        self._check(known)
-        try:
-            self._parser.receive_data(bytes(data))
-            event = self._parser.next_event()
-        except h11.RemoteProtocolError as error:
-            raise BadRequest(error.error_status_hint, _rule(error)) from None
-        return None if event is h11.NEED_DATA else self._head(event)
+        if data:
+            self._check(known)
+        return bytes(data)
 
     def _check(self, known: int) -> None:
-        """Check the rules that h11 does not check. The first `known` bytes have been checked before."""
+        """Check all but the first `known` bytes, which have been checked before."""
         data = self._data
         if data[0] == _TLS_HANDSHAKE:
             raise BadRequest(
@@ -138,37 +143,80 @@ class HeadParser:
                 "use ws:// or http://, or configure `tls` for the listener",
             )
         end = data.find(b"\r\n\r\n", max(0, known - 3)) + 4
-        if len(data) > self._limit if end < 4 else end > self._limit:
+        self._is_whole = end >= 4
+        if (end if self._is_whole else len(data)) > self._limit:
             raise BadRequest(431, f"the head of the request is longer than {self._limit} bytes")
         # h11 takes a bare LF for the end of a line, and would wait for more where other parsers see the end of the head.
-        if _BARE_LF.search(data, known, end if end >= 4 else len(data)):
+        # It joins a folded line to the one before, and other parsers do not (RFC 9112 section 5.2).
+        bad = _BAD_LINE.search(data, max(0, known - 1), end if self._is_whole else len(data))
+        if bad is None:
+            return
+        if len(bad[0]) == 1:
             raise BadRequest(400, "a line of the head ends with LF alone: end each line with CR LF")
+        raise BadRequest(400, "a header line begins with white space: write each header in one line")
+
+
+@final
+class HeadParser:
+    """Parse one request's head, fed in pieces. h11 decides, and `HeadRules` where h11 is too lenient."""
+
+    def __init__(self, limit: int) -> None:
+        self._rules = HeadRules(limit)
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limit + 1)
+
+    def feed(self, data: bytes | bytearray) -> Head | None:
+        """Take the next bytes, and return the head once it is complete.
+
+        Raises BadRequest as soon as the bytes cannot become an HTTP/1.x head, or exceed the limit.
+        """
+        data = self._rules.check(data)
+        if not data:
+            return None
+        try:
+            self._parser.receive_data(data)
+            event = self._parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise broken_rule(error) from None
+        return None if event is h11.NEED_DATA else self._head(event)
 
     def _head(self, request: object) -> Head:
         if not isinstance(request, h11.Request):
             raise BadRequest(400, "no HTTP request")
-        version = request.http_version.decode()
-        if not version.startswith("1."):
-            raise BadRequest(505, "only HTTP/1.1 is spoken")
+        version = check_version(request)
         headers: dict[str, str] = {}
         for name, value in request.headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        target = request.target.decode("latin-1")
-        absolute = _ABSOLUTE_FORM.fullmatch(target)
-        if absolute is not None:  # RFC 9112 section 3.2.2: its host replaces the field
-            headers["host"], target = absolute[1], absolute[2]
-            target = target if target.startswith("/") else "/" + target
-        path, _, query = target.partition("?")
+        host, path, query = split_target(request.target.decode("latin-1"))
+        if host is not None:  # RFC 9112 section 3.2.2: it replaces the field
+            headers["host"] = host
         rest = self._parser.trailing_data[0]
         return Head(rest, request.method.decode("latin-1"), path, query, headers, version)
+
+
+def check_version(request: h11.Request) -> str:
+    """Return the version of a request, `1.1` or `1.0`. Raises BadRequest for another major version."""
+    version = request.http_version.decode()
+    if not version.startswith("1."):
+        raise BadRequest(505, "only HTTP/1.1 is spoken")
+    return version
+
+
+def split_target(target: str) -> tuple[str | None, str, str]:
+    """Return the host (None unless the target is absolute), the path and the query of a request's target."""
+    host = None
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is not None:
+        host, target = absolute[1], absolute[2]
+        target = target if target.startswith("/") else "/" + target
+    path, _, query = target.partition("?")
+    return host, path, query
 
 
 _RULES: Final = (
     ("illegal request line", "illegal request line: it is a method, a target and HTTP/1.1, with single spaces between"),
     ("no request line", "illegal request line: it is empty"),
     ("illegal header line", "a header line is not `name: value`, or has a character that no header may have"),
-    ("continuation line", "the first header line begins with a space"),
     ("Missing mandatory Host", "the Host header is missing"),
     ("Found multiple Host", "there is more than one Host header"),
     ("bad Content-Length", "Content-Length is no number"),
@@ -178,11 +226,11 @@ _RULES: Final = (
 )
 
 
-def _rule(error: h11.ProtocolError) -> str:
+def broken_rule(error: h11.RemoteProtocolError) -> BadRequest:
     """Name the rule that a head breaks. The offending line is left out, because it may hold a token."""
     message = str(error)
     known = [text for beginning, text in _RULES if message.startswith(beginning)]
-    return known[0] if known else "the head breaks a rule of HTTP/1.1 (RFC 9112)"
+    return BadRequest(error.error_status_hint, known[0] if known else "the head breaks a rule of HTTP/1.1 (RFC 9112)")
 
 
 async def read_head(stream: trio.abc.ReceiveStream, limit: int, begun: bytes = b"") -> Head | None:
@@ -217,7 +265,8 @@ def answer(status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), 
 
 _REASONS: Final = {
     200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
-    405: b"Method Not Allowed", 409: b"Conflict", 410: b"Gone", 426: b"Upgrade Required",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 409: b"Conflict", 410: b"Gone", 411: b"Length Required",
+    413: b"Content Too Large", 415: b"Unsupported Media Type", 426: b"Upgrade Required",
     431: b"Request Header Fields Too Large", 501: b"Not Implemented", 503: b"Service Unavailable",
     505: b"HTTP Version Not Supported",
 }  # fmt: skip

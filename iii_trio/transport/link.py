@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from ..wire import Outcome, Ref
+from .frames import Buffer
 
 
 @attrs.frozen
@@ -45,7 +46,7 @@ class Link(Protocol):
     """Carries messages to and from an engine."""
 
     async def receive(self) -> bytes | None:
-        """The next message; None once the link is over (`ended` then says why).
+        """Wait for the next message; None once the link is over (`ended` then says why).
 
         If cancelled: no message is lost.
         """
@@ -64,6 +65,10 @@ class Link(Protocol):
 
     def flush_output(self) -> None:
         """Write the output now that would have waited for more."""
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether messages were checked in this process before they come, so that they need no second check."""
 
     @property
     def has_room(self) -> bool:
@@ -102,7 +107,7 @@ class WritingEnd(Protocol):
         """End by force, now, without waiting. Items on their way may be dropped. Harmless once ended."""
 
     def told(self, end: EndReason) -> None:
-        """The engine told by the session's link how the channel ended (clause C8.3)."""
+        """Take the engine's word of how the channel ended, which came by the session's link (clause C8.3)."""
 
     @property
     def ended(self) -> EndReason | None:
@@ -116,7 +121,7 @@ class ReadingEnd(Protocol):
     """The end of a channel from which items come."""
 
     async def take(self) -> bytes | str:
-        """The next item, whole.
+        """Wait for the next item, whole.
 
         Raises trio.EndOfChannel after the clean end, ChannelBroken after any other. If cancelled: nothing is lost.
         """
@@ -125,7 +130,7 @@ class ReadingEnd(Protocol):
         """Want no more, now, without waiting. After the clean end, or a second time, this does nothing."""
 
     def told(self, end: EndReason) -> None:
-        """The engine told by the session's link how the channel ended (clause C8.3)."""
+        """Take the engine's word of how the channel ended, which came by the session's link (clause C8.3)."""
 
     @property
     def ended(self) -> EndReason | None:
@@ -133,6 +138,16 @@ class ReadingEnd(Protocol):
 
     async def wait_ended(self) -> EndReason:
         """Wait until this end is over, and say how."""
+
+
+class TakesPieces(Protocol):
+    """A `ReadingEnd` that can give bytes as they came, without putting their items together."""
+
+    async def take_pieces(self) -> list[Buffer | str]:
+        """Wait for what comes next: texts whole, and bytes in pieces of any size. An end is taken in one of both ways only.
+
+        Raises as `ReadingEnd.take`. If cancelled: nothing is lost.
+        """
 
 
 class Address(Protocol):
@@ -155,4 +170,14 @@ class Address(Protocol):
         """Attach the reading end that `ref` names (`nursery.start`). Raises as `attach_writer` does."""
 
     def __str__(self) -> str:
-        """The address as a person would write it, without secrets."""
+        """Return the address as a person would write it, without secrets."""
+
+
+class WatchesChannels(Protocol):
+    """An address that can tell of a channel's use by others, which an engine in the same process can."""
+
+    def watch_channel(self, channel_id: str, changed: Callable[[], object] | None) -> None:
+        """Call back once, when an end of the channel is attached or closed, or the channel has ended. None: never mind.
+
+        The callback must not wait, and must not call the engine.
+        """

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from ..errors import ConnectionFailed
+from ..errors import ListenFailed
 
 _OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _OF_ONE_CONNECTION: Final = frozenset(
@@ -44,7 +44,7 @@ class ListeningSocket:
     async def bind(cls, host: str, port: int) -> list[ListeningSocket]:
         """Bind every address of `host`. Port 0 lets the system choose one port for all of them.
 
-        Raises ConnectionFailed with one sentence that names the obstacle.
+        Raises ListenFailed with one sentence that names the obstacle.
         """
         where = f"{host}:{port}"
         try:
@@ -52,7 +52,7 @@ class ListeningSocket:
                 host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
             )
         except OSError as error:
-            raise ConnectionFailed(f"cannot listen at {where}: {error.strerror or error}") from None
+            raise ListenFailed(f"cannot listen at {where}: {error.strerror or error}") from None
         bound: list[ListeningSocket] = []
         try:
             for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -69,10 +69,10 @@ class ListeningSocket:
             for listening in bound:
                 listening.close()
             if error.errno == errno.EADDRINUSE:
-                raise ConnectionFailed(
-                    f"cannot listen at {where}: the port is in use; choose another, or stop what uses it"
+                raise ListenFailed(
+                    f"cannot listen at {where}: the port is in use; choose another, or stop what uses it", in_use=True
                 ) from None
-            raise ConnectionFailed(f"cannot listen at {where}: {error.strerror or error}") from None
+            raise ListenFailed(f"cannot listen at {where}: {error.strerror or error}") from None
         return bound
 
     @classmethod
@@ -80,7 +80,7 @@ class ListeningSocket:
         """Bind a unix socket with the file mode `mode`, independent of the umask. Replace the file of a dead server.
 
         A user needs write permission on the file, and search permission on its folders, to connect.
-        Raises ConnectionFailed.
+        Raises ListenFailed.
         """
         sock = socket.socket(socket.AF_UNIX)
         try:
@@ -98,21 +98,22 @@ class ListeningSocket:
         except OSError as error:
             sock.close()
             cause = error.strerror or str(error)
-            if error.errno == errno.EADDRINUSE:
+            in_use = error.errno == errno.EADDRINUSE
+            if in_use:
                 cause = "another server listens there, or it is another kind of file; choose another path"
-            raise ConnectionFailed(f"cannot listen at unix:{path}: {cause}") from None
+            raise ListenFailed(f"cannot listen at unix:{path}: {cause}", in_use=in_use) from None
 
     @classmethod
     def adopt(cls, descriptor: int) -> ListeningSocket:
-        """Take over a listening socket that the parent process opened. Raises ConnectionFailed."""
+        """Take over a listening socket that the parent process opened. Raises ListenFailed."""
         try:
             sock = socket.socket(fileno=descriptor)
         except OSError as error:
-            raise ConnectionFailed(f"cannot listen at file descriptor {descriptor}: {error.strerror}") from None
+            raise ListenFailed(f"cannot listen at file descriptor {descriptor}: {error.strerror}") from None
         usable = sock.type == socket.SOCK_STREAM and sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         if not usable or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.detach()
-            raise ConnectionFailed(f"cannot listen at file descriptor {descriptor}: it is no listening stream socket")
+            raise ListenFailed(f"cannot listen at file descriptor {descriptor}: it is no listening stream socket")
         os.set_inheritable(descriptor, False)
         return cls(sock)
 
@@ -121,7 +122,7 @@ class ListeningSocket:
         return int(self._sock.getsockname()[1])
 
     def url(self, *, secure: bool = False) -> str:
-        """The address in the form that workers dial: `ws://host:port`, `wss://host:port`, `unix:/path`."""
+        """Return the address in the form that workers dial: `ws://host:port`, `wss://host:port`, `unix:/path`."""
         name = self._sock.getsockname()
         if isinstance(name, str):
             return f"unix:{name}"
@@ -165,6 +166,9 @@ class ListeningSocket:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 continue
             except OSError as error:
+                # It may be closed after this task was woken and before its turn.
+                if self._closed.is_set():
+                    return
                 if error.errno in _OF_ONE_CONNECTION:
                     continue
                 if error.errno not in _OUT_OF_ROOM:

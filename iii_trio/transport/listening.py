@@ -15,14 +15,16 @@ class Listening:
     def __init__(self, on_message: Callable[[bytes], object]) -> None:
         self._on_message = on_message
         self._over = trio.Event()
-        self._problem: Exception | None = None
+        self._problem: BaseException | None = None
 
     def give(self, message: bytes) -> None:
         """Have a message heard."""
         if self._problem is None:
             try:
                 self._on_message(message)
-            except Exception as problem:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as problem:  # noqa: ASYNC103 - `wait` raises it
                 self._problem = problem
                 self._over.set()
 

@@ -42,6 +42,10 @@ class MemoryBudget:
         """
         return MemoryAccount(self, name, evict)
 
+    def open_share(self, name: str, part: float = 0.5) -> MemoryShare:
+        """Open an account for a module that keeps data of workers, up to a part of the limit. It is never evicted."""
+        return MemoryShare(self, self.open_account(name).charge(), part)
+
     def change_limit(self, limit_bytes: float) -> None:
         """Set another limit. Where more is held already, the largest accounts are evicted until it fits."""
         self.limit_bytes = limit_bytes
@@ -67,7 +71,7 @@ class MemoryBudget:
             self._evict_largest()
 
     def usage(self) -> dict[str, int]:
-        """The bytes of every account that holds any, by its name."""
+        """Return the bytes of every account that holds any, by its name."""
         return {account.name: account.used_bytes for account in self._accounts}
 
     def _evict_largest(self) -> None:
@@ -127,5 +131,30 @@ class MemoryCharge:
             self.account.change(delta)
 
 
+@final
+class MemoryShare:
+    """The part of the budget in which a module keeps data of workers.
+
+    Its bytes count like all others. No peer can be evicted for them, so the module refuses data for which `limit_bytes` has
+    no room. The rest of the budget stays for the peers.
+    """
+
+    def __init__(self, budget: MemoryBudget, charge: MemoryCharge, part: float) -> None:
+        self._budget = budget
+        self._charge = charge
+        self._part = part
+
+    @property
+    def limit_bytes(self) -> float:
+        """The largest size of all its data."""
+        return self._budget.limit_bytes * self._part
+
+    def set(self, size: int) -> None:
+        """Hold so many bytes from now on. Bytes above the limit, which may have changed meanwhile, are not counted."""
+        self._charge.set(int(min(size, self.limit_bytes)))
+
+
 UNLIMITED: Final = MemoryBudget()
 """For holders that nobody counts: a worker's own ends, tests."""
+UNLIMITED_SHARE: Final = UNLIMITED.open_share("modules without an engine")
+"""For modules that run beside no engine."""

@@ -67,18 +67,25 @@ class MemoryLink:
 
     def send(self, message: bytes) -> None:
         """As `Link.send`."""
-        if self._ended is None:
-            self._said.append(message)
-            if self._gathered:
+        if self._ended is not None:
+            return
+        if self._gathered:
+            if not self._said:  # else `serve` is awake already
                 self._spoke.unpark()
-            else:
-                self.flush_output()
+            self._said.append(message)
+        else:
+            self._on_messages([message])
 
     def flush_output(self) -> None:
         """As `Link.flush_output`."""
         if self._said:
             said, self._said = self._said, []
             self._on_messages(said)
+
+    @property
+    def is_checked(self) -> bool:
+        """As `Link.is_checked`. The engine checks messages before it passes them on."""
+        return True
 
     @property
     def has_room(self) -> bool:
@@ -129,8 +136,11 @@ class MemoryLink:
         elif not self._flushing:  # else whoever listens has said something, and its answer follows in its turn
             self._flushing = True
             try:
-                while self._waiting and self._listening is not None:
-                    self._listening.give(self._take())
+                waiting = self._waiting
+                while waiting and self._listening is not None:
+                    message = waiting.popleft()
+                    self._waiting_bytes -= len(message)
+                    self._listening.give(message)
             finally:
                 self._flushing = False
 

@@ -13,9 +13,7 @@ puts just after other output waits for more. A task looks at every turn, and wri
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
-from itertools import islice
 from typing import Final, final
 
 import trio
@@ -55,14 +53,13 @@ class Outbox:
         self._start_soon = start_soon
         self._tell_broken = broken
         self._stalled_seconds = stalled_seconds
-        self._waiting: deque[Buffer] = deque()
+        self._waiting: list[Buffer] = []  # an empty deque would take 700 bytes of each idle connection
         self._begun = 0  # of those that wait: of the last of these a part, at least, may have been written
         self._put_at = -math.inf
         self._puts = 0
         self._gathering = False
         self._busy = False  # a task is writing
-        self._empty = trio.Event()
-        self._empty.set()
+        self._empty: trio.Event | None = None  # of the task that is writing
         self.waiting_bytes = 0
         self.written_bytes = 0
         self.memory: MemoryCharge | None = None
@@ -151,22 +148,20 @@ class Outbox:
 
     async def wait_writable(self) -> None:
         """Wait until nothing waits and the stream would take something (or all is over). If cancelled: nothing is lost."""
-        if self._busy:
+        if self._empty is not None:
             await self._empty.wait()
         elif self._now is None or self.over:
             await trio.lowlevel.checkpoint()
         else:
-            self._busy = True
-            self._empty = trio.Event()
+            self._begin_writing()
             try:
-                await self._wait(self._now)
+                await self._wait()
                 while self._waiting:
                     self._write_now(self._now)
                     if self._waiting:
-                        await self._wait(self._now)
+                        await self._wait()
             finally:
-                self._busy = False
-                self._empty.set()
+                self._end_writing()
                 self._count()
                 if self._waiting:
                     self.flush()  # cancelled: what we began to write goes on without us
@@ -175,15 +170,15 @@ class Outbox:
         """Wait until all that was put has been written, or all is over."""
         self.flush()
         while not self.is_written and not self.over:
-            if self._busy:
+            if self._empty is not None:
                 await self._empty.wait()
             else:
                 await self.wait_writable()
 
     def drop_unbegun(self) -> None:
         """Forget the output that was not begun, where each `put` was one whole frame."""
-        begun = [*islice(self._waiting, self._begun)]
-        self._waiting = deque(begun)
+        begun = self._waiting[: self._begun]
+        self._waiting = begun
         self.waiting_bytes = sum(map(len, begun))
         self._count()
 
@@ -199,9 +194,10 @@ class Outbox:
     def abandon(self) -> None:
         """Throw away all output, now and later."""
         self.over = True
-        self._waiting = deque()  # a new object: a traceback may still hold views of the old one
+        self._waiting = []  # a new object: a traceback may still hold views of the old one
         self.waiting_bytes = 0
-        self._empty.set()
+        if self._empty is not None:
+            self._empty.set()
         self._count()
 
     def _count(self) -> None:
@@ -214,13 +210,22 @@ class Outbox:
     def _start_writing(self) -> None:
         """Start the task that writes what the stream did not take at once."""
         if not self.over and not self._busy:
-            self._busy = True
-            self._empty = trio.Event()
+            self._begin_writing()
             self._start_soon(self._write_rest)
+
+    def _begin_writing(self) -> None:
+        self._busy = True
+        self._empty = trio.Event()
+
+    def _end_writing(self) -> None:
+        self._busy = False
+        if self._empty is not None:
+            self._empty.set()
+            self._empty = None
 
     def _write_now(self, stream: WritesNow) -> None:
         try:
-            took = stream.write_now([*islice(self._waiting, GATHERED)])
+            took = stream.write_now(self._waiting[:GATHERED])
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._break(str(error))
             return
@@ -231,18 +236,24 @@ class Outbox:
             return  # what was begun stays begun
         self.written_bytes += took
         self.waiting_bytes -= took
+        # Nearly always the stream takes everything.
+        if not self.waiting_bytes:
+            self._waiting.clear()
+            self._begun = 0
+            return
         waiting = self._waiting
+        whole = self._begun = 0
         while took:
-            first = waiting[0]
+            first = waiting[whole]
             if took < len(first):
-                waiting[0] = memoryview(first)[took:]
+                waiting[whole] = memoryview(first)[took:]
                 self._begun = 1
-                return
+                break
             took -= len(first)
-            waiting.popleft()
-        self._begun = 0
+            whole += 1
+        del waiting[:whole]
 
-    async def _wait(self, stream: WritesNow) -> None:
+    async def _wait(self) -> None:
         try:
             await self._stream.wait_send_all_might_not_block()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -253,7 +264,7 @@ class Outbox:
             while not self.is_written and not self.over:
                 with trio.move_on_after(self._stalled_seconds) as patience:
                     if self._now is not None:
-                        await self._wait(self._now)
+                        await self._wait()
                     else:
                         await self._send_some()
                 if patience.cancelled_caught:
@@ -263,8 +274,7 @@ class Outbox:
                     self._write_now(self._now)
                 self._count()
         finally:
-            self._busy = False
-            self._empty.set()
+            self._end_writing()
             self._count()
 
     async def _gather(self) -> None:
@@ -282,7 +292,7 @@ class Outbox:
     async def _send_some(self) -> None:
         """Write the first of what waits to a stream that cannot be written without waiting."""
         data, self._begun = bytearray(), 0
-        for piece in islice(self._waiting, GATHERED):
+        for piece in self._waiting[:GATHERED]:
             data += memoryview(piece)[: _WAITED_FOR - len(data)]
             self._begun += 1  # from here on it is begun: it goes out whole, or not at all
             if len(data) == _WAITED_FOR:

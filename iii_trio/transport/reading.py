@@ -39,7 +39,7 @@ class ReadBuffer:
         self.free = self._view[_SLACK:]
 
     def filled(self, tail: bytes, n: int) -> memoryview:
-        """The `n` bytes just read into `free`, with `tail` placed before them."""
+        """Return the `n` bytes just read into `free`, with `tail` placed before them."""
         start = _SLACK - len(tail)
         self._view[start:_SLACK] = tail
         return self._view[start : _SLACK + n]

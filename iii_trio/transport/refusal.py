@@ -13,6 +13,6 @@ def refusal_of(status: int, body: bytes) -> AttachRefused | ChannelBroken:
         try:
             told = json.loads(body)
             return ChannelBroken(str(told["outcome"]), str(told.get("reason") or ""), code=told.get("code"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError):
             pass
     return AttachRefused(status, body.decode(errors="replace")[:200].strip() or "refused")

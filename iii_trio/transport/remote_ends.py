@@ -21,7 +21,7 @@ _FRAGMENT: Final = 256 * 1024  # larger items go in pieces, so that an abort nev
 
 
 def broken(end: EndReason) -> ChannelBroken:
-    """The error that says how a channel ended."""
+    """Return the error that says how a channel ended."""
     return ChannelBroken(str(end.outcome), end.reason, code=end.code)
 
 
@@ -29,12 +29,17 @@ class _RemoteEnd:
     _websocket: WebSocket
 
     def __init__(self) -> None:
+        self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._end: EndReason | None = None
         self._over = trio.Event()
 
     @property
     def ended(self) -> EndReason | None:
         return self._end
+
+    @property
+    def unparsed(self) -> bytes:
+        return self._scanner.tail
 
     async def wait_ended(self) -> EndReason:
         await self._over.wait()
@@ -70,7 +75,6 @@ class RemoteWriter(_RemoteEnd):
     def __init__(self, new_mask: Callable[[], bytes]) -> None:
         super().__init__()
         self._new_mask = new_mask
-        self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._closing = False
         self._waiting: trio.CancelScope | None = None
 
@@ -135,10 +139,6 @@ class RemoteWriter(_RemoteEnd):
         if self._waiting is not None:
             self._waiting.cancel(reason="the channel has ended")
 
-    @property
-    def unparsed(self) -> bytes:
-        return self._scanner.tail
-
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         _, controls = self._scanner.scan(data)  # an engine sends a writer nothing but control frames
         return controls, self._scanner.error or self._scanner.closed
@@ -166,7 +166,6 @@ class RemoteReader(_RemoteEnd):
         super().__init__()
         # Other engines end every stream with a Close without code; ours never does.
         self._clean = frozenset({Close.NORMAL}) if knows_our_codes else CLEAN_CLOSES
-        self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._items: deque[bytes | str] = deque()
         self._arrived = trio.lowlevel.ParkingLot()
         self._taken = trio.lowlevel.ParkingLot()
@@ -192,10 +191,6 @@ class RemoteReader(_RemoteEnd):
         if self._end is None:
             self._finish(EndReason(Outcome.READER_CANCELLED, reason, code))
             self._websocket.close(Close.READER_CANCELLED, join_reason(reason, code))
-
-    @property
-    def unparsed(self) -> bytes:
-        return self._scanner.tail
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)

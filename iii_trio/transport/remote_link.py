@@ -23,8 +23,9 @@ _BOUND: Final = 1024 * 1024  # bytes sent and not yet taken, or received and not
 class RemoteLink:
     """A `Link` over a WebSocket, and the handler of its connection."""
 
-    def __init__(self, new_mask: Callable[[], bytes]) -> None:
+    def __init__(self, new_mask: Callable[[], bytes], *, gathers: bool = False) -> None:
         self._new_mask = new_mask
+        self._gathers = gathers
         self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
         self._waiting_bytes = 0
@@ -67,10 +68,19 @@ class RemoteLink:
         websocket = self._websocket
         if websocket is not None and websocket.talking:
             websocket.outbox.put(frame(TEXT, message, mask=self._new_mask()))
-            websocket.outbox.flush()
+            # The link of a relay carries the calls of many workers, which come together and so leave together.
+            if self._gathers:
+                websocket.outbox.gather()
+            else:
+                websocket.outbox.flush()
 
     def flush_output(self) -> None:
         """Do nothing, because output never waits."""
+
+    @property
+    def is_checked(self) -> bool:
+        """As `Link.is_checked`."""
+        return False
 
     @property
     def has_room(self) -> bool:

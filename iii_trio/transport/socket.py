@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import trio
@@ -41,7 +41,7 @@ class ReadsNow(Protocol):
     def read_now(self, into: memoryview) -> int | None:
         """Read the available bytes. Return their number, 0 at the end of the stream, or None if there are none yet."""
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """Wait until `read_now` would not answer None."""
 
 
@@ -151,9 +151,7 @@ class Socket(trio.abc.HalfCloseableStream):
         """Return whether closing now would be orderly, because no input waits. An end of stream counts as none."""
         try:
             return not self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
+        except OSError:  # no input yet (BlockingIOError), or none ever
             return True
 
     def input_waits(self) -> bool:
@@ -186,10 +184,10 @@ class Socket(trio.abc.HalfCloseableStream):
 
     # --- Trio's stream contract
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """As `ReadsNow` says. Raises trio.ClosedResourceError, trio.BusyResourceError."""
         self._check()
-        await trio.lowlevel.wait_readable(self._sock)
+        return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105 - the caller awaits it
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As trio.abc.ReceiveStream. If cancelled: nothing was read."""

@@ -28,6 +28,13 @@ _RECORD: Final = 16_384
 """The largest record of TLS. Smaller frames are joined up to this size, because each record costs a MAC and a header."""
 _CIPHERTEXT: Final = memoryview(bytearray(262_144))
 """Where every connection reads ciphertext. Nothing waits between a read and the hand-over to the SSL object."""
+_ALERTS: Final = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the peer asks for a certificate of this side, and none was shown",
+    "TLSV1_ALERT_UNKNOWN_CA": "the peer does not trust the certificate of this side",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the certificate of this side has expired",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the peer refused the handshake (it may ask for a certificate of this side)",
+}
+"""The alerts that need their meaning, by OpenSSL's names."""
 
 
 @final
@@ -55,6 +62,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         )
         self._shaken = False
         self._at_end = False
+        self._read_error: ssl.SSLError | None = None
+        """The error that came behind the bytes of the last read. OpenSSL gives another one to the next read."""
         self._receiving = self._sending = False
         self._unsent: memoryview | None = None
 
@@ -98,6 +107,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """
         if not self._shaken and not self._shake():
             return 0 if self._at_end else None
+        if self._read_error is not None:
+            raise self._fail(self._read_error) from self._read_error
         got = 0
         room = len(into)
         while got < room:
@@ -118,7 +129,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
                 if self._at_end:
                     break  # the transport ended between two records
                 if got:
-                    break  # OpenSSL gives the same error to the next read
+                    self._read_error = error
+                    break
                 raise self._fail(error) from error
             else:
                 if not n:
@@ -178,7 +190,11 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
     async def wait_readable(self) -> None:
         """Wait until `read_now` would not return None because of an idle transport."""
-        await self.transport.wait_readable()
+        # The end, or an error, may have come in one read with the bytes before it. A transport that is open says no more.
+        if self._at_end or self._read_error is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.transport.wait_readable()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As trio.abc.ReceiveStream. If cancelled: nothing was read."""
@@ -311,4 +327,9 @@ class TlsStream(trio.abc.HalfCloseableStream):
             self._push()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        return trio.BrokenResourceError(f"TLS failed: {error.reason or error}")
+        return trio.BrokenResourceError(f"TLS failed: {explain_alert(error)}")
+
+
+def explain_alert(error: ssl.SSLError) -> str:
+    """Return what the error means, as far as it is an alert of a peer that refused this side's certificate."""
+    return _ALERTS.get(error.reason or "", error.reason or str(error))

@@ -16,6 +16,7 @@ from .http1 import HeadParser
 _READ: Final = 64 * 1024
 _MAX_HEAD: Final = 64 * 1024
 _MAX_BODY: Final = 64 * 1024
+_BODY_SECONDS: Final = 2.0
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
 _TLS_RECORDS: Final = frozenset({0x15, 0x16})  # alert, handshake: RFC 8446 section 5.1
 
@@ -39,38 +40,43 @@ class Refusal:
 async def read_answer(stream: trio.abc.ReceiveStream, request: bytes) -> Acceptance | Refusal:
     """Read the answer to the upgrade `request`, skipping interim answers such as 100 and 103 (RFC 9110 section 15.2).
 
-    A refusal's body is read up to 64 KiB, or as far as it comes. Raises PeerError for bytes that are no HTTP answer or
-    a 101 that does not fit the request, and trio.BrokenResourceError. Has no deadline of its own.
+    A refusal's body is read up to 64 KiB, or as far as it comes within 2 seconds. Raises PeerError for bytes that are no
+    HTTP answer or a 101 that does not fit the request, and trio.BrokenResourceError. Has no deadline for the head.
     """
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
     fields = [("Host", "engine"), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
     parser.send(h11.Request(method="GET", target="/", headers=fields))
     parser.send(h11.EndOfMessage())
     status, body, first = 0, bytearray(), True
+    scope = trio.CancelScope()
     try:
-        while len(body) < _MAX_BODY:
-            event = parser.next_event()
-            if event is h11.NEED_DATA:
-                data = bytes(await stream.receive_some(_READ))
-                if not data and not status:
-                    raise PeerError("the connection ended before an answer to the upgrade")
-                if first and data[0] in _TLS_RECORDS:
-                    raise PeerError("the answer to the upgrade is TLS: write wss:// instead of ws://")
-                first = False
-                parser.receive_data(data)
-            elif isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101:
-                    return Acceptance(_plain_acceptance(request, event), parser.trailing_data[0])
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
-            else:
-                break
+        with scope:
+            while len(body) < _MAX_BODY:
+                event = parser.next_event()
+                if event is h11.NEED_DATA:
+                    data = bytes(await stream.receive_some(_READ))
+                    if not data and not status:
+                        raise PeerError("the connection ended before an answer to the upgrade")
+                    if first and data[0] in _TLS_RECORDS:
+                        raise PeerError("the answer to the upgrade is TLS: write wss:// instead of ws://")
+                    first = False
+                    parser.receive_data(data)
+                elif isinstance(event, h11.InformationalResponse):
+                    if event.status_code == 101:
+                        return Acceptance(_plain_acceptance(request, event), parser.trailing_data[0])
+                elif isinstance(event, h11.Response):
+                    # The status says enough, so a body that stalls does not turn the refusal into a timeout.
+                    status, scope.deadline = event.status_code, trio.current_time() + _BODY_SECONDS
+                elif isinstance(event, h11.Data):
+                    body += event.data
+                else:
+                    break
     except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
         # A refusal that was cut short is still one.
         if not status:
-            raise PeerError(f"no HTTP answer to the upgrade: {str(error)[:200]}") from None
+            # Some streams, like trio.SSLStream, give no text.
+            cause = (str(error) or str(error.__cause__ or ""))[:200] or "the connection broke"
+            raise PeerError(f"no HTTP answer to the upgrade: {cause}") from None
     return Refusal(status, bytes(body))
 
 

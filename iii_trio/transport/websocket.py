@@ -12,7 +12,6 @@ The handler is told of the end exactly once, by `on_close`, at the place in the 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, final
 
@@ -75,7 +74,6 @@ class _Goodbye:
     seconds: float
     code: int | None = None
     reason: str = ""
-    last_frame: bytes = b""
 
 
 @final
@@ -110,14 +108,15 @@ class WebSocket:
         self._request: bytes | None = None  # a client's: its upgrade, until the answer is read
         self._problem = ""  # why there was no answer, or none of use
         self._refusal: Refusal | None = None
-        self._controls: deque[bytes] = deque()
+        self._controls: list[bytes] = []  # of the last read, the first one last
         self._deaf = False  # the peer's framing is broken: its bytes mean nothing any more
         self._pong_bytes = 0
         self._pongs_end = 0  # where the last pong ends in the outbox's stream of bytes
         self._goodbye: _Goodbye | None = None
         self._end_reported = False  # to the handler
-        self._opened = trio.Event()  # the handler is there: frames may be read
-        self._library_done = trio.Event()  # trio-websocket reads no more
+        self._opened: trio.Event | None = trio.Event()  # until the handler is there, and frames may be read
+        self._library_is_done = False  # trio-websocket reads no more
+        self._library_done: trio.Event | None = None  # for the task that waits for that
         self._attention = trio.Event()  # the main task has something to do: say goodbye, or leave
 
     @property
@@ -131,9 +130,10 @@ class WebSocket:
 
     # --- a connection's whole life
 
-    async def serve(self, head: Head, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Accept the upgrade with this head, and serve the connection until it is over.
+    def serve(self, head: Head, headers: Sequence[tuple[bytes, bytes]] = ()) -> Awaitable[object]:
+        """Accept the upgrade with this head, empty its headers, and serve the connection until it is over.
 
+        Returns the coroutine that does so, because each one that waits costs memory of every open connection.
         If cancelled: the connection is dropped, and the handler is told.
         """
 
@@ -148,7 +148,8 @@ class WebSocket:
 
         self._handshake.append(head.plain_upgrade())
         self._input.rest = head.rest
-        await self._live(shake)
+        head.headers.clear()  # read, and the callers keep the head for the connection's life
+        return self._live(shake)
 
     async def connect(
         self, host: str, target: str, headers: Sequence[tuple[bytes, bytes]], opened: Callable[[], None]
@@ -187,8 +188,12 @@ class WebSocket:
         self._say_goodbye(_Goodbye(self._goodbye_seconds if timeout is None else timeout, int(code), reason))
 
     def cut(self, last_frame: bytes = b"") -> None:
-        """Send `last_frame` behind the frames put before, then FIN, and drop the connection without a closing handshake."""
-        self._say_goodbye(_Goodbye(self._goodbye_seconds, last_frame=last_frame))
+        """Send `last_frame` behind the frames put before, then FIN, and drop the connection without a closing handshake.
+
+        The frame is put at once, so that `outbox.flush` writes it before the connection's task has its turn.
+        """
+        if self._say_goodbye(_Goodbye(self._goodbye_seconds)):
+            self.outbox.put(last_frame)
 
     def lost(self, cause: str, *, by_fin: bool = False) -> None:
         """Drop the connection, which is of no use any more. Harmless when it is over already."""
@@ -244,14 +249,14 @@ class WebSocket:
                 scope.deadline = deadline
                 self._give_up = scope.cancel
                 self.start_soon = nursery.start_soon
-                self.outbox = Outbox(self.stream, nursery.start_soon, self.lost, self._stalled_seconds)
+                self.outbox = Outbox(self.stream, nursery.start_soon, self._unwritable, self._stalled_seconds)
                 try:
                     connection = await shake(nursery)
                     if connection is not None and self.state.current is ConnectionState.CONNECTING:
                         scope.deadline = math.inf
                         self.state.advance(ConnectionEvent.ACCEPTED)
                         self.handler.on_open(self)
-                        self._opened.set()
+                        self._set_opened()
                         if self._ping_seconds is not None:
                             nursery.start_soon(self._ping, self._ping_seconds)
                         opened()
@@ -260,7 +265,7 @@ class WebSocket:
                         await self._part(connection)
                 finally:
                     # Here, within the nursery: a handler may start tasks in reaction, and no closed nursery takes them.
-                    if not self._opened.is_set():
+                    if self._opened is not None:
                         in_time = trio.current_time() < deadline
                         failure = self._problem or "the connection ended" if in_time else "it took too long"
                     self.lost(f"no handshake: {failure}" if failure else "the connection was dropped")
@@ -271,6 +276,11 @@ class WebSocket:
             await drop(self.stream)  # noqa: ASYNC102 - it never waits
         return failure
 
+    def _set_opened(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.set()
+
     @property
     def _seconds_to_part(self) -> float:
         return self._goodbye_seconds if self._goodbye is None else self._goodbye.seconds
@@ -278,11 +288,7 @@ class WebSocket:
     async def _part(self, connection: WebSocketConnection) -> None:
         """Send the goodbye, and let the peer have it before the stream goes. Has no deadline of its own."""
         goodbye = self._goodbye
-        if goodbye is None:
-            pass
-        elif goodbye.code is None:
-            self.outbox.put(goodbye.last_frame)
-        elif self.state.current is ConnectionState.CLOSING:
+        if goodbye is not None and goodbye.code is not None and self.state.current is ConnectionState.CLOSING:
             await connection.aclose(goodbye.code, goodbye.reason or None)
         if self.state.current is ConnectionState.CUT or self.outbox.over:
             return
@@ -310,7 +316,8 @@ class WebSocket:
                 await self._input.discard()
 
     async def _wait_library_done(self) -> None:
-        if not self._library_done.is_set():
+        if not self._library_is_done:
+            self._library_done = trio.Event()
             await self._library_done.wait()
 
     async def _ping(self, seconds: float) -> None:
@@ -321,11 +328,22 @@ class WebSocket:
                 self.outbox.put(frame(PING, b"", mask=self._mask))
                 self.outbox.flush()
 
-    def _say_goodbye(self, goodbye: _Goodbye) -> None:
-        if self._goodbye is None and self.state.can(ConnectionEvent.WE_CLOSED):
-            self._goodbye = goodbye
-            self.state.advance(ConnectionEvent.WE_CLOSED)
-            self._attention.set()
+    def _unwritable(self, cause: str) -> None:
+        """End the connection, because nothing can be written any more."""
+        if self._opened is not None:
+            # Without the whole request or answer there is no handshake, and the peer may stay silent.
+            self._problem = self._problem or cause
+            self._give_up()
+        self.lost(cause)
+
+    def _say_goodbye(self, goodbye: _Goodbye) -> bool:
+        """Start to end the connection. Return False if it is ending already."""
+        if self._goodbye is not None or not self.state.can(ConnectionEvent.WE_CLOSED):
+            return False
+        self._goodbye = goodbye
+        self.state.advance(ConnectionEvent.WE_CLOSED)
+        self._attention.set()
+        return True
 
     def _report_end(self, how: CloseFrame | FrameError | Lost) -> None:
         if not self._end_reported:
@@ -341,12 +359,12 @@ class WebSocket:
         if self._request is not None:
             request, self._request = self._request, None
             return await self._receive_answer(request)
-        if not self._opened.is_set():
+        if self._opened is not None:
             await self._opened.wait()
         handler = self.handler
         while True:
             while self._controls:
-                control = self._controls.popleft()
+                control = self._controls.pop()
                 # A ping behind our own Close would crash the library.
                 if control[0] & 15 == CLOSE or not self.discarding:
                     return control
@@ -368,7 +386,8 @@ class WebSocket:
                 return self._stop_reading()
             controls, how = handler.feed(data)
             if controls:
-                self._controls.extend(split_controls(controls))
+                self._controls = split_controls(controls)
+                self._controls.reverse()
             if how is not None:
                 self._peer_ended(how)
             if self.discarding and self._input.too_late(len(data)):
@@ -400,7 +419,9 @@ class WebSocket:
         self._report_end(how)  # last: its effects may not change how this connection ends
 
     def _stop_reading(self) -> bytes:
-        self._library_done.set()
+        self._library_is_done = True
+        if self._library_done is not None:
+            self._library_done.set()
         self._attention.set()
         return b""
 
@@ -410,13 +431,13 @@ class WebSocket:
         """Send the library's output. None notes that it is done. Raises trio.BrokenResourceError after the end."""
         outbox = self.outbox
         if data is None:
-            if not self._opened.is_set():
+            if self._opened is not None:
                 self._give_up()
             self._stop_reading()
             return
         if outbox.over:
             raise trio.BrokenResourceError("the connection is over")
-        if not self._opened.is_set():
+        if self._opened is not None:
             if self._request is not None:
                 self._request = bytes(data)
             outbox.put(data)

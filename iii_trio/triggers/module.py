@@ -7,17 +7,27 @@ A program adds its own with `open_engine(modules=[...])`. docs/modules.md shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
 
+from .. import ids
 from ..config.section import Entry, ModuleEntry
 from ..environment import Environment
+from ..observed import Measured
+from ..tracing import Tracing
 from ..transport.link import Address
+from ..transport.memory_budget import MemoryShare
+from ..transport.plain_requests import PlainHandler
+from ..transport.routes import ChannelRoutes
+from ..wire import Outcome
+from .mesh import Mesh
 
 T = TypeVar("T")
+MetricsSource: TypeAlias = Callable[[], Awaitable[Sequence[Measured]]]
 
 
 class RunningModule:
@@ -39,12 +49,77 @@ class RunningModule:
         return None
 
 
+class Host(Protocol):
+    """The few things of an engine that a module cannot do by the worker protocol."""
+
+    def open_memory_share(self, name: str) -> MemoryShare:
+        """Open the part of the engine's memory budget in which a module keeps data of workers."""
+
+    def route_channels(self, routes: ChannelRoutes | None) -> None:
+        """Pass the ends of channels at other engines through, by these routes. None: there are no other engines."""
+
+    def serve_plain_requests(self, handler: PlainHandler | None) -> None:
+        """Hand this handler the plain requests of listeners that may show the page. None: there is no page."""
+
+    def watch_registrations(self, watch: Callable[[], object] | None) -> None:
+        """Call back soon after each change of what `registrations` returns. The callback must not wait."""
+
+    def registrations(self) -> Iterator[tuple[str, str, str, bytes]]:
+        """Return the kind, namespace, id and row (JSON) of all that this engine's own workers have registered.
+
+        Kinds are `function`, `trigger_type`, `binding`, `worker` and `name`. Modules and relays are left out.
+        """
+
+    def show_workers(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Have `engine::workers::list` show these rows, of workers of other engines, beside the engine's own."""
+
+    def show_gauges(self, worker_id: str, gauges: Mapping[str, int | float], time_ms: int) -> None:
+        """Have `engine::workers::info` show these measurements of a worker, which it took at `time_ms`."""
+
+    def log_for_worker(self, level: int, text: str, fields: Mapping[str, str], worker_id: str | None = None) -> None:
+        """Write a line that a worker caused. If `worker_id` is a session's, the line is about it."""
+
+    def offer_metrics(self, source: MetricsSource | None) -> None:
+        """Have `GET /metrics` show what `source` returns as well. None: nothing any more."""
+
+    def note_health(self, name: str, health: Mapping[str, object] | None) -> None:
+        """Have `/healthz` say this under a name. None: nothing any more."""
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The mesh that the engine is a node of."""
+
+    def enter_mesh(self, mesh: Mesh | None) -> None:
+        """Make this mesh the engine's. None: it is no node of any."""
+
+    def channel_ended_elsewhere(self, channel_id: str, outcome: Outcome, reason: str, code: str | None) -> None:
+        """Tell the holders of its ends how a channel at another engine ended."""
+
+    def engine_lost(self, home: str, reason: str) -> None:
+        """End all ends of channels at another engine, because it cannot be reached any more."""
+
+    def relays(self) -> list[str]:
+        """Return the names of the relays that have sessions at this engine."""
+
+    def close_relays(self, names: Collection[str], reason: str) -> None:
+        """End the sessions of the relays that have these names, because they cannot be reached any more."""
+
+    def refuse_name(self, namespace: str, name: str, holder_id: str, node: str) -> None:
+        """Refuse the worker that has a name here for good, because a worker of another engine had it before."""
+
+
 @attrs.frozen
 class ModuleEnvironment(Environment):
     """What a module takes from its surroundings."""
 
     store: Any = None
     """Where the module keeps its data, made by the program that embeds the engine. None: the settings say where."""
+    kept: dict[str, Any] = attrs.field(factory=dict)
+    """The objects that the module keeps in this process when it fails and is started again. It is free to fill it."""
+    tracing: Tracing = attrs.field(factory=lambda: Tracing(ids.new_id, time.monotonic, time.time))
+    """Begins spans for the module's own work. The engine's: a span is recorded if the engine records traces."""
+    host: Host | None = None
+    """The engine beside which it runs. None: it is elsewhere."""
 
 
 def read_settings(settings: type[Any]) -> Callable[[Entry], ModuleEntry]:
@@ -86,8 +161,12 @@ class Module:
     """Reads that entry; default: `read_settings(settings)`. Raises ConfigError."""
     runs_by_default: bool = True
     """Whether it runs where nothing says that it is to run."""
+    runs_when_served: bool = False
+    """Whether `iii-trio serve` runs it where the file says nothing of it."""
     in_directory: Callable[[Any, str | None], Any] | None = None
     """Returns the settings with another directory for the module's data (None: memory). None: it keeps no data."""
+    with_sockets: Callable[[Any, tuple[int, ...]], Any] | None = None
+    """Returns the settings with listening sockets (file descriptors) in place of an address. None: it does not listen."""
     commands: tuple[Command, ...] = ()
 
     @property

@@ -36,6 +36,11 @@ CARRY_JOBS: Final = frozenset({"engine::queue::enqueue", "iii::durable::publish"
 """Functions whose payload holds the payload of a job. It may be larger than that of other functions of the engine."""
 
 
+def bad_input(function_id: str, problem: str) -> CallError:
+    """Return the error for an input that a function cannot read."""
+    return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
+
+
 def check_engine_input(function_id: str, size: int) -> None:
     """Refuse a payload that would hold up the engine. Raises CallError with `payload_too_large`."""
     # The payload of a job is passed on, so that only its message's size bounds it.
@@ -50,8 +55,4 @@ def check_engine_input(function_id: str, size: int) -> None:
 def check_name(function_id: str, field: str, value: str | None) -> None:
     """Refuse a name that is too long to be kept. Raises CallError with `deserialization_error`."""
     if value is not None and len(value) > MAX_NAME:
-        problem = (
-            f"Failed to deserialize input for {function_id}: `{field}` has {len(value)} characters; "
-            f"at most {MAX_NAME} are allowed"
-        )
-        raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem)
+        raise bad_input(function_id, f"`{field}` has {len(value)} characters; at most {MAX_NAME} are allowed")

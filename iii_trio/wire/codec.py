@@ -31,12 +31,16 @@ class Undecodable:
     problem: str
     type: str = ""
     invocation_id: str | None = None
-    function_id: str = ""
     names: Mapping[str, str] = attrs.field(factory=dict)
 
+    @property
+    def function_id(self) -> str:
+        """The id of the function, or an empty text."""
+        return self.names.get("function_id", "")
 
-def decode(text: bytes | bytearray | memoryview) -> Message | Undecodable:
-    """Decode a message's envelope and check the rest of it (see `gate`).
+
+def decode(text: bytes | bytearray | memoryview, *, checked: bool = False) -> Message | Undecodable:
+    """Decode a message's envelope and check the rest of it (see `gate`), unless it was `checked` before.
 
     It never raises. A text that is no message, or that a peer could not read, comes back as `Undecodable`.
     Text and binary messages are read alike and checked for UTF-8, also in the parts that are passed on unparsed.
@@ -48,14 +52,16 @@ def decode(text: bytes | bytearray | memoryview) -> Message | Undecodable:
         return _undecodable(plain, "nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _undecodable(plain, str(error))
+    if checked:
+        return message
     # The decoder skips payloads without a look at their bytes. ASCII is always UTF-8, and most messages are ASCII.
     if not plain.isascii() and (problem := _not_utf8(plain)) is not None:
         return _undecodable(plain, problem)
     # Short messages cannot be deep or hold a long integer, and most messages are short.
-    problem = why_unreadable(plain) if len(plain) > SHORT else None
-    if problem is None and (check := KEPT.get(type(message))) is not None:
-        problem = check(message)
-    if problem is not None:
+    if len(plain) > SHORT and (problem := why_unreadable(plain)) is not None:
+        return _undecodable(plain, problem)
+    check = KEPT.get(type(message))
+    if check is not None and (problem := check(message)) is not None:
         return _undecodable(plain, problem)
     return message
 
@@ -85,6 +91,5 @@ def _undecodable(text: bytes | bytearray, problem: str) -> Undecodable:
         cut(problem, MAX_ERROR_MESSAGE) + explain(text, problem),
         found.get("type", "")[:MAX_NAME],
         invocation_id,
-        names.get("function_id", ""),
         names,
     )

@@ -103,6 +103,12 @@ FEATURE: Final = "iii-trio.v1"
 """The feature that our engine and our workers announce (clause C8.1)."""
 LARGE_MESSAGES: Final = "large-messages.v1"
 """The feature that the Python SDK announces from 0.25. JSON messages above 1 MiB are safe to send to it."""
+RELAY: Final = "iii-trio.relay.v1"
+"""The feature of a worker that passes calls on to another engine, or from one. Its calls keep their caller's id, and are
+never given to another relay, so that no call goes in a circle."""
+RELAY_NODE: Final = "iii-trio.node"
+RELAY_WORKER: Final = "iii-trio.worker"
+"""Keys in the metadata of a function that a relay registers: the engine and the worker that it belongs to."""
 LEFT: Final = "the worker left"
 GIVEN_UP: Final = "given up"
 """The first words of the cause of `invocation_stopped` if the call is not to blame, because its worker left on purpose or

@@ -13,7 +13,8 @@ from typing import Final
 HEAD_BYTES: Final = 64 * 1024
 TAIL_BYTES: Final = 2 * 1024
 NEAR_BYTES: Final = 64
-MAX_TOKENS: Final = 2_000
+MAX_TOKENS: Final = TAIL_BYTES
+"""Tokens that are looked at, from each end. The last bytes have no more, so they are always read to their end."""
 
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'  # a string, or the start of one that was cut off
 _OUTERMOST: Final = re.compile(_STRING + rb'|[{}\[\],:]|[^{}\[\],:"]++', re.DOTALL)
@@ -33,13 +34,21 @@ def top_level_strings(text: bytes | bytearray | memoryview) -> dict[str, str]:
     found: dict[str, str] = {}
     head = bytes(text[:HEAD_BYTES])
     read_whole = False
-    for depth, key, value in _pairs(head, _DEEPER):
-        if depth == 1:
-            _add(found, key, value)
+    for _, key, value in _pairs(head, _DEEPER):
+        _add(found, key, value)
         read_whole = not key and len(head) == len(text)
     if not read_whole:
-        _add_from_tail(found, bytes(text[-TAIL_BYTES:]))
+        _add_from_tail(found, _tail(text))
     return found
+
+
+def _tail(text: bytes | bytearray | memoryview) -> bytes:
+    """Return the last bytes of a text, but for a first one that a backslash before it escapes."""
+    start = max(0, len(text) - TAIL_BYTES)
+    before = bytes(text[max(0, start - HEAD_BYTES) : start])
+    # Of two backslashes the first escapes the second.
+    is_escaped = (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
+    return bytes(text[start + is_escaped :])
 
 
 def _pairs(text: bytes, deeper: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, bytes]]:

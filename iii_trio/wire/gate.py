@@ -204,7 +204,7 @@ def _check_job(call: InvokeFunction) -> str | None:
         return None
     # Decoding a larger payload would hold up the engine. Its reader answers if it cannot read it.
     problem = _data(call) if len(call.data) <= MAX_ENGINE_INPUT_BYTES else None
-    return problem or _metadata(call)
+    return problem or (_metadata(call) if call.metadata else None)
 
 
 def _trim_reason(message: CancelInvocation) -> None:

@@ -14,6 +14,12 @@ from msgspec import Raw
 from .bounds import Description, InvocationId, Name, Trace
 
 ABSENT: Final = Raw()
+NULL: Final = Raw(b"null")
+
+
+def is_given(payload: Raw) -> bool:
+    """Return whether a payload is neither absent nor null."""
+    return bytes(payload) not in (b"", b"null")
 
 
 class _Message(msgspec.Struct, tag_field="type", omit_defaults=True):
@@ -113,7 +119,11 @@ class InvokeFunction(_Message, tag="invokefunction"):
 
 
 class InvocationResult(_Message, tag="invocationresult"):
-    """The answer of a call. `by_engine` is an extension. It says that the error is the engine's and not the callee's."""
+    """The answer of a call.
+
+    `by_engine` is an extension. It says that the error is the engine's and not the callee's. So is `waited_us`, how long the
+    call waited at the callee before its handler started, in microseconds.
+    """
 
     invocation_id: InvocationId
     function_id: Name = ""
@@ -122,6 +132,7 @@ class InvocationResult(_Message, tag="invocationresult"):
     traceparent: Trace | None = None
     baggage: Trace | None = None
     by_engine: bool = False
+    waited_us: int | None = None
 
 
 # --- the link itself

@@ -3,10 +3,12 @@
 from .channels import Channel
 from .context import CallInfo, current_call
 from .ends import ChannelReader, ChannelResult, ChannelWriter
+from .external import ApiKeyAuth, BearerAuth, ExternalCall, HmacAuth
 from .function_spec import Registered
 from .http_response import HttpError, HttpRequest, HttpResponse, HttpResult
 from .jobs import Enqueue, Receipt, enqueue
 from .open_worker import open_worker
+from .queues import Queues
 from .stream_pairs import Duplex, duplex
 from .streams import ReaderStream, WriterStream
 from .trigger_binding import TriggerBinding
@@ -14,6 +16,8 @@ from .trigger_types import BoundTrigger, TriggerType
 from .worker import Worker
 
 __all__ = [
+    "ApiKeyAuth",
+    "BearerAuth",
     "BoundTrigger",
     "CallInfo",
     "Channel",
@@ -22,10 +26,13 @@ __all__ = [
     "ChannelWriter",
     "Duplex",
     "Enqueue",
+    "ExternalCall",
+    "HmacAuth",
     "HttpError",
     "HttpRequest",
     "HttpResponse",
     "HttpResult",
+    "Queues",
     "ReaderStream",
     "Receipt",
     "Registered",

@@ -9,65 +9,56 @@ import trio
 from msgspec import Raw
 
 from ..errors import CallError, ChannelBroken
-from ..wire import ErrorCode, InvokeFunction, Ref, from_json
+from ..nursery import sort_failure
+from ..wire import ErrorCode, Ref, bad_input, from_json
 from .call_context import CallContext
-from .calls import WorkerSession
 from .context import CURRENT, CallInfo
 from .ends import ChannelWriter
-from .failures import describe, sort_failure
-from .function_spec import FunctionSpec
+from .failures import describe
+from .handler_signature import HandlerSignature
 from .payload import End, Ends, encode_payload, with_live_ends
+from .received_call import ReceivedCall
 from .replies import reply_error, reply_result
 
 
-async def answer(
-    context: CallContext,
-    session: WorkerSession,
-    message: InvokeFunction,
-    spec: FunctionSpec | None,
-    scope: trio.CancelScope,
-) -> None:
-    """Answer one call within `scope`, which `session.running` may hold under the call's id.
+async def answer(context: CallContext, call: ReceivedCall) -> None:
+    """Answer one call within the scope `call.scope`, which no other call uses until this one is answered.
 
     If cancelled: the ends that the call used are aborted, and nothing is answered.
     """
-    invocation_id = message.invocation_id or ""
-    # The function may have been unregistered while the call was on its way.
-    if spec is None or spec.signature is None:
-        session.running.pop(invocation_id, None)
-        problem = f"Function '{message.function_id}' not found"
-        reply_error(session, message, CallError(ErrorCode.FUNCTION_NOT_FOUND, problem))
-        return
+    session, message, spec = call.session, call.message, call.spec
     ends = Ends()
     why = "cancelled"
-    with scope:
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()  # the caller may have left before the handler starts
-            await _run(context, session, message, spec, ends)
-        except trio.Cancelled as cancelled:
-            why = cancelled.reason or why
-            raise
-        finally:
-            session.running.pop(invocation_id, None)
-            # A call that was not cancelled has no ends left.
+    try:
+        # The caller may have left before the handler starts.
+        if call.cancelled:
+            reply_error(session, message, CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+        # The function may have been unregistered while the call was on its way.
+        elif spec is None or spec.signature is None:
+            problem = f"Function '{message.function_id}' not found"
+            reply_error(session, message, CallError(ErrorCode.FUNCTION_NOT_FOUND, problem))
+        else:
+            await _run(context, call, spec.signature, ends)
+    except trio.Cancelled as cancelled:
+        why = cancelled.reason or why
+        raise
+    finally:
+        call.scope = None
+        CURRENT.set(None)
+        session.running.pop(message.invocation_id or "", None)
+        # A call that was not cancelled has no ends left.
+        if ends:
             ends.break_off(why, ErrorCode.INVOCATION_CANCELLED)
-    # A cancelled call is still answered, so that nothing waits for it at the engine.
-    if scope.cancelled_caught:
-        reply_error(session, message, CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
 
 
-async def _run(
-    context: CallContext, session: WorkerSession, message: InvokeFunction, spec: FunctionSpec, ends: Ends
-) -> None:
-    signature = spec.signature
-    assert signature is not None
+async def _run(context: CallContext, call: ReceivedCall, signature: HandlerSignature, ends: Ends) -> None:
+    session, message = call.session, call.message
     try:
         payload = from_json(bytes(message.data)) if message.data and signature.takes_raw is None else None
         metadata = from_json(bytes(message.metadata)) if message.metadata else None
     # The payload came from a peer, so a fault in it is an answer and not a bug.
     except ValueError as error:
-        problem = f"Failed to deserialize input for {message.function_id}: {error}"
-        reply_error(session, message, CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
+        reply_error(session, message, bad_input(message.function_id, str(error)))
         return
     caller = payload.pop("_caller_worker_id", None) if isinstance(payload, dict) else None
 
@@ -95,36 +86,36 @@ async def _run(
         else:
             live = with_live_ends(payload, open_end)
             arguments = signature.arguments(live, metadata)
-            for key, value in signature.untaken(live).items():
+            for key, value in signature.untaken(live).items() if ends else ():
                 # Closed cleanly it would look like an empty stream of a function that does not stream at all.
                 if isinstance(value, ChannelWriter):
                     ends.remove(value)
                     value.abort(f"{message.function_id} takes no `{key}`")
         # A plain function could block the event loop, so it runs in a thread.
         if signature.is_async:
+            call.start()
             value = await signature.handler(**arguments)
         else:
-            value = await context.run_sync(signature.handler, arguments)
+            value = await context.run_sync(call.starting(signature.handler), arguments)
         result = encode_payload(value, "the result")
     except BaseException as error:  # noqa: ASYNC103 - one handler's bug must not end the worker
         failure, passing = sort_failure(error)
         if failure is not None:
-            _failed(context, session, message, ends, failure)
+            _failed(context, call, ends, failure)
         if passing is error:
             raise
         if passing is not None:  # cancelled, and something failed on the way out
             raise passing from None  # noqa: ASYNC104
         return  # noqa: ASYNC104
     # The closes are sent before the result. Waiting for them could be waiting for the caller, who may be the reader.
-    ends.let_go(context.finish_later)
-    ends.clear()
-    reply_result(session, message, result)
-    await trio.lowlevel.checkpoint()
+    if ends:
+        ends.let_go(context.finish_later)
+        ends.clear()
+    reply_result(session, message, result, call.waited_us)
 
 
-def _failed(
-    context: CallContext, session: WorkerSession, message: InvokeFunction, ends: Ends, error: BaseException
-) -> None:
+def _failed(context: CallContext, call: ReceivedCall, ends: Ends, error: BaseException) -> None:
+    message = call.message
     # A CallError is an answer, and a broken channel is the other end's doing. All else is a bug of the handler.
     if not isinstance(error, CallError | ChannelBroken):
         about = {"function": message.function_id, "invocation": message.invocation_id or ""}
@@ -132,4 +123,4 @@ def _failed(
         context.log.log(trio.current_time(), logging.ERROR, text, about, error=error)
     ends.break_off(*describe(error))
     ends.clear()
-    reply_error(session, message, error)
+    reply_error(call.session, message, error, call.waited_us)

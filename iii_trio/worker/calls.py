@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 import attrs
 import msgspec
@@ -17,6 +18,7 @@ from ..transport.link import Link
 from ..wire import (
     ABSENT,
     MAX_MESSAGE_BYTES,
+    NULL,
     Action,
     CancelInvocation,
     ErrorCode,
@@ -38,13 +40,17 @@ _NO_ERROR = (b"", b"null", b"false")
 _error_body = msgspec.json.Decoder(WireError)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @attrs.define(eq=False)
 class PendingCall:
     """A call that waits for its answer."""
 
     function_id: str
     invocation_id: str
-    then: Callable[[], object]
+    then: Callable[[], object] = _nothing
     """Called once, when the call is settled. It must not wait."""
     settled: bool = False
     answer: InvocationResult | None = None
@@ -60,8 +66,35 @@ class PendingCall:
         self.settled = True
         contain(self.then, what="the callback of a call")
 
+    async def wait_settled(self) -> None:
+        """Wait until the call is settled. At most one task may wait, and `then` is not called.
+
+        If cancelled: nothing changes.
+        """
+        if self.settled:
+            await trio.lowlevel.checkpoint()
+            return
+        # An Event would do, but costs more than the rest of the wait.
+        self.then = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+
+        def give_up(_: Callable[[], object]) -> trio.lowlevel.Abort:
+            self.then = _nothing
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
     def value(self) -> Any:
         """Return the value of the settled call. Raises CallError."""
+        result = self.result()
+        if result == NULL:  # most handlers return nothing
+            return None
+        try:
+            return from_json(bytes(result)) if result else None
+        except ValueError as problem:
+            raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {problem}") from None
+
+    def result(self) -> Raw:
+        """Return the value of the settled call as it came, unread. Raises CallError."""
         answer = self.answer
         # An unreadable answer still belongs to this call, and its caller must not wait for ever.
         if self.unread is not None:
@@ -74,10 +107,7 @@ class PendingCall:
         if error is not None:
             origin: Origin = "engine" if answer.by_engine else "handler"
             raise self._failed(error.code, error.message, error.stacktrace, origin)
-        try:
-            return from_json(bytes(answer.result)) if answer.result else None
-        except ValueError as problem:
-            raise self._failed(ErrorCode.DESERIALIZATION_ERROR, f"the answer cannot be read: {problem}") from None
+        return answer.result
 
     def _failed(self, code: str, message: str, stacktrace: str | None = None, origin: Origin = "handler") -> CallError:
         return CallError(
@@ -88,6 +118,13 @@ class PendingCall:
             invocation_id=self.invocation_id,
             origin=origin,
         )
+
+
+class Cancellable(Protocol):
+    """A call that a handler answers, with a task or without one."""
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the handler, or keep it from starting."""
 
 
 @attrs.define(eq=False)
@@ -101,7 +138,7 @@ class WorkerSession:
     supports_extensions: bool
     """Whether the engine announced iii-trio.v1 (clause C8.1)."""
     pending: dict[str, PendingCall] = attrs.field(factory=dict)
-    running: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+    running: dict[str, Cancellable] = attrs.field(factory=dict)
     outcomes: dict[str, trio.Event] = attrs.field(factory=dict)
     pings: deque[trio.Event] = attrs.field(factory=deque)
     """One for each ping whose pong has not come, in their order."""
@@ -140,32 +177,46 @@ class WorkerSession:
         for call in pending.values():
             call.settle(lost=reason)
         # A copy, because a cancelled handler removes its own entry.
-        for scope in list(self.running.values()):
-            cancel(scope, f"the link to the engine was lost: {reason}")
+        for running in list(self.running.values()):
+            running.cancel(f"the link to the engine was lost: {reason}")
         for event in (*self.outcomes.values(), *self.pings):
             event.set()
 
 
 @final
-@attrs.frozen
 class CallHandle:
     """A call that was made without a task."""
 
-    _session: WorkerSession
-    _call: PendingCall
+    __slots__ = ("_call", "_session")
+
+    def __init__(self, session: WorkerSession, call: PendingCall) -> None:
+        self._session = session
+        self._call = call
 
     def value(self) -> Any:
         """Return the value of a settled call. Raises CallError."""
         return self._call.value()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the call has its answer, or its link is lost."""
+        return self._call.settled
+
+    def result(self) -> Raw:
+        """Return the value of a settled call as it came, unread. Raises CallError."""
+        return self._call.result()
+
+    def when_settled(self, then: Callable[[], object]) -> None:
+        """Call this instead of the callback that was given before. It must not wait. Only while the call is not settled."""
+        self._call.then = then
+
+    async def wait_settled(self) -> None:
+        """As `PendingCall.wait_settled`."""
+        await self._call.wait_settled()
+
     def give_up(self, reason: str) -> None:
         """Give the call up, so that its callback is not called. Harmless once it is settled."""
         self._session.give_up(self._call, reason)
-
-
-def cancel(scope: trio.CancelScope, reason: str) -> None:
-    """Cancel a scope with a reason (clause C7.2)."""
-    scope.cancel(reason=reason)
 
 
 def optional(value: Any) -> Raw:
@@ -197,8 +248,11 @@ def call_text(
 ) -> bytes:
     """Return a call as a message. The trace headers default to those of the call that is being answered.
 
-    Raises CallError `serialization_error` or `payload_too_large`.
+    Raises CallError `serialization_error` or `payload_too_large`, and `function_not_found` for an empty id.
     """
+    # A job without a function would wait for one for ever.
+    if not function_id or function_id.isspace():
+        raise CallError(ErrorCode.FUNCTION_NOT_FOUND, f"the function's id is empty ({function_id!r}); name a function")
     around = CURRENT.get()
     # A call made by a handler belongs to the trace of the call that is being answered.
     if around is not None:

@@ -10,12 +10,14 @@ from typing import Any, Final, final
 import trio
 
 from ..errors import ChannelBroken, IIIError, MisuseError
-from ..wire import Direction, Ref
+from ..wire import Ref
 from .ends import ChannelReader, ChannelResult, ChannelWriter, EndOwner
 from .failures import describe
 
 _MAX_ITEMS: Final = 1024  # clause C1.4
 _MAX_BYTES: Final = 2**53  # the largest integer that every SDK's JSON keeps; the engine has a limit of its own
+
+ENGINES_DEFAULT: Any = object()
 
 
 @final
@@ -70,7 +72,21 @@ async def open_channel(owner: EndOwner, create: Callable[[], Awaitable[dict[str,
     await trio.lowlevel.checkpoint()
 
 
-def check_bounds(buffer_size: int | None, max_bytes: int | None, expires_after_seconds: float | None) -> None:
+def channel_request(
+    buffer_size: int | None, max_bytes: int | None, expires_after_seconds: float | None
+) -> dict[str, Any]:
+    """Return the payload that asks for a channel. Raises MisuseError for bounds that no engine takes."""
+    expires = None if expires_after_seconds is ENGINES_DEFAULT else expires_after_seconds
+    _check_bounds(buffer_size, max_bytes, expires)
+    request: dict[str, Any] = {"buffer_size": buffer_size}
+    if max_bytes is not None:
+        request["max_bytes"] = max_bytes
+    if expires_after_seconds is not ENGINES_DEFAULT:
+        request["expires_after_ms"] = None if expires is None else expires * 1000
+    return request
+
+
+def _check_bounds(buffer_size: int | None, max_bytes: int | None, expires_after_seconds: float | None) -> None:
     """Raise MisuseError for bounds that no engine takes, because an engine would replace them without a word."""
     for name, value, highest in (("buffer_size", buffer_size, _MAX_ITEMS), ("max_bytes", max_bytes, _MAX_BYTES)):
         if value is None:
@@ -85,12 +101,9 @@ def check_bounds(buffer_size: int | None, max_bytes: int | None, expires_after_s
         )
 
 
-def ref_of(ref: Ref | Mapping[str, Any], direction: Direction) -> Ref:
-    """Return the ref of an end of this direction. Raises MisuseError for any other value."""
+def ref_of(ref: Ref | Mapping[str, Any]) -> Ref:
+    """Return a ref, which may be given as JSON. Raises MisuseError for any other value."""
     try:
-        found = ref if isinstance(ref, Ref) else Ref.from_json(ref)
+        return ref if isinstance(ref, Ref) else Ref.from_json(ref)
     except IIIError as error:
         raise MisuseError(str(error)) from None
-    if found.direction is not direction:
-        raise MisuseError(f"this ref is for the other end of the channel: its direction is {found.direction}")
-    return found

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-import attrs
+import msgspec
 
 from ..wire import JsonValue
 
 
-@attrs.frozen
-class CallInfo:
+class CallInfo(msgspec.Struct, frozen=True):
     """The call that is being answered."""
 
     invocation_id: str
@@ -28,8 +29,18 @@ CURRENT: Final[ContextVar[CallInfo | None]] = ContextVar("iii_trio_current_call"
 
 
 def current_call() -> CallInfo:
-    """The call that this task is answering. Raises LookupError outside of a handler."""
+    """Return the call that this task is answering. Raises LookupError outside of a handler."""
     call = CURRENT.get()
     if call is None:
         raise LookupError("no call is being answered here: current_call() works within a handler")
     return call
+
+
+@contextmanager
+def within_trace(traceparent: str | None, baggage: str | None) -> Iterator[None]:
+    """Send these trace headers with the calls that are made in the block and in the tasks that it starts."""
+    token = CURRENT.set(CallInfo("", "", None, None, traceparent, baggage))
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)

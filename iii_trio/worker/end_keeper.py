@@ -45,10 +45,13 @@ class EndKeeper:
         self._wait_session = wait_session
         self._logger = logger
         self._outcomes = Outcomes()
-        self._held: set[End] = set()
+        self._held: dict[str, list[End]] = {}
+        """The ends that are attached, or being attached, by their channel."""
         self._finishing: dict[ChannelWriter, trio.CancelScope] = {}
         self._finished = trio.lowlevel.ParkingLot()
         self._closed = False
+        self.on_ended: Callable[[ChannelEnded], object] | None = None
+        """Called with the news of each channel that ended, for a relay."""
 
     def open(self, ref: Ref, invocation_id: str | None) -> End:
         """Make the live end that a ref names, for the call with this invocation id."""
@@ -60,10 +63,10 @@ class EndKeeper:
         if self._closed:
             end._not_attached(ConnectionFailed(f"the worker has left {self._address}"))
             return
-        self._held.add(end)
+        self._held.setdefault(end.channel_id, []).append(end)
         self._connections.start_soon(self._hold, end)
 
-    def identity(self, invocation_id: str | None) -> Identity | None:
+    def _identity(self, invocation_id: str | None) -> Identity | None:
         """Return this session's identity, or None if the engine knows no holders (clause C8.2)."""
         session = self._current_session()
         if session is None or not session.supports_extensions or session.channel_secret is None:
@@ -82,13 +85,15 @@ class EndKeeper:
 
     def on_channel_ended(self, session: WorkerSession, message: ChannelEnded) -> None:
         """Pass the end of a channel on to its ends and to the tasks that wait for it."""
+        if self.on_ended is not None:
+            self.on_ended(message)
         result = ChannelResult(cast(OutcomeName, message.outcome), message.reason)
         self._outcomes.add(session, message.channel_id, result)
         try:
             ended = EndReason(Outcome(message.outcome), message.reason, message.code)
         except ValueError:
             return  # an outcome of a newer engine: the end's own socket will tell
-        for end in [end for end in self._held if end.channel_id == message.channel_id]:
+        for end in list(self._held.get(message.channel_id, ())):
             end._on_channel_end(ended)
 
     def finish_later(self, writer: ChannelWriter) -> None:
@@ -104,13 +109,13 @@ class EndKeeper:
     def close(self) -> None:
         """End all ends by force, and attach no more."""
         self._closed = True
-        for end in list(self._held):
+        for end in [end for ends in self._held.values() for end in ends]:
             end._end_by_force("the worker left")
         for scope in self._finishing.values():
             scope.cancel(reason="the worker left")
 
     async def _hold(self, end: End) -> None:
-        ref, identity = end._attach_as()
+        ref, identity = end._ref, self._identity(end._invocation_id)
         try:
             if isinstance(end, ChannelWriter):
                 await self._address.attach_writer(ref, identity, task_status=cast(Any, _Attached(end)))
@@ -119,7 +124,10 @@ class EndKeeper:
         except (IIIError, trio.BrokenResourceError) as error:
             end._not_attached(error)
         finally:
-            self._held.discard(end)
+            ends = self._held[end.channel_id]
+            ends.remove(end)
+            if not ends:
+                del self._held[end.channel_id]
 
     async def _finish(self, writer: ChannelWriter) -> None:
         try:

@@ -10,6 +10,7 @@ import attrs
 from ..errors import MisuseError
 from ..wire import RegisterFunction, UnregisterFunction, encode
 from .calls import optional
+from .external import ExternalCall
 from .handler_signature import Handler, HandlerSignature
 from .inline import InlineHandler
 from .registration import Withdraw
@@ -17,17 +18,20 @@ from .registration import Withdraw
 
 @attrs.define(eq=False)
 class FunctionSpec:
-    """One function that a worker offers. It has either a signature or an inline handler."""
+    """One function that a worker offers. It has a signature, an inline handler, or code behind a URL."""
 
     id: str
     signature: HandlerSignature | None = None
     inline: InlineHandler | None = None
+    external: ExternalCall | None = None
     description: str | None = None
     metadata: Mapping[str, Any] | None = None
     request_format: Any = None
     response_format: Any = None
+    stands_by: bool = False
+    """Whether another worker is expected to have the id, so that a refusal is no news."""
     refused: str | None = None
-    """The reason if the engine refused it, because another worker has it."""
+    """The reason if the engine refused it, because another worker has it, or because it may not be called."""
 
     @classmethod
     def from_handler(
@@ -35,11 +39,11 @@ class FunctionSpec:
         function_id: str,
         handler: Handler,
         *,
-        description: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        request_format: Any = None,
-        response_format: Any = None,
-        forbid_extra_keys: bool = False,
+        description: str | None,
+        metadata: Mapping[str, Any] | None,
+        request_format: Any,
+        response_format: Any,
+        forbid_extra_keys: bool,
     ) -> FunctionSpec:
         """Read a handler's signature, and derive from it what was not given.
 
@@ -56,6 +60,12 @@ class FunctionSpec:
             response_format=signature.response_schema() if response_format is None else response_format,
         )
 
+    @classmethod
+    def external_function(cls, function_id: str, call: ExternalCall, description: str | None) -> FunctionSpec:
+        """Describe a function that the engine calls at a URL. Raises MisuseError for an id that is none."""
+        check_function_id(function_id)
+        return cls(function_id, external=call, description=description)
+
     def message(self) -> bytes:
         """Return the message that registers it."""
         return encode(
@@ -65,6 +75,7 @@ class FunctionSpec:
                 request_format=optional(self.request_format),
                 response_format=optional(self.response_format),
                 metadata=optional(self.metadata),
+                invocation=optional(self.external.to_json() if self.external is not None else None),
             )
         )
 
@@ -106,7 +117,7 @@ class Registered:
 
     @property
     def refused(self) -> str | None:
-        """The reason if the engine refused it, because another worker has it in this namespace."""
+        """The reason if the engine refused it, because another worker has it or its URL may not be called."""
         return self._spec.refused
 
     def unregister(self) -> None:

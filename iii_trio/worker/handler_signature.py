@@ -11,9 +11,9 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from ..errors import CallError, MisuseError
+from ..errors import MisuseError
 from ..structure import BadShape, check_annotation, in_words, register_type, structure_as
-from ..wire import ErrorCode
+from ..wire import bad_input
 from .ends import ChannelReader, ChannelWriter
 from .schemas import Schema, schema_of, schema_of_parameters
 
@@ -133,8 +133,7 @@ class HandlerSignature:
         try:
             given = self._from_payload(payload)
         except BadShape as problem:
-            text = f"Failed to deserialize input for {self.function_id}: {problem}"
-            raise CallError(ErrorCode.DESERIALIZATION_ERROR, text) from None
+            raise bad_input(self.function_id, str(problem)) from None
         if self.takes_metadata:
             given["metadata"] = metadata
         return given
@@ -152,6 +151,9 @@ class HandlerSignature:
         parameters = self.parameters
         if len(parameters) == 1:
             (only,) = parameters
+            # SDKs send null where a caller gives no payload.
+            if payload is None and _needs_nothing(only):
+                payload = {}
             if not isinstance(payload, dict):
                 if payload is None and not only.required:
                     return {}
@@ -186,6 +188,16 @@ class HandlerSignature:
 def _takes_whole_object(parameter: _Parameter) -> bool:
     bare = _bare(parameter)
     return parameter.required and (bare is Any or bare in _WHOLE_OBJECT or attrs.has(bare))
+
+
+def _needs_nothing(parameter: _Parameter) -> bool:
+    """Return whether the parameter takes the whole payload as a class whose fields all have a default."""
+    kind = _bare(parameter)
+    return (
+        parameter.required
+        and attrs.has(kind)
+        and all(field.default is not attrs.NOTHING for field in attrs.fields(kind) if field.init)
+    )
 
 
 def _bare(parameter: _Parameter) -> Any:

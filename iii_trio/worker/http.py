@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import attrs
 import msgspec
@@ -15,7 +15,8 @@ from ..errors import MisuseError
 from ..structure import BadShape, check_annotation, structure_as
 from .context import current_call
 from .ends import ChannelReader
-from .http_response import HttpError, HttpRequest, HttpResponse, refused, respond
+from .http_method import check_method
+from .http_response import HttpError, HttpRequest, HttpResponse, is_json_only, refused, respond
 
 HttpHandler = Callable[..., Awaitable[Any]]
 HttpHandlerT = TypeVar("HttpHandlerT", bound=HttpHandler)
@@ -33,7 +34,10 @@ class Route:
 
     @classmethod
     def parse(cls, method: str, path: str) -> Route:
-        """Read a path like `/files/{name}` or `/site/{rest:path}`. Raises MisuseError."""
+        """Read a path like `/files/{name}` or `/site/{rest:path}`. Raises MisuseError, also for an unknown method."""
+        method = check_method(method)
+        if not path.startswith("/"):
+            raise MisuseError(f"the path {path!r} of a route begins with no slash: write {'/' + path!r}")
         names: list[str] = []
         segments = []
         for segment in path.split("/"):
@@ -49,7 +53,7 @@ class Route:
             raise MisuseError(f"a parameter with `:path` takes the rest of {path!r}, so nothing can stand behind it")
         if len(set(names)) < len(names):
             raise MisuseError(f"the path {path!r} names a parameter twice")
-        return cls(method.upper(), "/".join(segments), tuple(names))
+        return cls(method, "/".join(segments), tuple(names))
 
     @property
     def function_id(self) -> str:
@@ -63,12 +67,16 @@ def http_binding(
     condition: str | None = None,
     middleware: Sequence[str] = (),
     metadata: Any = None,
+    channels: bool = True,
 ) -> dict[str, Any]:
     """Return the options of `Worker.register_trigger` for a route.
 
     `condition` is a function that answers False to refuse a request. The functions of `middleware` see it before, in order.
+    Without `channels` its function gets none for the body and the response.
     """
     config: dict[str, Any] = {"api_path": route.api_path, "http_method": route.method}
+    if not channels:
+        config["channels"] = False
     if condition is not None:
         config["condition_function_id"] = condition
     if middleware:
@@ -100,7 +108,9 @@ def serve_route(
     def serve(handler: HttpHandlerT) -> HttpHandlerT:
         name = function_id or route.function_id
         worker.register_function(name, http_function(route, handler), description=description)
-        binding = http_binding(route, condition=condition, middleware=middleware, metadata=metadata)
+        binding = http_binding(
+            route, condition=condition, middleware=middleware, metadata=metadata, channels=needs_channels(handler)
+        )
         worker.register_trigger("http", name, **binding)
         return handler
 
@@ -123,14 +133,16 @@ def http_function(route: Route, handler: HttpHandler) -> Callable[[dict[str, Any
     parameters = _parameters(route, handler)
 
     async def serve(request: dict[str, Any]) -> Any:
-        response = HttpResponse(request["response"])
+        # A route that needs no channels has none, unless the engine is another one.
+        writer, reader = request.get("response"), request.get("request_body")
+        response = None if writer is None else HttpResponse(writer)
         got = HttpRequest(
             request["method"],
             request["path_params"],
             request["query_params"],
             request["headers"],
             request["body"],
-            request["request_body"],
+            cast(ChannelReader, reader),  # a handler that takes the request whole has one
         )
         try:
             arguments = {}
@@ -142,13 +154,28 @@ def http_function(route: Route, handler: HttpHandler) -> Callable[[dict[str, Any
             value = await handler(**arguments)
         except HttpError as error:
             # The status has left already, so the error can only cut the stream.
-            if response.started:
+            if response is not None and response.started:
                 raise
             value = refused(error)
+        finally:
+            # Closing an end that was never attached would attach it, at the cost of a handshake. The engine ends both.
+            for end in (writer, reader):
+                if end is not None and not end._used:
+                    end.detach()
         return await respond(value, response)
 
     serve.__doc__ = handler.__doc__
     return serve
+
+
+def needs_channels(handler: HttpHandler) -> bool:
+    """Return whether a handler takes an end of a channel, or may return bytes, which are sent through one."""
+    hints = typing.get_type_hints(handler)
+    taken = {hints.get(name, Any) for name in inspect.signature(handler).parameters}
+    names = inspect.signature(handler).parameters.keys() & {"request", "response", "request_body"}
+    if names or taken & {HttpResponse, HttpRequest, ChannelReader}:
+        return True
+    return "return" not in hints or not is_json_only(hints["return"])
 
 
 def _parameters(route: Route, handler: HttpHandler) -> list[_Parameter]:
@@ -190,7 +217,7 @@ def _source(route: Route, name: str, annotation: Any) -> Callable[[_Parameter, H
         return lambda _one, request, _payload: request.reader
     # The path comes before reserved names, so that a route may call a parameter `query`.
     if name in route.parameters:
-        return lambda one, request, _payload: _text(one, request.path[name], "the path's", one.annotation)
+        return lambda one, request, _payload: _text(one, request.path[name], "the path's")
     return {"body": _body, "headers": _headers, "query": _query, "metadata": _metadata}.get(name, _field)
 
 
@@ -204,7 +231,7 @@ def _field(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> A
     # A field that is given once arrives as a text, and a list of one would otherwise be refused.
     if typing.get_origin(one.annotation) is list and not isinstance(value, list):
         value = [value]
-    return _text(one, value, "the query's", one.annotation)
+    return _text(one, value, "the query's")
 
 
 def _query(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) -> Any:
@@ -221,7 +248,7 @@ def _headers(one: _Parameter, request: HttpRequest, _payload: dict[str, Any]) ->
 def _fields(one: _Parameter, values: dict[str, Any]) -> Any:
     if one.annotation is Any:
         return values
-    return _text(one, values, "the", one.annotation)
+    return _text(one, values, "the")
 
 
 def _metadata(_one: _Parameter, _request: HttpRequest, _payload: dict[str, Any]) -> Any:
@@ -238,14 +265,24 @@ def _body(one: _Parameter, request: HttpRequest, payload: dict[str, Any]) -> Any
     try:
         return structure_as(request.body, one.annotation, "body")
     except BadShape as problem:
-        hint = "" if request.body is not None else " (send JSON, with content-type: application/json)"
-        raise _bad(f"{problem}{hint}") from None
+        raise _bad(str(problem) if request.body is not None else _nothing(request.headers)) from None
 
 
-def _text(one: _Parameter, value: Any, where: str, annotation: Any) -> Any:
-    """Read texts as numbers, booleans, dates, and what else an annotation asks for."""
+def _nothing(headers: Mapping[str, str]) -> str:
+    """Say why a request gives no value for its body."""
+    # A body that comes in chunks tells no length.
+    if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+        return "the body is empty: send JSON, with content-type: application/json"
+    # The engine parses what says that it is JSON.
+    if "json" not in headers.get("content-type", "").lower():
+        return "the body does not say that it is JSON: send it with content-type: application/json"
+    return "the body is empty or null: send JSON that has a value"
+
+
+def _text(one: _Parameter, value: Any, where: str) -> Any:
+    """Read texts as numbers, booleans, dates, and what else a parameter's annotation asks for."""
     try:
-        return msgspec.convert(value, annotation, strict=False)
+        return msgspec.convert(value, one.annotation, strict=False)
     except msgspec.ValidationError as error:
         raise _bad(f"{where} `{one.name}`: {error}") from None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, final
 
@@ -9,10 +12,18 @@ import attrs
 import msgspec
 
 from ..errors import IIIError, MisuseError
+from ..text import sendable
 from .ends import ChannelReader, ChannelWriter
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 TEXT: Final = "text/plain; charset=utf-8"
+
+
+def check_status(status: object) -> None:
+    """Raise MisuseError for what no response can end with. An engine would put 200 in its place, without a word."""
+    # Python counts booleans as numbers.
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        raise MisuseError(f"the status is {status!r}; give a number from 200 to 599")
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
@@ -21,9 +32,20 @@ def pairs(headers: Headers) -> list[tuple[str, str]]:
 
 
 class HttpError(IIIError):
-    """Answer the request with an error. Raise it before the response has begun."""
+    """Answer the request with an error. Raise it before the response has begun.
+
+    The constructor raises TypeError for a code or message that is no text, and MisuseError for a status
+    that no response can end with.
+    """
 
     def __init__(self, status: int, code: str, message: str, headers: Headers = ()) -> None:
+        # The mistake is told here, with its line. An engine would answer with 200 instead.
+        check_status(status)
+        for name, value in (("code", code), ("message", message)):
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"HttpError takes two texts behind the status: {name} is of type {type(value).__name__}"
+                )
         super().__init__(f"{status} {code}: {message}")
         self.status = status
         self.code = code
@@ -34,9 +56,12 @@ class HttpError(IIIError):
 @final
 @attrs.frozen
 class HttpResult:
-    """A whole response, as a handler returns it. A `body` of bytes or text is sent as it is, any other as JSON."""
+    """A whole response, as a handler returns it. A `body` of bytes or text is sent as it is, any other as JSON.
 
-    status: int = 200
+    Raises MisuseError for a status that no response can end with.
+    """
+
+    status: int = attrs.field(default=200, validator=lambda _self, _field, value: check_status(value))
     headers: Headers = ()
     body: Any = None
 
@@ -69,11 +94,13 @@ class HttpResponse:
     async def start(self, status: int = 200, headers: Headers = ()) -> None:
         """Set the status and the headers. They leave with the first bytes, or by `flush`.
 
-        Raises MisuseError for a second start, and for a header that is given twice: a stream cannot have it.
+        Raises MisuseError for a second start, for a status outside of 200 to 599, and for a header that is given twice: a
+        stream cannot have it.
         Raises ChannelBroken if the client has left. If cancelled: the response is cut.
         """
         if self.started:
             raise MisuseError("this response has been started already")
+        check_status(status)
         given = pairs(headers)
         names = [name.lower() for name, _ in given]
         # The head of a stream travels as an object, whose keys exist once.
@@ -107,10 +134,26 @@ class HttpResponse:
         await self._writer.aclose()
 
 
-async def respond(value: Any, response: HttpResponse) -> Any:
-    """Return what the engine gets for a handler's value. Bytes are sent as a stream, because JSON cannot hold them."""
+def is_json_only(annotation: Any) -> bool:
+    """Return whether a handler that returns this type returns no bytes, so that its result needs no channel."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return all(is_json_only(part) for part in typing.get_args(annotation))
+    kind = annotation if origin is None else origin
+    if kind in (None, types.NoneType, str, int, float, bool, dict, list, tuple):
+        return True
+    # The body of an HttpResult may be bytes.
+    is_class = isinstance(kind, type) and kind is not HttpResult
+    return is_class and (attrs.has(kind) or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind))
+
+
+async def respond(value: Any, response: HttpResponse | None) -> Any:
+    """Return what the engine gets for a handler's value. Bytes are sent as a stream, because JSON cannot hold them.
+
+    `response` is None where the handler's annotation says that it returns no bytes.
+    """
     # The head of a streamed response has left, and a second one would contradict it.
-    if response.started:
+    if response is not None and response.started:
         if value is not None:
             raise MisuseError("the handler has sent a response, and returned a value too: do one of both")
         return None
@@ -123,6 +166,8 @@ async def respond(value: Any, response: HttpResponse) -> Any:
     has_type = any(name.lower() == "content-type" for name, _ in headers)
     # JSON has no bytes, and an encoding would change the body.
     if isinstance(body, bytes | bytearray | memoryview):
+        if response is None:
+            raise MisuseError("the handler returned bytes, which its annotation does not say: annotate what it returns")
         data = bytes(body)
         if not has_type:
             headers.append(("content-type", "application/octet-stream"))
@@ -137,7 +182,9 @@ async def respond(value: Any, response: HttpResponse) -> Any:
 
 def refused(error: HttpError) -> HttpResult:
     """Return the response for an error."""
-    return HttpResult(error.status, error.headers, {"error": {"code": error.code, "message": error.message}})
+    # Names of files and texts of other errors may have lone surrogates, which would end the answer with a 500.
+    texts = {"code": sendable(error.code), "message": sendable(error.message)}
+    return HttpResult(error.status, [(n, sendable(v)) for n, v in pairs(error.headers)], {"error": texts})
 
 
 def _json(message: dict[str, Any]) -> str:

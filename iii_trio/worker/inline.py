@@ -9,18 +9,25 @@ from msgspec import Raw
 
 from ..wire import InvokeFunction, to_json
 from .calls import WorkerSession
+from .failures import contain
 from .replies import reply_error, reply_result
 
 
 @final
 class InlineCall:
-    """A call that has to be answered once, by `answer` or by `fail`. A cancellation by its caller is not told."""
+    """A call that has to be answered once, by `answer` or by `fail`."""
 
-    __slots__ = ("_message", "_session")
+    __slots__ = ("_message", "_session", "_watched")
 
     def __init__(self, session: WorkerSession, message: InvokeFunction) -> None:
         self._session = session
         self._message = message
+        self._watched = False
+
+    @property
+    def invocation_id(self) -> str | None:
+        """The id of the call."""
+        return self._message.invocation_id
 
     @property
     def payload(self) -> Raw:
@@ -37,13 +44,39 @@ class InlineCall:
         """The baggage header of the call."""
         return self._message.baggage
 
+    @property
+    def metadata(self) -> Raw:
+        """The call's metadata as it came. Empty: none."""
+        return self._message.metadata
+
+    def when_cancelled(self, callback: Callable[[str], object]) -> None:
+        """Call back, with the reason, if the caller cancels before the answer, or the link is lost.
+
+        The callback must not wait. Without one, a cancellation is not told.
+        """
+        # A void call has no id that a cancellation could name.
+        if self._message.invocation_id is not None:
+            self._watched = True
+            self._session.running[self._message.invocation_id] = _Cancellation(callback)
+
     def answer(self, value: object) -> None:
         """Answer with a value that JSON can hold. Raises TypeError or ValueError for any other."""
-        reply_result(self._session, self._message, to_json(value))
+        self.answer_raw(to_json(value))
+
+    def answer_raw(self, result: bytes) -> None:
+        """Answer with JSON that is sent as it is."""
+        if self._watched:
+            self._done()
+        reply_result(self._session, self._message, result)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error."""
+        if self._watched:
+            self._done()
         reply_error(self._session, self._message, error)
+
+    def _done(self) -> None:
+        self._session.running.pop(self._message.invocation_id or "", None)
 
     def _run(self, handler: InlineHandler) -> None:
         try:
@@ -53,6 +86,18 @@ class InlineCall:
             raise
         except BaseException as error:  # noqa: ASYNC103 - a bug in the handler must not end the worker
             self.fail(error)
+
+
+@final
+class _Cancellation:
+    """The place of a task's cancel scope among the handlers that run."""
+
+    def __init__(self, callback: Callable[[str], object]) -> None:
+        self._callback = callback
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Pass the cancellation on."""
+        contain(self._callback, reason or "cancelled", what="the cancellation of a call")
 
 
 InlineHandler = Callable[[InlineCall], object]

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import attrs
+import trio
 from msgspec import Raw
 
 from ..errors import CallError, MisuseError
@@ -14,6 +15,9 @@ from ..wire import Action, ErrorCode, to_json
 
 SUBSCRIBER: Final = "durable:subscriber"
 _MAX_SECONDS: Final = 1e9
+_MAX_KEY_CHARACTERS: Final = 256
+_OVER: Final = frozenset({"done", "dead", "removed"})
+_AGAIN_SECONDS: Final = 0.2
 
 
 NO_OPTIONS: Final = "the engine knows no options of jobs ({}): leave them out, or use an engine of iii-trio"
@@ -57,13 +61,21 @@ def enqueue(
 
     Raises MisuseError for options that cannot be meant.
     """
-    # The engine would have to prefer one of two contradicting times.
+    if not isinstance(queue, str) or not queue.strip():
+        raise MisuseError(f"{queue!r} is no name of a queue; the one that is always there is 'default'")
     if at is not None:
+        if not isinstance(at, datetime):
+            raise MisuseError(f"`at` is {at!r}; give a datetime with a time zone")
+        # The engine would have to prefer one of two contradicting times.
         if delay_seconds is not None:
             raise MisuseError("a job has a delay or a time: leave out `delay_seconds` or `at`")
         # The engine may stand in another time zone.
         if at.tzinfo is None:
             raise MisuseError(f"the time {at} has no time zone; give one, for example datetime.now(timezone.utc)")
+    if unique_key is not None and not isinstance(unique_key, str):
+        raise MisuseError(f"`unique_key` is {unique_key!r}; give a text")
+    if unique_key is not None and not 0 < len(unique_key) <= _MAX_KEY_CHARACTERS:
+        raise MisuseError(f"`unique_key` has {len(unique_key)} characters; give 1 to {_MAX_KEY_CHARACTERS}")
     # Without a key there is no other job to compare with.
     if unique_key is None and (unique_seconds is not None or replace):
         raise MisuseError("`unique_seconds` and `replace` are about jobs with a `unique_key`: give one")
@@ -73,6 +85,8 @@ def enqueue(
         "delay_seconds": delay_seconds, "unique_seconds": unique_seconds, "keep_result_seconds": keep_result_seconds
     }  # fmt: skip
     for name, value in seconds.items():
+        if value is not None and not isinstance(value, int | float):
+            raise MisuseError(f"`{name}` is {value!r}; give a number of seconds")
         # A bound far below the largest float also refuses infinity and NaN.
         if value is not None and not 0 <= value <= _MAX_SECONDS:
             raise MisuseError(f"`{name}` is {value:g}; give a number of seconds from 0 to {_MAX_SECONDS:g}")
@@ -120,22 +134,38 @@ class Receipt:
         Raises CallError: the job's last error if it is a dead letter, and `job_removed` if it was cancelled or purged.
         If cancelled: the job goes on.
         """
-        # An engine that drains answers at once, and keeps the job for the next engine, which is asked then.
-        while True:
-            status = await self._ask("engine::queue::wait")
-            match status["state"]:
-                case "done":
-                    return status.get("result")
-                case "dead":
-                    raise CallError(status["code"], status["message"])
-                case "removed":
-                    raise CallError("job_removed", f"the job {self.id} was cancelled or purged")
+        status = await wait_over(lambda: self._ask("engine::queue::wait"))
+        match status["state"]:
+            case "done":
+                return status.get("result")
+            case "dead":
+                raise CallError(status["code"], status["message"])
+        raise CallError("job_removed", f"the job {self.id} was cancelled or purged")
 
     async def _ask(self, function_id: str) -> Any:
         # A receipt may be built from stored data, without a worker.
         if self._call is None:
             raise MisuseError("this receipt was not made by a worker, and has no engine to ask")
         return await self._call(function_id, {"id": self.id})
+
+
+async def wait_over(ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """Ask for the end of a job until it is done, dead or removed, and return its row.
+
+    Raises CallError. If cancelled: the job goes on.
+    """
+    while True:
+        try:
+            status = await ask()
+        except CallError as error:
+            # A lost engine keeps its jobs, and the next one is asked.
+            if error.origin != "link":
+                raise
+        else:
+            if status["state"] in _OVER:
+                return status
+        # An engine that drains answers at once, and keeps the job for the next engine.
+        await trio.sleep(_AGAIN_SECONDS)
 
 
 def subscription(

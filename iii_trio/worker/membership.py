@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -32,11 +34,12 @@ from ..wire import (
     Undecodable,
     UnregisterTrigger,
     WorkerRegistered,
+    bad_input,
     decode,
     encode,
     to_json,
 )
-from .calls import PendingCall, WorkerSession, cancel
+from .calls import PendingCall, WorkerSession
 from .failures import contain
 from .registrations import Registrations
 from .replies import reply_error
@@ -71,6 +74,7 @@ class Membership:
         self._environment = environment
         self._last: WorkerSession | None = None
         self._staying = trio.CancelScope()
+        self._given_up = ""  # why this worker itself ends the link that it has
         self.state = StateMachine(MEMBERSHIP, WorkerState.CONNECTING)
         self.changed = trio.lowlevel.ParkingLot()
         self.session: WorkerSession | None = None
@@ -112,6 +116,7 @@ class Membership:
                 self._advance(WorkerEvent.NOT_REACHED)
             else:
                 self._advance(WorkerEvent.LINKED)
+                self._given_up = ""
                 try:
                     if await self._talk(link, None if ready else task_status):
                         ready = True
@@ -124,8 +129,8 @@ class Membership:
                     raise self.rejection
                 # An engine that hangs up before its greeting is most likely no engine.
                 if not ready:
-                    raise ConnectionFailed(f"{self._address} ended the link at once: {_why(link)}")
-                LOGGER.warning("the link to %s was lost: %s", self._address, _why(link))
+                    raise ConnectionFailed(f"{self._address} ended the link at once: {self._why(link)}")
+                LOGGER.warning("the link to %s was lost: %s", self._address, self._why(link))
                 self._advance(WorkerEvent.LINK_LOST)
             # The jitter keeps many workers from dialling a restarted engine at the same moment.
             await trio.sleep(wait * (1 + _JITTER * (2 * self._environment.rng.random() - 1)))
@@ -135,12 +140,14 @@ class Membership:
     async def _talk(self, link: Link, task_status: trio.TaskStatus[None] | None) -> bool:
         """Register and listen until the link is over. Return whether the engine accepted this worker."""
         hello = None
-        with trio.move_on_after(_HELLO_SECONDS):
+        with trio.move_on_after(_HELLO_SECONDS) as scope:
             while hello is None and (text := await link.receive()) is not None:
                 message = decode(text)
                 hello = message if isinstance(message, WorkerRegistered) else None
         # A peer that accepts links but stays silent must not hold the worker for ever.
         if hello is None:
+            if scope.cancelled_caught:
+                self._given_up = f"no greeting came within {_HELLO_SECONDS:g} s"
             link.close("no greeting came")
             return False
         session = WorkerSession(
@@ -162,7 +169,7 @@ class Membership:
             self._joined(session, task_status)
         else:
             link.close("not taken")
-        await link.listen(lambda text: self._on_message(session, text))
+        await link.listen(functools.partial(self._on_message, session))
         return joined
 
     def _introduce(self, session: WorkerSession) -> PendingCall | None:
@@ -208,7 +215,7 @@ class Membership:
         contain(self._handle, session, text, what="handling a message of the engine")
 
     def _handle(self, session: WorkerSession, text: bytes) -> None:
-        match decode(text):
+        match decode(text, checked=session.link.is_checked):
             case InvokeFunction() as call:
                 self._on_call(session, call)
             case InvocationResult() as result:
@@ -217,10 +224,10 @@ class Membership:
                 if pending is not None:
                     pending.settle(result)
             case CancelInvocation() as message:
-                scope = session.running.get(message.invocation_id)
+                running = session.running.get(message.invocation_id)
                 # The cancellation may cross the answer.
-                if scope is not None:
-                    cancel(scope, message.reason)
+                if running is not None:
+                    running.cancel(message.reason)  # clause C7.2
             case ChannelEnded() as message:
                 self._on_channel_ended(session, message)
             case RegistrationRejected() as rejection:
@@ -249,9 +256,8 @@ class Membership:
             if pending is not None:
                 pending.settle(unread=message.problem)
         elif message.type == "invokefunction" and message.invocation_id is not None:
-            problem = f"Failed to deserialize input for {message.function_id}: {message.problem}"
             call = InvokeFunction(message.function_id, message.invocation_id)
-            reply_error(session, call, CallError(ErrorCode.DESERIALIZATION_ERROR, problem))
+            reply_error(session, call, bad_input(message.function_id, message.problem))
 
     def _rejected(self, session: WorkerSession, rejection: RegistrationRejected) -> None:
         where = f"namespace '{rejection.namespace}'"
@@ -260,7 +266,8 @@ class Membership:
             declared = self._registrations.functions.get(rejection.function_id)
             why = rejection.reason or f"{owner} has it"
             problem = f"{rejection.function_id} was refused in {where}: {why}"
-            LOGGER.warning("%s", problem)
+            expected = declared is not None and declared.stands_by
+            LOGGER.log(logging.DEBUG if expected else logging.WARNING, "%s", problem)
             # The function may have been unregistered meanwhile.
             if declared is not None:
                 declared.refused = problem
@@ -274,8 +281,8 @@ class Membership:
         self._registrations.lost(link)
         session, self.session = self.session, None
         for one in {id(s): s for s in (session, self._last) if s is not None and s.link is link}.values():
-            one.lose(_why(link))
+            one.lose(self._why(link))
 
-
-def _why(link: Link) -> str:
-    return link.ended.reason if link.ended is not None else "it is over"
+    def _why(self, link: Link) -> str:
+        """Return why a link is over. What made this worker give it up comes first, because that link may still be ending."""
+        return self._given_up or (link.ended.reason if link.ended is not None else "it is over")

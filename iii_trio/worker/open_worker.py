@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -30,13 +30,14 @@ async def open_worker(
     description: str | None = None,
     run_sync: RunSync | None = None,
     environment: Environment | None = None,
+    features: Iterable[str] = (),
 ) -> AsyncIterator[Worker]:
     """Open a worker of the engine at `address`, for the length of the block. The body begins once the engine accepted it.
 
     `name` (default: host and process) is leased per namespace, so that one worker of a name is connected at a time. A
     lost link is healed. The worker dials again with growing, jittered pauses, and repeats its registrations. `run_sync`
     runs handlers that are plain functions (default: a Trio worker thread, 40 at most at a time). `environment` is for
-    simulations.
+    simulations. `features` are announced beside those of every worker (`wire/codes.py`).
 
     Raises ConnectionFailed if there is no engine at first, and Rejected (also out of the block) if it refuses this worker.
     Leaving the block cancels the handlers that still run, and waits for them. A plain function in a thread is waited for
@@ -56,6 +57,7 @@ async def open_worker(
                 description=description,
                 run_sync=run_sync or threads.run,
                 environment=environment or Environment(),
+                features=features,
             )
             async with open_service_nursery() as staying:
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
@@ -55,11 +55,13 @@ def _check_nothing_is_made_up(value: Any) -> None:
         if kind in _JSON:
             continue
         if kind is dict:
-            waiting += item.values()
-            if not all(isinstance(key, str) for key in item):
-                raise ValueError("a key that is no text")
+            for key, inner in item.items():
+                if type(key) is not str and not isinstance(key, str):
+                    raise ValueError("a key that is no text")
+                if type(inner) not in _JSON:
+                    waiting.append(inner)
         elif kind is list or kind is tuple:
-            waiting += item
+            waiting += [inner for inner in item if type(inner) not in _JSON]
         elif isinstance(item, float):
             if not math.isfinite(item):
                 raise ValueError(f"{item} is no JSON")
@@ -91,13 +93,21 @@ def with_live_ends(value: JsonValue, make: Callable[[Ref], End]) -> Any:
     """Return the payload with each ref in it, at any depth, replaced by a live end that `make` returns."""
     if is_ref(value):
         return make(Ref.from_json(value))
-    waiting: list[Any] = [value] if isinstance(value, dict | list) else []
-    while waiting:  # a loop, not recursion: payloads may be nested deeply
+    waiting: list[Any] = [value]
+    # A loop and not a recursion, because payloads may be nested deeply.
+    while waiting:
         container = waiting.pop()
-        for key, inner in list(container.items()) if isinstance(container, dict) else list(enumerate(container)):
-            if is_ref(inner):
+        if type(container) is dict:
+            items: Iterable[tuple[Any, Any]] = container.items()
+        elif type(container) is list:
+            items = enumerate(container)
+        else:
+            continue
+        # To replace a value of a dict while it is walked is safe, because no key comes or goes.
+        for key, inner in items:
+            if type(inner) is dict and is_ref(inner):
                 container[key] = make(Ref.from_json(inner))
-            elif isinstance(inner, dict | list):
+            elif type(inner) is dict or type(inner) is list:
                 waiting.append(inner)
     return value
 
@@ -107,6 +117,9 @@ class Ends:
 
     def __init__(self) -> None:
         self._ends: list[End] = []
+
+    def __len__(self) -> int:
+        return len(self._ends)
 
     def add(self, end: End) -> None:
         self._ends.append(end)

@@ -65,6 +65,12 @@ class Registrations:
         if self._link is not None:
             self._link.send(registration.message())
 
+    def put(self, spec: FunctionSpec) -> None:
+        """Register a function, or describe it again. The engine keeps its place among the workers that stand by for it."""
+        self.functions[spec.id] = spec
+        if self._link is not None:
+            self._link.send(spec.message())
+
     def withdraw(self, registration: Registration) -> None:
         """Take a registration back. A second time is harmless."""
         kind = self._kind(registration)

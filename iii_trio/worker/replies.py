@@ -11,34 +11,43 @@ from .calls import WorkerSession
 from .failures import describe
 
 
-def reply_result(session: WorkerSession, call: InvokeFunction, result: bytes) -> None:
-    """Answer a call with JSON."""
-    _reply(session, call, result, None)
-
-
-def reply_error(session: WorkerSession, call: InvokeFunction, error: BaseException) -> None:
-    """Answer a call with an error."""
-    _reply(session, call, None, error)
-
-
-def _reply(session: WorkerSession, call: InvokeFunction, result: bytes | None, error: BaseException | None) -> None:
+def reply_result(session: WorkerSession, call: InvokeFunction, result: bytes, waited_us: int | None = None) -> None:
+    """Answer a call with JSON. `waited_us` says how long it waited for its handler."""
     if call.invocation_id is None:
         return  # the caller wants no answer
-    text = _answer(call.invocation_id, call.function_id, result, error)
+    message = InvocationResult(call.invocation_id, call.function_id, Raw(result or b"null"), waited_us=waited_us)
+    text = encode(message)
     if len(text) > MAX_MESSAGE_BYTES:
-        problem = (
-            f"Serialized JSON envelope is {len(text)} bytes; limit is {MAX_MESSAGE_BYTES} bytes. "
-            "Use channels for larger payloads: put a channel's ref into the result's place and stream it."
-        )
-        too_large = CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem)
-        text = _answer(call.invocation_id, call.function_id, None, too_large)
+        text = _too_large(call.invocation_id, call.function_id, len(text), waited_us)
     session.link.send(text)
 
 
-def _answer(invocation_id: str, function_id: str, result: bytes | None, error: BaseException | None) -> bytes:
-    if error is None:
-        return encode(InvocationResult(invocation_id, function_id, Raw(result or b"null")))
+def reply_error(
+    session: WorkerSession, call: InvokeFunction, error: BaseException, waited_us: int | None = None
+) -> None:
+    """Answer a call with an error. `waited_us` says how long it waited for its handler."""
+    if call.invocation_id is None:
+        return  # the caller wants no answer
+    text = _error(call.invocation_id, call.function_id, error, waited_us)
+    if len(text) > MAX_MESSAGE_BYTES:
+        text = _too_large(call.invocation_id, call.function_id, len(text), waited_us)
+    session.link.send(text)
+
+
+def _too_large(invocation_id: str, function_id: str, size: int, waited_us: int | None) -> bytes:
+    problem = (
+        f"Serialized JSON envelope is {size} bytes; limit is {MAX_MESSAGE_BYTES} bytes. "
+        "Use channels for larger payloads: put a channel's ref into the result's place and stream it."
+    )
+    return _error(invocation_id, function_id, CallError(ErrorCode.PAYLOAD_TOO_LARGE, problem), waited_us)
+
+
+def _error(invocation_id: str, function_id: str, error: BaseException, waited_us: int | None) -> bytes:
     reason, code = describe(error, named=True)
     stack = error.stacktrace if isinstance(error, CallError) else traceback_text(error)
     body = to_json(WireError(code or ErrorCode.INVOCATION_FAILED, reason, None if stack is None else sendable(stack)))
-    return encode(InvocationResult(invocation_id, function_id, error=Raw(body)))
+    # What an engine elsewhere said stays an engine's error. Only relays are believed (`core/calls.py`).
+    by_engine = isinstance(error, CallError) and error.origin != "handler"
+    return encode(
+        InvocationResult(invocation_id, function_id, error=Raw(body), by_engine=by_engine, waited_us=waited_us)
+    )

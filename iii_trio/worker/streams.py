@@ -40,6 +40,14 @@ class ItemReader(Protocol):
         """Stop reading."""
 
 
+def only_bytes(reader: ItemReader, item: bytes | str) -> bytes:
+    """Return a reader's item. Raises TypeError at a text, which stays for `receive`, because it would be lost silently."""
+    if isinstance(item, str):
+        reader.put_back(item)
+        raise TypeError("a text item came in a stream of bytes: take it with receive()")
+    return item
+
+
 @final
 class WriterStream(trio.abc.SendStream):
     """A byte stream into a channel. It is cut into items of at most 64 KiB, and their boundaries mean nothing."""
@@ -123,10 +131,7 @@ class ReaderStream(trio.abc.ReceiveStream):
                 item = await self._reader.receive()
             except trio.EndOfChannel:
                 return b""
-            # Text put among bytes would be lost silently, so it stays for `receive`.
-            if isinstance(item, str):
-                self._reader.put_back(item)
-                raise TypeError("a text item came in a stream of bytes: take it with receive()")
+            item = only_bytes(self._reader, item)
             # The rest stays the next item, because the boundaries of items mean nothing here.
             if max_bytes is not None and len(item) > max_bytes:
                 self._reader.put_back(item[max_bytes:])

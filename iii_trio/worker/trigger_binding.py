@@ -10,6 +10,7 @@ from msgspec import Raw
 from ..errors import CallError
 from ..wire import ABSENT, RegisterTrigger, UnregisterTrigger, encode
 from .failures import contain
+from .http_method import check_binding
 from .payload import encode_payload
 from .registration import Withdraw
 
@@ -31,6 +32,7 @@ class TriggerBinding:
         trigger_namespace: str | None,
         on_error: Callable[[CallError], object] | None,
     ) -> None:
+        check_binding(trigger_type, config)
         self.id = binding_id
         self.trigger_type = trigger_type
         self.function_id = function_id
@@ -41,6 +43,7 @@ class TriggerBinding:
         provider that comes later. No engine tells of a success.
         """
         self._withdraw = withdraw
+        self._owner_gone = False
         self._on_error = on_error
         self._message = encode(
             RegisterTrigger(
@@ -61,13 +64,18 @@ class TriggerBinding:
         """Remove the binding. A second time is harmless."""
         self._withdraw(self)
 
+    def end_for_owner(self) -> None:
+        """Remove the binding, and say that it was not withdrawn, but that its owner is gone. A second time is harmless."""
+        self._owner_gone = True
+        self._withdraw(self)
+
     def message(self) -> bytes:
         """Return the message that registers it."""
         return self._message
 
     def withdrawal(self) -> bytes:
         """Return the message that takes it back."""
-        return encode(UnregisterTrigger(self.id, self.trigger_type))
+        return encode(UnregisterTrigger(self.id, self.trigger_type, self._owner_gone))
 
     def renew(self) -> None:
         """Forget a refusal on the last link."""

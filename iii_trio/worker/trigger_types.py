@@ -7,6 +7,7 @@ Each binding has a task of the worker, for as long as it lives. So binding and u
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
@@ -14,9 +15,11 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, final
 import trio
 from msgspec import Raw
 
-from ..errors import MisuseError
-from ..report import get_logger
+from ..errors import IIIError, MisuseError
+from ..nursery import sort_failure
+from ..report import RateLimitedLogger, get_logger
 from ..structure import check_annotation, structure_as
+from ..text import named_error
 from ..wire import (
     ABSENT,
     DEFAULT_NAMESPACE,
@@ -31,7 +34,7 @@ from ..wire import (
     to_json,
 )
 from .calls import WorkerSession, optional
-from .failures import describe, sort_failure
+from .failures import describe
 from .function_spec import first_line
 from .registration import Withdraw
 from .schemas import schema_of
@@ -116,6 +119,7 @@ class TriggerType:
         self,
         caller: TriggerCaller,
         withdraw: Withdraw,
+        log: RateLimitedLogger,
         type_id: str,
         provider: Any,
         *,
@@ -128,6 +132,7 @@ class TriggerType:
         self.id = type_id
         self._caller = caller
         self._withdraw_type = withdraw
+        self._log = log
         self._serve = _server(type_id, provider)
         # A wrong annotation has to fail at registration, and not at the first binding.
         if config is not None:
@@ -206,12 +211,19 @@ class TriggerType:
             if error is not None and over:
                 LOGGER.warning("the trigger '%s' for %s failed as it ended", self.id, bound.function_id, exc_info=error)
             elif error is not None:
-                LOGGER.debug("the trigger '%s' for %s failed", self.id, bound.function_id, exc_info=error)
+                self._log_failure(bound, error)
                 answer_binding(session, message, WireError(ErrorCode.TRIGGER_REGISTRATION_FAILED, describe(error)[0]))
         finally:
             bound.finished.set()
             if self._kept.get(bound.id) is bound:
                 del self._kept[bound.id]
+
+    def _log_failure(self, bound: BoundTrigger, error: BaseException) -> None:
+        """Log why a provider does not have a binding. An error of ours is a refusal, and all else may be a bug."""
+        level = logging.DEBUG if isinstance(error, IIIError) else logging.WARNING
+        text = f"the provider of '{self.id}' failed at a binding of {bound.function_id}: {named_error(error)}"
+        about = {"trigger_type": self.id, "binding": bound.id, "function": bound.function_id}
+        self._log.log(trio.current_time(), level, text, about, peer_controlled=True, error=error)
 
     async def _serve_one(
         self, session: WorkerSession, message: RegisterTrigger, bound: BoundTrigger

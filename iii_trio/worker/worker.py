@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Literal, TypeVar, final, overload
 
@@ -13,16 +13,16 @@ from ..errors import CallError, ConnectionFailed, MisuseError
 from ..report import RateLimitedLogger, get_logger
 from ..structure import structure_result
 from ..transport.link import Address
-from ..wire import DEFAULT_NAMESPACE, FEATURE, Action, Direction, Ref
+from ..wire import DEFAULT_NAMESPACE, FEATURE, Action, Ref
 from .call_context import CallContext, RunSync
 from .calls import PendingCall, WorkerSession, call_text
-from .channels import Channel, check_bounds, open_channel, ref_of
+from .channels import ENGINES_DEFAULT, Channel, channel_request, open_channel, ref_of
 from .end_keeper import EndKeeper
 from .ends import ChannelReader, ChannelResult, ChannelWriter
-from .function_spec import FunctionSpec, Registered, check_function_id
+from .external import ExternalCall
+from .function_spec import FunctionSpec, Registered
 from .handler_signature import Handler
 from .http import HttpHandlerT, Route, serve_route
-from .inline import InlineHandler
 from .introduction import introduction
 from .jobs import NO_OPTIONS, SUBSCRIBER, Enqueue, Receipt, subscription
 from .membership import Membership
@@ -36,7 +36,6 @@ H = TypeVar("H", bound=Handler)
 P = TypeVar("P")
 T = TypeVar("T")
 LOGGER: Final = get_logger("iii_trio.worker")
-_ENGINES_DEFAULT: Any = object()
 
 
 @final
@@ -53,6 +52,7 @@ class Worker:
         description: str | None,
         run_sync: RunSync,
         environment: Environment,
+        features: Iterable[str] = (),
     ) -> None:
         self.name = name
         self.namespace = namespace
@@ -66,15 +66,15 @@ class Worker:
         self._membership = Membership(
             address,
             connections,
-            introduction(name, namespace, description),
+            introduction(name, namespace, description, features),
             self._registrations,
             lambda session, call: self._start_queue.add(session, call),
             lambda session, message: self._ends.on_channel_ended(session, message),
             environment,
         )
         self._ends = EndKeeper(address, connections, lambda: self._membership.session, self._wait_session, LOGGER)
-        log = RateLimitedLogger(name, LOGGER, name_field="iii_worker")
-        context = CallContext(run_sync, log, self._ends.open, self._ends.finish_later)
+        self._log = RateLimitedLogger(name, LOGGER, name_field="iii_worker")
+        context = CallContext(run_sync, self._log, self._ends.open, self._ends.finish_later)
         self._start_queue = CallStartQueue(self._registrations.functions, context, self._run)
 
     def __repr__(self) -> str:
@@ -197,8 +197,16 @@ class Worker:
             response_format=response_format,
             forbid_extra_keys=forbid_extra_keys,
         )
-        self._registrations.add(spec)
-        return Registered(spec, self._registrations.withdraw)
+        return self._register(spec)
+
+    def register_external_function(
+        self, function_id: str, call: ExternalCall, *, description: str | None = None
+    ) -> Registered:
+        """Offer a function whose code is behind a URL, from now on and on every new link (docs/external.md).
+
+        The engine calls the URL. A refusal by the engine is kept as `refused`. Raises MisuseError if the id is taken.
+        """
+        return self._register(FunctionSpec.external_function(function_id, call, description))
 
     def trigger_type(
         self,
@@ -254,6 +262,7 @@ class Worker:
         provided = TriggerType(
             self,
             self._registrations.withdraw,
+            self._log,
             type_id,
             provider,
             description=description,
@@ -282,7 +291,8 @@ class Worker:
         `trigger_namespace` is the trigger type's (default: this worker's own, then `default`). Both may come later. A
         refusal is kept as `error`, logged, and passed to `on_error`.
 
-        Raises CallError `serialization_error` for a config or metadata that is no JSON.
+        Raises CallError `serialization_error` for a config or metadata that is no JSON, and MisuseError for an unknown
+        `http_method` of the type `http`.
         """
         binding = TriggerBinding(
             self._registrations.withdraw,
@@ -375,7 +385,7 @@ class Worker:
         """Return a decorator that serves requests with its handler, by the engine's HTTP module (docs/http.md).
 
         `path` is like `/files/{name}` or `/site/{rest:path}`. `condition` and `middleware` are as in `http_binding`.
-        Raises MisuseError for a path or a handler that no request could reach.
+        Raises MisuseError for a method, a path or a handler that no request could reach.
         """
         return serve_route(self, Route.parse(method, path), function_id, description, condition, middleware, metadata)
 
@@ -443,12 +453,12 @@ class Worker:
         `Receipt`, which comes when the job is stored. Without a connection, the call waits for one.
 
         Raises CallError with the code that the handler or the engine gave. The code is `invocation_stopped` if the link is
-        lost before the answer, and `deserialization_error` for a value that does not fit `into`.
+        lost before the answer, `deserialization_error` for a value that does not fit `into`, and `function_not_found` for
+        an empty id, also of a job.
         If cancelled: the handler is cancelled too, if the engine and its worker have the extensions (clause C5.5). Otherwise
         its late answer is ignored.
         """
-        settled = trio.Event()
-        call = PendingCall(function_id, self._environment.new_id(), settled.set)
+        call = PendingCall(function_id, self._environment.new_id())
         text = call_text(
             function_id,
             call.invocation_id,
@@ -459,7 +469,7 @@ class Worker:
             baggage=baggage,
             action=action.action if isinstance(action, Enqueue) else action,
         )
-        session = await self._wait_session()
+        session = self._membership.session or await self._wait_session()
         # An engine without the extensions would drop the options without a word.
         if isinstance(action, Enqueue) and action.options and not session.supports_extensions:
             raise CallError("enqueue_error", NO_OPTIONS.format(", ".join(action.options)), function_id=function_id)
@@ -469,7 +479,7 @@ class Worker:
             await session.link.wait_room()
         session.send(call, text)
         try:
-            await settled.wait()
+            await call.wait_settled()
         finally:
             session.give_up(call, "the caller was cancelled")  # unless it is settled
         value = call.value()
@@ -512,7 +522,7 @@ class Worker:
         buffer_size: int | None = None,
         *,
         max_bytes: int | None = None,
-        expires_after_seconds: float | None = _ENGINES_DEFAULT,
+        expires_after_seconds: float | None = ENGINES_DEFAULT,
     ) -> AbstractAsyncContextManager[Channel]:
         """Open a channel that this worker owns, for the length of the block. It needs no connection (clause C1.1).
 
@@ -525,13 +535,7 @@ class Worker:
         Raises CallError `channel_limit_reached`. Raises MisuseError for a value out of range, and for more than
         `buffer_size` from an engine without the extensions of clause C8. If cancelled: as leaving by an exception.
         """
-        expires = None if expires_after_seconds is _ENGINES_DEFAULT else expires_after_seconds
-        check_bounds(buffer_size, max_bytes, expires)
-        request: dict[str, Any] = {"buffer_size": buffer_size}
-        if max_bytes is not None:
-            request["max_bytes"] = max_bytes
-        if expires_after_seconds is not _ENGINES_DEFAULT:
-            request["expires_after_ms"] = None if expires is None else expires * 1000
+        request = channel_request(buffer_size, max_bytes, expires_after_seconds)
 
         async def create() -> dict[str, Any]:
             # Another engine would ignore the bounds, and the caller would rely on them.
@@ -546,11 +550,11 @@ class Worker:
 
     def open_reader(self, ref: Ref | Mapping[str, Any]) -> ChannelReader:
         """Make the reading end that a ref names. The caller closes it. Raises MisuseError for any other value."""
-        return ChannelReader(self._ends, ref_of(ref, Direction.READ))
+        return ChannelReader(self._ends, ref_of(ref))
 
     def open_writer(self, ref: Ref | Mapping[str, Any]) -> ChannelWriter:
         """Make the writing end that a ref names. The caller closes it. Raises MisuseError for any other value."""
-        return ChannelWriter(self._ends, ref_of(ref, Direction.WRITE))
+        return ChannelWriter(self._ends, ref_of(ref))
 
     async def wait_outcome(self, channel_id: str) -> ChannelResult:
         """Wait until a channel that this worker owns, or holds an end of, has ended for both of its ends.
@@ -561,11 +565,7 @@ class Worker:
 
     # --- inside
 
-    def _register_inline_handler(
-        self, function_id: str, handler: InlineHandler, *, description: str | None = None
-    ) -> Registered:
-        check_function_id(function_id)
-        spec = FunctionSpec(function_id, inline=handler, description=description)
+    def _register(self, spec: FunctionSpec) -> Registered:
         self._registrations.add(spec)
         return Registered(spec, self._registrations.withdraw)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,13 @@ import trio
 import iii_trio
 from iii_trio.cli.data import default_directory
 from iii_trio.config import Listener
-from tests.helpers.cli_processes import SECONDS, kill, read_line, run, start
+from iii_trio.testing.job_stores import record
+from iii_trio.triggers.queue import Put
+from iii_trio.triggers.queue.sqlite_schema import MIGRATIONS
+from iii_trio.triggers.queue.sqlite_store import SqliteStore
+from tests.helpers.cli_processes import SECONDS, kill, read_line, read_rest, run, start
+
+pytestmark = pytest.mark.slow  # each of them starts processes
 
 MANAGER = "workers:\n  - name: iii-worker-manager\n    config: { port: 0 }\n"
 
@@ -142,6 +149,24 @@ async def test_two_engines_at_one_port_hear_of_the_port(tmp_path: Path) -> None:
         assert ended.err.startswith(f"iii-trio: cannot listen at 127.0.0.1:{port}: the port is in use")
 
 
+@pytest.mark.parametrize("cause", ["port", "port of http", "tls"])
+async def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, state: Path, cause: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        manager, http = (port if cause == name else 0 for name in ("port", "port of http"))
+        config = tmp_path / "config.yaml"
+        tls = f"    iii-trio: {{ tls: {{ certificate: {tmp_path}/no.pem, key: {tmp_path}/no.pem }} }}\n"
+        config.write_text(
+            f"workers:\n  - name: iii-worker-manager\n    config: {{ host: 127.0.0.1, port: {manager} }}\n"
+            + (tls if cause == "tls" else "")
+            + f"  - name: iii-http\n    config: {{ host: 127.0.0.1, port: {http} }}\n"
+        )
+        for arguments in ((), ("--data", str(tmp_path / "jobs"))):
+            ended = await run("serve", "--config", str(config), *arguments)
+            assert (ended.code, ended.out) == (2 if cause == "tls" else 98, "")
+            assert os.listdir(tmp_path) == ["config.yaml"] and not os.listdir(state)
+
+
 async def test_a_place_that_is_no_directory_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert (await refused(tmp_path / "file" / "jobs")).startswith(f"jobs cannot be kept in {tmp_path}/file/jobs: ")
@@ -207,8 +232,8 @@ async def test_Q11_jobs_of_a_newer_version_are_one_sentence_and_stay_as_they_are
         file.execute("PRAGMA user_version = 999")
     file.close()
     assert await refused(tmp_path) == (
-        f"the jobs in {tmp_path}/queue.db are of version 999, written by a newer iii-trio than this one, which knows 3; "
-        "use the newer one, or name another directory (iii-trio: --data DIR)"
+        f"the jobs in {tmp_path}/queue.db are of version 999, written by a newer iii-trio than this one, which knows "
+        f"{len(MIGRATIONS)}; use the newer one, or name another directory (iii-trio: --data DIR)"
     )
 
 
@@ -284,3 +309,23 @@ async def test_Q12_a_reload_takes_new_queues_and_leaves_the_jobs_where_they_are(
         assert f"{config}:6: `queues` is 3" in await read_log(process, "stays as it was")
         await kill(process)
     assert job and not (tmp_path / "two").exists()
+
+
+async def test_Q36_a_signal_stops_an_engine_that_loads_jobs_at_once(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path / "jobs", synchronous="off")) as store:
+        for first in range(1, 100_001, 10_000):
+            store.write([Put(record(key)) for key in range(first, first + 10_000)])
+    async with trio.open_nursery() as nursery:
+        process = await start(nursery, "serve", "--port", "0", "--data", str(tmp_path / "jobs"))
+        with trio.fail_after(SECONDS):
+            while not (tmp_path / "jobs" / "queue.reserve").exists():  # noqa: ASYNC110 - the store is open
+                await trio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(SECONDS):
+            await process.wait()
+        assert process.returncode == 143
+        assert await read_rest(process.stdout) == "", "it was ready before it was stopped"
+        assert "draining" not in await read_rest(process.stderr)
+        nursery.cancel_scope.cancel()
+    with closing(SqliteStore(tmp_path / "jobs")) as store:
+        assert store.load().warnings == [] and len(list(store.load().jobs)) == 100_000

@@ -13,6 +13,8 @@ import trio
 
 from tests.helpers.cli_processes import SECONDS, read_line, read_rest, run, start
 
+pytestmark = pytest.mark.slow  # each of them starts processes
+
 ON_LINUX = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 
 

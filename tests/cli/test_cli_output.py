@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -24,7 +25,12 @@ import iii_trio
 from iii_trio import EngineConfig, Listener, QueueConfig, QueueSettings
 from iii_trio.cli import app, main, output
 from iii_trio.cli.app import COMMANDS
+from iii_trio.config import RecorderSettings
+from iii_trio.tracing import Sampling
 from iii_trio.transport.link import Link
+from iii_trio.triggers.cluster.memory_store import MemoryMesh
+from iii_trio.triggers.cluster.settings import ClusterConfig
+from iii_trio.triggers.observability.settings import ObservabilityConfig
 
 ESC, CSI, RLO, ZWSP = "\x1b", "\x9b", "\u202e", "\u200b"
 EVIL = f"evil{ESC}]52;c;aGk=\x07{CSI}31m{RLO}{ZWSP}\nforged line\r\x7f\u2028é"
@@ -48,6 +54,10 @@ WITHOUT_TABLES = (
     "purge",
     "unsubscribe",
     "completion",
+    "logs",
+    "backup",
+    "record",
+    "replay",
 )
 
 
@@ -63,8 +73,15 @@ def address() -> Iterator[str]:
             token = trio.lowlevel.current_trio_token()
             ends.append(lambda: token.run_sync_soon(scope.cancel))
             queues = {"mail": QueueSettings(max_attempts=1), EVIL: QueueSettings()}
-            config = EngineConfig(listeners=(Listener(port=0),), modules={"queue": QueueConfig(queues=queues)})
-            async with iii_trio.open_engine(config) as engine, trio.open_nursery() as nursery:
+            cluster = ClusterConfig(store="valkey://store/mesh", advertise="ws://localhost:1", node="here")
+            observed = ObservabilityConfig(sampling=Sampling(), exporter="memory")
+            modules = {"queue": QueueConfig(queues=queues), "cluster": cluster, "observability": observed}
+            recorder = RecorderSettings(enabled=True)
+            config = EngineConfig(listeners=(Listener(port=0),), modules=modules, recorder=recorder)
+            mesh = MemoryMesh()
+            mesh.join(EVIL, EVIL, EVIL, 1_000)
+            stores = {"cluster": mesh.way()}
+            async with iii_trio.open_engine(config, stores=stores) as engine, trio.open_nursery() as nursery:
                 await populate(engine, nursery)
                 found.extend(await engine.listen())
                 ready.set()
@@ -94,6 +111,9 @@ async def populate(engine: iii_trio.Engine, nursery: trio.Nursery) -> None:
         link.send(json.dumps(message).encode())
     worker = await nursery.start(run_worker, engine)
     await worker.trigger("mail::send", {}, action=iii_trio.enqueue("mail"))
+    await worker.trigger("engine::log::error", {"message": EVIL, "service_name": EVIL, "data": {EVIL: EVIL}})
+    with contextlib.suppress(iii_trio.CallError):
+        await worker.trigger(f"no::{EVIL}", traceparent=f"00-{TRACE}-00f067aa0ba902b7-01")
     with contextlib.suppress(Exception):
         async with worker.create_channel() as channel:
             channel.writer.abort(EVIL)
@@ -125,6 +145,7 @@ async def run_worker(engine: iii_trio.Engine, *, task_status: trio.TaskStatus[ii
         await trio.sleep_forever()
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HTTP = 3
 """`http` at an engine that does not run the module."""
 
@@ -147,6 +168,7 @@ LINES: dict[str, tuple[list[str], int]] = {
     "resume": (["resume", EVIL], 0),
     "purge": (["purge", EVIL], 0),
     "unsubscribe": (["unsubscribe", EVIL, EVIL], 2),
+    "backup": (["backup", "PLACE"], 3),
     "completion": (["completion", "bash"], 0),
     "enqueue": (["enqueue", "default", "nobody::home"], 0),
     "enqueue nowhere": (["enqueue", f"no{EVIL}", "f"], 2),
@@ -157,10 +179,26 @@ LINES: dict[str, tuple[list[str], int]] = {
     "receive": (["receive", "echo::give", "-o", "PLACE"], 0),
     "receive to stdout": (["receive", "echo::give", "-o", "/dev/null"], 0),
     "http": (["http"], HTTP),
+    "nodes": (["nodes"], 0),
+    "nodes json": (["nodes", "--json"], 0),
+    "traces": (["traces"], 0),
+    "traces json": (["traces", "--json"], 0),
+    "one trace": (["traces", TRACE], 0),
+    "no trace": (["traces", f"no{EVIL}"], 2),
+    "logs": (["logs"], 0),
+    "logs json": (["logs", "--json"], 0),
+    "top": (["top", "--once"], 0),
+    "top json": (["top", "--json"], 0),
     "conformance": (["conformance", "ADDRESS", "--only", "C5.1"], 0),
     "conformance json": (["conformance", "ADDRESS", "--only", "C5.1", "--json"], 0),
     "demo": (["demo", "/nowhere"], 2),
     "serve": (["serve", "--config", f"/nowhere{EVIL}"], 2),
+    "record": (["record", "PLACE", "--overwrite"], 0),
+    "record too little": (["record", "PLACE", "--last", f"no{EVIL}"], 2),
+    "replay": (["replay", "RECORDING"], 0),
+    "replay why": (["replay", "RECORDING", "--why"], 0),
+    "replay json": (["replay", "RECORDING", "--json", "--to", "20"], 0),
+    "replay nothing": (["replay", "FILE"], 2),
     "help": (["--help"], 0),
     "help of serve": (["serve", "--help"], 0),
     "version": (["--version"], 0),
@@ -172,16 +210,25 @@ def test_every_command_is_here() -> None:
     assert {name for name, _, _ in COMMANDS} | {"serve"} <= {line[0] for line, _ in LINES.values()}
 
 
+@pytest.fixture(scope="module")
+def recording(address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of the engine."""
+    place = tmp_path_factory.mktemp("recordings") / "engine.recording"
+    assert main(["record", str(place), "--address", address]) == 0
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600  # promise F8
+    return place
+
+
 @pytest.fixture(params=LINES)
-def line(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> tuple[list[str], int]:
+def line(request: pytest.FixtureRequest, address: str, recording: Path, tmp_path: Path) -> tuple[list[str], int]:
     """A command line, and its exit code where nothing is wrong with the output."""
     words, code = LINES[request.param]
     file, place = tmp_path / f"file{CSI}é", tmp_path / "place"
     file.write_bytes(b"content")
-    words = [{"FILE": str(file), "PLACE": str(place), "ADDRESS": address}.get(word, word) for word in words]
-    if words[0] not in ("completion", "conformance", "demo", "serve", "--help", "--version") and not words[
-        0
-    ].startswith("no"):
+    places = {"FILE": str(file), "PLACE": str(place), "RECORDING": str(recording), "ADDRESS": address}
+    words = [places.get(word, word) for word in words]
+    alone = ("completion", "conformance", "demo", "replay", "serve", "--help", "--version", f"no{EVIL}")
+    if words[0] not in alone:
         words += ["--address", address]
     return words, code
 
@@ -232,6 +279,7 @@ def test_the_names_are_there_for_all_that(address: str, monkeypatch: pytest.Monk
     assert seen in shown("dead-letters", "mail").replace(" forged", r"\nforged") or "evil" in shown(
         "dead-letters", "mail"
     )
+    assert seen in shown("traces", TRACE) and seen in shown("traces")
     assert json.loads(shown("trigger", "echo::say")) == EVIL
     listed = json.loads(shown("functions", "--json"))["functions"]
     assert f"f::{EVIL}" in [row["function_id"] for row in listed]

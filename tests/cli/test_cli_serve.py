@@ -56,6 +56,26 @@ async def test_a_port_in_use_is_one_sentence(site: Site) -> None:
     )
 
 
+@pytest.mark.parametrize("entry", ["iii-worker-manager", "iii-http"])
+async def test_an_address_in_use_has_one_code_for_every_listener_of_the_configuration(
+    site: Site, tmp_path: Path, entry: str
+) -> None:
+    port = site.address.rpartition(":")[2]
+    ports = {"iii-worker-manager": 0, "iii-http": 0} | {entry: int(port)}
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "workers:\n"
+        + "".join(
+            f"  - name: {name}\n    config: {{ host: 127.0.0.1, port: {number} }}\n" for name, number in ports.items()
+        )
+    )
+    ended = await run("--config", str(config), "--data", "memory")
+    assert (ended.code, ended.out) == (98, "")
+    assert ended.err == (
+        f"iii-trio: cannot listen at 127.0.0.1:{port}: the port is in use; choose another, or stop what uses it\n"
+    )
+
+
 async def test_a_configuration_is_used_and_what_has_no_effect_is_warned_of(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(

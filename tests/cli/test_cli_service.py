@@ -20,8 +20,11 @@ import trio
 
 import iii_trio
 from iii_trio.cli import service
+from iii_trio.cli.data import with_sockets
+from iii_trio.cli.exits import UsageError
 from iii_trio.cli.logs import Unhurried
 from iii_trio.errors import ConnectionFailed
+from iii_trio.triggers.http import HttpConfig
 from tests.helpers.cli_processes import SECONDS, kill, read_line, start
 
 MANAGER = "workers:\n  - name: iii-worker-manager\n    config: { port: 0 }\n"
@@ -126,6 +129,50 @@ async def test_a_socket_that_the_manager_opened_is_used(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
+HTTP = "workers:\n  - name: iii-worker-manager\n    config: { port: 0 }\n  - name: iii-http\n    config: { port: 1 }\n"
+
+
+async def test_a_socket_that_is_named_for_http_is_the_http_modules(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(HTTP)
+    handed = socket.create_server(("127.0.0.1", 0))
+    with handed:
+        port = handed.getsockname()[1]
+        command = (
+            f"exec 3<&{handed.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=iii-http; "
+            f'exec "$0" -m iii_trio serve --data memory --config {config}'
+        )
+        async with trio.open_nursery() as nursery:
+            process: trio.Process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    ["bash", "-c", command, sys.executable],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[handed.fileno()],
+                    check=False,
+                    deliver_cancel=kill,
+                )
+            )
+            assert f"HTTP on http://127.0.0.1:{port}" in await read_line(process.stdout)
+            # A reload to other settings keeps the socket, which no bind could get again.
+            for text in (HTTP, HTTP.replace("port: 1", "port: 2, default_timeout: 5000")):
+                config.write_text(text)
+                process.send_signal(signal.SIGHUP)
+                with trio.fail_after(SECONDS):
+                    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                        await stream.send_all(b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n")
+                        assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 404")
+            nursery.cancel_scope.cancel()
+
+
+def test_a_socket_for_a_module_that_does_not_run_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="handed over for `http`, which the configuration does not name"):
+        with_sockets(iii_trio.EngineConfig(), [(3, "iii-http")])
+    config = iii_trio.EngineConfig(modules={"http": HttpConfig()})
+    assert with_sockets(config, [(3, "http"), (4, ""), (5, "iii-http")]).modules["http"].descriptors == (3, 5)
+
+
 @pytest.mark.parametrize(
     ("pid", "count", "expected"), [("own", "2", [3, 4]), ("1", "2", []), ("own", "x", []), ("", "", [])]
 )
@@ -134,7 +181,7 @@ def test_handed_over_sockets_are_this_processes_own(
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()) if pid == "own" else pid)
     monkeypatch.setenv("LISTEN_FDS", count)
-    assert service.handed_over() == expected
+    assert [descriptor for descriptor, _ in service.handed_over()] == expected
     assert service.handed_over() == []
     assert "LISTEN_FDS" not in os.environ
 

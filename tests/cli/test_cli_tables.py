@@ -17,6 +17,8 @@ from iii_trio.transport.dial import SocketAddress
 from iii_trio.wire import WorkerRegistered, decode
 from tests.helpers.cli_processes import SECONDS, Site, read_line, start
 
+pytestmark = pytest.mark.slow  # each of them starts processes
+
 
 @pytest.fixture
 async def files(site: Site) -> AsyncIterator[iii_trio.Worker]:
@@ -48,8 +50,21 @@ async def test_functions_are_listed_for_people_and_programs(site: Site, files: i
 
 
 async def test_workers_are_listed_without_the_command_itself(site: Site, files: iii_trio.Worker) -> None:
-    rows = cells((await site.run("workers")).out)
+    rows = cells((await site.run("workers", "--all")).out)
     assert [row[0] for row in rows] == ["files", "iii-engine-functions", "iii-queue"]
+
+
+async def test_workers_of_the_engine_itself_are_listed_with_all_only(site: Site, files: iii_trio.Worker) -> None:
+    assert [row[0] for row in cells((await site.run("workers")).out)] == ["files"]
+    listed = json.loads((await site.run("workers", "--json")).out)
+    assert [row["name"] for row in listed["workers"]] == ["files"]
+
+
+async def test_workers_of_other_nodes_are_listed_with_their_nodes(site: Site, files: iii_trio.Worker) -> None:
+    row = {"name": "shop", "id": "1", "namespace": "default", "function_count": 0, "active_invocations": 0}
+    absent = dict.fromkeys(("description", "runtime", "status"))
+    site.engine._shell.show_workers([{**row, **absent, "node": "five"}])
+    assert [row[0] for row in cells((await site.run("workers")).out)] == ["files", "shop at node five"]
 
 
 async def test_workers_without_a_process_id_are_listed_with_all(site: Site, files: iii_trio.Worker) -> None:

@@ -112,6 +112,47 @@ async def test_a_reader_that_stops_early_is_no_success_and_the_result_is_still_p
     assert ended.err.startswith("iii-trio: the stream was cut: reader_cancelled")
 
 
+@pytest.mark.parametrize("content", [b"a few bytes", CONTENT[:600_000]])
+async def test_a_stream_that_fits_into_its_channel_and_is_not_read_is_no_success(site: Site, content: bytes) -> None:
+    """Writing such a stream succeeds at once, so that only the channel's outcome tells."""
+    async with site.engine.open_worker("files") as worker:
+
+        @worker.function("files::ignore")
+        async def ignore(reader: iii_trio.ChannelReader) -> str:
+            return "not read"
+
+        ended = await site.run("send", "-", "files::ignore", stdin=content)
+    assert (ended.code, ended.out) == (4, '"not read"\n')
+    assert ended.err.startswith("iii-trio: the stream was cut: reader_cancelled")
+
+
+async def test_a_stream_that_is_read_behind_the_answer_is_waited_for_up_to_the_timeout(site: Site) -> None:
+    read = trio.Event()
+    async with site.engine.open_worker("files") as worker, trio.open_nursery() as nursery:
+
+        @worker.function("files::later")
+        async def later(reader: iii_trio.ChannelReader) -> str:
+            async def take() -> None:
+                await read.wait()
+                assert await reader.read_all() == b"some"
+
+            nursery.start_soon(take)
+            reader.detach()
+            return "later"
+
+        late = await site.run("send", "-", "files::later", "--timeout", "3", stdin=b"some")
+        assert (late.code, late.err) == (
+            124,
+            "iii-trio: the stream was not read to its end within 3 s; see --timeout\n",
+        )
+        nursery.cancel_scope.cancel()
+    async with site.engine.open_worker("files") as worker, trio.open_nursery() as nursery:
+        worker.function("files::later")(later)
+        read.set()
+        ended = await site.run("send", "-", "files::later", stdin=b"some")
+    assert (ended.code, ended.out, ended.err) == (0, '"later"\n', "")
+
+
 async def test_an_interrupted_sender_leaves_no_complete_looking_stream(site: Site, tmp_path: Path) -> None:
     told: list[BaseException] = []
     heard = trio.Event()

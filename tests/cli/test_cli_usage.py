@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from iii_trio.cli import main
-from iii_trio.cli.app import COMMANDS
+from iii_trio.cli.app import COMMANDS, app
 from iii_trio.cli.exits import EXIT_HELP, Exit
 from iii_trio.cli.options import engine_address
 from iii_trio.cli.version import version
 
+NO_FUNCTION = "the function's id is empty; give one, for example files::count_lines"
 WRONG = {
     "triger": "unknown command `triger`; did you mean `trigger`?",
     "zebra": (f"unknown command `zebra`; there are serve, {', '.join(name for name, _, _ in COMMANDS)}"),
@@ -48,7 +50,18 @@ WRONG = {
     "conformance --only C9": "--only is 'C9', which no clause is named; give for example C2 or C2.1",
     "serve --port 65536": "--port is 65536; give a number from 0 (the system chooses) to 65535",
     "serve --data=": "--data is empty; name a directory, or say --data memory",
+    f"serve --data {__file__}": f"--data is {__file__}, which is a file; name a directory",
+    "serve --cluster 10.0.0.4 --advertise ws://127.0.0.1:1": (
+        "--cluster is '10.0.0.4', which is no address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
+    ),
+    "serve --cluster redis://me:secret@h/x --advertise ws://127.0.0.1:1": (
+        "--cluster is no address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
+    ),
+    "serve --cluster valkey://127.0.0.1/m --advertise 127.0.0.1:1": (
+        "--advertise is '127.0.0.1:1', which is no address of an engine; write it as ws://host:port or wss://host:port"
+    ),
     "dead-leters": "unknown command `dead-leters`; did you mean `dead-letters`?",
+    "jobs mail --after -5": "--after is -5; give the number that stands below the page before",
     "dead-letters mail --limit 0": "--limit is 0; give at least 1",
     "discard mail": "name one dead letter, or say --all",
     "discard mail x --all": "name one dead letter, or say --all; not both",
@@ -58,11 +71,35 @@ WRONG = {
     ),
     "demo /": "/ is no file; name one, or leave it out",
 }
+NOTHING = {
+    ("trigger", ""): NO_FUNCTION,
+    ("enqueue", "default", " ", "to=ada"): NO_FUNCTION,
+    ("send", "/dev/null", ""): NO_FUNCTION,
+    ("receive", ""): NO_FUNCTION,
+    ("redrive", "mail", "--to", ""): NO_FUNCTION,
+    ("--config", ""): "--config is empty; name a file, or leave it out",
+    ("--host", " "): "--host is empty; give an address such as 127.0.0.1, or leave it out",
+    ("record", ""): "the name of the file is empty; name one",
+    ("backup", ""): "the file has no name; name the file to write",
+    ("replay", ""): "the name of the file is empty; name one",
+    ("send", "", "f"): "the name of the file is empty; name one",
+    ("receive", "f", "-o", ""): "the name of the file is empty; name one",
+}
+"""What a shell makes of a variable that is not set."""
 
 
 @pytest.mark.parametrize(("line", "sentence"), WRONG.items())
 def test_wrong_usage_is_one_sentence(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"iii-trio: {sentence}\n")
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), NOTHING.items())
+def test_an_empty_argument_is_called_empty(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == Exit.USAGE
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"iii-trio: {sentence}\n")
 
@@ -119,3 +156,26 @@ def test_what_the_list_of_commands_says_is_how_their_own_help_begins(name: str, 
     module, _, function = place.partition(":")
     doc = inspect.getdoc(getattr(import_module(module), function)) or ""
     assert doc.partition("\n\n")[0].replace("\n", " ") == does
+
+
+COMMAND_LINE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
+EVERYWHERE = {"--address", "--json", "--kind", "--timeout", "--namespace", "--every", "--help", "--version"}
+"""Options of many commands, which the text below the table explains."""
+
+
+@pytest.mark.parametrize("name", ["serve", *(name for name, _, _ in COMMANDS)])
+def test_the_documentation_lists_each_command_with_its_options(name: str) -> None:
+    rows = [line for line in COMMAND_LINE.splitlines() if line.startswith("| `iii-trio ")]
+    (row,) = [
+        row
+        for row in rows
+        if name in row.removeprefix("| `iii-trio ").split("`")[0].split()[0].strip("[]").split("\\|")
+    ]
+    options = [one.names for one in app[name].assemble_argument_collection() if one.names[0].startswith("-")]
+    missing = [
+        names
+        for names in options
+        if not EVERYWHERE.intersection(names)
+        and not any(re.search(rf"(?<![\w-]){name}(?![\w-])", row) for name in names)
+    ]
+    assert missing == [], row

@@ -9,7 +9,7 @@ from iii_trio.compat import message_splitter, sdk_limits
 
 FOLDER = Path(compat.__file__).parent
 TABLE = (FOLDER / "README.md").read_text()
-HELPERS = {"SMALL_MESSAGE", "RUST_DEPTH", "nests_deeper"}
+HELPERS = {"SMALL_MESSAGE", "RUST", "RUST_DEPTH", "nests_deeper"}
 """Parts of workarounds that the table names by another name."""
 
 

@@ -7,12 +7,14 @@ import json
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from iii_trio import EngineConfig, Listener, open_engine
 from iii_trio.cli.conformance import conformance
 from iii_trio.cli.exits import Exit, Failure
 from iii_trio.conformance import CHECKS, Finding, Report, Verdict, run_check, run_conformance
 from iii_trio.conformance.bench import Bench, Broken, Check, NotObservable
+from iii_trio.conformance.peer import Peer
 from tests.helpers.weak_engine import open_weak_engine
 
 
@@ -72,6 +74,16 @@ async def test_without_an_engine_there_is_one_sentence() -> None:
         with pytest.RaisesGroup(Failure, allow_unwrapped=True) as failed:
             await conformance(f"ws://127.0.0.1:{unused.getsockname()[1]}")
     assert "no engine at ws://127.0.0.1:" in str(failed.value)
+
+
+async def test_an_engine_that_reads_nothing_takes_nothing_however_little_the_kernel_holds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ours, _ = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        bench = Bench("ws://127.0.0.1:1", nursery)
+        assert not await bench.takes(Peer(ours), bytes(200_000))
+        nursery.cancel_scope.cancel()
 
 
 async def C1_1_crashes(bench: Bench) -> None:

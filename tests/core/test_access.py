@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from msgspec import Raw
 
 from iii_trio.config import EngineConfig, FunctionFilter, Limits, RbacConfig
 from iii_trio.core.access import ALWAYS_ALLOWED, WITHOUT_AUTH, Access, Decision, Grants, Target, matches, read_grants
+from iii_trio.core.admission import Credentials
+from iii_trio.core.effects import Log
 from iii_trio.structure import BadShape
-from tests.helpers.conversation import Conversation
+from tests.helpers.conversation import Conversation, call_id
 
 ALLOWED, FORBIDDEN, NOT_EXPOSED = Decision.ALLOWED, Decision.FORBIDDEN, Decision.NOT_EXPOSED
 EXPOSES_SVC = RbacConfig(expose_functions=[FunctionFilter("svc::*"), FunctionFilter("b::*", namespace="fleet")])
@@ -39,6 +43,7 @@ def decide(
         (NOT_EXPOSED, "default", "boats::go", {"namespaces": {"fleet": ["boats::*"]}}),
         (ALLOWED, "default", "exact", {"allowed_functions": ["exact"]}),
         (NOT_EXPOSED, "fleet", "exact", {"allowed_functions": ["exact"]}),
+        (NOT_EXPOSED, "attic", "exact", {"allowed_functions": ["exact"]}),
         (NOT_EXPOSED, "default", "exact2", {"allowed_functions": ["exact*"]}),
         (ALLOWED, "default", "svc::a", {}),
         (NOT_EXPOSED, "fleet", "svc::a", {}),
@@ -73,6 +78,9 @@ def test_rules_without_filters_expose_nothing_and_no_rules_expose_everything() -
         ({"v": 'match("pub*")'}, {"v": "public"}, ALLOWED),
         ({"v": "match('pub*')"}, {"v": 7}, NOT_EXPOSED),
         ({"v": 1}, {"v": True}, NOT_EXPOSED),
+        ({"v": True}, {"v": 1}, NOT_EXPOSED),
+        ({"v": 2}, {"v": 1}, NOT_EXPOSED),
+        ({"v": 1}, {"v": 2}, NOT_EXPOSED),
         ({"v": [1, {"a": 2}]}, {"v": [1, {"a": 2}]}, ALLOWED),
         ({"v": 1}, [1], NOT_EXPOSED),
         ({"v": 1}, None, NOT_EXPOSED),
@@ -101,6 +109,16 @@ def test_metadata_has_to_match_in_every_key(wanted: dict[str, Any], metadata: An
 )
 def test_a_star_stands_for_any_characters(pattern: str, text: str, expected: bool) -> None:
     assert matches(pattern, text) is expected
+
+
+def test_every_short_pattern_fits_the_texts_that_a_regular_expression_fits() -> None:
+    texts = ["".join(letters) for length in range(5) for letters in itertools.product("ab", repeat=length)]
+    for length in range(1, 6):
+        for letters in itertools.product("ab*", repeat=length):
+            pattern = "".join(letters)
+            expected = re.compile(pattern.replace("*", ".*"))
+            for text in texts:
+                assert matches(pattern, text) is (expected.fullmatch(text) is not None), (pattern, text)
 
 
 @given(st.lists(st.text("ab", max_size=3), min_size=1, max_size=4), st.data())
@@ -134,12 +152,37 @@ def test_null_is_a_value_of_these_keys(key: str) -> None:
         ({"allowed_functions": "svc"}, "allowed_functions: expected a list"),
         ({"namespaces": {"fleet": [1]}}, "namespaces.fleet[0]: expected a text"),
         ({"function_registration_prefix": ""}, "function_registration_prefix: expected a text of 1 to 256"),
+        (
+            {"function_registration_prefix": "x" * 257},
+            "function_registration_prefix: expected a text of 1 to 256 characters, got 257",
+        ),
     ],
 )
 def test_a_result_of_another_shape_is_refused_and_names_the_field(result: Any, problem: str) -> None:
     with pytest.raises(BadShape) as raised:
         read_grants(result)
     assert str(raised.value).startswith(problem)
+
+
+@pytest.mark.parametrize("length", [1, 256])
+def test_a_prefix_has_1_to_256_characters(length: int) -> None:
+    assert read_grants({"function_registration_prefix": "x" * length}).function_registration_prefix == "x" * length
+
+
+RULES = RbacConfig("auth", [], "on_function", "on_trigger", "on_type")
+
+
+@pytest.mark.parametrize(
+    ("access", "guards"),
+    [
+        (Access(None, "middleware"), {"middleware"}),
+        (Access(RULES, "middleware"), {"middleware", "auth", "on_function", "on_trigger", "on_type"}),
+        (Access(RULES), {"auth", "on_function", "on_trigger", "on_type"}),
+    ],
+)
+def test_the_functions_that_guard_a_listener_are_those_that_its_rules_name(access: Access, guards: set[str]) -> None:
+    named = {"middleware", "auth", "on_function", "on_trigger", "on_type", "other"}
+    assert {function_id for function_id in named if access.guards_with(function_id)} == guards
 
 
 def test_a_filter_has_one_of_match_and_metadata() -> None:
@@ -181,10 +224,33 @@ def test_messages_that_waited_are_no_longer_counted_once_they_are_handled() -> N
     assert ship.session.held_bytes == 0 and ("default", "a") in ship.session.functions
 
 
-def test_what_a_connection_shows_is_in_no_log_line_and_no_representation() -> None:
-    from iii_trio.core.admission import Credentials
-    from iii_trio.core.effects import Log
+def test_registrations_that_waited_for_the_namespace_and_then_for_a_hook_are_counted_once() -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::fn")
+    ship = talk.connect(access=Access(RbacConfig(on_function_registration_function_id="gate::fn")))
+    ship.offer("a", "b", "c")
+    ship.register("ship")
+    for _ in range(3):
+        (call,) = gate.hears()
+        gate.answer(call["invocation_id"], result={})
+        assert ship.session.held_bytes == 0
+    assert ship.session.functions == {("default", each) for each in "abc"} and ship.session.held is None
 
+
+def test_a_call_is_refused_whose_listener_names_a_middleware_that_nobody_has() -> None:
+    talk = Conversation()
+    talk.join("harbour").offer("svc::a")
+    ship = talk.connect(access=Access(None, "gate::mid"))
+    ship.register("ship")
+    ship.hears()
+    ship.call("svc::a")
+    (answer,) = ship.hears()
+    assert answer["error"]["code"] == "function_not_found"
+    assert "gate::mid" in answer["error"]["message"] and answer["error"]["message"].endswith(".")
+
+
+def test_what_a_connection_shows_is_in_no_log_line_and_no_representation() -> None:
     talk = Conversation()
     gate = talk.join("gate")
     gate.offer("gate::auth")
@@ -194,6 +260,36 @@ def test_what_a_connection_shows_is_in_no_log_line_and_no_representation() -> No
     gate.answer(call["invocation_id"], error={"code": "no", "message": "refused"})
     assert "sesame" not in repr(shown)
     assert "sesame" not in repr([effect for effect in talk.effects if isinstance(effect, Log)])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "code"),
+    [
+        ({"result": None}, "auth function returned no result", 1008),
+        ({"result": []}, "invalid auth result: expected an object, got a list", 1008),
+        ({"result": {"namespaces": 1}}, "invalid auth result: namespaces: expected an object, got an integer", 1008),
+        ({"error": {"code": "no", "message": "not today"}}, "not today", 1008),
+    ],
+)
+@pytest.mark.parametrize("shown", [None, Credentials({"a": "b"}, {"c": ["d"]}, "10.0.0.1")])
+def test_a_refused_connection_is_told_why_and_the_log_names_its_address(
+    answer: dict[str, Any], said: str, code: int, shown: Credentials | None
+) -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")), credentials=shown)
+    (call,) = gate.hears()
+    assert call["data"] == {
+        "headers": {"a": "b"} if shown else {},
+        "query_params": {"c": ["d"]} if shown else {},
+        "ip_address": "10.0.0.1" if shown else "",
+    }
+    gate.answer(call["invocation_id"], **answer)
+    assert ship.hears() == [{"type": "error", "error": {"code": "AUTH_ERROR", "message": said}}]
+    assert (talk.hung_up[ship.id].code, talk.hung_up[ship.id].reason) == (code, f"the auth function refused: {said}")
+    (line,) = [each for each in talk.effects if isinstance(each, Log) and "refused by its auth" in each.message]
+    assert line.fields == {"session": ship.id, "peer": "127.0.0.1"}
 
 
 def test_a_session_that_leaves_while_it_waits_cancels_the_auth_function() -> None:
@@ -218,6 +314,18 @@ def test_an_auth_function_with_a_full_outbox_refuses_its_session_only() -> None:
     ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
     assert [frame["error"]["code"] for frame in ship.hears()] == ["AUTH_ERROR"]
     assert talk.hung_up[ship.id].code == 1013 and gate.id not in talk.hung_up
+
+
+def test_R7_a_connection_is_refused_at_once_if_its_auth_function_loses_its_name_to_another_worker() -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    talk.silent.add(gate.id)
+    talk.connect().register("gate")
+    talk.act(talk.hub.sign_of_life_known(gate.id, False, talk.now))
+    assert [frame["error"]["code"] for frame in ship.hears()] == ["AUTH_ERROR"]
+    assert ship.id in talk.hung_up
 
 
 def test_a_guarded_session_cannot_take_the_place_of_a_function_that_guards_it() -> None:
@@ -277,3 +385,54 @@ def test_a_durable_binding_of_a_guarded_session_follows_the_same_rules() -> None
     ship.call(register, {"trigger_type": "tide", "function_id": "a"})
     (offer,) = gate.hears()
     assert offer["function_id"] == "u1::a"
+
+
+def test_a_guarded_session_ends_the_durable_bindings_of_targets_that_it_may_call_and_no_others() -> None:
+    talk = Conversation()
+    peer = talk.join("peer")
+    rules = RbacConfig(expose_functions=[FunctionFilter("open::*")])
+    guarded = talk.connect(access=Access(rules, grants=WITHOUT_AUTH))
+    guarded.register("guarded")
+    guarded.hears()
+    made = {
+        target: peer.ask("engine::register_trigger", {"trigger_type": "tide", "function_id": target})["id"]
+        for target in ("open::a", "closed::a")
+    }
+    allowed = Access(rules, grants=Grants(allowed_functions=["engine::unregister_trigger"]))
+    guarded.session.access = allowed
+    assert guarded.ask("engine::unregister_trigger", {"id": made["closed::a"]}) == {"removed": False}
+    assert guarded.ask("engine::unregister_trigger", {"id": made["open::a"]}) == {"removed": True}
+    assert guarded.ask("engine::unregister_trigger", {"id": "nothing"}) == {"removed": False}
+    assert talk.hub.triggers.durable == 1
+
+
+def test_a_session_that_waits_for_a_hook_still_answers_calls_but_is_heard_on_nothing_else() -> None:
+    talk = Conversation()
+    gate, boats = talk.join("gate"), talk.join("boats")
+    gate.offer("gate::hook")
+    rules = RbacConfig(on_function_registration_function_id="gate::hook")
+    ship = talk.connect(access=Access(rules))
+    ship.register("ship")
+    ship.hears()
+    ship.offer("first")
+    (asked,) = gate.hears()
+    gate.answer(asked["invocation_id"], result={})
+    boats.call("first", number=1)
+    ship.offer("second")
+    ship.say({"type": "ping"})
+    ship.answer(call_id(1), result="in time")
+    assert [frame["result"] for frame in boats.hears()] == ["in time"]
+    assert [frame["type"] for frame in ship.hears()] == ["invokefunction"]
+    (asked,) = gate.hears()
+    gate.answer(asked["invocation_id"], result={})
+    assert ship.session.functions == {("default", "first"), ("default", "second")}
+    assert [frame["type"] for frame in ship.hears()] == ["pong"]
+
+
+def test_a_connection_that_was_not_admitted_answers_nothing() -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::auth")
+    ship = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    ship.answer(call_id(1), result="early")
+    assert ship.session.held is not None and len(ship.session.held) == 1

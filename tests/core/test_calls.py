@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii_trio.config import EngineConfig, Limits
-from iii_trio.core.effects import Deliver, HangUp, Log, Send
+from iii_trio.core.effects import Deliver, HangUp, Log, PassTelemetry, Send
 from iii_trio.core.hub import Hub
 from iii_trio.core.routing import with_caller
 from iii_trio.wire import FEATURE, LARGE_MESSAGES
@@ -154,8 +155,8 @@ def test_a_call_of_a_worker_whose_outbox_is_full_is_refused_and_forgotten() -> N
     (answer,) = boats.hears()
     assert answer["error"]["code"] == "channel_send_failed" and "harbour" in answer["error"]["message"]
     assert not harbour.answering and not boats.made
-    talk.act(talk.hub.undelivered(harbour.id, call_id(1)))
-    talk.act(talk.hub.undelivered("nobody", call_id(1)))
+    talk.act(talk.hub.undelivered(harbour.id, call_id(1), talk.now))
+    talk.act(talk.hub.undelivered("nobody", call_id(1), talk.now))
     assert boats.hears() == []
 
 
@@ -315,7 +316,11 @@ def test_whatever_workers_say_harms_nobody_and_leaves_nothing(said: list[tuple[i
 def test_bytes_that_are_no_message_are_a_line_in_the_log(text: bytes) -> None:
     hub = Hub(EngineConfig(), counted_ids())
     session, _ = hub.connected(0.0, 0, peer=None, in_process=True)
-    assert all(isinstance(effect, Log) for effect in hub.received(session, text, 0.0))
+    effects = hub.received(session, text, 0.0)
+    # Any bytes behind a name of telemetry are passed on unread.
+    assert all(
+        isinstance(effect, PassTelemetry if text.startswith((b"OTLP", b"MTRC", b"LOGS")) else Log) for effect in effects
+    )
 
 
 # --- bounds
@@ -357,3 +362,75 @@ def test_void_calls_that_are_never_answered_do_not_pile_up() -> None:
         caller.say({"type": "invokefunction", "function_id": "f", "action": {"type": "void"}})
         talk.join().leave()
     assert len(hung.answering) == 5 and not caller.hears()
+
+
+@pytest.mark.parametrize("shared", ["callee", "caller"])
+def test_a_limit_that_a_reload_lowered_holds_from_the_next_call_on(shared: str) -> None:
+    talk = Conversation(EngineConfig(limits=Limits(calls_per_session=9)))
+    callees = [talk.join(f"callee {number}") for number in range(6)]
+    callers = [talk.join(f"caller {number}") for number in range(6)]
+    for number in range(6):
+        callees[number].offer(f"f{number}")
+    callee, caller = (0, None) if shared == "callee" else (None, 0)
+
+    def call(number: int) -> None:
+        made_by = callers[number if caller is None else caller]
+        made_by.call(f"f{number if callee is None else callee}", number=number)
+
+    for number in range(5):
+        call(number)
+    talk.hub.reconfigure(EngineConfig(limits=Limits(calls_per_session=2)))
+    call(5)
+    kept = callees[0].answering if shared == "callee" else callers[0].made
+    assert [*kept] == [call_id(4), call_id(5)]
+
+
+def test_callers_are_answered_before_their_link_is_closed_by_the_engine() -> None:
+    """Other SDKs go on waiting when a link is lost."""
+    talk = Conversation()
+    boats = two(talk)[1]
+    boats.call("tide::next")
+    talk.act(talk.hub.close_session(boats.session, 1012, "a restart", talk.now))
+    (told,) = boats.hears()
+    assert told["invocation_id"] == call_id(1) and told["error"]["code"] == "invocation_stopped"
+
+
+def test_an_event_that_its_function_could_not_read_is_in_the_log() -> None:
+    talk = Conversation()
+    rust = talk.connect()
+    rust.register("rust", runtime="rust")
+    rust.offer("watch")
+    metadata: Any = 1
+    for _ in range(127):
+        metadata = [metadata]
+    rust.say({"type": "registertrigger", "id": "b", "trigger_type": "engine::workers-available",
+              "function_id": "watch", "metadata": metadata})  # fmt: skip
+    talk.effects.clear()
+    talk.connect()
+    (line,) = [effect for effect in talk.effects if isinstance(effect, Log) and "binding" in effect.fields]
+    assert line.level == logging.WARNING and line.message.startswith("engine::workers-available: ")
+    assert line.peer_controlled and not rust.answering
+
+
+def test_the_engine_says_why_an_event_called_nobody() -> None:
+    talk = Conversation()
+    watch = talk.join("watch")
+    for function_id in ("missing", "over_http"):
+        watch.say({"type": "registertrigger", "id": function_id, "trigger_type": "engine::workers-available",
+                   "function_id": function_id})  # fmt: skip
+    watch.say({"type": "registerfunction", "id": "over_http", "invocation": {"url": "http://x/"}})
+    talk.effects.clear()
+    talk.connect()
+    assert all(
+        effect.peer_controlled for effect in talk.effects if isinstance(effect, Log) and "binding" in effect.fields
+    )
+    said = {
+        effect.fields["function"]: effect.message
+        for effect in talk.effects
+        if isinstance(effect, Log) and "binding" in effect.fields
+    }
+    assert said == {
+        "missing": "engine::workers-available called nobody: Function missing not found in namespace default",
+        "over_http": "engine::workers-available called nobody: The function cannot be invoked: "
+        "it is to be invoked over HTTP, for which this engine has no module",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from iii_trio.config import ChannelDefaults, EngineConfig, Limits, Timeouts
 from iii_trio.core.channel import Channel, ChannelEvent, ChannelState
 from iii_trio.core.channels import Refused
-from iii_trio.core.effects import EndChannel, SealPipe
+from iii_trio.core.effects import EndChannel, Log, SealPipe
 from iii_trio.wire import FEATURE, Direction, Outcome
 from tests.helpers.conversation import Conversation, Peer
 
@@ -76,6 +77,11 @@ def test_C1_2_the_two_refs_share_the_id_and_have_different_keys() -> None:
 )
 def test_C1_4_the_pipe_is_bounded_by_items(given_: dict[str, Any], items: int) -> None:
     assert Harbour().create(**given_).buffer_size == items
+
+
+@pytest.mark.parametrize(("given_", "size"), [(1, 1), (2, 2), (None, 1_048_576)])
+def test_C1_4_the_pipe_is_bounded_by_bytes(given_: int | None, size: int) -> None:
+    assert Harbour().create(max_bytes=given_).max_bytes == size
 
 
 @pytest.mark.parametrize("size", [-1, 1.5, "64", [], True])
@@ -352,6 +358,49 @@ def test_C7_2_ended_channels_are_listed_latest_first_with_their_cause() -> None:
     assert harbour.user.ask("engine::channels::ended", {"limit": -1})["code"] == "deserialization_error"
 
 
+def _end(peer: Peer, channel: Channel, direction: Direction, **how: Any) -> Any:
+    return peer.ask("engine::channels::end", {**channel.ref(direction).to_json(), **how})
+
+
+@pytest.mark.parametrize(
+    ("direction", "how", "outcome"),
+    [
+        (Direction.READ, {"reason": "enough"}, Outcome.READER_CANCELLED),
+        (Direction.WRITE, {"reason": "no disk"}, Outcome.ABORTED),
+    ],
+)
+def test_C8_4_an_end_is_ended_without_being_attached(direction: Direction, how: Any, outcome: Outcome) -> None:
+    harbour = Harbour()
+    channel = harbour.create()
+    other = Direction.READ if direction is Direction.WRITE else Direction.WRITE
+    assert harbour.attach(channel, other, harbour.user) is channel
+    assert _end(harbour.user, channel, direction, **how) == {"ended": True}
+    assert harbour.outcomes() == [(channel.id, outcome)]
+    # A second time there is nothing to end.
+    assert _end(harbour.user, channel, direction, **how) == {"ended": False}
+
+
+def test_C8_4_a_writer_that_ends_cleanly_without_being_attached_leaves_an_empty_stream() -> None:
+    harbour = Harbour()
+    channel = harbour.create()
+    assert _end(harbour.owner, channel, Direction.WRITE, clean=True) == {"ended": True}
+    assert channel.state.current is ChannelState.SEALED
+    assert harbour.attach(channel, Direction.READ, harbour.user) is channel
+    harbour.take(channel, ChannelEvent.READER_FINISHED)
+    assert harbour.outcomes() == [(channel.id, Outcome.COMPLETED)]
+
+
+def test_C8_4_an_end_that_is_attached_and_one_without_its_key_are_left_alone() -> None:
+    harbour = Harbour()
+    channel = flowing(harbour)
+    assert _end(harbour.user, channel, Direction.READ) == {"ended": False}
+    ref = {**channel.ref(Direction.READ).to_json(), "access_key": "wrong"}
+    assert harbour.user.ask("engine::channels::end", ref) == {"ended": False}
+    ref = {**channel.ref(Direction.READ).to_json(), "direction": "both"}
+    assert harbour.user.ask("engine::channels::end", ref)["code"] == "deserialization_error"
+    assert harbour.outcomes() == []
+
+
 def test_C8_3_owner_and_holders_are_told_once_if_they_understand_it() -> None:
     harbour = Harbour()
     ours = harbour.connect()
@@ -507,3 +556,150 @@ def test_C4_6_a_worker_back_before_its_loss_was_noticed_keeps_its_channels() -> 
     back.say({"type": "reattach", "previous_worker_id": harbour.owner.id, "reattach_token": token})
     assert not harbour.outcomes() and channel.owner == channel.writer == back.id
     assert harbour.owner.id not in harbour.hub.sessions
+
+
+def test_C4_6_a_worker_that_comes_back_is_told_of_the_ends_that_it_missed_if_it_understands_them() -> None:
+    for features in ([FEATURE], []):
+        harbour = graceful()
+        harbour.owner.register("owner", features=features)
+        gone, kept = flowing(harbour), flowing(harbour)
+        token = absent(harbour, harbour.owner)
+        harbour.take(gone, ChannelEvent.READER_CANCELLED, reason="enough")
+        back = harbour.connect()
+        back.hears()
+        back.say({"type": "reattach", "previous_worker_id": harbour.owner.id, "reattach_token": token})
+        told = {"type": "channelended", "channel_id": gone.id, "outcome": "reader_cancelled", "reason": "enough"}
+        assert back.hears() == [told] * len(features)
+        assert back.session.owned == {kept.id}
+
+
+# --- the limits, against a model
+
+
+def refusal(channels: int, per_session: int, sessions: int, opened: int, owned: int) -> str | None:
+    """Why a worker with so many channels gets no other one (clause C1.5)."""
+    kept, share = channels // 8, channels // sessions
+    if owned >= per_session:
+        return f"this worker owns {owned} open channels, as many as one may"
+    if opened >= channels:
+        return f"this engine has {opened} open channels, as many as it may"
+    if opened >= channels - kept and owned >= share:
+        return (
+            f"{opened} of this engine's {channels} channels are open. The last {kept} are kept for workers that own "
+            f"fewer than {share}; this one owns {owned}"
+        )
+    return None
+
+
+@pytest.mark.parametrize(
+    ("channels", "per_session", "sessions"),
+    [(16, 99, 1), (16, 99, 2), (16, 3, 2), (16, 99, 3), (7, 99, 2), (24, 99, 4), (8, 8, 2), (27, 99, 2)],
+)
+def test_C1_5_a_worker_gets_a_channel_at_every_count_at_which_the_limits_allow_it(
+    channels: int, per_session: int, sessions: int
+) -> None:
+    for owned in range(channels + 1):
+        harbour = Harbour(EngineConfig(limits=Limits(channels=channels, channels_per_session=per_session)))
+        # Modules take no share of a worker.
+        module = harbour.join("module", in_process=True)
+        harbour.user.leave()
+        workers = [harbour.owner, *(harbour.join(f"more {number}") for number in range(sessions - 1))]
+        filled = 0
+        while filled < owned and harbour.owner.ask("engine::channels::create").get("writer"):
+            filled += 1
+        while True:
+            opened, mine = len(harbour.hub.channels), [len(worker.session.owned) for worker in workers]
+            for worker, count in zip(workers, mine, strict=True):
+                expected = refusal(channels, per_session, sessions, opened, count)
+                if expected is not None:
+                    error = worker.ask("engine::channels::create")
+                    assert error["message"] == f"{expected}: end some first"
+                    assert error["code"] == "channel_limit_reached"
+            if opened == channels:
+                break
+            harbour.create(module)
+        assert filled == owned or refusal(channels, per_session, sessions, filled, filled) is not None
+
+
+def test_C1_5_a_limit_that_a_reload_lowered_holds_for_the_next_channel() -> None:
+    for limits in (Limits(channels=8), Limits(channels_per_session=2), Limits(channels=1)):
+        harbour = Harbour()
+        for _ in range(9):
+            harbour.create()
+        harbour.hub.reconfigure(EngineConfig(limits=limits))
+        assert harbour.owner.ask("engine::channels::create")["code"] == "channel_limit_reached"
+        assert harbour.user.ask("engine::channels::create").get("code") == (
+            "channel_limit_reached" if limits.channels < 9 else None
+        )
+
+
+def test_an_embedding_program_may_bound_the_channels_of_one_session() -> None:
+    harbour = Harbour()
+    bounded = harbour.connect(max_channels=1)
+    harbour.create(bounded)
+    assert bounded.ask("engine::channels::create")["code"] == "channel_limit_reached"
+
+
+def test_a_session_holds_an_end_until_that_end_is_over() -> None:
+    harbour = Harbour()
+    channel = flowing(harbour, writer=harbour.user, reader=harbour.user)
+    session = harbour.user.session
+    assert (session.held_writers, session.held_readers) == ({channel.id}, {channel.id})
+    harbour.take(channel, ChannelEvent.WRITER_CLOSED)
+    assert (session.held_writers, session.held_readers) == (set(), {channel.id})
+    harbour.take(channel, ChannelEvent.READER_FINISHED)
+    assert (session.held_writers, session.held_readers, harbour.owner.session.owned) == (set(), set(), set())
+
+
+def test_a_channel_that_is_used_for_long_leaves_few_entries_in_the_timetable() -> None:
+    harbour = Harbour(EngineConfig(channels=ChannelDefaults(expires_after_seconds=1000)))
+    for _ in range(500):
+        ended = harbour.create()
+        harbour.attach(ended, Direction.WRITE)
+        harbour.take(ended, ChannelEvent.WRITER_LOST)
+        assert len(harbour.hub.channels._due) <= 64 + 4
+    waiting = harbour.create()
+    harbour.attach(waiting, Direction.WRITE)
+    for _ in range(200):
+        ended = harbour.create()
+        harbour.attach(ended, Direction.WRITE)
+        harbour.take(ended, ChannelEvent.WRITER_LOST)
+    harbour.wait(1000)
+    assert harbour.outcomes()[-1] == (waiting.id, Outcome.EXPIRED)
+
+
+@pytest.mark.parametrize("roles", [*itertools.product(["before", "lost", "after"], repeat=3)], ids="-".join)
+def test_C4_6_a_worker_that_comes_back_takes_over_its_own_roles_and_no_others(roles: tuple[str, str, str]) -> None:
+    harbour = graceful()
+    peers = {name: harbour.join(name) for name in ("before", "lost", "after")}
+    owner, writer, reader = (peers[role] for role in roles)
+    channel = harbour.create(by=owner)
+    harbour.attach(channel, Direction.WRITE, writer)
+    harbour.attach(channel, Direction.READ, reader)
+    token = absent(harbour, peers["lost"])
+    back = harbour.connect()
+    back.say({"type": "reattach", "previous_worker_id": peers["lost"].id, "reattach_token": token})
+    now = {**peers, "lost": back}
+    assert (channel.owner, channel.writer, channel.reader) == tuple(now[role].id for role in roles)
+    for name, peer in now.items():
+        held = (peer.session.owned, peer.session.held_writers, peer.session.held_readers)
+        assert held == tuple({channel.id} if role == name else set() for role in roles)
+
+
+@pytest.mark.parametrize("known", ["connected", "lost", "wrong token", "unknown"])
+def test_a_worker_that_comes_back_as_nobody_known_is_a_line_in_the_log(known: str) -> None:
+    harbour = graceful()
+    flowing(harbour)
+    owner = harbour.owner.session
+    if known in ("lost", "wrong token"):
+        absent(harbour, harbour.owner)
+    token = "guessed" if known == "wrong token" else owner.reattach_token
+    harbour.effects.clear()
+    back = harbour.connect()
+    worker_id = "nobody" if known == "unknown" else owner.id
+    back.say({"type": "reattach", "previous_worker_id": worker_id, "reattach_token": token})
+    said = [each.message for each in harbour.effects if isinstance(each, Log)]
+    is_unknown = known in ("unknown", "wrong token")
+    assert any("comes back as one that is gone already, or has another token" in line for line in said) is is_unknown
+    assert any("is back as" in line for line in said) is (known in ("connected", "lost"))
+    assert bool(back.session.owned) is not is_unknown

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from iii_trio.core import calls, engine_functions, registration, routing, trigger_handlers
+from iii_trio.core import calls, engine_functions, hub, registration, routing, trigger_handlers
 from iii_trio.core.effects import Log
 from iii_trio.wire import RegisterFunction, RegisterTrigger, TriggerRegistrationResult
 
@@ -129,6 +129,25 @@ def test_the_maker_of_a_durable_binding_is_answered_if_the_providers_word_cannot
     harbour.say({**offered, "type": "triggerregistrationresult", "error": {"code": "no", "message": "x"}})
     assert [frame["error"]["code"] for frame in boats.hears()] == ["trigger_registration_failed"]
     still_works(talk, harbour)
+
+
+@pytest.mark.parametrize("about", ["anothers", "nothing"])
+def test_a_word_about_a_binding_that_cannot_be_read_answers_no_maker_unless_it_is_its_providers(
+    about: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Conversation()
+    harbour, boats, other = talk.join("harbour"), talk.join("boats"), talk.join("other")
+    harbour.say({"type": "registertriggertype", "id": "tide"})
+    boats.call("engine::register_trigger", {"trigger_type": "tide", "function_id": "f"})
+    (offered,) = harbour.hears()
+    monkeypatch.setattr(hub, "_HANDLERS", {**hub._HANDLERS, TriggerRegistrationResult: raising})
+    id_ = offered["id"] if about == "anothers" else "nothing"
+    other.say({**offered, "id": id_, "type": "triggerregistrationresult", "error": {"code": "no", "message": "x"}})
+    assert len(faults(talk)) == 1 and boats.hears() == [] == other.hears()
+    monkeypatch.undo()
+    harbour.say({**offered, "type": "triggerregistrationresult", "error": {"code": "no", "message": "ebb"}})
+    assert [frame["error"]["message"] for frame in boats.hears()] == ["no: ebb"]
+    still_works(talk, other)
 
 
 @pytest.mark.parametrize("error", ['{"code":"no","message":"ebb","n":1e999}', '{"code":1e999}', '"' + "[" * 2000 + '"'])

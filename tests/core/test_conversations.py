@@ -6,21 +6,11 @@ They are written down in `conversations/*.txt`, by hand, from what the SDKs do a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.helpers.script import play
+from tests.helpers.script import golden_conversations, play
 
 
-def rows() -> Iterator[object]:
-    for path in sorted((Path(__file__).parent / "conversations").glob("*.txt")):
-        for row in path.read_text().split("== ")[1:]:
-            title, _, script = row.partition("\n")
-            yield pytest.param(script, id=f"{path.stem}: {title}")
-
-
-@pytest.mark.parametrize("script", [*rows()])
+@pytest.mark.parametrize("script", golden_conversations())
 def test_a_conversation_goes_as_it_is_written(script: str) -> None:
     play(script)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from iii_trio.core.peer_limits import why_unfit
 from iii_trio.wire import nests_deeper
 from tests.helpers.conversation import Conversation, call_id
 
@@ -65,3 +66,28 @@ def test_a_call_or_a_result_too_deep_for_the_rust_sdk_is_an_error_and_not_lost(
     [answer] = peer.hears()
     assert ("result" in answer) is fits
     assert fits or answer["error"]["code"] == "serialization_error"
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [(1_048_575, True), (1_048_576, True), (1_048_577, False), (2_000_000, False)]
+)
+def test_a_message_of_at_most_1_mib_is_sent_to_every_peer(size: int, fits: bool) -> None:
+    for runtime in ("python", "node"):
+        peer = Conversation().join("peer", runtime=runtime)
+        unfit = why_unfit(peer.session, b'"' + b"x" * (size - 2) + b'"')
+        assert (unfit is None) is (fits or runtime == "node")
+        if unfit is not None:
+            assert unfit.code == "payload_too_large"
+            assert unfit.message == (
+                f"The message is {size} bytes; {peer.session.label} takes at most 1048576. Use a channel."
+            )
+
+
+@pytest.mark.parametrize("levels", [127, 128])
+def test_a_message_for_the_rust_sdk_has_at_most_127_levels_if_it_is_small_enough_to_be_looked_at(levels: int) -> None:
+    peer = Conversation().join("peer", runtime="rust")
+    text = b"[" * levels + b"]" * levels
+    for size, is_read in ((300, True), (1_048_576, True), (1_048_577, False)):
+        unfit = why_unfit(peer.session, b" " * (size - len(text)) + text)
+        assert (unfit is None) is (levels == 127 or not is_read)
+        assert unfit is None or unfit.code == "serialization_error"

@@ -6,10 +6,14 @@ import logging
 
 import pytest
 
+from iii_trio.config import EngineConfig
 from iii_trio.core.effects import EndChannel, HangUp, Log, Send
-from iii_trio.core.session import SessionState
-from iii_trio.wire import FEATURE
-from tests.helpers.conversation import Conversation, call_id
+from iii_trio.core.hub import Hub
+from iii_trio.core.request import Request
+from iii_trio.core.session import SessionState, sanitised
+from iii_trio.errors import CallError
+from iii_trio.wire import FEATURE, InvokeFunction
+from tests.helpers.conversation import Conversation, call_id, counted_ids
 
 
 def test_a_worker_is_greeted_with_its_id_and_secrets_of_its_own() -> None:
@@ -124,3 +128,58 @@ def test_a_blank_message_is_passed_over_and_nothing_else_is(text: str) -> None:
     assert talk.effects == []
     worker.say("otlp{}")
     assert [effect.level for effect in talk.effects if isinstance(effect, Log)] == [logging.WARNING]
+
+
+def test_a_session_is_named_by_its_worker_or_by_its_id() -> None:
+    talk = Conversation()
+    named, nameless = talk.join("w" * 50).session, talk.connect().session
+    assert named.label == f"worker '{'w' * 50}' ({named.id})" and nameless.label == f"worker {nameless.id}"
+    assert named.short_label == f"worker '{'w' * 40}'" and nameless.short_label == f"worker {nameless.id}"
+
+
+def test_a_name_has_at_most_280_characters_and_none_that_could_fool_a_reader() -> None:
+    assert sanitised("x" * 281) == "x" * 280 and sanitised(" a\x00b\u202e ") == "ab"
+    assert sanitised(None) is sanitised("") is sanitised(" \x1b ") is None
+
+
+def test_the_engines_own_modules_are_no_external_sessions() -> None:
+    talk = Conversation()
+    talk.join("worker")
+    talk.join("other")
+    for modules in (1, 2):
+        session, effects = talk.hub.connected(0.0, 0, peer=None, in_process=True, internal=True)
+        assert (talk.hub.external_sessions, len(talk.hub.sessions)) == (2, 2 + modules)
+    assert [effect.level for effect in effects if isinstance(effect, Log)] == [logging.DEBUG]
+    talk.hub.disconnected(session, "it ended", 0.0)
+    assert (talk.hub.external_sessions, len(talk.hub.sessions)) == (2, 3)
+
+
+def test_the_comings_and_goings_of_the_engines_own_modules_are_logged_for_debugging_only() -> None:
+    for internal, level in ((True, logging.DEBUG), (False, logging.INFO)):
+        talk = Conversation()
+        peer = talk.connect(in_process=True, internal=internal)
+        peer.register("peer")
+        peer.leave()
+        logged = {each.message.partition(")")[2][:7]: each.level for each in talk.effects if isinstance(each, Log)}
+        assert logged[" serves"] == level
+
+
+def test_a_request_is_answered_once() -> None:
+    talk = Conversation()
+    peer = talk.connect()
+    peer.hears()
+    for first, then in (("reply", "fail"), ("fail", "reply"), ("reply", "reply"), ("fail", "fail")):
+        message = InvokeFunction("f", call_id(1))
+        request = Request(peer.session, message, call_id(1), lambda effect: talk.act([effect]), 0.0)
+        for how in (first, then):
+            if how == "reply":
+                request.reply(how)
+            else:
+                request.fail(CallError("c", "m"))
+        (heard,) = peer.hears()
+        assert ("error" in heard) is (first == "fail")
+
+
+def test_an_engine_without_a_time_of_its_start_says_0() -> None:
+    hub = Hub(EngineConfig(), counted_ids())
+    assert (hub.state.started_at_ms, hub.state.version) == (0, None)

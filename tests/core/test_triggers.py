@@ -466,3 +466,27 @@ def test_what_has_gone_and_come_back_is_news() -> None:
     talk.join("harbour").offer("tide::next")
     talk.wait(10)
     assert len(watch.hears()) == 1
+
+
+def test_the_trigger_types_of_workers_are_listed_and_those_of_the_engine_if_asked_for() -> None:
+    talk = Conversation()
+    peer = talk.join("peer")
+    peer.say({"type": "registertriggertype", "id": "wind", "description": "blows"})
+    peer.say(TIDE)
+    for more, expected in (
+        ({}, {"tide", "wind"}), ({"include_internal": True}, {"tide", "wind", FUNCTIONS, WORKERS}),
+        ({"prefix": "ti"}, {"tide"}), ({"worker": "peer"}, {"tide", "wind"}), ({"worker": "other"}, set()),
+        ({"search": "blow"}, {"wind"}), ({"include_internal": True, "prefix": "engine::"}, {FUNCTIONS, WORKERS}),
+    ):  # fmt: skip
+        assert {row["id"] for row in peer.ask("engine::triggers::list", more)["triggers"]} == expected, more
+
+
+def test_a_session_without_bindings_has_none_of_any_type() -> None:
+    talk = Conversation()
+    peer = talk.join("peer")
+    assert talk.hub.triggers.count(peer.id, WORKERS) == talk.hub.triggers.count("", WORKERS) == 0
+    bind(peer, WORKERS, id_="b1")
+    bind(peer, WORKERS, id_="b2")
+    assert talk.hub.triggers.count(peer.id, WORKERS) == 2
+    peer.say({"type": "unregistertrigger", "id": "b1"})
+    assert talk.hub.triggers.count(peer.id, WORKERS) == 1

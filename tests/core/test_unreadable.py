@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from iii_trio.config import RbacConfig
+from iii_trio.core.access import Access
 from iii_trio.core.effects import Log
-from iii_trio.wire import MAX_ENGINE_INPUT_BYTES
+from iii_trio.wire import MAX_ENGINE_INPUT_BYTES, Undecodable
 from tests.helpers.conversation import Conversation, Peer, call_id
 
 BAD = {
@@ -149,3 +151,28 @@ def test_the_names_of_a_durable_binding_are_bounded(field: str) -> None:
     error = peer.ask("engine::register_trigger", {**names, field: "x" * 1025})
     assert error["code"] == "deserialization_error" and f"`{field}`" in error["message"]
     assert peer.ask("engine::register_trigger", {**names, field: "x" * 1024}).keys() == {"id"}
+
+
+def test_a_message_that_was_found_unreadable_before_is_answered_in_its_turn() -> None:
+    talk = Conversation()
+    gate = talk.join("gate")
+    gate.offer("gate::hook", "gate::auth")
+    problem = Undecodable("it is odd", "invokefunction", call_id(9))
+    plain = talk.join("plain")
+    talk.act(talk.hub.unreadable(plain.session, problem, talk.now))
+    assert [frame["error"]["code"] for frame in plain.hears()] == ["deserialization_error"]
+
+    ship = talk.connect(access=Access(RbacConfig(on_function_registration_function_id="gate::hook")))
+    ship.register("ship")
+    ship.hears()
+    ship.offer("f")
+    (asked,) = gate.hears()
+    talk.act(talk.hub.unreadable(ship.session, problem, talk.now))
+    assert ship.hears() == [] and ship.session.held is not None and len(ship.session.held) == 1
+    gate.answer(asked["invocation_id"], result={})
+    assert [frame["invocation_id"] for frame in ship.hears()] == [call_id(9)]
+
+    waiting = talk.connect(access=Access(RbacConfig(auth_function_id="gate::auth")))
+    plain.leave()
+    for peer in (waiting, plain):
+        assert talk.hub.unreadable(peer.session, problem, talk.now) == []

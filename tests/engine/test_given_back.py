@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
@@ -15,6 +16,7 @@ from iii_trio.transport.outbox import Outbox
 from iii_trio.transport.pipe import Pipe
 from iii_trio.wire import Outcome
 from tests.helpers.bare import connected, within
+from tests.helpers.conversation import Conversation
 
 TIMES = 10_000
 
@@ -108,3 +110,53 @@ async def test_connections_and_sessions(autojump_clock: trio.testing.MockClock) 
             await trio.testing.wait_all_tasks_blocked()
         assert engine.statistics().connections == engine.statistics().sessions == 0
         assert engine._shell.memory.used_bytes == 0 and not engine._shell.memory_accounts
+
+
+@pytest.mark.slow
+def test_bindings_trigger_types_and_durable_bindings() -> None:
+    """Each bound admits one at a time, and what is withdrawn makes room, also by a session's end."""
+    limits = Limits(
+        bindings_per_session=1, event_bindings_per_session=1, trigger_types_per_session=1, durable_bindings=1,
+        registration_bytes=4000,
+    )  # fmt: skip
+    talk = Conversation(EngineConfig(limits=limits))
+    peer = talk.join("peer")
+    for n in range(TIMES):
+        type_ = "engine::workers-available" if n % 2 else "tide"
+        peer.say({"type": "registertriggertype", "id": f"t{n}", "description": "x" * 1000})
+        peer.say({"type": "unregistertriggertype", "id": f"t{n}"})
+        binding = {"id": f"b{n}", "trigger_type": type_, "function_id": "f", "config": "x" * 1000}
+        peer.say({"type": "registertrigger", **binding})
+        peer.say({"type": "unregistertrigger", "id": f"b{n}"})
+        made = peer.ask("engine::register_trigger", {"trigger_type": type_, "function_id": "f", "config": "x" * 1000})
+        assert peer.ask("engine::unregister_trigger", {"id": made["id"]}) == {"removed": True}
+        if n % 100 == 0:
+            peer.say({"type": "registertrigger", **binding})
+            peer.leave()
+            peer = talk.join("peer")
+        talk.effects.clear()
+    triggers = talk.hub.triggers
+    assert not peer.hears() and len(triggers) == triggers.durable == triggers.durable_bytes == 0
+    assert not triggers._counts and peer.session.registration_bytes == 0 and not talk.hub.state.events
+
+
+def test_standbys_and_the_names_that_workers_wait_for() -> None:
+    talk = Conversation(EngineConfig(limits=Limits(functions_per_session=1, registration_bytes=4000)))
+    owner = talk.join("owner")
+    owner.offer("f")
+    for n in range(TIMES // 10):
+        standby = talk.join(f"standby {n}")
+        standby.say({"type": "registerfunction", "id": "f", "metadata": "x" * 1000})
+        standby.say({"type": "unregisterfunction", "id": "f"})
+        standby.say({"type": "registerfunction", "id": "f", "metadata": "x" * 1000})
+        talk.silent.add(owner.session.id)
+        newcomer = talk.connect()
+        newcomer.register("owner")
+        newcomer.leave()
+        standby.leave()
+        talk.act(talk.hub.sign_of_life_known(owner.session.id, False, talk.now))
+        talk.effects.clear()
+        talk.peers = {owner.session.id: owner}
+    assert len(talk.hub.sessions) == 1 and not talk.hub.state.name_waiters.waiting
+    function = talk.hub.registry.find("default", "f")
+    assert function is not None and function.owner is owner.session and not talk.hub.registry.standbys(function)

@@ -14,11 +14,12 @@ import pytest
 import trio
 import trio.testing
 
-from iii_trio import EngineConfig, Limits, Timeouts, open_engine
+from iii_trio import EngineConfig, Limits, QueueConfig, Timeouts, open_engine
 from iii_trio.cli.logs import configure_logging
 from iii_trio.config import Auth, Listener
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
+from iii_trio.triggers.observability.settings import ObservabilityConfig
 from tests.helpers.bare import Bare, connected, within
 
 REGISTER = "engine::workers::register"
@@ -54,7 +55,7 @@ async def void(bare: Bare, function_id: str, **data: Any) -> None:
 KINDS: dict[str, set[str]] = {
     # of sessions
     r"worker \S+ connected": {"session", "peer"},
-    r"worker '(?:a|b|iii-queue)' .* serves in namespace 'default'": {"session", "namespace"},
+    r"worker '(?:a|b|iii-queue|iii-observability)' .* serves in namespace 'default'": {"session", "namespace"},
     r"worker 'b' .* names its namespace too late": {"session"},
     r"worker \S+ did not name its namespace in time": {"session"},
     r"^worker 'a' .* is gone": {"session"},
@@ -97,7 +98,11 @@ async def test_every_line_says_what_it_is_about(autojump_clock: trio.testing.Moc
         raise RuntimeError
 
     limits = Limits(functions_per_session=1, sessions=4)
-    config = EngineConfig(limits=limits, timeouts=Timeouts(registration_grace_seconds=2))
+    config = EngineConfig(
+        limits=limits,
+        timeouts=Timeouts(registration_grace_seconds=2),
+        modules={"queue": QueueConfig(), "observability": ObservabilityConfig()},
+    )
     async with open_engine(config, on_channel_span=fail) as engine:
         async with connected(engine) as a, connected(engine) as b:
             await void(a, REGISTER, name="a")

@@ -37,6 +37,31 @@ def values(page: str) -> dict[str, float]:
     }
 
 
+async def test_the_page_counts_calls_and_sessions() -> None:
+    async with iii_trio.open_engine() as engine, engine.open_worker("one") as worker:
+
+        @worker.function("one::odd")
+        async def odd(number: int) -> None:
+            if number % 2 == 0:
+                raise iii_trio.CallError("even", "")
+
+        for number in range(5):
+            try:
+                await worker.trigger("one::odd", {"number": number})
+            except iii_trio.CallError:
+                pass
+        await worker.trigger("one::odd", {"number": 1}, action=iii_trio.enqueue("default"))
+        async with engine.open_worker("two"):
+            pass
+        await trio.testing.wait_all_tasks_blocked()
+        _, page = await ask(engine, ListenerPolicy())
+    found = values(page)
+    assert found["iii_calls_ended_total failed"] == 3
+    assert found["iii_calls_ended_total succeeded"] == 2 + 1  # and the job's
+    assert found["iii_calls_enqueued_total"] == 1
+    assert (found["iii_sessions_started_total"], found["iii_sessions_ended_total"]) == (2, 1)
+
+
 async def test_the_page_says_what_the_engine_holds() -> None:
     async with iii_trio.open_engine() as engine, engine.open_worker("one") as worker:
 

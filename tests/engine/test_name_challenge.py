@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
 
-from iii_trio import open_engine
+from iii_trio import CallError, open_engine
 from tests.helpers.bare import Bare, connected, within
 
 REGISTER = {"type": "invokefunction", "function_id": "engine::workers::register"}
@@ -35,6 +37,30 @@ async def test_R7_a_vanished_holder_is_replaced_after_the_time_of_the_challenge(
         assert 4.9 < trio.current_time() - began < 6
         await trio.testing.wait_all_tasks_blocked()
         assert engine.statistics().sessions == 1
+
+
+@within(100)
+async def test_R7_calls_that_are_sent_to_a_vanished_holder_are_no_sign_of_its_life(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The kernel takes them as long as it has room."""
+    async with open_engine() as engine, connected(engine) as gone, connected(engine) as newcomer:
+        await claim(gone)
+        await gone.tell(type="registerfunction", id="svc::x")
+        await trio.testing.wait_all_tasks_blocked()
+        await claim(newcomer, ID)
+        async with engine.open_worker("caller") as caller, trio.open_nursery() as nursery:
+
+            async def keep_calling() -> None:
+                while True:
+                    with trio.move_on_after(0.5), suppress(CallError):
+                        await caller.trigger("svc::x")
+                    await trio.sleep(0.1)
+
+            nursery.start_soon(keep_calling)
+            answer = await newcomer.message()
+            assert answer is not None and answer.get("result") == {"success": True}
+            nursery.cancel_scope.cancel()
 
 
 @within(100)

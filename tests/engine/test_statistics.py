@@ -23,7 +23,12 @@ async def test_statistics_count_what_workers_hold_and_what_the_process_does() ->
             return {**told}
 
         before = await held()
-        assert set(before) == {field.name for field in attrs.fields(EngineStatistics)} | {"tasks", "memory_blocks"}
+        assert set(before) == {field.name for field in attrs.fields(EngineStatistics)} | {
+            "tasks",
+            "memory_blocks",
+            "cpu_seconds",
+            "rss_bytes",
+        }
         assert (before["sessions"], before["functions"], before["channels"], before["calls"]) == (2, 1, 0, 0)
         assert before["tasks"] == trio.lowlevel.current_statistics().tasks_living
         assert before["memory_blocks"] > 10_000

@@ -1,4 +1,4 @@
-"""Telemetry is read: gauges become a worker's latest metrics, log records lines of the log; nothing of it harms anybody."""
+"""Telemetry is passed on, and the module `observability` reads it: gauges become metrics, records lines of the log."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import iii_trio
 from iii_trio import EngineConfig, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
+from iii_trio.triggers.observability.settings import ObservabilityConfig
 from tests.helpers.bare import Bare, connected, within
 
+MODULES = {"observability": ObservabilityConfig(exporter="memory")}
+READING = EngineConfig(modules=MODULES)
 SERVICE = {"attributes": [{"key": "service.name", "value": {"stringValue": "harbour"}}]}
 
 
@@ -58,7 +61,7 @@ async def described(worker: iii_trio.Worker) -> dict[str, Any]:
 async def test_a_workers_gauges_are_its_latest_metrics_for_two_minutes(
     target: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    config = EngineConfig(timeouts=Timeouts(silent_worker_seconds=None))
+    config = EngineConfig(timeouts=Timeouts(silent_worker_seconds=None), modules=MODULES)
     async with open_engine(config) as engine, engine.open_worker("files") as worker, connected(engine, target) as bare:
         row = await described(worker)
         assert "latest_metrics" not in row
@@ -77,7 +80,11 @@ async def test_a_workers_gauges_are_its_latest_metrics_for_two_minutes(
 
 @within(60)
 async def test_only_so_many_gauges_are_kept_of_one_worker(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_engine() as engine, engine.open_worker("files") as worker, connected(engine, "/otel") as bare:
+    async with (
+        open_engine(READING) as engine,
+        engine.open_worker("files") as worker,
+        connected(engine, "/otel") as bare,
+    ):
         row = await described(worker)
         await bare.say(2, metrics(row["id"], **{f"g{number}": 1.0 for number in range(1000)}))
         await bare.say(2, metrics(row["id"], **{"g0": 2.0, "x" * 65: 1.0, "Ü": 1.0}))
@@ -92,7 +99,7 @@ async def test_what_a_service_logs_is_a_line_of_the_log_with_its_ids(
     target: str, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "iii_trio.engine")
-    async with open_engine() as engine, engine.open_worker("files") as worker, connected(engine, target) as bare:
+    async with open_engine(READING) as engine, engine.open_worker("files") as worker, connected(engine, target) as bare:
         sender = (await bare.message())["worker_id"] if target == "/" else None
         row = await described(worker)
         await bare.say(2, logs("no\nroom\x1b[31m"))
@@ -101,7 +108,7 @@ async def test_what_a_service_logs_is_a_line_of_the_log_with_its_ids(
         await read_so_far(bare)
     lines = [vars(record) for record in caplog.records if record.getMessage().startswith("harbour: ")]
     assert [(line["levelname"], line["args"][0]) for line in lines] == [
-        ("WARNING", "harbour: no room[31m"), ("ERROR", "harbour: all is lost"), ("DEBUG", "harbour: detail")
+        ("WARNING", "harbour: no room"), ("ERROR", "harbour: all is lost"), ("DEBUG", "harbour: detail")
     ]  # fmt: skip
     assert [line.get("iii_session") for line in lines] == [sender, row["id"], sender]
     assert {(line["iii_service_name"], line["iii_trace_id"], line["iii_span_id"]) for line in lines} == {
@@ -114,7 +121,7 @@ async def test_what_a_service_logs_is_a_line_of_the_log_with_its_ids(
 async def test_what_cannot_be_read_is_a_line_in_the_log_and_the_next_message_is_read(
     target: str, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_engine() as engine, engine.open_worker("files") as worker, connected(engine, target) as bare:
+    async with open_engine(READING) as engine, engine.open_worker("files") as worker, connected(engine, target) as bare:
         row = await described(worker)
         for nonsense in (b"MTRC{", b"LOGS\xff", b"OTLP[]", b"MTRC" + b"[" * 10_000, b"LOGS" + b" " * 4_000_000):
             await bare.say(2, nonsense)
@@ -131,7 +138,7 @@ async def test_text_and_messages_of_other_kinds_mean_nothing_on_otel(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "iii_trio.engine")
-    async with open_engine() as engine, connected(engine, "/otel") as bare:
+    async with open_engine(READING) as engine, connected(engine, "/otel") as bare:
         await bare.say(1, logs("as text"))
         await bare.say(2, b"ABCD")
         await bare.tell(type="invokefunction", function_id="engine::log::info", data={"message": "from otel"})
@@ -144,7 +151,7 @@ async def test_text_and_messages_of_other_kinds_mean_nothing_on_otel(
 async def test_one_that_breaks_the_protocol_ends_itself_only_and_the_log_says_why(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_engine() as engine, connected(engine, "/otel") as bare, connected(engine, "/otel") as other:
+    async with open_engine(READING) as engine, connected(engine, "/otel") as bare, connected(engine, "/otel") as other:
         await bare.say(3, b"a reserved opcode")
         opcode, payload = await bare.frame() or (0, b"")
         assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 1002)
@@ -154,21 +161,38 @@ async def test_one_that_breaks_the_protocol_ends_itself_only_and_the_log_says_wh
 
 
 @within(60)
-async def test_whoever_embeds_the_engine_may_have_what_could_be_read(autojump_clock: trio.testing.MockClock) -> None:
-    got: list[tuple[str, Any]] = []
+@pytest.mark.parametrize("config", [EngineConfig(), READING])
+async def test_the_embedding_program_gets_telemetry_as_it_came_with_or_without_the_module(
+    config: EngineConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    got: list[tuple[str, bytes]] = []
 
     def take(kind: str, body: bytes) -> None:
-        got.append((kind, json.loads(body)))
+        got.append((kind, body))
         raise RuntimeError("the collector is away")
 
-    async with open_engine(on_telemetry=take) as engine, connected(engine, "/otel") as bare:
+    async with open_engine(config, on_telemetry=take) as engine, connected(engine, "/otel") as bare:
         await bare.say(2, b'OTLP{"resourceSpans":[{"a":1}]}')
         await bare.say(2, b"OTLP{")
         await bare.say(2, metrics("w", cpu=1.0))
         await bare.say(2, logs("line"))
         await read_so_far(bare)
-    assert [kind for kind, _ in got] == ["resourceSpans", "resourceMetrics", "resourceLogs"]
-    assert got[0][1] == {"resourceSpans": [{"a": 1}]}
+    assert [kind for kind, _ in got] == ["resourceSpans", "resourceSpans", "resourceMetrics", "resourceLogs"]
+    assert [body for _, body in got][:2] == [b'{"resourceSpans":[{"a":1}]}', b"{"]
+
+
+@within(60)
+async def test_without_the_module_telemetry_is_not_read(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "iii_trio.engine")
+    async with open_engine() as engine, engine.open_worker("files") as worker, connected(engine, "/otel") as bare:
+        row = await described(worker)
+        for message in (metrics(row["id"], cpu=1.0), logs("a line"), b"MTRC{"):
+            await bare.say(2, message)
+        await read_so_far(bare)
+        assert "latest_metrics" not in await described(worker)
+    assert not [record for record in caplog.records if "a line" in record.getMessage() or "read" in record.getMessage()]
 
 
 @within(60)
@@ -176,7 +200,7 @@ async def test_a_flood_of_a_services_lines_is_bounded_and_hides_neither_others_n
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "iii_trio.engine")
-    async with open_engine() as engine, connected(engine, "/") as flood, connected(engine, "/") as quiet:
+    async with open_engine(READING) as engine, connected(engine, "/") as flood, connected(engine, "/") as quiet:
         for _ in range(20):
             await flood.say(2, logs(*["noise"] * 500))
         await quiet.say(2, logs("a word"))
@@ -192,7 +216,7 @@ async def test_a_flood_of_a_services_lines_is_bounded_and_hides_neither_others_n
 async def test_where_workers_need_a_token_telemetry_without_one_is_taken_and_thrown_away(
     token: str | None, believed: bool, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_engine() as engine, trio.open_nursery() as nursery:
+    async with open_engine(READING) as engine, trio.open_nursery() as nursery:
         near, far = trio.testing.memory_stream_pair()
         nursery.start_soon(serve_stream, engine._shell, far, None, ListenerPolicy(tokens=["known"]))
         bare = Bare(near)

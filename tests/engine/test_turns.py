@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 import trio
+import trio.testing
 
 from iii_trio import open_engine
+from iii_trio.compat.sdk_limits import ABORT_FRAME
 from iii_trio.transport.frames import TEXT, frame
 from iii_trio.transport.reading import READ_BYTES, choose_read_size
 
@@ -76,3 +78,55 @@ def test_large_messages_are_read_in_large_portions() -> None:
     assert choose_read_size(READ_BYTES, 4, 64) == READ_BYTES
     assert choose_read_size(64_000, 1000, 64) == 4096
     assert choose_read_size(64_000, 64, 64) == 64_000
+
+
+class Reader(trio.abc.Stream):
+    """The stream of a reader that says nothing after its upgrade, and takes all."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self.written = b""
+
+    def read_now(self, into: memoryview) -> int | None:
+        if not self._head:
+            return None
+        head, self._head = self._head, b""
+        into[: len(head)] = head
+        return len(head)
+
+    async def wait_readable(self) -> None:
+        await trio.sleep_forever()
+
+    def write_now(self, parts: Sequence[bytes]) -> int:
+        self.written += b"".join(map(bytes, parts))
+        return sum(map(len, parts))
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError("never")
+
+    async def send_all(self, data: object) -> None:
+        raise AssertionError("this stream can be written without waiting")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_reader_is_told_of_a_lost_writer_within_the_step(autojump_clock: object) -> None:
+    """A process with a thousand channels dies: what its end leaves behind is taken down when the readers know."""
+    async with open_engine() as engine, engine.open_worker("w") as worker, trio.open_nursery() as nursery:
+        refs = await worker.trigger("engine::channels::create", {})
+        ref = refs["reader"]
+        target = f"/ws/channels/{ref['channel_id']}?key={ref['access_key']}&dir=read"
+        stream = Reader(HEAD.replace(b"GET / ", f"GET {target} ".encode()))
+        nursery.start_soon(engine.serve_stream, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not stream.written.endswith(ABORT_FRAME)
+        engine._shell.end_channel(ref["channel_id"], "its writer is gone")
+        assert stream.written.endswith(ABORT_FRAME)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.written.count(ABORT_FRAME) == 1
+        nursery.cancel_scope.cancel()

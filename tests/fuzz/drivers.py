@@ -13,6 +13,7 @@ import tracemalloc
 import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -20,10 +21,12 @@ import trio.testing
 
 import iii_trio
 from iii_trio.config.file import read_config
+from iii_trio.http import HttpResponse
 from iii_trio.triggers.http import HttpServer, open_http_server
+from tests.helpers.target import LoggedErrors
 
 from . import grammar
-from .oracles import BYSTANDERS_QUEUE, UPGRADE, Broken, Bystander, Client, Errors, framed
+from .oracles import BYSTANDERS_QUEUE, UPGRADE, Broken, Bystander, Client, framed
 
 SECONDS = 20.0
 MAX_KEPT_BYTES = 512 * 1024
@@ -100,7 +103,7 @@ async def _send_requests(
 
 
 def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | None) -> None:
-    errors, logger = Errors(), logging.getLogger("iii_trio")
+    errors, logger = LoggedErrors(), logging.getLogger("iii_trio")
     logger.addHandler(errors)
     before, logger.propagate = logger.propagate, False
 
@@ -110,6 +113,7 @@ def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | Non
         async with (
             iii_trio.open_engine(config) as engine,
             open_http_server(engine.address) as server,
+            engine.open_worker("site") as site,
             trio.open_nursery() as nursery,
         ):
             clients: list[Client] = []
@@ -124,12 +128,14 @@ def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | Non
 
             async def ask(cpu: float, data: bytes) -> None:
                 await bystander.goes_on()
-                if errors.found:
-                    raise Broken(f"an error was logged: {errors.found[0]}")
+                if errors.texts:
+                    raise Broken(f"an error was logged: {errors.texts[0]}")
                 if max_cpu is not None and cpu > max_cpu:
                     raise Broken(f"{len(data)} bytes ({data[:20]!r}…) took {cpu:.2f} s of CPU")
 
             with trio.fail_after(SECONDS):
+                _offer_routes(site)
+                await site.wait_registered()
                 await bystander.begin()
                 await bystander.goes_on()
                 clients.clear()
@@ -157,6 +163,27 @@ def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | Non
             tracemalloc.stop()
         logger.removeHandler(errors)
         logger.propagate = before
+
+
+def _offer_routes(site: iii_trio.Worker) -> None:
+    """Serve routes of every kind, so that requests reach handlers: by result, by stream, and by an error."""
+
+    @site.http("GET", "/files/{name}")
+    async def file(name: str, response: HttpResponse, headers: dict[str, str]) -> None:
+        await response.start(200, {"x-name": name, "x-host": headers.get("host", "")})
+        await response.send(b"part " * 3)
+
+    @site.http("POST", "/{rest:path}")
+    async def take(rest: str, request_body: iii_trio.ChannelReader) -> int:
+        return len(await request_body.read_all())
+
+    @site.http("GET", "/a")
+    async def fail(n: list[int]) -> dict[str, Any]:
+        raise iii_trio.CallError("odd", f"two\nlines {n}")
+
+    @site.http("GET", "/{rest:path}")
+    async def anything(rest: str, query: dict[str, Any]) -> dict[str, Any]:
+        return {"rest": rest, "query": query}
 
 
 async def _kept(engine: iii_trio.Engine, server: HttpServer) -> tuple[dict[str, int], int, int]:

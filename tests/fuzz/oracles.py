@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 import trio
@@ -186,14 +185,3 @@ class Bystander:
                 return
             await trio.sleep(0.001)
         raise Broken(f"the bystander's job does not finish: {row}")
-
-
-class Errors(logging.Handler):
-    """Collects the tracebacks that the engine logs."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.found.append(record.getMessage())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +26,9 @@ from iii_trio.core.effects import (
 )
 from iii_trio.core.hub import Hub
 from iii_trio.core.session import WorkerSession
+
+ONCE = re.compile("^worker .* was refused: |did not name its namespace in time|, which no worker provides: ")
+"""Warnings that each session, or each trigger type, can cause once."""
 
 
 def counted_ids() -> Callable[[], str]:
@@ -111,15 +116,23 @@ class Conversation:
         self.full: set[str] = set()
         """The sessions whose outbox is full."""
 
-    def join(self, name: str | None = None, *, namespace: str | None = None, in_process: bool = False) -> Peer:
-        """A worker that has registered and heard everything so far."""
+    def join(
+        self, name: str | None = None, *, namespace: str | None = None, in_process: bool = False, **more: Any
+    ) -> Peer:
+        """A worker that has registered and heard everything so far. `more` is what else it says of itself."""
         peer = self.connect(in_process=in_process)
-        peer.register(name, **({} if namespace is None else {"namespace": namespace}))
+        peer.register(name, **({} if namespace is None else {"namespace": namespace}), **more)
         peer.hears()
         return peer
 
     def connect(
-        self, *, in_process: bool = False, access: Access | None = None, credentials: Credentials | None = None
+        self,
+        *,
+        in_process: bool = False,
+        internal: bool = False,
+        max_channels: int | None = None,
+        access: Access | None = None,
+        credentials: Credentials | None = None,
     ) -> Peer:
         """A worker that has said nothing yet; its `workerregistered` is in its inbox, unless it waits to be admitted."""
         session, effects = self.hub.connected(
@@ -127,6 +140,8 @@ class Conversation:
             int(self.now * 1000),
             peer=None if in_process else "127.0.0.1",
             in_process=in_process,
+            internal=internal,
+            max_channels=max_channels,
             access=access,
             credentials=credentials,
         )
@@ -146,7 +161,7 @@ class Conversation:
         self.effects += effects
         for effect in effects:
             if isinstance(effect, Deliver) and effect.session in self.full:
-                self.act(self.hub.undelivered(effect.session, effect.invocation_id))
+                self.act(self.hub.undelivered(effect.session, effect.invocation_id, self.now))
             elif isinstance(effect, Send | Deliver) and effect.session not in self.hung_up:
                 self.peers[effect.session].inbox.append(json.loads(effect.message))
             elif isinstance(effect, AskUnreadInput):
@@ -166,3 +181,6 @@ class Conversation:
                 assert effect.fields.keys() & {"session", "function", "channel"}, (
                     f"which session is this about? {effect}"
                 )
+                # A peer could fill the log with such lines at the cost of the engine's own.
+                once = effect.level < logging.WARNING or ONCE.search(effect.message)
+                assert effect.peer_controlled or once, effect

@@ -98,6 +98,10 @@ class FakeLink:
         pass
 
     @property
+    def is_checked(self) -> bool:
+        return False
+
+    @property
     def has_room(self) -> bool:
         return not self.engine.full or self.ended is not None
 

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from iii_trio.config import FunctionFilter, RbacConfig
 from iii_trio.core.access import Access
@@ -27,7 +30,17 @@ from iii_trio.core.admission import Credentials
 
 from .conversation import Conversation, call_id
 
+_GOLDEN = Path(__file__).parent.parent / "core" / "conversations"
 _LINE = re.compile(r"(\w+) ([<>]) (.*)")
+
+
+def golden_conversations() -> list[Any]:
+    """Return the scripts of `tests/core/conversations` as parameters of a test, with their titles as ids."""
+    return [
+        pytest.param(script, id=f"{path.stem}: {title}")
+        for path in sorted(_GOLDEN.glob("*.txt"))
+        for title, _, script in (row.partition("\n") for row in path.read_text().split("== ")[1:])
+    ]
 
 
 def play(script: str) -> Conversation:

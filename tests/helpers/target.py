@@ -98,7 +98,7 @@ async def wait_until(true: Callable[[], bool], said: Callable[[], object] = lamb
 @asynccontextmanager
 async def open_target(config: EngineConfig = QUICK) -> AsyncIterator[Target]:
     """A target; at its end the good session leaves, the engine must hold nothing, and has logged no error of its own."""
-    errors = _Errors()
+    errors = LoggedErrors()
     logger = logging.getLogger("iii_trio.engine")
     logger.addHandler(errors)
     try:
@@ -121,7 +121,9 @@ async def open_target(config: EngineConfig = QUICK) -> AsyncIterator[Target]:
     assert not errors.texts, errors.texts
 
 
-class _Errors(logging.Handler):
+class LoggedErrors(logging.Handler):
+    """Collects the errors that the engine logs."""
+
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.texts: list[str] = []

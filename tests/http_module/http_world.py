@@ -41,6 +41,15 @@ class Client:
         await self.begin(method, target, body, **headers)
         return await self.reply()
 
+    async def raw(self, *pieces: bytes, method: str = "GET") -> Reply:
+        """Send pieces of bytes as they are, and read the response to one request of this method."""
+        for piece in pieces:
+            await self.send(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        self._h11.send(h11.Request(method=method, target="/", headers=[("Host", "here")]))
+        self._h11.send(h11.EndOfMessage())
+        return await self.reply()
+
     async def begin(self, method: str, target: str, body: bytes | None = None, **headers: str) -> None:
         """Send a request."""
         lines = [(name.replace("_", "-"), value) for name, value in headers.items()]
@@ -114,10 +123,12 @@ class HttpWorld:
 
 
 @asynccontextmanager
-async def http_world(config: HttpConfig | None = None) -> AsyncIterator[HttpWorld]:
+async def http_world(
+    config: HttpConfig | None = None, *, engine_config: iii_trio.EngineConfig | None = None
+) -> AsyncIterator[HttpWorld]:
     """Open an engine with the HTTP module and a worker."""
     async with (
-        iii_trio.open_engine() as engine,
+        iii_trio.open_engine(engine_config) as engine,
         open_http_server(engine.address, config) as server,
         engine.open_worker("app") as worker,
         trio.open_nursery() as nursery,

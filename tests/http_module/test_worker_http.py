@@ -193,3 +193,44 @@ async def test_a_handler_that_no_request_can_reach_is_refused() -> None:
         for handler in (without, plain, starred):
             with pytest.raises(iii_trio.MisuseError):
                 world.worker.http("GET", "/files/{name}")(handler)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "text"),
+    [
+        (None, "application/json", "the body is empty: send JSON, "),
+        (b"", "application/json", "the body is empty: send JSON, "),
+        (b"", "text/plain", "the body is empty: send JSON, with content-type: application/json"),
+        (
+            b'{"a": 1}',
+            "text/plain",
+            "the body does not say that it is JSON: send it with content-type: application/json",
+        ),
+        (b"null", "application/json", "the body is empty or null: "),
+        (b"[1]", "application/json", "body: "),
+    ],
+)
+async def test_a_body_without_a_value_is_400_and_says_what_is_missing(
+    body: bytes | None, media: str, text: str
+) -> None:
+    async with http_world() as world:
+
+        @world.worker.http("POST", "/sizes")
+        async def handler(body: dict[str, int]) -> None:
+            raise AssertionError("it was called")
+
+        await served(world)
+        reply = await world.connect().request("POST", "/sizes", body, Content_Type=media)
+        error = json.loads(reply.body)["error"]
+        assert (reply.status, error["code"]) == (400, "BAD_PARAMETER") and error["message"].startswith(text)
+
+
+async def test_a_route_that_no_request_could_reach_is_refused_at_once() -> None:
+    async with http_world() as world:
+        with pytest.raises(iii_trio.MisuseError, match="'GETT' is no method that a route can be for: write one of GET"):
+            world.worker.register_trigger("http", "f", config={"api_path": "/f", "http_method": "GETT"})
+        with pytest.raises(iii_trio.MisuseError, match="begins with no slash: write '/nope'"):
+            world.worker.http("GET", "nope")
+        # Both are lawful on the wire: a method in any case, and a path without its slash.
+        await world.route("f", "f", "get")
+        assert [route.name for route in world.server.counters] == ["GET /f"]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import random
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Final
@@ -12,10 +16,16 @@ from typing import Final
 import attrs
 import cosmic_ray.plugins
 from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
+from parso.tree import NodeOrLeaf
 
 NO_EFFECT: Final = frozenset({"override", "overload", "final", "abstractmethod"})
 """Decorators that are for readers and type checkers. Their removal is no mutant."""
+_BY_IDENTITY: Final = re.compile("_(Eq|NotEq|Lt|LtE|Gt|GtE)_Is(Not)?$|_Is(Not)?_(Eq|NotEq|Lt|LtE|Gt|GtE)$")
+"""Operators that put identity in the place of equality or order, or the reverse.
+
+The same comparison is changed to `==` or `!=` besides, and which numbers are one object is CPython's choice.
+"""
+_COMPREHENSIONS: Final = frozenset({"<genexpr>", "<listcomp>", "<dictcomp>", "<setcomp>"})
 CO_OPTIMIZED: Final = 0x1
 """Flag of code that is a function's, not a module's or a class's."""
 
@@ -35,14 +45,33 @@ class Mutant:
     """The whole changed file."""
 
     @property
+    def digest(self) -> str:
+        """Name this version of the file."""
+        return hashlib.sha256(f"{self.file}\n{self.text}".encode()).hexdigest()[:20]
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """Name the mutant in the list of survivors, whatever its line number."""
         return self.file, self.was, self.becomes
 
 
 def mutants_of(top: Path, file: str) -> list[Mutant]:
-    """Return the mutants of a file in a fixed order, without those that change only annotations or nothing."""
+    """Return the mutants of a file in a fixed order, without those that change only annotations or nothing.
+
+    They are kept in a cache, because making them takes seconds.
+    """
     source = (top / file).read_text()
+    digest = hashlib.sha256((source + file).encode() + Path(__file__).read_bytes()).hexdigest()[:24]
+    saved = top / ".mutation" / f"mutants-{digest}.json"
+    if saved.exists():
+        return [Mutant(**row) for row in json.loads(saved.read_text())]
+    mutants = _make_mutants(file, source)
+    saved.parent.mkdir(exist_ok=True)
+    saved.write_text(json.dumps([attrs.asdict(mutant) for mutant in mutants]))
+    return mutants
+
+
+def _make_mutants(file: str, source: str) -> list[Mutant]:
     original = _comparable(source)
     found: dict[str, Mutant] = {}
     for operator, text in _changes(source):
@@ -53,8 +82,6 @@ def mutants_of(top: Path, file: str) -> list[Mutant]:
         if changed == original or text in found:
             continue
         line, was, becomes = _changed_line(source, text)
-        if was.startswith("@") and was[1:] in NO_EFFECT:
-            continue
         found[text] = Mutant(file, operator, line, was, becomes, text)
     return list(found.values())
 
@@ -81,6 +108,9 @@ def changed_functions(old: CodeType, new: CodeType) -> list[tuple[CodeType, Code
     if not pairs and _own(old) != _own(new):
         return None
     for one, other in zip(inner, inner_new, strict=True):
+        # A comprehension of a module or a class has run at its import, and is gone.
+        if not pairs and one != other and one.co_name in _COMPREHENSIONS:
+            return None
         within = changed_functions(one, other)
         if within is None:
             return None
@@ -89,30 +119,79 @@ def changed_functions(old: CodeType, new: CodeType) -> list[tuple[CodeType, Code
 
 
 def _changes(source: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of an operator and the changed file, for each place of each operator.
+
+    The file is parsed once. Each change is made in the tree, written out and taken back.
+    """
+    root = get_ast(source)
+    parents: dict[int, NodeOrLeaf] = {}
+    nodes = list(ast_nodes(root))
+    for node in nodes:
+        for child in getattr(node, "children", ()):
+            parents[id(child)] = node
     for name in sorted(cosmic_ray.plugins.operator_names()):
         operator_class = cosmic_ray.plugins.get_operator(name)
-        if operator_class.arguments() or name.endswith("/NoOp"):
+        if operator_class.arguments() or name.endswith("/NoOp") or _BY_IDENTITY.search(name):
             continue
         operator = operator_class()
-        positions = sum(len(list(operator.mutation_positions(node))) for node in ast_nodes(get_ast(source)))
-        for occurrence in range(positions):
-            try:
-                text = mutate_code(source, operator, occurrence)
-            except AttributeError:
-                continue  # cosmic-ray cannot replace a dotted name of an exception
-            if text is not None:
-                yield name.removeprefix("core/"), text
+        for node in nodes:
+            for index in range(len(list(operator.mutation_positions(node)))):
+                undo = _snapshot(node, 3)
+                siblings = parents[id(node)].children if id(node) in parents else []
+                before = list(siblings)
+                try:
+                    changed = operator.mutate(node, index)
+                    siblings[:] = [changed if one is node else one for one in before if one is not node or changed]
+                    yield name.removeprefix("core/"), root.get_code()
+                except AttributeError:
+                    pass  # cosmic-ray cannot replace a dotted name of an exception
+                siblings[:] = before
+                undo()
+
+
+def _snapshot(node: NodeOrLeaf, depth: int) -> Callable[[], None]:
+    """Return a function that puts a node and its descendants back as they are now."""
+    children = getattr(node, "children", None)
+    if children is None:
+        value = node.value
+
+        def put_value() -> None:
+            node.value = value
+
+        return put_value
+    kept = list(children)
+    inner = [_snapshot(child, depth - 1) for child in kept] if depth else []
+
+    def put_children() -> None:
+        node.children = kept
+        for undo in inner:
+            undo()
+
+    return put_children
 
 
 def _comparable(source: str) -> str:
-    """Return a text that is the same for two sources which differ in annotations only."""
-    tree = ast.parse(source)
+    """Return a text that is the same for two sources that differ only in annotations, type aliases or kinds of parameters.
+
+    cosmic-ray takes the `*` among the parameters of a function for an operator.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        tree = ast.parse(source)
     for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.decorator_list = [each for each in node.decorator_list if ast.unparse(each) not in NO_EFFECT]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
+        elif isinstance(node, ast.arguments):
+            node.args = node.posonlyargs + node.args + node.kwonlyargs
+            node.defaults += [default for default in node.kw_defaults if default is not None]
+            node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
         elif isinstance(node, ast.arg):
             node.annotation = None
         elif isinstance(node, ast.AnnAssign):
+            if isinstance(node.annotation, ast.Name) and node.annotation.id == "TypeAlias":
+                node.value = None
             node.annotation = ast.Name("object", ast.Load())
     return ast.dump(tree)
 
@@ -122,9 +201,14 @@ def _changed_line(source: str, text: str) -> tuple[int, str, str]:
     old, new = source.splitlines(), text.splitlines()
     for index, (one, other) in enumerate(zip(old, new, strict=False)):
         if one != other:
-            # A removed decorator leaves an empty line. What it decorated says which one it was.
-            decorated = f" {old[index + 1].strip()}" if not one.strip() or one.strip().startswith("@") else ""
-            return index + 1, one.strip() + decorated, other.strip() + decorated
+            at = index
+            while not old[at].strip():  # a removed decorator takes the empty lines before it along
+                at += 1
+            if not old[at].strip().startswith("@"):
+                return index + 1, one.strip(), other.strip()
+            # What is decorated says which decorator it is.
+            decorated = f" {old[at + 1].strip()}"
+            return at + 1, old[at].strip() + decorated, (other.strip() if at == index else "") + decorated
     return len(new), old[-1].strip(), ""
 
 

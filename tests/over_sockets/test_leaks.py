@@ -150,6 +150,7 @@ def is_empty(engine: Engine) -> bool:
     return not any(attrs.astuple(engine.statistics()))
 
 
+@pytest.mark.slow
 async def test_ten_thousand_channels_in_process_leave_nothing(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,6 +195,7 @@ async def test_channels_that_would_wait_for_years_leave_nothing_when_they_end(
         worker.link.close()
 
 
+@pytest.mark.slow
 async def test_hundreds_of_channels_over_sockets_leave_nothing() -> None:
     async with open_engine() as engine:
         (url,) = await engine.listen(Listener(port=0))
@@ -236,6 +238,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 async def test_five_hundred_clients_that_vanish_at_once_leave_no_work_and_few_lines(tmp_path: Path) -> None:
     clients, mask = 500, bytes(4)
     log = tmp_path / "log"

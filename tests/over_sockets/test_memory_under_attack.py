@@ -55,7 +55,9 @@ async def test_twelve_hostile_sessions_stay_within_the_budget_and_a_bystander_no
             assert await bystander.trigger("by::stander", {"n": 1}) == 2
             base = resident_bytes(process.pid)
             peaks = [base]
-            attacks = (part_of_a_message, lists_never_read, pings_never_read, full_pipes, deferred_registrations)
+            attacks = (
+                part_of_a_message, lists_never_read, pings_never_read, full_pipes, deferred_registrations, jobs_for_nobody,
+            )  # fmt: skip
             for n in range(12):
                 nursery.start_soon(attack_again_and_again, attacks[n % len(attacks)], port)
             calls = 0
@@ -133,6 +135,17 @@ async def pings_never_read(port: int) -> None:
 async def deferred_registrations(port: int) -> None:
     said = [b'{"type":"registerfunction","id":"f::%d","metadata":"%s"}' % (n, b"x" * 20_000) for n in range(50)]
     await say_for_ever(port, b"".join(frame(1, message, mask=MASK) for message in said))
+
+
+async def jobs_for_nobody(port: int) -> None:
+    job = (
+        '{"type":"invokefunction","function_id":"nobody::has_this","invocation_id":"%s","data":"%s",'
+        '"action":{"type":"enqueue","queue":"default"}}'
+    )
+    async with open_client(port, "/") as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.read_to_the_end)
+        while await client.send(frame(1, (job % (uuid.uuid4(), "x" * 200_000)).encode(), mask=MASK)):
+            await trio.lowlevel.checkpoint()
 
 
 async def full_pipes(port: int) -> None:

@@ -14,8 +14,10 @@ from iii_trio import EngineConfig, QueueConfig
 from iii_trio.testing import check_job_store
 from iii_trio.testing.job_stores import jobs_of, record
 from iii_trio.triggers.queue import Change, MemoryStore, Put, Remember, StorageError, Update
+from iii_trio.triggers.queue.record import Options
 from iii_trio.triggers.queue.sqlite_schema import MIGRATIONS, migrate
 from iii_trio.triggers.queue.sqlite_store import SqliteStore
+from iii_trio.triggers.queue.store import Remove
 
 
 def test_jobs_in_memory() -> None:
@@ -29,6 +31,23 @@ def test_jobs_in_memory_that_end_with_their_store() -> None:
 
 def test_jobs_in_sqlite(tmp_path: Path) -> None:
     check_job_store(lambda: SqliteStore(tmp_path / "of" / "an" / "engine"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 80, 81, 130])
+def test_any_number_of_jobs_is_kept_and_removed_in_one_commit(tmp_path: Path, count: int) -> None:
+    plain = [record(key) for key in range(1, count + 1)]
+    unusual = [record(key) for key in range(count + 1, 2 * count + 1)]
+    for job in unusual[::2]:
+        job.evolve(attempts=2, code="c")
+    for job in unusual[1::2]:
+        job.options = Options(priority=3, unique_key="k")
+    store = SqliteStore(tmp_path)
+    store.write([Put(job) for both in zip(plain, unusual, strict=True) for job in both])
+    assert jobs_of(store) == [*plain, *unusual]
+    kept = plain[: count // 2]
+    store.write([Remove(job.key) for job in (*plain, *unusual) if job not in kept])
+    assert jobs_of(store) == kept
+    store.close()
 
 
 class Forgetful:

@@ -33,7 +33,7 @@ async def around(seen: Seen, run: Run) -> None:
         iii_trio.open_engine(
             EngineConfig(modules={"queue": FIFO}),
             stores={"queue": store},
-            environment=Environment(run_blocking=inline, rng=Random(1)),
+            environment=simulated(),
         ) as engine,
         engine.open_worker("worker", environment=Environment(rng=Random(1))) as worker,
         engine.open_worker("app", environment=Environment(rng=Random(2))) as app,
@@ -51,6 +51,10 @@ async def around(seen: Seen, run: Run) -> None:
         seen["left"] = list(store.load().jobs)
         statistics = attrs.asdict(engine.statistics())
         seen["calls"] = statistics["calls"]
+
+
+def simulated() -> Environment:
+    return Environment(run_blocking=inline, rng=Random(1))
 
 
 def check(seen: Seen) -> None:
@@ -93,12 +97,17 @@ def test_the_queue_itself() -> None:
 
                 seen["app"] = worker
                 await run()
-                async with open_queue(engine.address, FIFO, store=store, run_blocking=inline, rng=Random(1)):
+                async with open_queue(engine.address, FIFO, store=store, environment=simulated()):
                     await trio.sleep(600)
                 seen["left"] = list(store.load().jobs)
 
     async def subject(seen: Seen) -> None:
-        queue = open_queue(seen["engine"].address, FIFO, store=seen["store"], run_blocking=inline, rng=Random(1))
+        queue = open_queue(
+            seen["engine"].address,
+            FIFO,
+            store=seen["store"],
+            environment=simulated(),
+        )
         async with queue:
             for n in range(2):
                 await seen["app"].trigger("do", {"g": 1, "n": n}, action=enqueue("fifo"))

@@ -127,7 +127,9 @@ async def test_Q2_a_drain_gives_back_what_does_not_finish_in_time_and_it_costs_n
         assert ended[0] == (4.0, "1 done")
         assert sorted(ended[1:]) == [(10.0, "2 cancelled"), (10.0, "3 cancelled")]
     assert sorted(json.loads(job.data or b"")["n"] for job in store.load().jobs) == [2, 3, 4]
-    assert {(job.attempts, job.lost, job.died_at_ms) for job in store.load().jobs} == {(0, 0, None)}
+    assert {(job.progress.attempts, job.progress.lost, job.progress.died_at_ms) for job in store.load().jobs} == {
+        (0, 0, None)
+    }
     async with queueing(store, mail=STRICT) as engine, engine.open_worker("app") as app:
         again = Seen()
 
@@ -170,7 +172,7 @@ async def test_Q2_an_engine_that_closes_gives_back_what_runs_and_what_rests_and_
             await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert ended == ["cancelled"]
-    kept = {json.loads(job.data or b"")["n"]: (job.attempts, job.lost) for job in store.load().jobs}
+    kept = {json.loads(job.data or b"")["n"]: (job.progress.attempts, job.progress.lost) for job in store.load().jobs}
     assert kept == {1: (1, 0), 2: (0, 0)}
     async with queueing(store, mail=settings) as engine, engine.open_worker("app") as app:
         again = Seen()
@@ -199,7 +201,7 @@ async def test_Q2_a_worker_that_is_cut_off_by_the_engines_end_is_not_counted_as_
             await trio.sleep(1)
             await engine.drain(0)
     [job] = store.load().jobs
-    assert (job.attempts, job.lost, job.died_at_ms) == (0, 0, None)
+    assert (job.progress.attempts, job.progress.lost, job.progress.died_at_ms) == (0, 0, None)
 
 
 # --- limits

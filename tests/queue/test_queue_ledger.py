@@ -15,6 +15,7 @@ from iii_trio.triggers.queue.lane import Job, Lane
 from iii_trio.triggers.queue.lane_key import LaneKey
 from iii_trio.triggers.queue.ledger import Ledger
 from iii_trio.triggers.queue.record import Timestamp
+from iii_trio.triggers.queue.room import on_disk
 from iii_trio.triggers.queue.states import JobState
 
 PLAIN = QueueSettings(max_attempts=2, concurrency=2, backoff_seconds=4, missing_function_seconds=50, dead_letters=3)
@@ -124,7 +125,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.missing.add(job.function)
             case "put off":
                 self.write(self.ledger.postponed(job, self.timestamp))
-        assert (job.record.attempts, job.record.lost) == self.kept.get(ident, (attempts, lost)) or ident in self.dead
+        assert (job.record.progress.attempts, job.record.progress.lost) == self.kept.get(
+            ident, (attempts, lost)
+        ) or ident in self.dead
         assert lane.settings.max_attempts > self.kept.get(ident, (0, 0))[0]
         self.turns()
 
@@ -149,7 +152,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         moved = self.ledger.tick(self.timestamp)
-        self.missing = set(self.ledger.missing_functions)
+        self.missing = set(self.ledger.parked.functions)
         for job, changes in moved:
             attempts, lost = self.kept[job.record.id]
             self.kept[job.record.id] = (attempts + 1, lost)  # its function was missing for too long
@@ -196,7 +199,7 @@ class LedgerMachine(RuleBasedStateMachine):
         changes = self.ledger.cancel(job)
         if job in self.leased:
             self.leased.remove(job)
-        self.missing = set(self.ledger.missing_functions)
+        self.missing = set(self.ledger.parked.functions)
         self.turns()  # its end is not on disk yet: nobody of its group may start
         self.write(changes)
         self.ledger.erased(job)
@@ -217,7 +220,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now += gap
         self.ledger = Ledger(CONFIG, lambda: 1.0)
         assert self.ledger.load(self.store.load().jobs, {}, self.timestamp) == []
-        self.ledger.loaded()
+        assert self.ledger.loaded({}, self.timestamp) == []
         self.topic = self.ledger.lanes.remember(TOPIC, PLAIN, None)
         self.topic.listeners = listeners
         self.begun = set()
@@ -248,7 +251,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def turns(self) -> None:
         """Exactly those start that may: found by looking at every job."""
-        self.missing |= set(self.ledger.missing_functions)
+        self.missing |= set(self.ledger.parked.functions)
         ran = [job for job in self.leased if job.current_state is JobState.LEASED]
         suspects = [job for lane in self.ledger.lanes for job in lane.jobs.values() if is_suspect(job)]
         if suspects or self.ledger._isolation.active:
@@ -300,8 +303,8 @@ class LedgerMachine(RuleBasedStateMachine):
         records = {record.id: record for record in self.store.load().jobs}
         assert set(records) == set(self.kept) | self.dead
         for ident, (attempts, lost) in self.kept.items():
-            assert (records[ident].attempts, records[ident].lost) == (attempts, lost)
-        assert all(records[ident].died_at_ms is not None for ident in self.dead)
+            assert (records[ident].progress.attempts, records[ident].progress.lost) == (attempts, lost)
+        assert all(records[ident].progress.died_at_ms is not None for ident in self.dead)
 
     @invariant()
     def counts_agree(self) -> None:
@@ -313,16 +316,16 @@ class LedgerMachine(RuleBasedStateMachine):
             assert lane.unfinished == len(lane.jobs)
             assert lane.running == lane.state_counts[JobState.LEASED]
             assert len(lane.dead) <= lane.settings.dead_letters
-        assert self.ledger.unfinished == len(self.kept)
+        assert self.ledger.room.unfinished == len(self.kept)
         everyone = [job for lane in self.ledger.lanes for job in (*lane.jobs.values(), *lane.dead.values())]
-        assert self.ledger.disk_bytes == sum(job.disk_bytes for job in everyone)
+        assert self.ledger.room.disk_bytes == sum(on_disk(job.held_bytes) for job in everyone)
         topics = [lane for lane in self.ledger.lanes if lane.key.kind == "topic"]
         assert self.ledger.lanes.topic("orders") == topics
 
     @invariant()
     def memory_is_bounded(self) -> None:
         jobs = [job for lane in self.ledger.lanes for job in (*lane.jobs.values(), *lane.dead.values())]
-        assert self.ledger.kept_bytes == sum(job.size for job in jobs if job.record.data is not None) <= 40
+        assert self.ledger.room.kept_bytes == sum(job.size for job in jobs if job.record.data is not None) <= 40
 
 
 TestLedger = LedgerMachine.TestCase

@@ -26,7 +26,9 @@ async def test_a_dead_letter_is_one_line_with_its_ids_and_a_flood_of_them_is_bou
         receipt = await worker.trigger("fail", {}, action=enqueue("mail"))
         await trio.sleep(100)
         (line,) = [line for line in caplog.records if line.name == "iii_trio.queue"]
-        assert line.getMessage().startswith(f"job {receipt.id} of mail is a dead letter, after 1 failed calls")
+        assert line.getMessage().startswith(
+            f"job {receipt.id} of mail is a dead letter, after 1 failed call and 0 lost workers"
+        )
         assert "\n" not in line.getMessage()
         said = vars(line)
         assert (said["iii_queue"], said["iii_job"], said["iii_function"]) == ("mail", receipt.id, "fail")

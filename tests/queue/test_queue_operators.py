@@ -125,6 +125,31 @@ async def test_Q23_one_job_is_shown_with_its_payload_cut(autojump_clock: Clock) 
 # --- Q24: cancel
 
 
+async def test_Q23_jobs_that_wait_for_their_function_are_among_those_that_wait(autojump_clock: Clock) -> None:
+    settings = QueueSettings(concurrency=1)
+    async with queueing(mail=settings) as engine, engine.open_worker("w") as worker:
+
+        @worker.function("f")
+        async def f() -> None:
+            await trio.sleep_forever()
+
+        ids = []
+        for name in "gfff":
+            ids.append((await worker.trigger(name, {}, action=enqueue("mail"))).id)
+            await trio.sleep(1)  # the first one has its place taken before it is known that its function is missing
+        states = {row["id"]: row["state"] for row in await listed(worker, "mail")}
+        assert sorted(states.values()) == ["running", "waiting", "waiting", "waiting_for_function"]
+        running = [row["id"] for row in await listed(worker, "mail", state="running")]
+        missing = [row["id"] for row in await listed(worker, "mail", state="waiting_for_function")]
+        assert (len(running), missing) == (1, ids[:1])
+        assert [row["id"] for row in await listed(worker, "mail", state="waiting")] == [
+            one for one in ids if one not in running
+        ]
+        purged = {"queue": "mail", "purged": 3, "by_state": {"waiting": 2, "waiting_for_function": 1}}
+        assert await worker.trigger("engine::queue::purge", {"queue": "mail", "dry_run": True}) == purged
+        assert await worker.trigger("engine::queue::purge", {"queue": "mail"}) == purged
+
+
 @pytest.mark.parametrize("state", ["waiting", "running", "delayed", "waiting_for_function"])
 async def test_Q24_a_cancelled_job_is_gone_in_every_state_and_for_good(autojump_clock: Clock, state: str) -> None:
     store = MemoryStore()

@@ -181,7 +181,7 @@ async def test_Q2_a_drain_lets_jobs_finish_and_begins_no_others(autojump_clock: 
         await trio.sleep(1)
         assert await engine.drain(60)
     assert seen == [(5.0, 0)]
-    assert [(record.data, record.attempts, record.lost) for record in store.load().jobs] == [
+    assert [(record.data, record.progress.attempts, record.progress.lost) for record in store.load().jobs] == [
         (b'{"n":1}', 0, 0),
         (b'{"n":2}', 0, 0),
     ]

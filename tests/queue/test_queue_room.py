@@ -105,7 +105,9 @@ async def test_Q14_disk_bytes_refuses_jobs_before_the_disk_is_full_and_is_given_
                     await worker.trigger("f", "x" * 10_000, action=enqueue("mail"))
                     kept += 1
             assert kept == 8, "each takes three pages"
-            assert await worker.trigger("engine::queue::purge", {"queue": "mail"}) == {"queue": "mail", "purged": 8}
+            assert await worker.trigger("engine::queue::purge", {"queue": "mail"}) == {
+                "queue": "mail", "purged": 8, "by_state": {"waiting_for_function": 8}
+            }  # fmt: skip
 
 
 class OneAtATime:
@@ -259,7 +261,9 @@ async def test_Q17_a_subscriber_that_is_away_fills_its_own_lane_only_and_can_be_
         assert (row["function_id"], row["depth"], row["subscribed"]) == ("old::hear", 3, True)
         assert row["away_since_ms"] > 0
         which = {"topic": "orders", "function_id": "old::hear"}
-        assert await worker.trigger("engine::queue::unsubscribe", which) == {**which, "unsubscribed": 1, "purged": 3}
+        assert await worker.trigger("engine::queue::unsubscribe", which) == {
+            **which, "unsubscribed": 1, "purged": 3, "by_state": {"waiting": 3}
+        }  # fmt: skip
         assert "orders" not in await rows(worker)
         await worker.trigger("iii::durable::publish", {"topic": "orders", "data": 4})
 
@@ -446,6 +450,7 @@ async def test_Q22_a_list_of_dead_letters_stops_at_a_size_and_says_so(autojump_c
         assert len(bare) == 12 and {letter["payload"] for letter in bare} == {None}
 
 
+@pytest.mark.timeout(300)  # it takes a quarter of a minute on a machine at rest
 async def test_what_ten_thousand_jobs_take_is_given_back(autojump_clock: Clock) -> None:
     queue = QueueConfig(queues={"mail": QueueSettings(max_jobs=2)}, jobs=2, disk_bytes=10_000, memory_bytes=100)
     async with (
@@ -462,3 +467,95 @@ async def test_what_ten_thousand_jobs_take_is_given_back(autojump_clock: Clock) 
             await worker.trigger("f", "x" * 90, metadata={"a": 1}, action=enqueue("mail"))
             await settled()
         assert (await rows(worker))["mail"]["depth"] == 0
+
+
+# --- the memory of the engine
+
+
+def small_engine(directory: Path | None) -> EngineConfig:
+    """An engine with a budget of 2 MB, half of which is for payloads."""
+    return EngineConfig(
+        limits=iii_trio.Limits(memory_bytes=2_000_000),
+        modules={"queue": QueueConfig(directory=None if directory is None else str(directory), memory_bytes=300_000)},
+    )
+
+
+async def test_Q22_payloads_in_memory_have_half_of_the_engines_memory() -> None:
+    async with iii_trio.open_engine(small_engine(None)) as engine, engine.open_worker("w") as worker:
+        taken = 0
+        with pytest.raises(CallError) as refused:
+            while True:
+                await worker.trigger("nobody::has_this", "x" * 100_000, action=enqueue("default"))
+                taken += 1
+        assert taken == 9 and "queue_full" in refused.value.message and "limits.memory_bytes" in refused.value.message
+        assert 900_000 < engine._shell.memory.used_bytes <= 1_000_000
+        # All else has the other half: a call, and a channel that is full.
+        async with worker.create_channel(max_bytes=900_000) as channel:
+            await channel.writer.send(bytes(800_000))
+            assert len(await channel.reader.receive()) == 800_000
+        await worker.trigger("engine::queue::purge", {"queue": "default"})
+        await worker.trigger("nobody::has_this", "x" * 800_000, action=enqueue("default"))
+
+
+async def test_Q22_payloads_on_disk_take_what_is_kept_of_them_in_memory(tmp_path: Path) -> None:
+    async with iii_trio.open_engine(small_engine(tmp_path)) as engine, engine.open_worker("w") as worker:
+        for _ in range(15):
+            await worker.trigger("nobody::has_this", "x" * 100_000, action=enqueue("default"))
+        assert 200_000 < engine._shell.memory.used_bytes < 500_000
+
+
+@pytest.mark.parametrize(
+    "ending", ["done", "dead and discarded", "dead and redriven", "cancelled", "purged", "refused"]
+)
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=pytest.mark.slow)])
+async def test_Q22_the_memory_of_payloads_is_given_back_each_time(
+    ending: str, rounds: int, autojump_clock: Clock
+) -> None:
+    class Refusing(MemoryStore):
+        def write(self, changes: Sequence[Change]) -> None:
+            if ending == "refused" and any(isinstance(change, Put) for change in changes):
+                raise StorageFull("full")
+            super().write(changes)
+
+    queues = {"mail": QueueSettings(max_attempts=1, concurrency=100)}
+    config = EngineConfig(
+        limits=iii_trio.Limits(memory_bytes=2_000_000),
+        modules={"queue": QueueConfig(queues=queues, memory_bytes=50_000)},
+    )
+    failing = ending.startswith("dead")
+    async with (
+        iii_trio.open_engine(config, stores={"queue": Refusing()}) as engine,
+        engine.open_worker("w") as worker,
+    ):
+
+        async def end(payload: Any) -> None:
+            if failing:
+                raise CallError("broken", "it is broken")
+
+        name = "f" if ending in ("done", "dead and discarded", "dead and redriven") else "nobody::has_this"
+        if name == "f":
+            worker.register_function("f", end)
+            await worker.wait_registered()
+        for _ in range(rounds):
+            receipts = []
+            for _ in range(100):
+                try:
+                    receipts.append(await worker.trigger(name, {"payload": "x" * 9_000}, action=enqueue("mail")))
+                except CallError as error:
+                    assert ending == "refused" and "queue_full" in error.message
+            if ending == "cancelled":
+                for receipt in receipts:
+                    await worker.trigger("engine::queue::cancel", {"id": receipt.id})
+            elif ending == "purged":
+                await worker.trigger("engine::queue::purge", {"queue": "mail"})
+            elif failing:
+                await settled()
+                if ending == "dead and redriven":
+                    failing = False
+                    await worker.trigger("iii::queue::redrive", {"queue": "mail"})
+                    await settled()
+                    failing = True
+                else:
+                    await worker.trigger("engine::queue::discard", {"queue": "mail"})
+            await trio.testing.wait_all_tasks_blocked()
+        assert engine._shell.memory.usage().get("module queue", 0) == 0

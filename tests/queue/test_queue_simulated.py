@@ -90,7 +90,9 @@ async def history(world: World, seen: Ledger) -> None:
             case 2:
                 await trio.sleep(5)
     await trio.sleep(600)
-    assert not [record for record in world.jobs.load().jobs if record.died_at_ms is None], "somebody waits for ever"
+    assert not [record for record in world.jobs.load().jobs if record.progress.died_at_ms is None], (
+        "somebody waits for ever"
+    )
 
 
 @pytest.mark.parametrize("seed", range(25))

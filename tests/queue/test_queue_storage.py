@@ -423,7 +423,8 @@ async def stat_is(app: iii_trio.Worker, depth: int) -> bool:
 ENGINE = ["-m", "tests.torture.engine"]
 ENGINE_OF_NOBODY = [
     "-c",
-    "import os, sys, trio, iii_trio.embed, iii_trio.triggers.queue.sqlite_store\n"  # nobody may read where they are
+    # All that is loaded later, because nobody may read where it is.
+    "import os, sys, trio, trio_websocket, iii_trio.embed, iii_trio.triggers.queue.sqlite_store\n"
     "from tests.torture.engine import main\n"
     "if os.geteuid() == 0:  # root may write anywhere\n"
     "    os.setgid(65534), os.setuid(65534)\n"
@@ -464,6 +465,7 @@ async def last_words(process: trio.Process) -> str:
         return b"".join([part async for part in process.stderr]).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(resource, "prlimit"), reason="the limit of another process can be changed on Linux only"
 )

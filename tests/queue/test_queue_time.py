@@ -102,7 +102,7 @@ async def test_Q18_a_shorter_delay_does_not_cut_one_that_was_promised(autojump_c
         began = trio.current_time()
         await worker.trigger("f", {}, action=enqueue("late"))
     wall = store.load().jobs
-    assert [record.pause_ms for record in wall] == [500_000]  # type: ignore[union-attr]
+    assert [record.progress.pause_ms for record in wall] == [500_000]  # type: ignore[union-attr]
     async with queueing(store, late=QueueSettings(delay_seconds=1)) as engine, engine.open_worker("w") as worker:
         called = trio.Event()
 

@@ -28,7 +28,9 @@ def test_an_attempt_that_takes_too_long_fails_at_its_time_and_not_before() -> No
     first, second = run_one(ledger, 1), run_one(ledger, 2)
     assert ledger.next_due() == 11
     assert ledger.tick(Timestamp(10.9, 0)) == []
-    assert [job for job, _ in ledger.tick(Timestamp(11, 0))] == [first] and first.record.code == "visibility_timeout"
+    assert [job for job, _ in ledger.tick(Timestamp(11, 0))] == [
+        first
+    ] and first.record.progress.code == "visibility_timeout"
     assert ledger.next_due() == 12 and second.current_state is JobState.LEASED
 
 

@@ -82,12 +82,11 @@ async def peer(engine: iii_trio.Engine, name: str, *functions: str, namespace: s
 
 MAIL = QueueSettings(max_attempts=2, backoff_seconds=1, concurrency=1)
 LEDGER = QueueSettings(fifo=True, group_by="account")
-NO_FIELD = QueueSettings(fifo=True)
 
 
 @asynccontextmanager
 async def wire(*functions: str) -> AsyncIterator[Raw]:
-    async with queueing(mail=MAIL, ledger=LEDGER, no_field=NO_FIELD) as engine, peer(engine, "peer", *functions) as raw:
+    async with queueing(mail=MAIL, ledger=LEDGER) as engine, peer(engine, "peer", *functions) as raw:
         yield raw
 
 
@@ -164,7 +163,6 @@ async def test_without_an_invocation_id_nothing_is_answered_and_the_job_is_done(
         assert raw.unheard == []
 
 
-NO_FIFO_FIELD = "FIFO queue 'no_field' requires 'message_group_field' to be configured"
 MISSING = "FIFO queue 'ledger' requires field 'account' in data, but it was not found"
 
 
@@ -172,7 +170,6 @@ MISSING = "FIFO queue 'ledger' requires field 'account' in data, but it was not 
     ("queue", "data", "text"),
     [
         ("male", 1, "queue_not_found: Queue 'male' not found"),
-        ("no_field", {"account": 1}, f"fifo_group_not_configured: {NO_FIFO_FIELD}"),
         ("ledger", {"other": 1}, f"fifo_group_missing: {MISSING}"),
         ("ledger", "account", f"fifo_group_missing: {MISSING}"),
         ("ledger", None, f"fifo_group_missing: {MISSING}"),
@@ -198,6 +195,9 @@ async def test_a_direct_call_of_the_provider(autojump_clock: Clock) -> None:
         assert told(await raw.call("engine::queue::enqueue", {**job, "queue": "male"})) == error(
             "queue_not_found", "Queue 'male' not found"
         )
+        for nothing in ("", " "):
+            refused = told(await raw.call("engine::queue::enqueue", {**job, "function_id": nothing}))["error"]
+            assert refused["code"] == "deserialization_error" and "the function's id is empty" in refused["message"]
         assert told(await raw.call("engine::queue::enqueue", {**job, "namespace": " "}))["error"]["code"] == (
             "INVALID_NAMESPACE"
         )
@@ -237,7 +237,6 @@ async def test_what_is_asked_about_queues_and_topics(autojump_clock: Clock) -> N
                 {"name": "default", "broker_type": "function_queue", "subscriber_count": 10} | where,
                 {"name": "ledger", "broker_type": "function_queue", "subscriber_count": 10} | where,
                 {"name": "mail", "broker_type": "function_queue", "subscriber_count": 1} | where,
-                {"name": "no_field", "broker_type": "function_queue", "subscriber_count": 10} | where,
                 {"name": "orders", "broker_type": "builtin", "subscriber_count": 2} | where,
             ]
         }
@@ -254,7 +253,7 @@ async def test_what_is_asked_about_queues_and_topics(autojump_clock: Clock) -> N
         listed = (await raw.call("engine::queue::dlq_topics", {}))["result"]
         assert {"topic": "mail", "broker_type": "function_queue", "message_count": 2} in listed
         assert {"topic": "orders", "broker_type": "builtin", "message_count": 0} in listed
-        assert len(listed) == 5
+        assert len(listed) == 4
 
         answer = await raw.call("engine::queue::dlq_messages", {"topic": "mail"})
         first, second = answer["result"]

@@ -126,12 +126,12 @@ class Mesh:
 
 
 @asynccontextmanager
-async def open_mesh(config: EngineConfig, home: Path) -> AsyncIterator[Mesh]:
-    """A mesh of an engine with this configuration; `home` is for what its workers write."""
+async def open_mesh(config: EngineConfig, home: Path, app: str = "app") -> AsyncIterator[Mesh]:
+    """A mesh of an engine with this configuration; `home` is for what its workers write, `app` the test's own worker."""
     async with iii_trio.open_engine(config) as engine:
         [url] = await engine.listen()
-        async with iii_trio.open_worker(url, name="app") as app, trio.open_nursery() as nursery:
-            yield Mesh(engine, url, app, home, nursery)
+        async with iii_trio.open_worker(url, name=app) as worker, trio.open_nursery() as nursery:
+            yield Mesh(engine, url, worker, home, nursery)
             nursery.cancel_scope.cancel()
 
 

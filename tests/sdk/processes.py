@@ -77,11 +77,13 @@ async def open_peer(
     telemetry: bool = False,
     wait: bool = True,
     more: Mapping[str, str] | None = None,
+    program: Path | None = None,
 ) -> AsyncIterator[Peer]:
     """A worker of this kind, connected to the engine at `url` and called by it; gone when the block is left.
 
     `home` is its home directory (SDKs write there) and keeps its stderr. `telemetry`: whether the SDK's own, on by
-    default, is left on. `wait`: whether to wait until it is called. `more`: environment variables.
+    default, is left on. `wait`: whether to wait until it is called. `more`: environment variables. `program`:
+    another program of the same language.
     """
     stderr = home / f"{name}.stderr"
     environment = {
@@ -96,7 +98,7 @@ async def open_peer(
         environment["PYTHONPATH"] = str(Path(iii_trio.__file__).parent.parent)
     with stderr.open("ab") as log:
         process = await trio.lowlevel.open_process(
-            [*COMMANDS[kind], url, name],
+            [*(COMMANDS[kind] if program is None else [COMMANDS[kind][0], str(program)]), url, name],
             stdin=subprocess.PIPE,  # it ends with this pipe, also when the tests themselves are killed
             stdout=subprocess.PIPE,
             stderr=log,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
 import iii_trio
@@ -19,6 +20,8 @@ from .logs import unexpected_lines
 from .played import Played, Soak
 from .samples import Sample, differences, judge
 from .stage import Running, cpu_of_the_ended, start_engine
+
+_HELD = frozenset(field.name for field in attrs.fields(Sample))
 
 
 async def play_soak(
@@ -154,11 +157,12 @@ class _Play:
 
     async def _ask_engine(self) -> dict[str, int]:
         try:
-            held: dict[str, int] = await self._control.trigger("engine::statistics", {})
+            told: dict[str, int] = await self._control.trigger("engine::statistics", {})
         except (iii_trio.CallError, iii_trio.ConnectionFailed) as error:
             problem = error
         else:
-            return held
+            # The engine tells more than a sample keeps, such as its CPU time, which is measured from outside.
+            return {name: value for name, value in told.items() if name in _HELD}
         await trio.sleep(self._soak.empty_seconds)  # if it is the engine's end, that is told meanwhile
         raise problem
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iii_trio.testing import Conversation, simulate_conversation, strategies
+from iii_trio.testing.conversations import Fault, Mishap, Stream
 from iii_trio.transport.frames import BatchScanner
 from iii_trio.wire import Ref, find_refs
 from iii_trio.wire.json import JsonValue, to_json
@@ -28,6 +29,11 @@ def _quiet() -> Iterator[None]:
 @RARE
 def test_the_promises_hold_in_any_conversation(conversation: Conversation, seed: int) -> None:
     simulate_conversation(conversation, seed)
+
+
+def test_a_worker_that_crashes_twice_at_once_is_started_once() -> None:
+    crash = Fault(at=0.0, mishap=Mishap.CRASH, worker=0, lasts=0.0)
+    simulate_conversation(Conversation(("memory",), (Stream(()),), (crash, crash)), 0)
 
 
 @given(strategies.json_values())

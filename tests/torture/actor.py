@@ -5,6 +5,7 @@ It writes into its book when a job is begun, done, or failed. Its stdin ends it.
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ async def main(address: str, name: str, path: str, max_lost: str) -> None:
 
     async def work(key: str, data: dict[str, Any], attempt: int) -> None:
         book.began(key, attempt)
+        if data["conduct"] == "poison":
+            os._exit(66)
         await trio.sleep(data["seconds"])
         book.ended(key, attempt, data["conduct"])
 

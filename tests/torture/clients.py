@@ -25,6 +25,8 @@ class Clients:
     promised: set[str] = attrs.field(factory=set)
     """What a receipt came for."""
     refused: list[str] = attrs.field(factory=list)
+    expected: tuple[str, ...] = ()
+    """The refusals that the round's mishap brings with it."""
     _link: iii_trio.Worker | None = None
     _up: trio.Event = attrs.field(factory=trio.Event)
     _stopped: trio.Event = attrs.field(factory=trio.Event)
@@ -57,6 +59,14 @@ class Clients:
         await self.link.trigger(f"{WORKERS[0]}::work", payload, action=iii_trio.enqueue("plain"))
         self.promised.add(key)
 
+    async def want_poison(self) -> None:
+        """A job for each worker that kills it, among the others."""
+        for n, name in enumerate(WORKERS, 1):
+            payload = {"kind": "plain", "group": "poison", "n": n, "conduct": "poison", "seconds": 0}
+            self.wanted[f"plain/poison/{n}"] = "poison"
+            await self.link.trigger(f"{name}::work", payload, action=iii_trio.enqueue("plain"))
+            self.promised.add(f"plain/poison/{n}")
+
     async def want(self, stream: Stream, rng: Random) -> None:
         """One stream: one job after the other."""
         n = 0
@@ -83,7 +93,9 @@ class Clients:
                     function = f"{rng.choice(WORKERS)}::work"
                     await self.link.trigger(function, payload, action=iii_trio.enqueue(stream.kind))
             except (iii_trio.CallError, iii_trio.ConnectionFailed) as error:
-                if not any(word in str(error) for word in _LINK_LOST) and isinstance(error, iii_trio.CallError):
+                if not any(word in str(error) for word in (*_LINK_LOST, *self.expected)) and isinstance(
+                    error, iii_trio.CallError
+                ):
                     self.refused.append(str(error))
             else:
                 self.promised.update(keys)

@@ -8,11 +8,18 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-Deed: TypeAlias = Literal["kill engine", "drain engine", "close engine", "kill a", "kill b"]
-Conduct: TypeAlias = Literal["well", "flaky", "doomed"]
+Deed: TypeAlias = Literal[
+    "kill engine", "drain engine", "close engine", "kill a", "kill b", "leave a", "leave b", "fill disk"
+]
+Conduct: TypeAlias = Literal["well", "flaky", "doomed", "poison"]
+Mishap: TypeAlias = Literal["none", "leaves", "disk", "poison", "settings", "clock", "rows", "log"]
+"""What else befalls a round: workers leave cleanly in the middle of jobs; the disk is full for a while; a job kills each
+worker that runs it; queues are changed or gone after a restart; the calendar's clock is another one after it; a row, or the
+write-ahead log, is damaged before it."""
 
 WORKERS: Final = ("a", "b")
 MAX_ATTEMPTS: Final = 3
+MISHAPS: Final[tuple[Mishap, ...]] = ("none", "leaves", "disk", "poison", "settings", "clock", "rows", "log")
 ENDS_OF_THE_ENGINE: Final = frozenset({"kill engine", "drain engine", "close engine"})
 
 
@@ -40,6 +47,7 @@ class Plan:
     """What is done, and how many seconds after the one before."""
     after_seconds: float
     """How long there is more work after the last of them."""
+    mishap: Mishap = "none"
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
@@ -49,8 +57,17 @@ class Plan:
         ]
         if rng.random() < 2 / 3:  # the others show that an engine's end costs nothing
             deeds += [rng.choice(("kill a", "kill b")) for _ in range(rng.randint(1, 3))]
+        mishap = MISHAPS[seed // 2 % len(MISHAPS)] if seed % 2 == 0 else "none"
+        if mishap in ("leaves", "poison"):  # a worker that is killed, too, would hide what a job loses by these
+            deeds = [deed for deed in deeds if deed in ENDS_OF_THE_ENGINE]
+        if mishap == "leaves":
+            deeds += [rng.choice(("leave a", "leave b")) for _ in range(rng.randint(2, 5))]
+        if mishap == "disk":
+            deeds += ["fill disk"] * rng.randint(1, 2)
+        if mishap in ("rows", "log") and "kill engine" not in deeds:
+            deeds.append("kill engine")
         rng.shuffle(deeds)
-        return cls(seed, tuple((_pause(rng), deed) for deed in deeds), rng.uniform(0.0, 0.2))
+        return cls(seed, tuple((_pause(rng), deed) for deed in deeds), rng.uniform(0.0, 0.2), mishap)
 
     @property
     def of_the_sdk(self) -> str | None:
@@ -60,7 +77,9 @@ class Plan:
     @property
     def lost_allowed(self) -> int:
         """How many workers a job may lose: where none is killed, a single one that is counted kills the job."""
-        return 1000 if any(deed not in ENDS_OF_THE_ENGINE for _, deed in self.deeds) else 1
+        if self.mishap == "poison":
+            return 3
+        return 1000 if any(deed.startswith("kill ") and deed not in ENDS_OF_THE_ENGINE for _, deed in self.deeds) else 1
 
 
 def _pause(rng: Random) -> float:

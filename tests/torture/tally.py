@@ -43,15 +43,19 @@ class Tally:
 
 
 def judge(
-    wanted: Mapping[str, Conduct], promised: AbstractSet[str], dead: AbstractSet[str], lines: Iterable[Line]
+    wanted: Mapping[str, Conduct],
+    promised: AbstractSet[str],
+    dead: AbstractSet[str],
+    lines: Iterable[Line],
+    excused: AbstractSet[str] = frozenset(),
 ) -> Tally:
-    """Hold what the workers say against what was promised to the clients."""
+    """Hold what the workers say against what was promised to the clients. Of those that are excused, nothing is."""
     lines = sorted(lines)
     began, failed = Counter[str](), Counter[str]()
     over: set[str] = set()
     newest: dict[str, int] = defaultdict(int)
     waiting: dict[str, set[int]] = defaultdict(set)
-    for key in promised:
+    for key in promised - excused:
         stream, _, number = key.rpartition("/")
         waiting[stream].add(int(number))
     tally = Tally(promised=len(promised), dead=len(dead))
@@ -78,13 +82,16 @@ def judge(
             newest[stream] = max(newest[stream], n)
     tally.done = len(over)
     tally.redeliveries = sum(calls - 1 - min(failed[key], calls - 1) for key, calls in began.items())
-    for key in sorted(promised - over):
+    poisonous = {key for key, conduct in wanted.items() if conduct == "poison"}
+    for key in sorted(promised - over - excused - (poisonous & dead)):
         wrong(f"{key} was promised, and never done")
     for key in sorted(dead):
+        if key in poisonous:
+            continue
         if wanted.get(key) != "doomed":
             wrong(f"{key} is a dead letter, and has done nothing to be one")
         elif failed[key] < MAX_ATTEMPTS:
             wrong(f"{key} is a dead letter after {failed[key]} failures")
-    for key in sorted(key for key in promised if wanted[key] == "doomed" and key not in dead):
+    for key in sorted(key for key in promised if wanted[key] == "doomed" and key not in dead | excused):
         wrong(f"{key} can never succeed, and is no dead letter")
     return tally

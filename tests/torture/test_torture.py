@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture import Plan, Tally, play_round
-from tests.torture.plan import ENDS_OF_THE_ENGINE, Conduct
+from tests.torture.plan import ENDS_OF_THE_ENGINE, MISHAPS, Conduct
 from tests.torture.tally import Line, judge
 
 WELL: Mapping[str, Conduct] = {"plain/p/1": "well", "fifo/f/1": "well", "fifo/f/2": "well"}
@@ -75,8 +75,13 @@ def test_a_dead_letter_that_had_attempts_left_is_told_and_one_that_is_missing() 
 def test_plans_repeat_and_are_of_all_kinds() -> None:
     plans = [Plan.draw(seed) for seed in range(200)]
     assert plans == [Plan.draw(seed) for seed in range(200)]
-    assert {deed for plan in plans for _, deed in plan.deeds} == {*ENDS_OF_THE_ENGINE, "kill a", "kill b"}
-    assert {plan.lost_allowed for plan in plans} == {1, 1000}
+    deeds = {deed for plan in plans for _, deed in plan.deeds}
+    assert deeds == {*ENDS_OF_THE_ENGINE, "kill a", "kill b", "leave a", "leave b", "fill disk"}
+    assert {plan.lost_allowed for plan in plans} == {1, 3, 1000}
+    assert {plan.mishap for plan in plans} == set(MISHAPS)
+    for plan in plans:
+        if plan.mishap in ("leaves", "poison"):
+            assert not any(deed.startswith("kill ") and deed != "kill engine" for _, deed in plan.deeds)
 
 
 @pytest.mark.slow
@@ -90,3 +95,27 @@ async def test_Q2_ten_rounds_of_kills_break_no_promise(tmp_path: Path) -> None:
         assert played.tally.promised > 0
         killed += sum(deed.startswith("kill") for _, deed in played.plan.deeds)
     assert killed > 10
+
+
+def test_a_poisonous_job_is_to_be_a_dead_letter_and_a_damaged_one_is_excused() -> None:
+    wanted: Mapping[str, Conduct] = {"plain/poison/1": "poison", "fifo/f/1": "well", "fifo/f/2": "well"}
+    lines = [Line.parse(line) for line in ("1 began plain/poison/1 1", "2 began fifo/f/2 1", "3 done fifo/f/2 1")]
+    everything = set(wanted)
+    assert judge(wanted, everything, {"plain/poison/1"}, lines, {"fifo/f/1"}).problems == []
+    assert judge(wanted, everything, set(), lines, {"fifo/f/1"}).problems == [
+        "plain/poison/1 was promised, and never done"
+    ]
+    assert judge(wanted, everything, {"plain/poison/1"}, lines).problems == [
+        "fifo/f/2 was begun before 1 of its group had ended",
+        "fifo/f/1 was promised, and never done",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 2 * len(MISHAPS), 2))
+async def test_Q14_each_mishap_breaks_no_promise(seed: int, tmp_path: Path) -> None:
+    plan = Plan.draw(seed)
+    assert plan.mishap == MISHAPS[seed // 2]
+    played = await play_round(plan, tmp_path)
+    assert not played.tally.problems, played.summary
+    assert played.tally.promised > 0

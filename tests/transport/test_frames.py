@@ -32,10 +32,19 @@ from iii_trio.transport.frames import (
     frame,
     frame_head,
     frames_of,
+    pieces_of,
     split_controls,
+    text_head,
 )
 
 KEY = b"\x11\x92\x53\xe4"
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 2**31])
+def test_the_head_of_a_text_is_that_of_any_frame(length: int) -> None:
+    assert text_head(length) == frame_head(TEXT, length)
+
+
 LIMIT = 70_000
 _SLACK = 256
 _BUFFER = memoryview(bytearray(_SLACK + 1_000_000))  # one for all, as in an engine
@@ -480,6 +489,25 @@ def test_a_run_counts_what_is_in_it(data: bytes, cuts: list[int]) -> None:
         assert batch.payload == sum(len(payload) for _, _, payload in frames)
         assert all(payload or fin for _, fin, payload in frames)
         assert b"".join(frame(opcode, payload, fin=fin) for opcode, fin, payload in frames) == wire(batch)
+        assert joined(batch) == [(opcode, fin, bytes(payload)) for opcode, fin, payload in frames]
+
+
+def joined(batch: FrameBatch) -> list[tuple[int, bool, bytes]]:
+    """Return the frames of a batch, put together of its pieces."""
+    found: list[tuple[int, bool, bytes]] = []
+    pieces = list(pieces_of(batch))
+    heads = [(opcode, len(payload)) for opcode, _, payload in frames_of(batch)]
+    for opcode, length in heads:
+        payload, fin = b"", False
+        while len(payload) < length or not payload:
+            piece = pieces.pop(0)
+            assert piece[0] == opcode and not fin
+            payload, fin = payload + bytes(piece[2]), piece[1]
+            if not length:
+                break
+        found.append((opcode, fin, payload))
+    assert not pieces
+    return found
 
 
 mutations = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), min_size=1, max_size=3)
@@ -570,6 +598,7 @@ def check_counts(batch: FrameBatch | None) -> None:
             sum(fin for _, fin, _ in frames),
             sum(len(payload) for _, _, payload in frames),
         )
+        assert joined(batch) == [(opcode, fin, bytes(payload)) for opcode, fin, payload in frames]
 
 
 @relaxed

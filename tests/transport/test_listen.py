@@ -77,6 +77,34 @@ async def test_connections_are_given_out_until_it_is_closed() -> None:
         sock.close()
 
 
+class _CloseAtTheWake(trio.abc.Instrument):
+    """Closes the socket when its task was woken by a connection, before the task has its turn."""
+
+    def __init__(self, listening: ListeningSocket) -> None:
+        self.listening = listening
+        self.turns = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.name.endswith("accept_each"):
+            self.turns += 1
+            if self.turns == 2:
+                self.listening.close()
+
+
+async def test_closing_between_a_connection_and_its_acceptance_ends_the_accepting() -> None:
+    (listening,) = await ListeningSocket.bind("127.0.0.1", 0)
+    closer = _CloseAtTheWake(listening)
+    trio.lowlevel.add_instrument(closer)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.accept_each, trio.sleep_forever, nursery)
+            await trio.testing.wait_all_tasks_blocked()
+            client = socket.create_connection(("127.0.0.1", listening.port))
+    trio.lowlevel.remove_instrument(closer)
+    assert closer.turns == 2
+    client.close()
+
+
 class _Exhausted:
     """A listening socket on a system without room for new files, until a moment in time."""
 

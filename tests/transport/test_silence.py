@@ -116,6 +116,7 @@ async def connection(wire: Wire) -> AsyncIterator[Socket]:
         process.wait()
 
 
+@pytest.mark.slow
 async def test_a_peer_that_vanishes_while_a_send_is_blocked_is_found_dead(wire: Wire, connection: Socket) -> None:
     with trio.fail_after(20):
         with trio.move_on_after(LIMIT * 3):  # it does not read, and is alive: nobody is dropped for that

@@ -5,16 +5,20 @@ from __future__ import annotations
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
 import trio.testing
 import trustme
 
+from iii_trio.transport.reading import ReadBuffer, StreamInput
 from iii_trio.transport.socket import Socket
 from iii_trio.transport.tls import TlsStream
+from iii_trio.triggers.http import HttpLimits
+from iii_trio.triggers.http.connection import HttpConnection
+from iii_trio.triggers.http.kept_bytes import KeptBytes
 
 AUTHORITY = trustme.CA()
 SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -140,7 +144,9 @@ async def test_a_certificate_that_is_not_trusted_fails_the_handshake_on_both_sid
     async with client, server, trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            with pytest.raises(trio.BrokenResourceError, match="UNKNOWN_CA"):  # the client's alert
+            with pytest.raises(
+                trio.BrokenResourceError, match="does not trust the certificate of this side"
+            ):  # the client's alert
                 await server.receive_some()
 
         nursery.start_soon(serve)
@@ -204,3 +210,64 @@ async def test_it_works_with_trios_own_tls() -> None:
             assert await server.receive_some() == b"question"
             await server.send_all(b"answer")
             assert await client.receive_some() == b"answer"
+
+
+def behind_bytes(client: TlsStream, what: str) -> None:
+    """Send a record, and an end or a broken record in the same flight. The transport stays open."""
+    client._tls.write(b"last words")
+    flight = client._outgoing.read()
+    if what == "an error":
+        client._tls.write(b"to be changed")
+        broken = bytearray(client._outgoing.read())
+        broken[-1] ^= 1
+        flight += broken
+    else:
+        with suppress(ssl.SSLWantReadError):
+            client._tls.unwrap()
+        flight += client._outgoing.read()
+    assert client.transport.write_now([flight]) == len(flight)
+
+
+@pytest.mark.parametrize("what", ["an end", "an error"])
+async def test_what_came_behind_the_bytes_of_a_read_is_not_waited_for(what: str) -> None:
+    """A client that sent its last bytes and its close_notify at once stayed connected for as long as TCP did."""
+    async with connected() as (client, server):
+        behind_bytes(client, what)
+        into = memoryview(bytearray(100))
+        assert server.read_now(into) == 10
+        with trio.fail_after(5):
+            with trio.testing.assert_checkpoints():
+                await server.wait_readable()
+        if what == "an end":
+            assert server.read_now(into) == 0
+        else:
+            with pytest.raises(trio.BrokenResourceError, match="BAD_RECORD_MAC"):
+                server.read_now(into)
+
+
+@pytest.mark.parametrize("what", ["an end", "an error"])
+async def test_a_websocket_and_an_http_connection_see_what_came_behind_the_bytes_of_a_read(what: str) -> None:
+    for make in _websockets_read, _https_read:
+        async with connected() as (client, server):
+            behind_bytes(client, what)
+            read = make(server)
+            with trio.fail_after(5):
+                assert await read() == b"last words"
+                if what == "an end":
+                    assert await read() == b""
+                else:
+                    with pytest.raises(trio.BrokenResourceError, match="BAD_RECORD_MAC"):
+                        await read()
+
+
+def _websockets_read(stream: TlsStream) -> Callable[[], Awaitable[bytes]]:
+    source = StreamInput(stream, ReadBuffer())
+
+    async def read() -> bytes:
+        return bytes(await source.read(b"") or b"")
+
+    return read
+
+
+def _https_read(stream: TlsStream) -> Callable[[], Awaitable[bytes]]:
+    return HttpConnection(stream, HttpLimits(), KeptBytes(), memoryview(bytearray(100)))._read

@@ -467,3 +467,60 @@ async def test_both_sides_speak_over_tls(autojump_clock: trio.testing.MockClock)
     assert ours.messages == [b"s" * 200_000]
     assert ours.ends == [CloseFrame(1000, "bye")]
     assert trio.current_time() == began
+
+
+@attrs.define
+class Counts:
+    """The counts of an outbox."""
+
+    written_bytes: int = 0
+    waiting_bytes: int = 0
+    is_written: bool = True
+
+
+def _with_counts() -> tuple[WebSocket, Counts]:
+    near, _ = trio.testing.memory_stream_pair()
+    websocket, counts = WebSocket(near, Notes(masked=True), buffer=ReadBuffer(8)), Counts()
+    websocket.outbox = counts  # type: ignore[assignment]
+    return websocket, counts
+
+
+async def test_pongs_that_were_not_written_are_bounded_exactly() -> None:
+    websocket, counts = _with_counts()
+
+    def send(n: int) -> bool:
+        may = websocket._may_pong(n)
+        counts.waiting_bytes += n if may else 0
+        return may
+
+    assert send(16 * 1024) and send(1) and not send(1) and not send(1)
+    # A write of a part changes nothing, because the pongs behind it still wait.
+    counts.written_bytes, counts.waiting_bytes = 16 * 1024, 1
+    assert not send(1)
+    # All of them were written, and so others may follow, whatever else waits.
+    counts.written_bytes, counts.waiting_bytes = 16 * 1024 + 1, 500
+    assert send(16 * 1024) and send(7) and not send(1)
+    counts.written_bytes, counts.waiting_bytes = 32 * 1024 + 507, 0
+    assert not send(1)
+    counts.written_bytes += 1
+    assert send(1)
+
+
+@pytest.mark.parametrize(
+    ("put_at", "written", "waiting", "is_written", "whole"),
+    [
+        (None, 100, 0, True, False),
+        (10, 9, 1, False, False),
+        (10, 10, 0, True, True),
+        (10, 10, 0, False, False),  # TLS holds ciphertext back
+        (10, 10, 1, False, True),
+        (10, 11, 5, False, True),
+    ],
+)
+async def test_a_close_is_written_when_its_last_byte_is(
+    put_at: int | None, written: int, waiting: int, is_written: bool, whole: bool
+) -> None:
+    websocket, counts = _with_counts()
+    websocket._close_put_at = put_at
+    counts.written_bytes, counts.waiting_bytes, counts.is_written = written, waiting, is_written
+    assert websocket.close_written is whole

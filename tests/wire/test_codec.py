@@ -184,3 +184,23 @@ def test_what_only_pythons_json_allows_is_named(data: str, why: str | None) -> N
         assert "; " not in message.problem
     else:
         assert why in message.problem
+
+
+@pytest.mark.parametrize("mib", [0, 1, 2])
+def test_bytes_that_are_no_utf_8_are_found_in_every_part_of_a_large_message(mib: int) -> None:
+    text = bytearray(invoke(b'"\xc3\xa9%s"' % (b"x" * 3_000_000)))
+    assert isinstance(decode(text), InvokeFunction)
+    text[mib * 1024 * 1024 + 500] = 0xFF
+    assert undecodable(text).problem == "it is not UTF-8: invalid start byte"
+
+
+def test_a_character_may_lie_in_two_parts_of_a_large_message() -> None:
+    for shift in range(4):
+        data = b'"%s%s"' % (b"x" * (1024 * 1024 - 100 + shift), "€".encode() * 100)
+        assert isinstance(decode(invoke(data)), InvokeFunction)
+
+
+def test_an_invocation_id_of_at_most_128_characters_is_sent_back() -> None:
+    for length in (1, 128, 129):
+        text = b'{"type":"invocationresult","invocation_id":"%s","result":NaN}' % (b"x" * length)
+        assert undecodable(text).invocation_id == ("x" * length if length < 129 else None)

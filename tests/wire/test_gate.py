@@ -37,6 +37,14 @@ def levels(count: int) -> bytes:
     return b"[" * count + b"]" * count
 
 
+def test_what_was_checked_before_is_not_checked_again_but_decoded_in_any_case() -> None:
+    too_deep = invoke(levels(MAX_DEPTH))
+    assert isinstance(decode(too_deep), Undecodable)
+    assert decode(too_deep, checked=True) == InvokeFunction("f", ID, Raw(levels(MAX_DEPTH)))
+    assert isinstance(decode(b"{", checked=True), Undecodable)
+    assert isinstance(decode(b'{"type":"invokefunction"}', checked=True), Undecodable)
+
+
 # --- what is passed on
 
 
@@ -139,12 +147,23 @@ def test_a_part_that_is_kept_is_searched_for_depth_whatever_its_size(field: str)
     [
         (b'"function_id":"f"', True),
         (b'"function_id":"f","action":{"type":"void"}', True),
+        (b'"function_id":"f","action":{"type":"call"}', True),
         (b'"function_id":"f","action":{"type":"enqueue","queue":"q"}', False),
         (b'"function_id":"iii::durable::publish"', False),
     ],
 )
 def test_only_the_payload_of_a_job_is_decoded(call: bytes, passes: bool) -> None:
     read = decode(b'{"type":"invokefunction",%s,"data":{"n":1e999}}' % call)
+    assert isinstance(read, InvokeFunction) is passes
+
+
+@pytest.mark.parametrize(("size", "passes"), [(1_048_575, False), (1_048_576, False), (1_048_577, True)])
+def test_the_payload_of_a_job_is_decoded_up_to_1_mib(size: int, passes: bool) -> None:
+    data = b'["%s",1e999]' % (b"x" * (size - 10))
+    assert len(data) == size
+    read = decode(
+        b'{"type":"invokefunction","function_id":"f","action":{"type":"enqueue","queue":"q"},"data":%s}' % data
+    )
     assert isinstance(read, InvokeFunction) is passes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -35,6 +36,11 @@ def test_what_is_no_ref_is_none(value: Any) -> None:
     if isinstance(value, dict):
         with pytest.raises(MessageError, match="channel_id, access_key and direction"):
             Ref.from_json(value)
+
+
+def test_a_ref_may_be_any_mapping() -> None:
+    assert is_ref(MappingProxyType(REF)) and Ref.from_json(MappingProxyType(REF)) == Ref.from_json(REF)
+    assert not is_ref(MappingProxyType({**REF, "direction": "up"}))
 
 
 def test_keys_besides_do_not_matter() -> None:

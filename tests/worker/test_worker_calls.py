@@ -10,10 +10,13 @@ import pytest
 import trio
 import trio.testing
 
+from iii_trio import open_engine
 from iii_trio.environment import Environment
 from iii_trio.errors import CallError, IIIError, MisuseError
-from iii_trio.wire import Action, CancelInvocation, InvocationResult, InvokeFunction
+from iii_trio.wire import FEATURE, Action, CancelInvocation, InvocationResult, InvokeFunction
 from iii_trio.worker import Worker, current_call, open_worker
+from iii_trio.worker.context import within_trace
+from iii_trio.worker.jobs import Receipt, enqueue
 from tests.helpers.fake_engine import CREATE, FakeEngine, parsed, raw
 
 
@@ -56,6 +59,23 @@ async def test_a_call_becomes_a_message_and_its_answer_a_value() -> None:
         assert await answered(engine, worker, result=raw({"b": 2})) == {"b": 2}
         assert await answered(engine, worker, result=raw(None)) is None
         assert await answered(engine, worker) is None
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+async def test_a_call_without_a_function_is_refused_before_it_is_sent(nothing: str) -> None:
+    """Its job would wait for ever."""
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        for call in (
+            worker.trigger(nothing, {}, action=enqueue("default")),
+            worker.trigger(nothing),
+            worker.trigger_void(nothing),
+        ):
+            with pytest.raises(CallError, match="the function's id is empty") as refused:
+                await call
+            assert refused.value.code == "function_not_found"
+        await called(engine, worker, "f")
+        assert [message.function_id for message in engine.link.of(InvokeFunction) if message.data] == ["f"]
 
 
 async def test_without_a_payload_null_is_sent() -> None:
@@ -124,15 +144,67 @@ async def test_an_enqueued_call_names_its_queue() -> None:
         assert message.action == Action("enqueue", "jobs") and message.invocation_id is not None
 
 
-async def test_a_call_waits_for_room_on_the_link() -> None:
+@pytest.mark.parametrize("options", [{}, {"delay_seconds": 5}])
+@pytest.mark.parametrize("features", [(), (FEATURE,)])
+async def test_the_options_of_a_job_are_refused_if_the_engine_would_drop_them(
+    features: tuple[str, ...], options: dict[str, int]
+) -> None:
+    engine = FakeEngine(features=features)
+    async with open_worker(engine) as worker, trio.open_nursery() as nursery:
+        outcome: list[object] = []
+
+        async def call() -> None:
+            try:
+                outcome.append(await worker.trigger("f", 1, action=enqueue("jobs", **options)))
+            except CallError as error:
+                outcome.append(error.code)
+
+        nursery.start_soon(call)
+        if options and not features:
+            await trio.testing.wait_all_tasks_blocked()
+            assert outcome == ["enqueue_error"] and not engine.link.of(InvokeFunction)
+            return
+        message = await engine.link.hear(InvokeFunction)
+        assert message.action is not None and message.action.queue == "jobs"
+        assert bool(message.action.options) is bool(options)
+        engine.link.answer(message, {"messageReceiptId": "r"})
+    assert isinstance(outcome[0], Receipt)
+
+
+@pytest.mark.parametrize("way", ["trigger", "trigger_void"])
+async def test_a_call_waits_for_room_on_the_link(way: str) -> None:
     engine = FakeEngine(full=True)
     async with open_worker(engine) as worker, trio.open_nursery() as nursery:
-        nursery.start_soon(worker.trigger_void, "f")
+        nursery.start_soon(getattr(worker, way), "f")
         await trio.testing.wait_all_tasks_blocked()
         assert not engine.link.of(InvokeFunction)
         engine.full = False
         engine.news.unpark_all()
-        await engine.link.hear(InvokeFunction)
+        call = await engine.link.hear(InvokeFunction)
+        if way == "trigger":
+            engine.link.answer(call)
+
+
+@pytest.mark.parametrize("way", ["trigger", "trigger_void"])
+async def test_the_trace_headers_of_a_block_travel_with_its_calls_and_with_no_others(way: str) -> None:
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+
+        async def call() -> tuple[str | None, str | None]:
+            number = len(engine.link.of(InvokeFunction)) + 1
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(getattr(worker, way), "f")
+                message = await engine.link.hear(InvokeFunction, number)
+                if way == "trigger":
+                    engine.link.answer(message)
+            return message.traceparent, message.baggage
+
+        with within_trace("00-a", "b=1"):
+            assert await call() == ("00-a", "b=1")
+            with within_trace("00-c", None):
+                assert await call() == ("00-c", None)
+            assert await call() == ("00-a", "b=1")
+        assert await call() == (None, None)
 
 
 async def test_a_cancelled_call_cancels_its_handler_and_its_late_answer_is_ignored() -> None:
@@ -324,3 +396,32 @@ async def test_every_call_is_a_checkpoint() -> None:
             await worker.wait_connected()
         with trio.testing.assert_checkpoints():
             await worker.wait_state("connected")
+
+
+@attrs.frozen
+class _Page:
+    offset: int = 0
+    limit: int = 10
+
+
+@attrs.frozen
+class _Named:
+    name: str
+
+
+async def test_no_payload_is_an_empty_object_for_a_class_whose_fields_all_have_defaults(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_engine() as engine, engine.open_worker("app") as app:
+
+        @app.function("app::page")
+        async def page(which: _Page) -> int:
+            return which.limit
+
+        @app.function("app::named")
+        async def named(which: _Named) -> str:
+            return which.name
+
+        assert [await app.trigger("app::page"), await app.trigger("app::page", {"limit": 3})] == [10, 3]
+        with pytest.raises(CallError, match="expected an object, got null"):
+            await app.trigger("app::named")

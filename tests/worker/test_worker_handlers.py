@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import attrs
@@ -439,3 +440,98 @@ async def be_left(engine: FakeEngine, worker: Worker, order: list[str]) -> None:
     engine.link.invoke("f", {"out": W})
     await engine.attached("c", "write")
     await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_handler_starts_with_the_context_variables_of_its_worker() -> None:
+    """Neither those that an earlier handler set, which ran in the same task, nor those of a caller in this process."""
+    variable = ContextVar("variable", default="nothing")
+    variable.set("the worker's")
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+
+        @worker.function("swap")
+        async def swap(to: str) -> str:
+            before = variable.get()
+            variable.set(to)
+            return before
+
+        variable.set("the caller's")
+        assert [await engine.link.call("swap", {"to": str(n)}) for n in range(3)] == ["the worker's"] * 3
+
+
+async def test_a_context_variable_that_cannot_be_compared_reaches_no_other_call() -> None:
+    class Stubborn:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("not comparable")
+
+        __hash__ = object.__hash__
+
+    variable: ContextVar[Stubborn] = ContextVar("stubborn")
+    variable.set(Stubborn())
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        original = variable.get()
+
+        @worker.function("replace")
+        async def replace() -> bool:
+            before = variable.get()
+            variable.set(Stubborn())
+            return before is original
+
+        assert [await engine.link.call("replace") for _ in range(3)] == [True] * 3
+
+
+async def test_a_task_answers_one_call_after_the_other_and_few_wait_for_more() -> None:
+    engine = FakeEngine()
+    tasks: list[trio.lowlevel.Task] = []
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f() -> None:
+            tasks.append(trio.lowlevel.current_task())
+            await trio.lowlevel.checkpoint()
+
+        for _ in range(5):
+            await engine.link.call("f")
+        assert len(set(tasks)) == 1
+        for n in range(200):
+            engine.link.invoke("f", {}, invocation_id=f"i{n}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(tasks) == 205
+        assert len(worker._tasks.child_tasks) == 64
+
+
+async def test_a_call_after_a_cancelled_one_runs_to_its_end() -> None:
+    """Cancelled while it ran, before it started, and in the step in which it returned."""
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+
+        @worker.function("wait")
+        async def wait() -> None:
+            await trio.sleep_forever()
+
+        @worker.function("last_step")
+        async def last_step() -> int:
+            session = worker._membership.session
+            assert session is not None
+            session.running["i2"].cancel("too late")
+            return 1
+
+        @worker.function("pause")
+        async def pause() -> str:
+            await trio.lowlevel.checkpoint()
+            return "done"
+
+        engine.link.invoke("wait", {}, invocation_id="i1")
+        await trio.testing.wait_all_tasks_blocked()
+        engine.link.say(CancelInvocation("i1", "not wanted"))
+        assert outcome(await engine.link.answer_to("i1"))["code"] == "invocation_cancelled"
+        assert await engine.link.call("pause") == "done"
+        engine.link.invoke("last_step", {}, invocation_id="i2")
+        assert outcome(await engine.link.answer_to("i2")) == 1
+        assert await engine.link.call("pause") == "done"
+        assert len([answer for answer in engine.link.of(InvocationResult) if answer.invocation_id == "i2"]) == 1
+        engine.link.invoke("pause", {}, invocation_id="i3")
+        engine.link.say(CancelInvocation("i3", "before it starts"))
+        assert outcome(await engine.link.answer_to("i3"))["code"] == "invocation_cancelled"
+        assert await engine.link.call("pause") == "done"

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 import iii_trio
-from iii_trio.worker import ChannelWriter, open_worker
+from iii_trio.worker import ChannelWriter, Worker, open_worker
 from tests.helpers.fake_engine import FakeEngine, ref
 
 
@@ -52,20 +52,47 @@ async def test_what_a_finished_handler_wrote_arrives(slow: bool, autojump_clock:
         assert (await channel.wait_outcome()).outcome == "completed"
 
 
+async def _finish_with_a_stream(engine: FakeEngine, worker: Worker) -> float:
+    """Let a handler finish whose stream cannot be closed yet. Return the time then."""
+
+    @worker.function("f")
+    async def f(writer: ChannelWriter) -> None:
+        pass
+
+    assert await engine.link.call("f", {"writer": ref("c", "write")}) is None
+    await trio.testing.wait_all_tasks_blocked()
+    return trio.current_time()
+
+
 async def test_a_stream_that_nobody_takes_is_waited_for_five_seconds(autojump_clock: object) -> None:
     engine = FakeEngine(prepare=lambda end: end.change(room=False))
     async with open_worker(engine) as worker:
-
-        @worker.function("f")
-        async def f(writer: ChannelWriter) -> None:
-            pass
-
-        assert await engine.link.call("f", {"writer": ref("c", "write")}) is None
-        await trio.testing.wait_all_tasks_blocked()
-        start = trio.current_time()
+        start = await _finish_with_a_stream(engine, worker)
     assert trio.current_time() - start == pytest.approx(5)
     end = engine.ends["c", "write"]
     assert end.done == ["close", ("abort", "cancelled while closing", None)]
+
+
+@pytest.mark.parametrize("room_after", [0.5, 4.5, 60.0])
+async def test_a_cancelled_worker_waits_for_the_streams_of_its_finished_handlers_too(
+    room_after: float, autojump_clock: object
+) -> None:
+    engine = FakeEngine(prepare=lambda end: end.change(room=False))
+    async with trio.open_nursery() as nursery:
+
+        async def give_room() -> None:
+            await trio.sleep(room_after)
+            engine.ends["c", "write"].change(room=True)
+
+        with trio.CancelScope() as scope:
+            async with open_worker(engine) as worker:
+                start = await _finish_with_a_stream(engine, worker)
+                nursery.start_soon(give_room)
+                scope.cancel()
+        assert trio.current_time() - start == pytest.approx(min(room_after, 5))
+        cut = [("abort", "cancelled while closing", None)] if room_after > 5 else []
+        assert engine.ends["c", "write"].done == ["close", *cut]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_thread_is_abandoned_after_the_goodbye(mock_clock: trio.testing.MockClock) -> None:

@@ -22,6 +22,7 @@ from iii_trio.wire import (
     WireError,
 )
 from iii_trio.worker import open_worker
+from iii_trio.worker.calls import WorkerSession
 from tests.helpers.fake_engine import CREATE, REGISTER, FakeEngine, parsed, registered
 
 
@@ -192,6 +193,45 @@ async def test_everything_is_said_again_exactly_once_on_the_next_link(autojump_c
         assert isinstance(second.heard[1], InvokeFunction) and second.heard[1].function_id == REGISTER
         assert registered(second) == ["a::one", "a::meanwhile", "a::after"]
         assert not first.of(Reattach)
+
+
+@pytest.mark.parametrize("drawn", [0.0, 0.25, 0.5, 1.0])
+async def test_a_pause_is_longer_or_shorter_by_at_most_three_tenths(
+    drawn: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Drawn(random.Random):
+        def random(self) -> float:
+            return drawn
+
+    engine = FakeEngine()
+    async with open_worker(engine, environment=Environment(rng=Drawn())):
+        engine.unreachable = True
+        engine.link.drop()
+        await trio.sleep(300)
+    pauses = [after - before for before, after in zip(engine.dials[1:], engine.dials[2:], strict=False)]
+    assert pauses[:6] == pytest.approx([due * (0.7 + 0.6 * drawn) for due in (2, 4, 8, 16, 30, 30)])
+
+
+async def test_a_worker_whose_link_is_lost_waits_for_the_next_one_before_it_asks_again(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not ask in a loop until the loss is known."""
+    engine, asked = FakeEngine(), list[object]()
+    real = WorkerSession.ping
+
+    async def ping(session: WorkerSession) -> bool:
+        asked.append(session)
+        await trio.lowlevel.checkpoint()
+        return session is not asked[0] and await real(session)
+
+    monkeypatch.setattr(WorkerSession, "ping", ping)
+    async with open_worker(engine) as worker, trio.open_nursery() as nursery:
+        nursery.start_soon(worker.wait_registered)
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+        assert len(asked) == 1
+        engine.link.drop()
+    assert len(asked) == 2 and asked[0] is not asked[1]
 
 
 async def test_pauses_double_up_to_half_a_minute_with_jitter(autojump_clock: trio.testing.MockClock) -> None:

@@ -125,6 +125,15 @@ async def test_who_asks_waits_for_room_and_for_a_connection() -> None:
         await wait_can_call(worker)
 
 
+async def test_nobody_asks_over_a_link_that_is_over_although_the_worker_has_not_noticed(autojump_clock: object) -> None:
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+        engine.link.drop()
+        assert not can_call(worker), "a call would be settled before its caller has a handle"
+        await wait_can_call(worker)
+        assert can_call(worker) and len(engine.links) == 2
+
+
 async def test_what_is_too_large_is_not_asked() -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:

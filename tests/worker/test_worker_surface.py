@@ -25,8 +25,8 @@ def _public(kind: type) -> set[str]:
 
 def test_a_worker_shows_what_its_users_need() -> None:
     assert _public(Worker) == {
-        "connected", "create_channel", "function", "http", "open_reader", "open_writer", "register_function",
-        "register_trigger",
+        "connected", "create_channel", "function", "http", "open_reader", "open_writer",
+        "register_external_function", "register_function", "register_trigger",
         "register_trigger_type", "state", "subscribe", "supports_extensions", "trigger", "trigger_type", "trigger_void",
         "wait_connected", "wait_outcome", "wait_registered", "wait_state", "worker_id",
     }  # fmt: skip

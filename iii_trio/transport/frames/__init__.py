@@ -1,6 +1,6 @@
 """The only place that knows the frames of RFC 6455. Pure: no I/O, no clock, no randomness."""
 
-from .batch import FrameBatch, frames_of
+from .batch import FrameBatch, frames_of, pieces_of
 from .build import (
     BINARY,
     CLOSE,
@@ -16,6 +16,7 @@ from .build import (
     close_payload,
     frame,
     frame_head,
+    text_head,
 )
 from .scan import BatchScanner, MessageScanner, split_controls
 
@@ -38,5 +39,7 @@ __all__ = [
     "frame",
     "frame_head",
     "frames_of",
+    "pieces_of",
     "split_controls",
+    "text_head",
 ]

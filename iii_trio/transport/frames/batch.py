@@ -47,7 +47,7 @@ class FrameBatch:
         return self._before(place), self._behind(place)
 
     def followed_by(self, other: FrameBatch) -> FrameBatch:
-        """The frames of both, in order. Where two small parts meet they are joined: many small batches stay compact."""
+        """Return the frames of both, in order. Small parts that meet are joined, so that many small batches stay compact."""
         parts = [*self.parts, *other.parts]
         at = len(self.parts)
         if 0 < at < len(parts) and len(parts[at - 1]) < _SMALL and len(parts[at]) < _SMALL:
@@ -93,6 +93,30 @@ def frames_of(batch: FrameBatch) -> Iterator[tuple[int, bool, memoryview]]:
         at = end
 
 
+def pieces_of(batch: FrameBatch) -> Iterator[tuple[int, bool, Buffer]]:
+    """Opcode, FIN and bytes of each piece of a batch, without copying. Only the last piece of a frame has its FIN.
+
+    A payload that lies in two parts comes in two pieces.
+    """
+    opcode, fin, left = 0, False, 0
+    for part in batch.parts:
+        at, size = 0, len(part)
+        while at < size:
+            if not left:
+                first = part[at]
+                opcode, fin = first & 15, first >= 0x80
+                head, left = _lengths(part, at)
+                at += head
+                if not left:
+                    yield opcode, fin, b""
+                    continue
+            taken = min(left, size - at)
+            if taken:
+                left -= taken
+                yield opcode, fin and not left, part if taken == size else memoryview(part)[at : at + taken]
+                at += taken
+
+
 @attrs.frozen
 class _Place:
     """A place between two frames of a batch, and what lies before it."""
@@ -105,7 +129,7 @@ class _Place:
 
 
 def _walk(parts: list[Buffer], items: int, payload: int, size: int) -> _Place:
-    """The first place at or past so many payload bytes or bytes, or before the end of a message too many."""
+    """Return the first place at or past so many payload bytes or bytes, or before the end of a message too many."""
     ended = paid = walked = 0
     skip = 0  # bytes of a payload that go on in the next part
     for index, part in enumerate(parts):

@@ -73,14 +73,21 @@ def frame_head(opcode: int, length: int, *, fin: bool = True, mask: bytes | None
     return head if mask is None else head + mask
 
 
+def text_head(length: int) -> bytes:
+    """Build the head of a whole text frame without a mask, which is the frame of nearly all messages to workers."""
+    if 126 <= length < 65_536:
+        return _HEAD_2.pack(TEXT | 0x80, 126, length)
+    return frame_head(TEXT, length)
+
+
 def frame(opcode: int, payload: Buffer, *, fin: bool = True, mask: bytes | None = None) -> bytes:
-    """A whole frame, masked if there is a `mask` (four random bytes)."""
+    """Build a whole frame, masked if there is a `mask` (four random bytes)."""
     head = frame_head(opcode, len(payload), fin=fin, mask=mask)
     return head + (payload if mask is None else apply_mask(payload, mask))
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
-    """The payload of a Close; a reason that is too long is cut between two characters."""
+    """Return the payload of a Close; a reason that is too long is cut between two characters."""
     return code.to_bytes(2, "big") + reason.encode()[: MAX_CONTROL - 2].decode(errors="ignore").encode()
 
 

@@ -51,7 +51,7 @@ _BINARY_HEADS: Final = [frame_head(BINARY, n) for n in range(126)]
 
 
 def split_controls(controls: bytes) -> list[bytes]:
-    """The control frames that a scan has found, one by one."""
+    """Return the control frames that a scan has found, one by one."""
     frames = []
     at = 0
     while at < len(controls):
@@ -126,7 +126,10 @@ class _Scanner(ABC):
         """Between two messages: take whole ones as long as each comes in one frame; give back where others begin."""
         size = len(data)
         while True:
-            beyond = self._take_small(data, at)
+            beyond = at
+            # A message of a worker is longer as a rule, and looking for small ones would cost as much as reading it.
+            if size - at < 2 or data[at + 1] & 127 <= MAX_CONTROL:
+                beyond = self._take_small(data, at)
             if size - beyond > 126:
                 beyond = self._take_larger(data, beyond)
             if beyond in (at, size):

@@ -5,45 +5,93 @@ All reading is done by one task at a time, and all writing too. The exchange tha
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Sequence
 from email.utils import formatdate
-from typing import Final, final
+from typing import Final, cast, final
 
 import h11
 import trio
 
-from ...transport.socket import Socket, WritesNow, drop, writes_now
+from ...transport.frames import Buffer
+from ...transport.http1 import BadRequest, HeadRules, broken_rule, check_version
+from ...transport.socket import Socket, WritesNow, drop, reads_now, writes_now
 from ...transport.tls import TlsStream
+from .kept_bytes import KeptBytes
 from .response import Head, Whole
 from .settings import HttpLimits
 
 _READ: Final = 65_536
 _PIPELINED: Final = 65_536
-"""Bytes that may come behind a request while it is served. Nothing more is read then until it has been answered."""
+"""While a request is served, nothing more is read once more bytes than this are behind it.
+
+So one client makes the server keep this and one read more at most."""
+_UPGRADE_OFFERED: Final = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, but not in its `__all__`
+_READ_STATES: Final = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, _UPGRADE_OFFERED)
+"""The states of h11 behind a request's body. The last one is that of a client that offers an upgrade, which is not taken."""
+_KEEP_ALIVE: Final = b"keep-alive"
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1024 * 1024
 
 
 class ClientGone(Exception):
-    """The client left, stalled, or broke the protocol within a body. The connection is of no more use."""
+    """The client left or stalled. The connection is of no more use."""
+
+
+class BrokenBody(Exception):
+    """The request's body breaks a rule of HTTP, so its end cannot be known. A response can still be sent."""
 
 
 @final
 class HttpConnection:
     """Requests in, responses out, one after the other."""
 
-    def __init__(self, stream: trio.abc.Stream, limits: HttpLimits) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        limits: HttpLimits,
+        kept: KeptBytes,
+        buffer: memoryview,
+        address: str | None = None,
+    ) -> None:
         self._stream = stream
         self._limits = limits
+        self._buffer = buffer
+        self._is_drained: bool | None = None
+        """Whether the last read took all that was there, so that the next one has to wait."""
+        self.address = address
+        """The address by which its requests are counted. None: they are not."""
+        self._kept = kept
+        self._kept_bytes = 0
+        """The bytes that it keeps: those of a head that is not whole, and those behind the request that is served."""
         self._now = writes_now(stream)
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
-        self._behind = 0
+        self._reads = reads_now(stream)
+        self._h11 = self._parser()
+        self._rest = bytearray()
+        """The bytes that were read and not given to h11 yet: the rest of a body, and the next requests."""
         self._is_head_request = False
         self._sends_body = True
+        self._unsent: int | None = None
+        """The bytes of the response's body that are to come, by its Content-Length. None: it has none."""
+        self.is_ending = False
+        """Whether the last bytes of the response are being written, or have been."""
         self.is_idle = False
         """Whether it waits for the first byte of a request."""
         self.is_last = False
         """Whether the response under way, or the next one, is the last: the client is told so."""
+        self.is_cut = False
+        """Whether a response was cut off, so that nothing may follow it."""
+        self._is_chunked = False
+        self._keeps_alive = False
+        """Whether the client wants the connection to go on behind the response."""
+        self._is_answered = False
+        """Whether a whole response was sent, past h11."""
+        self._has_odd_end = False
+        """Whether other parsers may see the end of the request's body elsewhere."""
+        self._piece = b""
+        """The bytes that h11 got last, and in `_before` the last ones of those before."""
+        self._before = b""
         self._writing = trio.Lock()  # a 100 (Continue) may meet the response
 
     # --- reading
@@ -51,61 +99,118 @@ class HttpConnection:
     async def next_request(self) -> h11.Request | None:
         """Wait for the next request; None when the client wants no more.
 
-        Raises h11.RemoteProtocolError for a head that cannot be served, and trio.TooSlowError for one that came too slowly.
+        Raises BadRequest for a head that cannot be served, and trio.TooSlowError for one that came too slowly.
         If cancelled: the connection can only be closed.
         """
         if self._h11.our_state is h11.MUST_CLOSE or self._h11.our_state is h11.ERROR:
             return None
-        if self._h11.our_state is h11.DONE:
+        if self._is_answered or self._h11.our_state is h11.DONE:
             if self._h11.their_state is not h11.DONE:
                 return None
-            self._h11.start_next_cycle()
             idle = self._limits.idle_seconds
         else:
             idle = self._limits.head_seconds
-        self._behind = 0
-        begun = bool(self._h11.trailing_data[0])
+        # Bytes that came behind the request before are checked as all others, so a new parser reads them.
+        if behind := self._h11.trailing_data[0]:
+            self._rest[:0] = behind
+        self._h11 = self._parser()
+        self._keep(len(self._rest))
+        self._is_head_request = self._is_chunked = self._has_odd_end = self._is_answered = self.is_ending = False
+        rules = HeadRules(self._limits.head_bytes)
+        begun = bool(self._rest)
         self.is_idle = not begun
+        in_head = 0
         with trio.move_on_after(self._limits.head_seconds if begun else idle) as scope:
             while True:
-                event = self._h11.next_event()
-                if isinstance(event, h11.Request):
-                    size = len(event.target) + sum(len(name) + len(value) for name, value in event.headers)
-                    if size > self._limits.head_bytes:  # it came in one read, so h11 did not see it incomplete
-                        limit = self._limits.head_bytes
-                        raise h11.RemoteProtocolError(f"the head has more than {limit} bytes", error_status_hint=431)
-                    self._is_head_request = event.method == b"HEAD"
-                    if not _has_body(event):
-                        self._h11.next_event()  # its end, so that the connection is known to be free for another
-                    return event
-                if isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+                while self._rest:
+                    data = self._take_head()
+                    if (request := self._parse(rules, data)) is not None:
+                        self._keep(len(self._rest))
+                        return request
+                    in_head += len(data)
+                # Each client is bounded by `head_bytes`, and all of them together by this.
+                if in_head and not self._keep(in_head):
+                    # Its bytes are dropped at once, because it may take its time to read the answer.
+                    self._h11 = self._parser()
+                    self._keep(0)
+                    raise BadRequest(503, "the server holds as many heads as it may: try again later")
+                data = await self._read()
+                if not data:
+                    if begun:
+                        raise BadRequest(400, "the request ended within its head")
                     return None
-                if event is h11.NEED_DATA:
-                    data = await self._stream.receive_some(_READ)
-                    if data and not begun:
-                        begun, self.is_idle = True, False
-                        scope.deadline = trio.current_time() + self._limits.head_seconds
-                    self._h11.receive_data(bytes(data))
+                self._rest += data
+                if not begun:
+                    begun, self.is_idle = True, False
+                    scope.deadline = trio.current_time() + self._limits.head_seconds
         if begun:
             raise trio.TooSlowError("the head of the request came too slowly")
         return None
 
+    def _parser(self) -> h11.Connection:
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes + 1)
+
+    def _take_head(self) -> bytes:
+        """Take the bytes that came, up to the end of a head if there is one. What is behind it is not copied."""
+        end = self._rest.find(b"\r\n\r\n") + 4
+        return self._take(end if end >= 4 else len(self._rest))
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self._rest[:size])
+        del self._rest[:size]
+        return data
+
+    def _parse(self, rules: HeadRules, data: bytes) -> h11.Request | None:
+        """Take the next bytes of a head, and return the request once the head is whole. Raises BadRequest."""
+        if not (checked := rules.check(data)):
+            return None
+        self._feed(checked)
+        try:
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            raise broken_rule(error) from None
+        if not isinstance(event, h11.Request):
+            return None
+        version, names = check_version(event), dict(event.headers)
+        if b"transfer-encoding" in names:
+            # RFC 9112 section 6.1: both are a smuggler's request, and HTTP/1.0 has no chunks.
+            if b"content-length" in names:
+                raise BadRequest(400, "a request may have a Content-Length or a Transfer-Encoding, and not both")
+            if version == "1.0":
+                raise BadRequest(400, "a request of HTTP/1.0 has no Transfer-Encoding")
+        self._keeps_alive = version == "1.1" and names.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
+        self._is_head_request = event.method == b"HEAD"
+        self._is_chunked = b"transfer-encoding" in names
+        if not _has_body(event):
+            self._h11.next_event()  # its end, so that the connection is known to be free for another
+        return event
+
     async def next_chunk(self) -> bytes | None:
         """Wait for the next piece of the request's body; None at its end. Trailers are dropped.
 
-        Raises ClientGone. If cancelled: nothing is lost.
+        Raises ClientGone and BrokenBody. If cancelled: nothing is lost.
         """
         while not self.body_is_read:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
-                raise ClientGone(f"the body broke HTTP's rules: {error}") from error
+                if self._h11.trailing_data[1]:
+                    raise ClientGone("the client left") from error
+                raise BrokenBody(
+                    "the body is not chunked as RFC 9112 section 7.1 says: the length of a chunk in hexadecimal digits, "
+                    "CR LF, its bytes, CR LF"
+                ) from error
             if isinstance(event, h11.Data):
                 return bytes(event.data)
             if isinstance(event, h11.EndOfMessage):
+                self._check_end()
                 return None
             if event is not h11.NEED_DATA:
                 raise ClientGone("the client left")
+            if self._rest:
+                self._feed(self._take(_READ))
+                self._keep(len(self._rest))
+                continue
             if self._h11.they_are_waiting_for_100_continue and self._h11.our_state is h11.SEND_RESPONSE:
                 await self._write([self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""])
             with trio.move_on_after(self._limits.body_seconds) as scope:
@@ -113,54 +218,103 @@ class HttpConnection:
             # A silent client must not keep its handler for ever.
             if scope.cancelled_caught:
                 raise ClientGone(f"the client sent nothing of its body for {self._limits.body_seconds:g} s")
-            self._h11.receive_data(data)
+            self._feed(data)
         return None
+
+    def _feed(self, data: bytes) -> None:
+        """Give bytes of a request to h11, and keep the last four of those before."""
+        self._before = self._piece[-4:] if len(self._piece) >= 4 else (self._before + self._piece)[-4:]
+        self._piece = data
+        self._h11.receive_data(data)
+
+    def _check_end(self) -> None:
+        """Raise BrokenBody unless a chunked body ends with an empty line, and both of its last lines with CR LF.
+
+        h11 takes a bare LF for the end of a trailer. A proxy that does not would see a longer body, and the next request
+        elsewhere. Both agree where the first empty line is one of CR LF.
+        """
+        if not self._is_chunked:
+            return
+        ended_at = len(self._piece) - len(self._h11.trailing_data[0])
+        if (self._before + self._piece[max(0, ended_at - 4) : ended_at])[-4:] != b"\r\n\r\n":
+            self._has_odd_end = True
+            raise BrokenBody("a line behind the last chunk ends with LF alone: end each line with CR LF")
 
     async def wait_gone(self) -> None:
         """Return once the client has left, while its request is served. Bytes that come meanwhile are its next request."""
-        while self._behind <= _PIPELINED:
+        # With the body, h11 may have got the begin of what is behind it.
+        in_h11 = len(self._h11.trailing_data[0])
+        while self._keep(behind := in_h11 + len(self._rest)) and behind <= _PIPELINED:
             try:
                 data = await self._receive()
             except ClientGone:
                 return
             if not data:
                 return
-            self._behind += len(data)
-            self._h11.receive_data(data)
+            self._rest += data
         await trio.sleep_forever()  # it sends on: it is there
+
+    async def wait_taken(self) -> None:
+        """Wait until what is being written has left, or has failed. If cancelled: the writing goes on."""
+        async with self._writing:
+            pass
 
     # --- writing
 
     async def send_head(self, head: Head, *, close: bool = False) -> None:
         """Write the head of a response whose body follows. Raises ClientGone."""
         self._sends_body = self.has_body and head.has_body
-        await self._write([self._head(head, close=close)])
+        parts = [self._head(head, close=close)]
+        length = head.value("content-length") or ""
+        self._unsent = int(length) if self._sends_body and length.isascii() and length.isdigit() else None
+        # The client of a response without a body has all of it by the head.
+        self.is_ending = not self._sends_body or self._unsent == 0
+        await self._write(parts)
 
-    async def send_chunk(self, data: bytes) -> None:
-        """Write a piece of the body, without copying it. A response that has no body (to HEAD, 304) drops it.
+    async def send_pieces(self, pieces: Sequence[Buffer]) -> None:
+        """Write pieces of the body at once, without copying them. A response that has no body (to HEAD, 304) drops them.
 
         Raises ClientGone, and h11.LocalProtocolError for more bytes than the head declared.
         """
-        if data and self._sends_body:
-            parts = self._h11.send_with_data_passthrough(h11.Data(data=data)) or []
-            await self._write(parts)
+        whole = cast(bytes, _Pieces(pieces))
+        if not len(whole) or not self._sends_body:
+            return
+        # h11 frames anything that has a length, and gives it back between its frames.
+        parts: list[Buffer] = []
+        for part in self._h11.send_with_data_passthrough(h11.Data(data=whole)) or []:
+            if part is whole:
+                parts += pieces
+            else:
+                parts.append(part)
+        # A client that counts needs no more than these bytes, though the end of the handler's channel is still to come.
+        if self._unsent is not None:
+            self._unsent -= len(whole)
+            self.is_ending = self._unsent <= 0
+        await self._write(parts)
 
     async def finish(self) -> None:
         """Write the end of the body.
 
         Raises ClientGone, and h11.LocalProtocolError for fewer bytes than the head declared.
         """
-        await self._write(self._h11.send_with_data_passthrough(h11.EndOfMessage()) or [])
+        parts = self._h11.send_with_data_passthrough(h11.EndOfMessage()) or []
+        self.is_ending = True
+        await self._write(parts)
 
     async def send_whole(self, whole: Whole, *, close: bool = False) -> None:
         """Write a complete response at once. Raises ClientGone."""
         head = whole.head
         if head.has_body and head.value("content-length") is None:
-            head = Head(head.status, (*head.headers, ("content-length", str(len(whole.body)))))
+            head = head.plus(("content-length", str(len(whole.body))))
+            if self._is_plain(close=close):
+                self._is_answered = self.is_ending = True
+                await self._write([_plain_head(head), whole.body] if whole.body else [_plain_head(head)])
+                return
         parts = [self._head(head, close=close)]
         if whole.body and self.has_body:
             parts += self._h11.send_with_data_passthrough(h11.Data(data=whole.body)) or []
         parts += self._h11.send_with_data_passthrough(h11.EndOfMessage()) or []
+        self.is_ending = True
         await self._write(parts)
 
     @property
@@ -170,8 +324,8 @@ class HttpConnection:
 
     @property
     def body_is_read(self) -> bool:
-        """Whether the request's body has been read to its end."""
-        return self._h11.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        """Whether the request's body has been read to its end, so that another request may follow."""
+        return self._h11.their_state in _READ_STATES and not self._has_odd_end
 
     # --- the end
 
@@ -180,6 +334,7 @@ class HttpConnection:
 
         A chunked or counted body lacks its end. A body that only the connection's end delimits (HTTP/1.0) is cut by a reset.
         """
+        self.is_cut = True
         transport = self._stream.transport if isinstance(self._stream, TlsStream) else self._stream
         if isinstance(transport, Socket):
             transport.reset()
@@ -198,25 +353,64 @@ class HttpConnection:
                 pass
 
     async def close(self) -> None:
-        """Close the stream now."""
+        """Close the stream now, and keep nothing."""
+        self._keep(0)
         await drop(self._stream)
 
     # --- inside
 
+    def _is_plain(self, *, close: bool) -> bool:
+        """Return whether a response needs nothing of h11: a client of HTTP/1.1 sends its next request behind it.
+
+        Its checks and states took a tenth of the work for a small request.
+        """
+        return (
+            self._keeps_alive
+            and not (close or self.is_last or self._is_head_request)
+            and self._h11.our_state is h11.SEND_RESPONSE
+            and self._h11.their_state is h11.DONE
+        )
+
     def _head(self, head: Head, *, close: bool) -> bytes:
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers]
-        headers.append((b"date", formatdate(usegmt=True).encode()))
+        # RFC 9110 section 8.6: a 204 has none, not even one of 0.
+        if head.status == 204:
+            headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+        headers.append((b"date", _date(int(time.time()))))
         if close or self.is_last:
             headers.append((b"connection", b"close"))
         return self._h11.send(h11.Response(status_code=head.status, headers=headers)) or b""
 
+    def _keep(self, size: int) -> bool:
+        """Keep so many bytes from now on. Return whether there is room for them."""
+        if size == self._kept_bytes:
+            return True
+        self._kept.add(size - self._kept_bytes)
+        self._kept_bytes = size
+        return self._kept.has_room(self._limits.json_total_bytes, size)
+
+    async def _read(self) -> bytes:
+        """Read the bytes that are there, or wait for some. Empty at the end. If cancelled: nothing was read."""
+        now = self._reads
+        if now is None:
+            return bytes(await self._stream.receive_some(_READ))
+        if self._is_drained:
+            await now.wait_readable()
+        elif self._is_drained is False:
+            # More waits, most likely. Others have their turn first.
+            await trio.lowlevel.checkpoint()
+        while (size := now.read_now(self._buffer)) is None:
+            await now.wait_readable()
+        self._is_drained = size < len(self._buffer)
+        return bytes(self._buffer[:size])
+
     async def _receive(self) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(_READ))
+            return await self._read()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientGone("the client left") from error
 
-    async def _write(self, parts: Sequence[bytes]) -> None:
+    async def _write(self, parts: Sequence[Buffer]) -> None:
         try:
             self._writing.acquire_nowait()
         except trio.WouldBlock:
@@ -236,7 +430,8 @@ class HttpConnection:
 
     async def _write_at_once(self, now: WritesNow, rest: list[memoryview]) -> None:
         """Write without waiting where the stream takes it, and wait for room otherwise."""
-        await trio.lowlevel.checkpoint()
+        # Other tasks run while the next item or request is waited for, so a turn of the loop is not needed here too.
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             if rest:
                 rest = _behind(rest, now.write_now(rest))
@@ -249,6 +444,28 @@ class HttpConnection:
     def _stalled(self, scope: trio.CancelScope) -> None:
         if scope.cancelled_caught:
             raise ClientGone(f"the client took nothing for {self._limits.stalled_seconds:g} s")
+
+
+def _plain_head(head: Head) -> bytes:
+    """Return the bytes of a head, as h11 writes them. All names and values have been checked."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in head.headers])
+    return b"HTTP/1.1 %d \r\n%bdate: %b\r\n\r\n" % (head.status, lines.encode("latin-1"), _date(int(time.time())))
+
+
+class _Pieces:
+    """Pieces of a body, as h11 sees them."""
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        self._length = sum(map(len, pieces))
+
+    def __len__(self) -> int:
+        return self._length
+
+
+@functools.lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    """Return the value of the `Date` header. All responses of one second have the same."""
+    return formatdate(second, usegmt=True).encode()
 
 
 def _has_body(request: h11.Request) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+import attrs
+
 from ...transport.link import Address
+from ...transport.memory_budget import UNLIMITED_SHARE
 from ..module import Command, Module, ModuleEnvironment, RunningModule
 from .entry import ENTRIES, read_http
 from .settings import HttpConfig
@@ -16,7 +19,13 @@ def _open(
 ) -> AbstractAsyncContextManager[RunningModule]:
     from .module import open_http  # here, so that commands which call an engine elsewhere do not load h11's server
 
-    return open_http(address, settings, environment=environment)
+    host = environment.host
+    memory = UNLIMITED_SHARE if host is None else host.open_memory_share("http")
+    return open_http(address, settings, environment=environment, tracing=environment.tracing, memory=memory)
+
+
+def _with_sockets(settings: HttpConfig, descriptors: tuple[int, ...]) -> HttpConfig:
+    return attrs.evolve(settings, descriptors=descriptors)
 
 
 HTTP: Final = Module(
@@ -27,6 +36,7 @@ HTTP: Final = Module(
     entries=ENTRIES,
     read=read_http,
     runs_by_default=False,
+    with_sockets=_with_sockets,
     commands=(
         Command(
             "http",

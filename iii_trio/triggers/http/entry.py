@@ -1,33 +1,33 @@
-"""The entry of the HTTP module in iii's YAML: its words, and ours beside them.
-
-- name: iii-http                        # or `http`
-  config:
-    port: 3111
-    host: 127.0.0.1
-    default_timeout: 30000              # milliseconds to the head of the response
-    concurrency_request_limit: 1024
-    cors: { allowed_origins: ["https://app.example"], allowed_methods: [GET, POST] }
-    middleware: [{ function_id: "gate::auth", priority: 0 }]
-  iii-trio:
-    tls: { certificate: /etc/iii-trio/cert.pem }
-    unix: /run/iii-trio/http.sock       # in place of host and port
-    limits: { json_bytes: 1048576 }
-"""
+"""The entry of the HTTP module in iii's YAML, with its words and ours beside them."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from ...config import Tls
-from ...config.section import OURS, Entry, ModuleEntry, Section
+from ...config.section import OURS, Entry, ModuleEntry, Section, is_whole
 from .cors import Cors
 from .settings import HttpConfig, HttpLimits, Middleware
+
+# - name: iii-http                        # or `http`
+#   config:
+#     port: 3111
+#     host: 127.0.0.1
+#     default_timeout: 30000              # milliseconds to the head of the response
+#     concurrency_request_limit: 1024
+#     cors: { allowed_origins: ["https://app.example"], allowed_methods: [GET, POST] }
+#     middleware: [{ function_id: "gate::auth", priority: 0 }]
+#   iii-trio:
+#     tls: { certificate: /etc/iii-trio/cert.pem }
+#     unix: /run/iii-trio/http.sock       # in place of host and port
+#     mode: "0660"                        # of that socket; a proxy of another user needs it
+#     limits: { json_bytes: 1048576 }
 
 ENTRIES: Final = frozenset({"iii-http", "http"})
 """The names of the entry."""
 
 _WIRE: Final = ("port", "host", "default_timeout", "concurrency_request_limit", "cors", "middleware")
-_OURS: Final = ("tls", "unix", "limits")
+_OURS: Final = ("tls", "unix", "mode", "limits")
 
 
 def read_http(entry: Entry) -> ModuleEntry:
@@ -42,7 +42,10 @@ def read_http(entry: Entry) -> ModuleEntry:
         settings["cors"] = wire.section("cors").structure(Cors, "in `cors`")
     if "middleware" in wire:
         settings["middleware"] = _middleware(wire)
-    settings |= ours.settings(HttpConfig, ("unix",))
+    settings["unix"] = ours.socket_path("unix")
+    mode = ours.file_mode("mode")
+    if mode is not None:
+        settings["mode"] = mode
     if "tls" in ours:
         settings["tls"] = ours.section("tls").structure(Tls)
     if "limits" in ours:
@@ -61,7 +64,7 @@ def _middleware(wire: Section) -> tuple[Middleware, ...]:
                 "middleware", "an item of `middleware` has no `function_id`; give `{ function_id: …, priority: 0 }`"
             )
         priority = one.get("priority", 0)
-        if isinstance(priority, bool) or not isinstance(priority, int):
+        if not is_whole(priority):
             wire.fail("middleware", f"the priority of `{one['function_id']}` is no whole number")
         if one.get("phase", "preHandler") != "preHandler":
             wire.warn("middleware", f"`{one['function_id']}` is for another phase than preHandler, and has no effect")

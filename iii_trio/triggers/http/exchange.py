@@ -3,6 +3,8 @@
 The order of work is iii's: route, global middleware, channels, body, condition, route middleware, handler. The request's
 body flows into one channel while the handler runs, and the handler's `response` channel flows to the client. Both wait for
 each other by the channels' own bounds, so neither a slow client nor a slow handler makes the engine keep more.
+
+Until a worker uses one of the channels, the task of the connection waits alone: for the answer, and for the client to leave.
 """
 
 from __future__ import annotations
@@ -10,21 +12,22 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from typing import Any, Final, final
+from typing import Any, final
 
 import h11
 import trio
 
 from ...errors import CallError, ChannelBroken, ConnectionFailed
+from ...lowlevel import CallHandle, begin_call, end_nowait, open_channels, receive_pieces, watch_channel
 from ...nursery import open_service_nursery
-from ...worker import Channel, Worker
-from .connection import ClientGone, HttpConnection
-from .request import handler_input, is_json, middleware_input, parse_body
+from ...transport.frames import Buffer
+from ...worker import Channel
+from .connection import BrokenBody, ClientGone, HttpConnection
+from .request import LARGE_BODY_BYTES, check_body, handler_input, is_json, middleware_input
 from .response import Response, ResponseEvent, ResponseState, Whole, failure, responded, returned
 from .routes import Match
 from .settings import HttpConfig
-
-LOGGER: Final = logging.getLogger("iii_trio.http")
+from .shared import Shared
 
 
 class Refused(Exception):
@@ -40,7 +43,7 @@ class Exchange:
 
     def __init__(
         self,
-        worker: Worker,
+        shared: Shared,
         connection: HttpConnection,
         config: HttpConfig,
         match: Match,
@@ -48,8 +51,10 @@ class Exchange:
         query: dict[str, str | list[str]],
         headers: dict[str, str],
         common: list[tuple[str, str]],
+        traceparent: str | None,
     ) -> None:
-        self._worker = worker
+        self._shared = shared
+        self._worker = shared.worker
         self._connection = connection
         self._config = config
         self._match = match
@@ -57,11 +62,16 @@ class Exchange:
         self._query = query
         self._headers = headers
         self._common = common
-        self._response = Response()
-        self._conversation = trio.CancelScope()
+        self._traceparent = traceparent
+        self._kept_bytes = 0
+        self._response = Response(has_channel=match.route.channels)
+        self._conversation: trio.CancelScope | None = None
+        """The scope of the tasks that carry the bodies, while there are any."""
         self._deadline = trio.CancelScope()
         self._late = "TIMEOUT", "The handler did not answer"
         """The code and text for a deadline that passes now."""
+        self._is_channel_used = False
+        """Whether a worker has used a channel of this request, as far as the engine tells."""
         self._handler_is_over = False
         self._response_is_over = False
         self.status = 0
@@ -75,13 +85,16 @@ class Exchange:
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._config.timeout_seconds) as self._deadline:
                 await self._serve()
-            if self._deadline.cancelled_caught and not self._response_is_over:
+            # A response that has begun is never late, but its handler may be.
+            if self._deadline.cancelled_caught and not self.status:
                 code, text = self._late
                 timeout = self._config.timeout_seconds
                 status = 408 if code == "REQUEST_TIMEOUT" else 504
                 await self._answer(failure(status, code, f"{text} within {timeout:g} s."))
         except Refused as refusal:
             await self._answer(refusal.whole)
+        finally:
+            self._shared.kept.add(-self._kept_bytes)
 
     # --- the order of work
 
@@ -95,71 +108,194 @@ class Exchange:
             was, self._late = self._late, ("REQUEST_TIMEOUT", "The JSON body did not come")
             raw = await self._collect()
             self._late = was
-            body, body_error = parse_body(raw)
+            body, body_error = check_body(raw)
+            # Others have their turn between two pieces of work on a large body.
+            if len(raw) > LARGE_BODY_BYTES:
+                await trio.lowlevel.checkpoint()
         given = handler_input(self._match, self._method, self._query, self._headers, body, body_error)
         if route.condition is not None:
             await self._check(route.condition, given)
         for function_id in route.middleware:
             await self._pass(function_id, passing)
-        async with (
-            self._worker.create_channel(expires_after_seconds=None) as request,
-            self._worker.create_channel(expires_after_seconds=None) as response,
-        ):
-            try:
-                given |= {"request_body": request.reader_ref, "response": response.writer_ref}
-                await self._converse(given, raw, request, response)
-            finally:
-                # Whatever was not used is of no use to anybody any more. An end that was attached is told the reason.
-                request.reader.cancel("the request is over")
-                response.reader.cancel("the response is over")
+        if not route.channels:
+            await self._converse_alone(given)
+            return
+        request, response = await self._open_channels()
+        try:
+            given |= {"request_body": request.reader_ref, "response": response.writer_ref}
+            if not raw and self._connection.body_is_read:
+                end_nowait(self._worker, request.writer, clean=True)  # there is no body
+            await self._converse(given, raw, request, response)
+        finally:
+            # Whatever was not used is of no use any more. An end that is attached is told the reason.
+            why = "the client left" if self.client_left else "the request is over"
+            end_nowait(self._worker, request.writer, why)
+            end_nowait(self._worker, request.reader, why)
+            end_nowait(self._worker, response.reader, why)
+
+    async def _open_channels(self) -> list[Channel]:
+        """Open the channels of the request's body and of the response. Raises Refused if the engine gives none."""
+        try:
+            return await open_channels(self._worker, 2, expires_after_seconds=None)
+        except (CallError, ConnectionFailed) as error:
+            raise Refused(self._logged(503, _code_of(error), _text_of(error))) from error
+
+    async def _converse_alone(self, given: dict[str, Any]) -> None:
+        """Run a handler that has no channels until its result is sent. A body that is no JSON is read and dropped."""
+        call = await self._begin_call(given)
+        try:
+            await self._wait_quietly(call, [])
+            await self._take_result(call)
+        except BrokenBody as error:
+            raise Refused(failure(400, "BAD_BODY", f"{error}.")) from None
+        finally:
+            call.give_up("the client left" if self.client_left else "the request is over")  # unless it is settled
+
+    async def _begin_call(self, given: dict[str, Any]) -> CallHandle:
+        """Call the handler. Raises Refused if it cannot be called."""
+        route = self._match.route
+        try:
+            return await begin_call(
+                self._worker,
+                route.function_id,
+                given,
+                namespace=route.namespace,
+                metadata=route.metadata,
+                traceparent=self._traceparent,
+                baggage=self._headers.get("baggage"),
+            )
+        except (CallError, ConnectionFailed) as error:
+            raise Refused(self._failed(error)) from error
 
     async def _converse(self, given: dict[str, Any], raw: bytes | None, request: Channel, response: Channel) -> None:
         """Run the handler between the two channels until the response is complete."""
+        call = await self._begin_call(given)
+        try:
+            if raw is not None or self._connection.body_is_read:
+                await self._wait_quietly(call, [response, request] if raw else [response])
+                if call.settled and not self._is_channel_used:
+                    await self._take_result(call)
+            if not self._response.state.is_final:
+                await self._stream(call, raw, request, response)
+        finally:
+            call.give_up("the client left" if self.client_left else "the request is over")  # unless it is settled
+        if self.client_left:
+            raise ClientGone("the client left")
+
+    async def _wait_quietly(self, call: CallHandle, channels: list[Channel]) -> None:
+        """Wait until the call is settled, one of these channels is used, or the client leaves. Raises ClientGone.
+
+        A small request needs no more than this task and this scope. Bodies would need three tasks and an attached reader.
+        Returns at once where the engine does not tell who uses a channel.
+        """
+        with trio.CancelScope() as quiet:
+
+            def used() -> None:
+                self._is_channel_used = True
+                quiet.cancel(reason="a channel is used")
+
+            call.when_settled(lambda: quiet.cancel(reason="the handler has answered"))
+            if not all(watch_channel(self._worker, channel.id, used) for channel in channels):
+                self._is_channel_used = True
+                return
+            try:
+                # It may have been settled before the callback was set.
+                if not call.settled:
+                    # Only a handler without channels is called before its body has been read.
+                    while not self._connection.body_is_read and await self._connection.next_chunk() is not None:
+                        pass
+                    await self._connection.wait_gone()
+                    raise ClientGone("the client left")
+            except ClientGone:
+                self.client_left = True
+                raise
+            finally:
+                for channel in channels:
+                    watch_channel(self._worker, channel.id, None)
+
+    async def _stream(self, call: CallHandle, raw: bytes | None, request: Channel, response: Channel) -> None:
+        """Carry the bodies both ways beside the call."""
         async with open_service_nursery() as nursery:
             self._conversation = nursery.cancel_scope
             nursery.start_soon(self._forward_body, request, raw)
-            nursery.start_soon(self._call, given)
             nursery.start_soon(self._forward_response, response)
-        if self.client_left:
-            raise ClientGone("the client left")
+            if not self._handler_is_over:
+                await call.wait_settled()
+                await trio.lowlevel.checkpoint()  # items that came with the result have their turn first
+                await self._take_result(call)
 
     async def _forward_body(self, request: Channel, raw: bytes | None) -> None:
         """Send the request's body into its channel, then watch for the client to leave."""
         try:
-            if raw is not None:
-                if raw:
-                    await request.writer.send(raw)
+            if raw is None:
+                await self._forward_chunks(request)
             else:
-                while (chunk := await self._connection.next_chunk()) is not None:
-                    await request.writer.send(chunk)
-                    self._body_moved()
-            await request.writer.aclose()
-        except ChannelBroken:
-            await self._discard()  # the handler wants no more of it
+                await _send_all(request, raw)
+            await self._connection.wait_gone()
         except ClientGone as error:
             request.writer.abort(str(error))
-            self._leave()
+        except BrokenBody as error:
+            await self._refuse_body(error, request)
             return
-        await self._connection.wait_gone()
-        self._leave()
+        # It may have left because it has the whole response, whose end is not booked yet.
+        if self._connection.is_ending:
+            await self._wait_ended()
+        else:
+            self._leave()
 
-    async def _discard(self) -> None:
-        while not self._connection.body_is_read and await self._connection.next_chunk() is not None:
-            pass
+    async def _forward_chunks(self, request: Channel) -> None:
+        try:
+            while (chunk := await self._connection.next_chunk()) is not None:
+                await request.writer.send(chunk)
+                self._body_moved()
+            await request.writer.aclose()
+        # The handler wants no more of it. It is read to its end, so that the connection can serve another request.
+        except ChannelBroken:
+            while not self._connection.body_is_read and await self._connection.next_chunk() is not None:
+                pass
+
+    async def _refuse_body(self, error: BrokenBody, request: Channel) -> None:
+        """End a request whose body is broken: with an answer unless the response has begun, and visibly cut if it has."""
+        request.writer.abort(str(error))
+        state = self._response.state
+        if not state.can(ResponseEvent.BODY_BROKEN):
+            return  # the response is complete
+        state.advance(ResponseEvent.BODY_BROKEN)
+        if state.current is ResponseState.FAILED:
+            await self._answer(failure(400, "BAD_BODY", f"{error}."))
+        else:
+            self._truncate(str(error))
+        self._done()
 
     def _body_moved(self) -> None:
         """Count the handler's time from the last bytes that it took, so that a long upload is not late."""
         if self._deadline.deadline != math.inf:
-            self._deadline.deadline = trio.current_time() + self._config.timeout_seconds
+            self._restart_deadline()
+
+    async def _wait_ended(self) -> None:
+        """Let the handler and its channel end behind a client that wants no more than the last bytes.
+
+        If those cannot be written, their writer finds that the client is gone.
+        """
+        await self._connection.wait_taken()
+        if self._deadline.deadline == math.inf:
+            self._restart_deadline()
+
+    def _restart_deadline(self) -> None:
+        self._deadline.deadline = trio.current_time() + self._config.timeout_seconds
 
     def _leave(self) -> None:
         if self._response_is_over:
             return  # it has all that it asked for, and the handler may end its work
         self.client_left = True
-        self._conversation.cancel(reason="the client left")
+        self._cancel("the client left")
 
     def _done(self) -> None:
-        self._conversation.cancel(reason="the response is complete")
+        self._cancel("the response is complete")
+
+    def _cancel(self, reason: str) -> None:
+        if self._conversation is not None:
+            self._conversation.cancel(reason=reason)
 
     def _streamed(self) -> None:
         """End the conversation once the handler has ended too. It has as long for that as it had for the head."""
@@ -167,32 +303,24 @@ class Exchange:
         if self._handler_is_over:
             self._done()
         else:
-            self._deadline.deadline = trio.current_time() + self._config.timeout_seconds
+            self._restart_deadline()
 
     def _returned(self) -> None:
         self._handler_is_over = True
         if self._response_is_over:
             self._done()
 
-    async def _call(self, given: dict[str, Any]) -> None:
-        """Call the handler. Its result is the response, unless its channel was first."""
-        route, state = self._match.route, self._response.state
+    async def _take_result(self, call: CallHandle) -> None:
+        """Answer with the result of the settled call, unless the channel was first."""
+        state = self._response.state
         try:
-            result = await self._worker.trigger(
-                route.function_id,
-                given,
-                namespace=route.namespace,
-                metadata=route.metadata,
-                traceparent=self._headers.get("traceparent"),
-                baggage=self._headers.get("baggage"),
-            )
-            await trio.lowlevel.checkpoint()  # items that came with the result have their turn first
-        except (CallError, ConnectionFailed) as error:
+            result = call.value()
+        except CallError as error:
             if state.can(ResponseEvent.HANDLER_FAILED):
                 state.advance(ResponseEvent.HANDLER_FAILED)
-            if state.current is ResponseState.FAILED:
-                await self._answer(self._failed(error))
-                self._done()
+                if state.current is ResponseState.FAILED:
+                    await self._answer(self._failed(error))
+                    self._done()
             self._returned()
             return
         self._returned()
@@ -212,18 +340,23 @@ class Exchange:
         state = self._response.state
         is_used = False
         try:
-            async for item in response.reader:
+            while (items := await _next_items(response)) is not None:
                 is_used = True
                 if state.is_final:
                     return  # the result has answered
-                if isinstance(item, str):
-                    if (problem := self._response.control(item)) is not None:
-                        LOGGER.warning("%s: the handler sent %s, which is ignored", self._match.route.name, problem)
-                    continue
-                if state.current is not ResponseState.STREAMING:
-                    state.advance(ResponseEvent.FIRST_BYTES)
+                pieces = []
+                began = state.current is ResponseState.STREAMING
+                for item in items:
+                    if not isinstance(item, str):
+                        # Control messages behind the first bytes are known by the state.
+                        if state.current is not ResponseState.STREAMING:
+                            state.advance(ResponseEvent.FIRST_BYTES)
+                        pieces.append(item)
+                    elif (problem := self._response.control(item)) is not None:
+                        self._warn(f"the handler sent {problem}, which is ignored")
+                if pieces and not began:
                     await self._begin()
-                await self._connection.send_chunk(item)
+                await self._connection.send_pieces(pieces)
             began = state.current is ResponseState.STREAMING
             event = ResponseEvent.CHANNEL_CLOSED if is_used else ResponseEvent.CHANNEL_CLOSED_UNUSED
             if not state.can(event):
@@ -260,50 +393,58 @@ class Exchange:
     async def _begin(self) -> None:
         """Send the head of a streamed response. From here on there is no deadline."""
         self._deadline.deadline = math.inf
-        head = self._response.head
+        head = self._response.head.plus(*self._common)
         self.status = head.status
-        await self._connection.send_head(
-            type(head)(head.status, (*head.headers, *self._common)), close=not self._connection.body_is_read
-        )
+        await self._connection.send_head(head, close=not self._connection.body_is_read)
 
     async def _answer(self, whole: Whole) -> None:
         """Send a complete response."""
         self._deadline.deadline = math.inf
-        head = whole.head
-        self.status = head.status
-        await self._connection.send_whole(
-            Whole(type(head)(head.status, (*head.headers, *self._common)), whole.body),
-            close=not self._connection.body_is_read,
-        )
+        self.status = whole.head.status
+        await self._connection.send_whole(whole.plus(*self._common), close=not self._connection.body_is_read)
 
     def _truncate(self, cause: str) -> None:
         self.truncated = True
-        LOGGER.info("%s: the response was cut off: %s", self._match.route.name, cause)
+        route = self._match.route
+        self._shared.log(logging.INFO, f"{route.name}: the response was cut off: {cause}", route.function_id)
         self._connection.cut()
 
     def _failed(self, error: CallError | ConnectionFailed) -> Whole:
-        code = error.code if isinstance(error, CallError) else "INTERNAL_ERROR"
-        message = error.message if isinstance(error, CallError) else str(error)
-        return self._logged(500, code, message)
+        return self._logged(500, _code_of(error), _text_of(error))
 
     def _broken(self, message: str) -> Whole:
         return self._logged(500, "response_broken", message)
 
     def _logged(self, status: int, code: str, message: str) -> Whole:
         error_id = secrets.token_hex(6)
-        LOGGER.warning("%s: %d %s: %s (error id %s)", self._match.route.name, status, code, message, error_id)
+        self._warn(f"{status} {code}: {message} (error id {error_id})")
         return failure(status, code, message, error_id=error_id)
+
+    def _warn(self, text: str) -> None:
+        route = self._match.route
+        self._shared.warn(f"{route.name}: {text}", route.function_id)
 
     # --- before the handler
 
     async def _collect(self) -> bytes:
-        """Read a JSON body. Raises Refused if it is too large."""
-        limit = self._config.limits.json_bytes
+        """Read a JSON body. Raises Refused if it is too large or broken."""
+        limits = self._config.limits
         body = bytearray()
-        while (chunk := await self._connection.next_chunk()) is not None:
-            body += chunk
-            if len(body) > limit:
-                raise Refused(failure(413, "BODY_TOO_LARGE", f"A JSON body may have {limit} bytes at most."))
+        try:
+            while (chunk := await self._connection.next_chunk()) is not None:
+                body += chunk
+                if len(body) > limits.json_bytes:
+                    text = f"A JSON body may have {limits.json_bytes} bytes at most."
+                    raise Refused(failure(413, "BODY_TOO_LARGE", text))
+                self._shared.kept.add(len(chunk))
+                self._kept_bytes += len(chunk)
+                # Many clients could otherwise fill the memory, though each stays within its own bound.
+                if not self._shared.kept.has_room(limits.json_total_bytes, self._kept_bytes):
+                    text = "The server holds as many JSON bodies as it may. Try again later."
+                    busy = failure(503, "TOO_MANY_BODIES", text)
+                    raise Refused(busy.plus(("retry-after", "1")))
+        except BrokenBody as error:
+            raise Refused(failure(400, "BAD_BODY", f"{error}.")) from None
         return bytes(body)
 
     async def _check(self, function_id: str, given: dict[str, Any]) -> None:
@@ -324,10 +465,8 @@ class Exchange:
             case {"action": "respond"}:
                 raise Refused(responded(answer.get("response")))
             case _:
-                LOGGER.warning(
-                    "%s: the middleware %s answered neither continue nor respond, and the request goes on",
-                    self._match.route.name,
-                    function_id,
+                self._warn(
+                    f"the middleware {function_id} answered neither continue nor respond, and the request goes on"
                 )
 
     async def _ask(self, function_id: str, given: dict[str, Any]) -> Any:
@@ -335,3 +474,29 @@ class Exchange:
             return await self._worker.trigger(function_id, given, namespace=self._match.route.namespace)
         except (CallError, ConnectionFailed) as error:
             raise Refused(self._failed(error)) from error
+
+
+async def _next_items(response: Channel) -> list[Buffer | str] | None:
+    """Wait for what comes next of the response; None at its clean end."""
+    try:
+        return await receive_pieces(response.reader)
+    except trio.EndOfChannel:
+        return None
+
+
+async def _send_all(channel: Channel, body: bytes) -> None:
+    """Send a body that was read before. A handler that wants none of it is no error."""
+    try:
+        if body:
+            await channel.writer.send(body)
+        await channel.writer.aclose()
+    except ChannelBroken:
+        pass
+
+
+def _code_of(error: CallError | ConnectionFailed) -> str:
+    return error.code if isinstance(error, CallError) else "INTERNAL_ERROR"
+
+
+def _text_of(error: CallError | ConnectionFailed) -> str:
+    return error.message if isinstance(error, CallError) else str(error)

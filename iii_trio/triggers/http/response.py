@@ -30,7 +30,7 @@ class ResponseState(TableEnum):
     WAITING = auto()  # for the handler's result, or for the channel
     CHANNEL_ONLY = auto()  # the handler returned null, so only the channel can answer
     RESULT_ONLY = auto()  # the channel broke before its first bytes, so only the result can answer
-    UNUSED = auto()  # the channel was closed without an item, as our worker closes an end that its handler did not use
+    UNUSED = auto()  # there is no channel, or it was closed without an item, as our worker closes an unused end
     STREAMING = auto()  # the head is sent
     COMPLETE = auto()
     FAILED = auto()  # before the head: the client gets an error
@@ -47,6 +47,7 @@ class ResponseEvent(TableEnum):
     CHANNEL_CLOSED = auto()
     CHANNEL_CLOSED_UNUSED = auto()
     CHANNEL_BROKEN = auto()
+    BODY_BROKEN = auto()  # the request's body cannot be read to its end
 
 
 RESPONSE: Final[Table[ResponseState, ResponseEvent]] = {
@@ -58,22 +59,26 @@ RESPONSE: Final[Table[ResponseState, ResponseEvent]] = {
         ResponseEvent.CHANNEL_CLOSED: ResponseState.COMPLETE,
         ResponseEvent.CHANNEL_CLOSED_UNUSED: ResponseState.UNUSED,
         ResponseEvent.CHANNEL_BROKEN: ResponseState.RESULT_ONLY,
+        ResponseEvent.BODY_BROKEN: ResponseState.FAILED,
     },
     ResponseState.CHANNEL_ONLY: {
         ResponseEvent.FIRST_BYTES: ResponseState.STREAMING,
         ResponseEvent.CHANNEL_CLOSED: ResponseState.COMPLETE,
         ResponseEvent.CHANNEL_CLOSED_UNUSED: ResponseState.COMPLETE,
         ResponseEvent.CHANNEL_BROKEN: ResponseState.FAILED,
+        ResponseEvent.BODY_BROKEN: ResponseState.FAILED,
     },
     ResponseState.UNUSED: {
         ResponseEvent.RETURNED_VALUE: ResponseState.COMPLETE,
         ResponseEvent.RETURNED_NULL: ResponseState.COMPLETE,
         ResponseEvent.HANDLER_FAILED: ResponseState.FAILED,
+        ResponseEvent.BODY_BROKEN: ResponseState.FAILED,
     },
     ResponseState.RESULT_ONLY: {
         ResponseEvent.RETURNED_VALUE: ResponseState.COMPLETE,
         ResponseEvent.RETURNED_NULL: ResponseState.FAILED,
         ResponseEvent.HANDLER_FAILED: ResponseState.FAILED,
+        ResponseEvent.BODY_BROKEN: ResponseState.FAILED,
     },
     ResponseState.STREAMING: {
         # The result of a handler that streams is ignored, its error too: the writer's end says whether all was sent.
@@ -82,6 +87,7 @@ RESPONSE: Final[Table[ResponseState, ResponseEvent]] = {
         ResponseEvent.HANDLER_FAILED: ResponseState.STREAMING,
         ResponseEvent.CHANNEL_CLOSED: ResponseState.COMPLETE,
         ResponseEvent.CHANNEL_BROKEN: ResponseState.TRUNCATED,
+        ResponseEvent.BODY_BROKEN: ResponseState.TRUNCATED,
     },
     ResponseState.COMPLETE: {},
     ResponseState.FAILED: {},
@@ -90,6 +96,8 @@ RESPONSE: Final[Table[ResponseState, ResponseEvent]] = {
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+"""A length that all parsers read alike. Another one would leave the client without a response."""
 _OF_THE_CONNECTION: Final = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -108,6 +116,10 @@ class Head:
         """Return the first value of a header."""
         return next((value for found, value in self.headers if found.lower() == name), None)
 
+    def plus(self, *headers: tuple[str, str]) -> Head:
+        """Return this head with more headers behind its own."""
+        return Head(self.status, (*self.headers, *headers))
+
     @property
     def has_body(self) -> bool:
         """Whether a response with this status may have a body (RFC 9110 section 6.4.1)."""
@@ -121,13 +133,18 @@ class Whole:
     head: Head
     body: bytes
 
+    def plus(self, *headers: tuple[str, str]) -> Whole:
+        """Return this response with more headers behind its own."""
+        return Whole(self.head.plus(*headers), self.body)
+
 
 @final
 class Response:
     """The answer to one request, as the handler builds it."""
 
-    def __init__(self) -> None:
-        self.state: StateMachine[ResponseState, ResponseEvent] = StateMachine(RESPONSE, ResponseState.WAITING)
+    def __init__(self, *, has_channel: bool = True) -> None:
+        begin = ResponseState.WAITING if has_channel else ResponseState.UNUSED
+        self.state: StateMachine[ResponseState, ResponseEvent] = StateMachine(RESPONSE, begin)
         self._status = 200
         self._headers: dict[str, tuple[str, str]] = {}
 
@@ -172,7 +189,8 @@ def usable_headers(headers: Iterable[tuple[Any, Any]]) -> list[tuple[str, str]]:
         and isinstance(value, str)
         and _NAME.fullmatch(name)
         and _VALUE.fullmatch(value)
-        and name.lower() not in _OF_THE_CONNECTION
+        and (lower := name.lower()) not in _OF_THE_CONNECTION
+        and (lower != "content-length" or _LENGTH.fullmatch(value.strip()))
     ]
 
 
@@ -182,8 +200,8 @@ def returned(result: Any) -> Whole:
         result = {}
     status = _status(result.get("status_code", result.get("statusCode")))
     given = result.get("headers")
-    # A list can hold a name twice, as two cookies need it.
-    if isinstance(given, list):  # lines, so that a name may occur several times
+    # A list of lines can hold a name twice, as two cookies need it.
+    if isinstance(given, list):
         lines = [line.partition(":") for line in given if isinstance(line, str) and ":" in line]
         headers = usable_headers((name.strip(), value) for name, _, value in lines)
     else:

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 from typing import Final, final
-from urllib.parse import urlsplit
 
 import attrs
 import h11
 import trio
 
+from ...nursery import sort_failure
+from ...tracing import Tracing
+from ...transport.http1 import BadRequest, split_target
+from ...transport.memory_budget import UNLIMITED_SHARE, MemoryShare
 from ...transport.socket import Socket
 from ...transport.tls import TlsStream
 from ...worker import Worker
 from .connection import ClientGone, HttpConnection
 from .cors import PERMISSIVE, is_preflight
 from .exchange import Exchange
+from .kept_bytes import KeptBytes
+from .places import Places, address_of
 from .request import BadQuery, header_dict, query_params
+from .request_trace import RequestTrace
 from .response import Head, Whole, failure
 from .routes import Match, Route, Router
 from .settings import HttpConfig
+from .shared import LOGGER, Shared
 
-LOGGER: Final = logging.getLogger("iii_trio.http")
+_CODES: Final = {
+    431: "HEAD_TOO_LARGE",
+    501: "UNSUPPORTED_TRANSFER_ENCODING",
+    503: "TOO_MANY_HEADS",
+    505: "UNSUPPORTED_HTTP_VERSION",
+}
+"""The error codes of refused heads by status. All others are `BAD_REQUEST`."""
 
 
 @attrs.define
@@ -44,18 +56,31 @@ class Counters:
 class HttpServer:
     """Serves the routes that workers bound, over any streams."""
 
-    def __init__(self, worker: Worker, config: HttpConfig) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        config: HttpConfig,
+        tracing: Tracing | None = None,
+        memory: MemoryShare = UNLIMITED_SHARE,
+    ) -> None:
         self.config = config
         self.router = Router()
         self.counters: dict[Route, Counters] = {}
         self.unrouted = Counters()
-        self.connections = 0
         self._worker = worker
+        self._tracing = tracing
         self._open: dict[HttpConnection, trio.CancelScope] = {}
         """The connections, each with the scope in which it waits for a request."""
         self._idle = trio.lowlevel.ParkingLot()
         self._is_draining = False
-        self._in_flight = trio.CapacityLimiter(config.concurrency_request_limit)
+        self._places = Places(config.limits.connections)
+        self._in_flight = Places(config.concurrency_request_limit)
+        self.shared = Shared(worker, KeptBytes(memory))
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
 
     def add(self, route: Route) -> Route | None:
         """Serve a route; return the one that it replaced. Raises RouteError."""
@@ -71,7 +96,8 @@ class HttpServer:
     def reconfigure(self, config: HttpConfig) -> None:
         """Use these settings for the requests that come from now on."""
         self.config = config
-        self._in_flight.total_tokens = config.concurrency_request_limit
+        self._places.change_total(config.limits.connections)
+        self._in_flight.change_total(config.concurrency_request_limit)
 
     def drain(self) -> None:
         """Let the requests that are under way be the last of their connections, and end those that have none."""
@@ -84,7 +110,7 @@ class HttpServer:
     async def wait_idle(self) -> None:
         """Wait until no request is under way. If cancelled: nothing changes."""
         await trio.lowlevel.checkpoint()
-        while self._in_flight.borrowed_tokens:
+        while self._in_flight.taken:
             await self._idle.park()
 
     # --- connections
@@ -96,30 +122,38 @@ class HttpServer:
         if ssl_context is not None:
             stream = TlsStream(transport, ssl_context, server_side=True)
         try:
-            await self.serve(stream)
-        except Exception:
-            LOGGER.exception("a connection from %s ended by an error of ours", transport.peer)
+            await self.serve(stream, address_of(transport.peer))
+        except BaseException as error:  # noqa: ASYNC103
+            failure, passing = sort_failure(error)
+            if failure is not None:
+                LOGGER.error("a connection from %s ended by an error of ours", transport.peer, exc_info=failure)
+            if passing is not None:
+                raise passing from None  # noqa: ASYNC104
         finally:
             transport.close()
 
-    async def serve(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection over any stream, and close it. If cancelled: it is dropped, its handlers are cancelled."""
-        connection = HttpConnection(stream, self.config.limits)
+    async def serve(self, stream: trio.abc.Stream, address: str | None = None) -> None:
+        """Serve one connection over any stream, and close it. `address` is that by which its places are counted.
+
+        If cancelled: it is dropped, and its handlers are cancelled.
+        """
+        connection = HttpConnection(stream, self.config.limits, self.shared.kept, self.shared.buffer, address)
         connection.is_last = self._is_draining
-        self.connections += 1
+        self._open[connection] = trio.CancelScope()
+        has_place = self._places.take(address)
         try:
-            if self.connections > self.config.limits.connections:
-                await self._refuse(
-                    connection, 503, "TOO_MANY_CONNECTIONS", "The server has as many connections as it may."
-                )
+            if not has_place:
+                text = "The server has as many connections as it may."
+                await self._refuse(connection, 503, "TOO_MANY_CONNECTIONS", text)
                 return
             while await self._serve_next(connection):
                 pass
         except (ClientGone, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             LOGGER.debug("a client is gone: %s", error)
         finally:
-            self.connections -= 1
-            self._open.pop(connection, None)
+            if has_place:
+                self._places.give_back(address)
+            del self._open[connection]
             await connection.close()  # noqa: ASYNC102 - it never waits
 
     async def _serve_next(self, connection: HttpConnection) -> bool:
@@ -131,18 +165,16 @@ class HttpServer:
         except trio.TooSlowError as error:
             await self._refuse(connection, 408, "REQUEST_TIMEOUT", f"{error}.")
             return False
-        except h11.RemoteProtocolError as error:
-            await self._refuse(connection, error.error_status_hint, "BAD_REQUEST", f"{error}.")
+        except BadRequest as error:
+            code = _CODES.get(error.status, "BAD_REQUEST")
+            await self._refuse(connection, error.status, code, f"{error.text[:1].upper()}{error.text[1:]}.")
             return False
         # The client wants no more.
         if request is None:
             return False
-        names = [name for name, _ in request.headers]
-        if b"transfer-encoding" in names and b"content-length" in names:  # RFC 9112 section 6.1: a smuggler's request
-            message = "A request may have a Content-Length or a Transfer-Encoding, and not both."
-            await self._refuse(connection, 400, "BAD_REQUEST", message)
-            return False
         await self._serve_request(connection, request)
+        if connection.is_cut:
+            return False
         if not connection.body_is_read:
             await connection.linger()
             return False
@@ -154,14 +186,9 @@ class HttpServer:
         common = cors.headers(headers.get("origin"))
 
         async def answer(whole: Whole) -> None:
-            head = Head(whole.head.status, (*whole.head.headers, *common))
-            await connection.send_whole(Whole(head, whole.body), close=not connection.body_is_read)
+            await connection.send_whole(whole.plus(*common), close=not connection.body_is_read)
 
-        target = request.target.decode("latin-1")
-        if not target.startswith("/"):  # the absolute form (RFC 9112 section 3.2.2), or `*`
-            parts = urlsplit(target)
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        path, _, query = target.partition("?")
+        _, path, query = split_target(request.target.decode("latin-1"))
         if is_preflight(method, headers):
             await connection.send_whole(Whole(Head(200, tuple(cors.preflight(headers))), b""), close=False)
             return
@@ -178,17 +205,20 @@ class HttpServer:
             return
         counters = self.counters.get(match.route, self.unrouted)
         counters.requests += 1
-        holder = object()
-        with trio.move_on_after(self.config.limits.wait_seconds) as waiting:
-            await self._in_flight.acquire_on_behalf_of(holder)
-        if waiting.cancelled_caught:
+        if not self._in_flight.take(connection.address) and not await self._in_flight.wait(
+            connection.address, self.config.limits.wait_seconds
+        ):
             busy = failure(503, "TOO_MANY_REQUESTS", "The server serves as many requests as it may. Try again later.")
-            await answer(Whole(Head(503, (*busy.head.headers, ("retry-after", "1"))), busy.body))
+            await answer(busy.plus(("retry-after", "1")))
             return
-        exchange = Exchange(self._worker, connection, self.config, match, method, params, headers, common)
+        trace = RequestTrace(self._tracing, method, match.route, headers)
+        exchange = Exchange(
+            self.shared, connection, self.config, match, method, params, headers, common, trace.traceparent
+        )
         counters.in_flight += 1
         try:
-            await self._bounded(exchange, connection)
+            with trace:
+                await self._bounded(exchange, connection)
         except ClientGone:
             exchange.client_left = True
             raise
@@ -197,8 +227,9 @@ class HttpServer:
             counters.failed += exchange.status >= 500
             counters.truncated += exchange.truncated
             counters.abandoned += exchange.client_left
-            self._in_flight.release_on_behalf_of(holder)
-            if not self._in_flight.borrowed_tokens:
+            trace.end(exchange.status, truncated=exchange.truncated, abandoned=exchange.client_left)
+            self._in_flight.give_back(connection.address)
+            if not self._in_flight.taken:
                 self._idle.unpark_all()
 
     async def _bounded(self, exchange: Exchange, connection: HttpConnection) -> None:
@@ -228,7 +259,7 @@ class HttpServer:
         if method == "OPTIONS":
             return Whole(Head(200, (allow,)), b"")
         whole = failure(405, "METHOD_NOT_ALLOWED", f"{method} is not served here, but {allow[1]}.")
-        return Whole(Head(405, (*whole.head.headers, allow)), whole.body)
+        return whole.plus(allow)
 
     async def _refuse(self, connection: HttpConnection, status: int, code: str, message: str) -> None:
         """Answer a request that cannot be served, and end the connection."""

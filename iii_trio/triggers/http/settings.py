@@ -30,6 +30,8 @@ class HttpLimits:
     """The largest head of a request. A larger one is answered with 431."""
     json_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=_positive)
     """The largest JSON body, which is kept as a whole. A larger one is answered with 413. Other bodies have no bound."""
+    json_total_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=_positive)
+    """The JSON bodies that are kept at one time. A request that would exceed it is answered with 503."""
     connections: int = attrs.field(default=10_000, validator=_positive)
     """Connections at one time. One more is answered with 503."""
     head_seconds: float = attrs.field(default=10.0, validator=_positive)
@@ -58,6 +60,10 @@ class HttpConfig:
     port: int = attrs.field(default=3111, validator=validators.and_(validators.ge(0), validators.le(65535)))
     unix: str | None = None
     """The path of a unix socket to listen at instead."""
+    mode: int = attrs.field(default=0o600, validator=validators.and_(validators.ge(0), validators.le(0o777)))
+    """The file mode of that socket, whatever the umask is."""
+    descriptors: tuple[int, ...] = ()
+    """Listening sockets to take instead, such as those of systemd. They stay open for a restart of the module."""
     tls: Tls | None = None
     default_timeout: float = attrs.field(default=30_000, validator=_positive)
     """Milliseconds from a request's head to the head of its response, and for one call of a middleware function."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, final
+from typing import Any, Final, final
 
 import attrs
 from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import CallHandle, call_nowait, can_call
-from ...wire import GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
+from ...tracing import Span, Tracing
+from ...wire import DEFAULT_NAMESPACE, GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
 from ...worker import Worker
+from .attempt_span import begin_attempt_span, end_attempt_span
 from .lane import Job
 from .store import Payload
 
@@ -44,43 +46,70 @@ class AttemptResult:
     """The value of a call that succeeded."""
 
 
+_SUCCEEDED: Final = AttemptResult(AttemptOutcome.SUCCEEDED)
+
+
 @final
 class Attempt:
     """An attempt. After `begin`, `over` is called once with the result, unless the attempt is stopped before.
 
-    `arrivals` is a number for its maker's use.
+    `arrivals` is a number for its maker's use. `began` is the time now.
     """
 
     def __init__(
-        self, worker: Worker, job: Job, over: Callable[[Attempt, AttemptResult], object], arrivals: int
+        self,
+        worker: Worker,
+        job: Job,
+        over: Callable[[Attempt, AttemptResult], object],
+        arrivals: int,
+        tracing: Tracing,
+        began: float,
     ) -> None:
         self.job = job
         self.arrivals = arrivals
         self.stopped = False
+        self.began = began
+        self.overran = False
+        """Whether it was noticed that it runs much longer than usual."""
         self._worker = worker
         self._over = over
         self._asked: CallHandle | None = None
         self._metadata = Raw(b"null")
+        self._tracing = tracing
+        self._span: Span | None = None
 
     def begin(self, payload: Payload) -> None:
-        """Make the first call. The result comes later, or at once if the call cannot be made."""
+        """Make the first call, only while `can_call`.
+
+        The result comes later, or at once if the job is damaged or the link ends.
+        """
+        if self._tracing.sink is not None:
+            self._span = begin_attempt_span(self._tracing, self.job)
         try:
             self._metadata = metadata_of(self.job, payload.metadata)
         except ValueError as error:  # it was kept by an engine that did not look, or the store is damaged
             problem = f"its metadata cannot be read: {error}"
-            self._over(self, AttemptResult(AttemptOutcome.DAMAGED, "job_damaged", problem))
+            self._end(AttemptResult(AttemptOutcome.DAMAGED, "job_damaged", problem))
             return
         condition = self.job.lane.condition
         if condition is None:
-            self._call(payload.data)
+            self._ask(self.job.record.function_id, payload.data, self._done)
         else:
             self._ask(condition, payload.data, lambda: self._decide(condition, payload.data))
 
     def stop(self, reason: str) -> None:
         """Drop the attempt. Its handler is cancelled, if its worker supports that."""
         self.stopped = True
+        if self._span is not None:
+            end_attempt_span(self._tracing, self._span, "stopped")
         if self._asked is not None:
             self._asked.give_up(reason)
+
+    def _end(self, result: AttemptResult) -> None:
+        if self._span is not None:
+            span, self._span = self._span, None
+            end_attempt_span(self._tracing, span, result.outcome.name.lower(), result.code)
+        self._over(self, result)
 
     def _decide(self, condition: str, data: bytes) -> None:
         """Call the function, unless the condition says that the job is not wanted."""
@@ -91,23 +120,22 @@ class Attempt:
             if result.outcome is AttemptOutcome.MISSING:  # a missing condition is no missing function
                 message = f"the condition {condition} failed: {error.message}"
                 result = AttemptResult(AttemptOutcome.FAILED, error.code, message)
-            self._over(self, result)
+            self._end(result)
             return
-        if wanted:
-            self._call(data)
+        if not wanted:
+            self._end(_SUCCEEDED)
+        elif can_call(self._worker):
+            self._ask(self.job.record.function_id, data, self._done)
         else:
-            self._over(self, AttemptResult(AttemptOutcome.SUCCEEDED))
-
-    def _call(self, data: bytes) -> None:
-        self._ask(self.job.record.function_id, data, self._done)
+            self._end(AttemptResult(AttemptOutcome.RETURNED))
 
     def _done(self) -> None:
         try:
             value = self._answer()
         except CallError as error:
-            self._over(self, _failure(error))
+            self._end(_failure(error))
         else:
-            self._over(self, AttemptResult(AttemptOutcome.SUCCEEDED, value=value))
+            self._end(_SUCCEEDED if value is None else AttemptResult(AttemptOutcome.SUCCEEDED, value=value))
 
     def _answer(self) -> Any:
         assert self._asked is not None
@@ -115,21 +143,28 @@ class Attempt:
 
     def _ask(self, function_id: str, data: bytes, then: Callable[[], object]) -> None:
         record = self.job.record
-        if not can_call(self._worker):
-            self._over(self, AttemptResult(AttemptOutcome.RETURNED))
-            return
         message = InvokeFunction(
             function_id,
             data=Raw(data),
-            traceparent=record.traceparent,
+            traceparent=record.traceparent if self._span is None else self._span.traceparent,
             baggage=record.baggage,
             metadata=self._metadata,
-            namespace=record.namespace,
+            namespace=None if record.namespace == DEFAULT_NAMESPACE else record.namespace,
         )
+        self._asked = None
+
+        def settled() -> None:
+            # A link that ends while the call is sent settles it before there is a handle.
+            if self._asked is not None:
+                then()
+
         try:
-            self._asked = call_nowait(self._worker, message, then)
+            self._asked = call_nowait(self._worker, message, settled)
         except CallError as error:
-            self._over(self, _failure(error))
+            self._end(_failure(error))
+            return
+        if self._asked.settled:
+            then()
 
 
 def metadata_of(job: Job, metadata: bytes | None) -> Raw:
@@ -138,15 +173,14 @@ def metadata_of(job: Job, metadata: bytes | None) -> Raw:
     A member `job` of the sender's is replaced, so that a handler can rely on it. Raises ValueError for metadata that
     cannot be decoded.
     """
-    given = from_json(metadata) if metadata else None
-    beside = given if isinstance(given, dict) else {}
     about: dict[str, Any] = {
         "id": job.record.id,
-        "attempt": job.record.attempts + 1,
+        "attempt": job.record.progress.attempts + 1,
         "max_attempts": job.lane.settings.max_attempts,
         "queue": job.lane.key.name,
     }
-    return Raw(to_json({**beside, "job": about}))
+    given = from_json(metadata) if metadata else None
+    return Raw(to_json({**given, "job": about} if isinstance(given, dict) else {"job": about}))
 
 
 def _failure(error: CallError) -> AttemptResult:

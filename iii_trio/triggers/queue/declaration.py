@@ -9,28 +9,40 @@ import attrs
 
 from ...transport.link import Address
 from ..module import Command, Module, ModuleEnvironment, RunningModule
-from .entry import ENTRIES, read_queue
+from .entry import ENTRIES, IN_MESH, read_queue
 from .settings import QueueConfig
 
 
 def _open(
     address: Address, settings: QueueConfig, environment: ModuleEnvironment
 ) -> AbstractAsyncContextManager[RunningModule]:
+    if settings.in_mesh:
+        from .mesh_queue import open_mesh_queue
+
+        return open_mesh_queue(address, settings, environment)
+    from .memory_store import MemoryStore
     from .module import open_queue  # here, so that commands which call an engine elsewhere do not load the queue
 
+    store = environment.store
+    # Jobs in memory must outlive a failure of the module, which is no failure of the engine.
+    if store is None and settings.directory is None:
+        store = environment.kept.get("jobs")
+        if store is None:
+            store = environment.kept["jobs"] = MemoryStore()
     return open_queue(
         address,
         settings,
-        store=environment.store,
-        run_blocking=environment.run_blocking,
-        wall_clock=environment.wall_clock,
-        rng=environment.rng,
-        new_id=environment.new_id,
+        store=store,
+        environment=environment,
+        tracing=environment.tracing,
+        memory=environment.host.open_memory_share("queue") if environment.host is not None else None,
     )
 
 
 def _in_directory(settings: QueueConfig, directory: str | None) -> Any:
-    return attrs.evolve(settings, directory=directory)
+    if directory == IN_MESH:
+        return attrs.evolve(settings, directory=None, in_mesh=True)
+    return settings if settings.in_mesh else attrs.evolve(settings, directory=directory)
 
 
 QUEUE: Final = Module(
@@ -56,7 +68,7 @@ QUEUE: Final = Module(
         Command(
             "job",
             "iii_trio.cli.jobs:job",
-            "Show one job: its state, its attempts, its last error, its trace and its payload.",
+            "Show one job: its state, its attempts, its last error, its trace and its payload. With --wait, how it ended.",
         ),
         Command(
             "cancel",
@@ -97,6 +109,11 @@ QUEUE: Final = Module(
             "discard",
             "iii_trio.cli.dead_letters:discard",
             "Throw dead letters away: one, or with --all every one of the queue.",
+        ),
+        Command(
+            "backup",
+            "iii_trio.cli.backup:backup",
+            "Copy all jobs of a running engine into a file, as they are at one moment, and check it.",
         ),
     ),
 )

@@ -7,7 +7,7 @@
           ledger: { type: fifo, message_group_field: account, max_retries: 5 }
       iii-trio:                             # ours, which win over the same said above
         enabled: true
-        data: /var/lib/iii-trio             # a directory, or `memory`
+        data: /var/lib/iii-trio             # a directory, `memory`, or `mesh`
         synchronous: full
         queues:
           ledger: { max_lost_deliveries: 5, visibility_timeout_seconds: 60 }
@@ -25,6 +25,8 @@ from ...config.data import MEMORY, directory_of
 from ...config.section import OURS, Entry, ModuleEntry, Section, kind_of, shown
 from .settings import QueueConfig, QueueSettings
 
+IN_MESH: Final = "mesh"
+"""The word that stands in the place of a directory where the store of the mesh has the jobs."""
 ENTRIES: Final = frozenset({"iii-queue", "queue"})
 """The names of the entry."""
 
@@ -32,11 +34,13 @@ _ADAPTER: Final = ("store_method", "file_path", "save_interval_ms")
 _FILE_PATH: Final = "kv_store_data.db"  # iii's default
 _WITHOUT_EFFECT: Final = {
     "poll_interval_ms": "nothing is polled here",
-    "max_priority": "jobs have no priorities here",
-    "priority_field": "jobs have no priorities here",
+    "max_priority": "`enqueue` gives each job its priority",
+    "priority_field": "`enqueue` gives each job its priority",
 }
 _WIRE: Final = ("max_retries", "concurrency", "type", "message_group_field", "backoff_ms", *_WITHOUT_EFFECT)
-_WHOLE_QUEUE: Final = ("synchronous", "jobs", "memory_bytes")
+_WHOLE_QUEUE: Final = tuple(
+    name for name in attrs.fields_dict(QueueConfig) if name not in ("queues", "directory", "in_mesh")
+)
 
 
 def read_queue(entry: Entry) -> ModuleEntry:
@@ -44,10 +48,14 @@ def read_queue(entry: Entry) -> ModuleEntry:
     wire, ours = entry.section("config"), entry.section(OURS)
     wire.only(("adapter", "queue_configs"), f"in `config` of {entry.name}")
     ours.only(("enabled", "data", *_WHOLE_QUEUE, "queues"), f"in `{OURS}` of {entry.name}")
-    place = ours.text("data", "a directory, or `memory`") or _place_of_adapter(wire.section("adapter"))
+    place = ours.text("data", "a directory, `memory`, or `mesh`") or _place_of_adapter(wire.section("adapter"))
     queues = _queues(wire.section("queue_configs"), ours.section("queues"))
-    config = QueueConfig(**ours.settings(QueueConfig, _WHOLE_QUEUE), queues=queues, directory=directory_of(place))
-    return ModuleEntry(config if _enabled(ours) else None, place)
+    in_mesh = place == IN_MESH
+    directory = None if in_mesh else directory_of(place)
+    config = QueueConfig(
+        **ours.settings(QueueConfig, _WHOLE_QUEUE), queues=queues, directory=directory, in_mesh=in_mesh
+    )
+    return ModuleEntry(config if _enabled(ours) else None, None if in_mesh else place)
 
 
 def _enabled(ours: Section) -> bool:

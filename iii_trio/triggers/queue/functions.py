@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -12,18 +13,19 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import InlineCall, new_id, register_inline_handler
+from ...wire import NULL, bad_input
 from ...worker import Worker
 from .baggage import for_job
 from .dispatcher import FUNCTIONS_CHANGED, Dispatcher
+from .job_rows import by_state
 from .lane import WAITING, Job, Lane, depths
 from .operator_functions import register_operators
+from .operators import Operators
 from .protocol import (
     NO_OPTIONS,
-    NULL,
     EnqueueInput,
     PublishInput,
-    bad_input,
-    check_id,
+    check_ids,
     check_metadata,
     group_of,
     namespace_of,
@@ -33,6 +35,7 @@ from .protocol import (
 from .record import NORMAL_PRIORITY
 from .states import JobState
 from .store import Payload
+from .subscribers import Subscribers
 
 _enqueue: Final = msgspec.json.Decoder(EnqueueInput)
 _publish: Final = msgspec.json.Decoder(PublishInput)
@@ -64,17 +67,17 @@ class Which:
         return self.queue or self.topic or ""
 
 
-def register(worker: Worker, dispatcher: Dispatcher) -> None:
+def register(worker: Worker, dispatcher: Dispatcher, operators: Operators, subscribers: Subscribers) -> None:
     """Offer the queue's functions, all in the namespace `default`."""
-    _register_inputs(worker, dispatcher)
+    _register_inputs(worker, dispatcher, subscribers)
     _register_views(worker, dispatcher)
-    _register_actions(worker, dispatcher)
-    register_operators(worker, dispatcher)
+    _register_actions(worker, dispatcher, operators, subscribers)
+    register_operators(worker, dispatcher, operators)
 
     @worker.function(FUNCTIONS_CHANGED, metadata=_INTERNAL)
     async def functions_changed(functions: list[dict[str, Any]]) -> None:
         there = {(one["namespace"], one["function_id"]) for one in functions}
-        missing = dispatcher.ledger.missing_functions
+        missing = dispatcher.ledger.parked.functions
         dispatcher.functions_came([function for function in missing if function in there])
 
     @worker.function("iii-queue::on-config-change", metadata=_INTERNAL)
@@ -82,26 +85,24 @@ def register(worker: Worker, dispatcher: Dispatcher) -> None:
         return {"ok": True}
 
 
-def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
+def _register_inputs(worker: Worker, dispatcher: Dispatcher, subscribers: Subscribers) -> None:
     """Offer the functions that bring jobs."""
     ledger = dispatcher.ledger
 
     def check_room(lanes: list[Lane], size: int) -> None:
-        problem = ledger.no_room(lanes, size)
+        problem = ledger.room.problem(lanes, size)
         if problem is not None:
             raise CallError("queue_full", problem)
 
     def enqueue(call: InlineCall) -> None:
+        dispatcher.check_owner()
         request: EnqueueInput = read("engine::queue::enqueue", call.payload, _enqueue)
         lane = ledger.lanes.queue(request.queue)
         if lane is None:
             raise CallError("queue_not_found", f"Queue '{request.queue}' not found")
         namespace = namespace_of(request.namespace)
         job_id = request.messageReceiptId or new_id(worker)
-        for what, text in (
-            ("function_id", request.function_id), ("namespace", namespace), ("messageReceiptId", job_id)
-        ):  # fmt: skip
-            check_id("engine::queue::enqueue", what, text)
+        check_ids("engine::queue::enqueue", request.function_id, namespace, job_id)
 
         def answer() -> None:
             call.answer({"messageReceiptId": job_id})
@@ -114,16 +115,28 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
             answer()
             return
         data = bytes(request.data)
-        metadata = None if request.metadata == NULL else bytes(request.metadata)
-        if metadata is not None:
+        size, metadata = len(data), None
+        if request.metadata != NULL:
             check_metadata("engine::queue::enqueue", request.metadata)
-        group = group_of(lane, data)
-        options = request.options or NO_OPTIONS
-        if lane.settings.fifo and options.priority != NORMAL_PRIORITY:
+            metadata = bytes(request.metadata)
+            size += len(metadata)
+        group = group_of(lane, data) if lane.settings.fifo else None
+        options = NO_OPTIONS if request.options is None else request.options
+        if options is not NO_OPTIONS and lane.settings.fifo and options.priority != NORMAL_PRIORITY:
             problem = f"queue '{request.queue}' is FIFO and keeps the order of its jobs; leave `priority` out"
             raise CallError("priority_in_fifo", problem)
-        replaced = None
+        replaced: list[Job] = []
         if options.unique_key is not None:
+
+            def again() -> None:
+                try:
+                    enqueue(call)
+                except CallError as error:
+                    call.fail(error)
+
+            if dispatcher.is_loading:  # the job that has the key may be on disk only
+                dispatcher.when_loaded(again)
+                return
             holder = ledger.unique.holder(lane.text, options.unique_key, dispatcher.timestamp.now)
             there = None if holder is None else ledger.find(holder)
             if holder is not None and not options.replace:
@@ -134,18 +147,11 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
                     dispatcher.keep_again(there, lambda: call.answer(first), call.fail)
                 return
             if there is not None and there.current_state is JobState.STORING:
-
-                def again() -> None:
-                    try:
-                        enqueue(call)
-                    except CallError as error:
-                        call.fail(error)
-
                 dispatcher.after_stored(again, call.fail)
                 return
             if there is not None and there.current_state in WAITING:
-                replaced = there
-        check_room([lane], len(data) + len(metadata or b""))
+                replaced.append(there)
+        check_room([lane], size)
         traceparent, baggage = trace_headers(request.traceparent, request.baggage)
         job = ledger.admit(
             lane,
@@ -162,6 +168,7 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
         dispatcher.keep([job], answer, call.fail, instead_of=replaced)
 
     def publish(call: InlineCall) -> None:
+        dispatcher.check_owner()
         request: PublishInput = read("iii::durable::publish", call.payload, _publish)
         if not request.topic:
             raise CallError("topic_not_set", "Topic is not set")
@@ -169,7 +176,8 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
             raise bad_input("iii::durable::publish", "data: missing")
         data, timestamp = bytes(request.data), dispatcher.timestamp
         lanes = [(lane, group_of(lane, data)) for lane in ledger.lanes.topic(request.topic) if lane.known]
-        check_room([lane for lane, _ in lanes], len(data))
+        given_up = subscribers.oldest_of_absent([lane for lane, _ in lanes])
+        check_room([lane for lane, _ in lanes if lane not in given_up], len(data))
         traceparent, baggage = trace_headers(call.traceparent, call.baggage)
         jobs = [
             ledger.admit(
@@ -184,7 +192,7 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher) -> None:
             )
             for lane, group in lanes
         ]
-        dispatcher.keep(jobs, lambda: call.answer(None), call.fail)
+        dispatcher.keep(jobs, lambda: call.answer(None), call.fail, instead_of=list(given_up.values()))
 
     register_inline_handler(worker, "engine::queue::enqueue", enqueue, description="keep a job of a queue")
     publishing = "keep a message for each subscriber of a topic"
@@ -214,22 +222,26 @@ def _register_views(worker: Worker, dispatcher: Dispatcher) -> None:
                 "consumers": _consumers(lanes),
                 "done_per_second": round(sum(lane.done.at(timestamp.now) for lane in lanes), 3),
                 "oldest_seconds": max(ages, default=None),
-                "waits_for": _waits_for(lanes),
+                "calls": sum(lane.calls for lane in lanes),
+                "overruns": sum(lane.overruns for lane in lanes),
+                "waits_for": _waits_for(dispatcher, lanes),
                 "paused": bool(lanes) and all(lane.paused for lane in lanes),
             }
             if kind == "topic":
                 row["subscribers"] = [_subscriber(lane) for lane in lanes]
             rows.append(row)
-        return {"queues": rows, "storage": dispatcher.place}
+        return {"queues": rows, "storage": dispatcher.place, "commits": dispatcher.journal.commits}
 
     @worker.function("engine::queue::topic_stats", description="how many jobs of a queue or topic are where")
     async def topic_stats(which: Which) -> dict[str, Any]:
+        await dispatcher.wait_loaded()
         lanes = _lanes(dispatcher, which, "topic_required")
         there = depths(lanes)
         return {"depth": there.depth, "consumer_count": _consumers(lanes), "dlq_depth": there.dead, "config": None}
 
     @worker.function("engine::queue::dlq_topics", description="how many dead letters each queue and topic has")
     async def dlq_topics() -> list[dict[str, Any]]:
+        await dispatcher.wait_loaded()
         return [
             {"topic": name, "broker_type": _BROKER[kind], "message_count": depths(lanes).dead}
             for (kind, name), lanes in _named(dispatcher).items()
@@ -239,6 +251,7 @@ def _register_views(worker: Worker, dispatcher: Dispatcher) -> None:
         "engine::queue::dlq_messages", description="the dead letters of a queue or topic, the newest first"
     )
     async def dlq_messages(which: Which) -> list[dict[str, Any]]:
+        await dispatcher.wait_loaded()
         dead = _dead(_lanes(dispatcher, which, "topic_required"))[::-1]
         at = max(0, which.offset)
         last = min(len(dead), at + max(0, which.limit))
@@ -258,21 +271,23 @@ def _register_views(worker: Worker, dispatcher: Dispatcher) -> None:
         return rows
 
 
-def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
+def _register_actions(worker: Worker, dispatcher: Dispatcher, operators: Operators, subscribers: Subscribers) -> None:
     """Offer the functions that change what becomes of jobs."""
     ledger = dispatcher.ledger
 
     @worker.function("iii::queue::redrive", description="give the dead letters of a queue or topic another try")
     async def redrive(which: Which) -> dict[str, Any]:
+        await dispatcher.wait_loaded()
         dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
         function = None
         if which.to_function_id:
             if any(job.lane.key.kind == "topic" for job in dead):
                 raise CallError("redrive_failed", "the dead letters of a topic are for their subscribers only")
             function = (namespace_of(which.to_namespace), which.to_function_id)
+            check_ids("iii::queue::redrive", which.to_function_id, function[0], "")
         fitting = _fitting(dispatcher, dead)[: which.count]
         with _failing_as("redrive_failed"):
-            await dispatcher.redrive(fitting, function)
+            await operators.redrive(fitting, function)
         answer: dict[str, Any] = {"queue": which.name, "redriven": len(fitting)}
         if len(fitting) < len(dead):
             answer["left"] = len(dead) - len(fitting)
@@ -280,36 +295,43 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
 
     @worker.function("iii::queue::redrive_message", description="give one dead letter another try")
     async def redrive_message(which: Which) -> dict[str, Any]:
+        await dispatcher.wait_loaded()
         dead = _the_one(dispatcher, which)
         if dead and not _fitting(dispatcher, dead):
             raise CallError("queue_full", f"no more jobs may be in {which.name} now: have some done or purged first")
         with _failing_as("redrive_message_failed"):
-            await dispatcher.redrive(dead)
+            await operators.redrive(dead)
         return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
 
     @worker.function("iii::queue::discard_message", description="discard one dead letter")
     async def discard_message(which: Which) -> dict[str, Any]:
+        await dispatcher.wait_loaded()
         dead = _the_one(dispatcher, which)
         with _failing_as("discard_message_failed"):
-            await dispatcher.discard(dead)
+            await operators.discard(dead)
         return {"queue": which.name, "message_id": which.message_id, "redriven": len(dead)}
 
     @worker.function("engine::queue::discard", description="discard all dead letters of a queue or topic")
     async def discard(which: Which) -> dict[str, Any]:
+        await dispatcher.wait_loaded()
         dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
         with _failing_as("discard_failed"):
             if not which.dry_run:
-                await dispatcher.discard(dead)
+                await operators.discard(dead)
         return {"queue": which.name, "discarded": len(dead)}
 
     @worker.function("engine::queue::purge", description="remove the waiting jobs of a queue, topic or subscriber")
     async def purge(which: Which) -> dict[str, Any]:
+        await dispatcher.wait_loaded()
         lanes = _lanes(dispatcher, which, "queue_not_set")
         if which.function_id is not None:
             lanes = [lane for lane in lanes if lane.key.subscriber == _function_in(which)]
-        if which.dry_run:
-            return {"queue": which.name, "purged": sum(lane.waiting for lane in lanes)}
-        return {"queue": which.name, "purged": await dispatcher.purge(lanes)}
+            if not lanes:
+                raise CallError("queue_not_found", f"{which.function_id} is no subscriber of {which.name}")
+        counts = by_state(lane.waiting for lane in lanes)
+        if not which.dry_run:
+            await operators.purge(lanes)
+        return {"queue": which.name, "purged": sum(counts.values()), "by_state": counts}
 
     @worker.function("engine::queue::unsubscribe", description="end the subscription of a subscriber that is away")
     async def unsubscribe(which: Which) -> dict[str, Any]:
@@ -317,20 +339,20 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher) -> None:
             raise CallError("topic_not_set", "Topic is not set")
         if not which.function_id:
             raise CallError("function_id_not_set", "`function_id` is required: the function of the subscriber")
+        await dispatcher.wait_loaded()
         function = _function_in(which)
         found = [lane for lane in ledger.lanes.topic(which.topic) if lane.key.subscriber == function]
         if any(lane.listeners for lane in found):
             problem = f"{which.function_id} is here: end its binding instead, or stop its worker first"
             raise CallError("subscriber_not_away", problem)
-        removed = 0
+        counts = by_state(lane.waiting + Counter({JobState.DEAD: depths([lane]).dead}) for lane in found)
         with _failing_as("unsubscribe_failed"):
-            for lane in found:
-                if which.dry_run:
-                    removed += lane.waiting + depths([lane]).dead
-                else:
-                    removed += await dispatcher.remove_subscriber(lane)
+            if not which.dry_run:
+                for lane in found:
+                    await subscribers.remove(lane)
         return {
-            "topic": which.topic, "function_id": which.function_id, "unsubscribed": len(found), "purged": removed
+            "topic": which.topic, "function_id": which.function_id, "unsubscribed": len(found),
+            "purged": sum(counts.values()), "by_state": counts,
         }  # fmt: skip
 
 
@@ -342,8 +364,8 @@ def _fitting(dispatcher: Dispatcher, dead: list[Job]) -> list[Job]:
     for job in dead:
         lane = job.lane
         if lane not in room:
-            room[lane] = dispatcher.ledger.room_in(lane)
-            whole = min(whole, dispatcher.ledger.room)
+            room[lane] = dispatcher.ledger.room.in_lane(lane)
+            whole = min(whole, dispatcher.ledger.room.jobs)
         if room[lane] > 0 and whole > 0:
             room[lane] -= 1
             whole -= 1
@@ -360,16 +382,10 @@ def _named(dispatcher: Dispatcher) -> dict[tuple[str, str], list[Lane]]:
 
 
 def _lanes(dispatcher: Dispatcher, which: Which, code: str) -> list[Lane]:
-    """Return the lanes of a name.
-
-    `queue` means a queue, and where there is none of that name the topic, because iii's clients say it for both.
-    `topic` means a topic, and where there is none the queue. Raises CallError where neither is given.
-    """
+    """Return the lanes of a name. Raises CallError where neither a queue nor a topic is given."""
     if not which.name:
         raise CallError(code, "Queue name is required" if code == "queue_not_set" else "Topic is required")
-    named = _named(dispatcher)
-    queue, topic = named.get(("queue", which.name)), named.get(("topic", which.name))
-    return (queue or topic or []) if which.queue else (topic or queue or [])
+    return dispatcher.ledger.lanes.find(which.queue, which.topic)
 
 
 def _function_in(which: Which) -> tuple[str, str]:
@@ -379,7 +395,7 @@ def _function_in(which: Which) -> tuple[str, str]:
 def _dead(lanes: list[Lane]) -> list[Job]:
     """Return the dead letters of these lanes, the oldest death first."""
     dead = [job for lane in lanes for job in lane.dead_letters()]
-    return sorted(dead, key=lambda job: job.record.died_at_ms or 0)
+    return sorted(dead, key=lambda job: job.record.progress.died_at_ms or 0)
 
 
 @contextmanager
@@ -410,20 +426,27 @@ def _subscriber(lane: Lane) -> dict[str, Any]:
         "subscribed": lane.known,
         "paused": lane.paused,
         "away_since_ms": None if lane.listeners else lane.away_since_ms,
+        "dropped": lane.dropped,
     }
 
 
-def _waits_for(lanes: list[Lane]) -> list[str]:
+def _waits_for(dispatcher: Dispatcher, lanes: list[Lane]) -> list[str]:
     """Return the functions that are missing so that jobs could run."""
-    waiting = [job.record for lane in lanes for job in lane.waiting_for_function()]
-    missing = {f"{record.function_id} in {record.namespace}" for record in waiting}
-    missing |= {f"{lane.key.function_id} in {lane.key.namespace}" for lane in lanes if lane.jobs and not lane.open}
-    return sorted(missing)
+    functions = {function for lane in lanes for function in dispatcher.ledger.parked.missing_of(lane)}
+    functions |= {lane.key.subscriber for lane in lanes if lane.jobs and not lane.open}
+    return sorted(f"{function_id} in {namespace}" for namespace, function_id in functions)
 
 
 def _row_bytes(job: Job, *, payload: bool) -> int:
     record = job.record
-    texts = (record.id, record.code, record.message, record.message, record.function_id, record.namespace)
+    texts = (
+        record.id,
+        record.progress.code,
+        record.progress.message,
+        record.progress.message,
+        record.function_id,
+        record.namespace,
+    )
     return sum(len(text or "") for text in texts) + (job.size if payload else 0)
 
 
@@ -444,12 +467,12 @@ async def _dead_letter(dispatcher: Dispatcher, job: Job, *, payload: bool) -> di
     row = {
         "id": record.id,
         "payload": None if found is None else Raw(found.data),
-        "error": f"{record.code}: {record.message}",
-        "code": record.code,
-        "message": record.message,
-        "failed_at": (record.died_at_ms or 0) // 1000,
-        "retries": record.attempts,
-        "lost": record.lost,
+        "error": f"{record.progress.code}: {record.progress.message}",
+        "code": record.progress.code,
+        "message": record.progress.message,
+        "failed_at": (record.progress.died_at_ms or 0) // 1000,
+        "retries": record.progress.attempts,
+        "lost": record.progress.lost,
         "size_bytes": job.size,
         "function_id": record.function_id,
         "namespace": record.namespace,

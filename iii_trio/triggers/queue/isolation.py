@@ -19,7 +19,7 @@ _MAX_FUNCTIONS: Final = 10_000
 
 def is_suspect(job: Job) -> bool:
     """Whether a job is to run alone."""
-    lost = job.record.lost
+    lost = job.record.progress.lost
     return lost > 0 and lost >= min(_SUSPECT_LOSSES, job.lane.settings.max_lost_deliveries - 1)
 
 

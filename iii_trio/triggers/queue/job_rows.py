@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -26,6 +27,7 @@ STATES: Final = {
     JobState.PURGING: "ending",
 }
 """The states of jobs in words. `ending` is written to the store just now."""
+_WAITING: Final = frozenset({"waiting", "waiting_for_function"})
 MAX_ROWS: Final = 500
 _MAX_LOOKED_AT: Final = 5_000  # jobs that one page looks at, so that a filter that fits few jobs blocks nothing
 
@@ -44,20 +46,32 @@ class JobFilter:
         """Return whether a job is wanted."""
         age = (timestamp.wall_ms - job.record.created_at_ms) / 1000
         return (
-            (self.state is None or STATES.get(job.current_state) == self.state)
+            (self.state is None or self._has_state(job))
             and (self.function_id is None or job.record.function_id == self.function_id)
             and (self.namespace is None or job.record.namespace == self.namespace)
             and (self.older_than_seconds is None or age > self.older_than_seconds)
             and (self.newer_than_seconds is None or age < self.newer_than_seconds)
         )
 
+    def _has_state(self, job: Job) -> bool:
+        state = STATES.get(job.current_state)
+        # A job whose function is missing waits, too. Nobody looks for it under another word who does not know why.
+        return state in _WAITING if self.state == "waiting" else state == self.state
+
+
+def by_state(counts: Iterable[Counter[JobState]]) -> dict[str, int]:
+    """Add up numbers of jobs, and name their states in words. States without jobs are left out."""
+    total = sum(counts, Counter[JobState]())
+    return {word: total[state] for state, word in STATES.items() if total[state]}
+
 
 def page(
-    lanes: Sequence[Lane], wanted: JobFilter, after: int, limit: int, timestamp: Timestamp
-) -> tuple[list[dict[str, Any]], int | None]:
+    lanes: Sequence[Lane], wanted: JobFilter, after: int, limit: int, timestamp: Timestamp, *, loading: bool = False
+) -> tuple[list[dict[str, Any]], int | None] | None:
     """Return a page of rows, the oldest job first, and the position to go on after. None: it was the last page.
 
-    A page may have fewer rows than `limit`, because it looks at some thousand jobs only.
+    A page may have fewer rows than `limit`, because it looks at some thousand jobs only. While more jobs are `loading`,
+    None is returned instead of a page that would go on with them.
     """
     lines: list[Iterator[Job]] = []
     if wanted.state != "dead":
@@ -74,7 +88,10 @@ def page(
             rows.append(row(job, timestamp))
             if len(rows) == limit:
                 break
-    return rows, after if next(jobs, None) is not None else None
+    there = next(jobs, None) is not None
+    if loading and not there and len(rows) < limit:
+        return None
+    return rows, after if there or loading else None
 
 
 def row(job: Job, timestamp: Timestamp) -> dict[str, Any]:
@@ -90,10 +107,10 @@ def row(job: Job, timestamp: Timestamp) -> dict[str, Any]:
         "namespace": record.namespace,
         "age_seconds": max(0.0, (timestamp.wall_ms - record.created_at_ms) / 1000),
         "due_seconds": None if due is None else max(0.0, due),
-        "failed": record.attempts,
-        "lost": record.lost,
-        "code": record.code,
-        "message": record.message,
+        "failed": record.progress.attempts,
+        "lost": record.progress.lost,
+        "code": record.progress.code,
+        "message": record.progress.message,
         "size_bytes": job.size,
         "group": record.group,
         "trace_id": _trace_id(record.traceparent),

@@ -19,6 +19,8 @@ class Lanes:
         self._queues: dict[str, Lane] = {}
         self._topics: dict[str, dict[str, Lane]] = {}
         self._awake: dict[str, Lane] = {}
+        self.keep_all = False
+        """Whether no lane is dropped, because jobs are loaded that may belong to it."""
         self.on_drop: Callable[[Lane], object] = lambda lane: None
         """Called with each lane that is dropped."""
 
@@ -29,10 +31,15 @@ class Lanes:
         """Return the lane whose key has this text, if there is one."""
         return self._lanes.get(text)
 
-    def named(self, name: str, kind: str | None = None) -> list[Lane]:
-        """Return the lanes of all queues and topics of a name, or of one kind of them."""
-        queue = self._queues.get(name) if kind != "topic" else None
-        return ([] if queue is None else [queue]) + (self.topic(name) if kind != "queue" else [])
+    def find(self, queue: str | None, topic: str | None) -> list[Lane]:
+        """Return the lanes of a name. A queue is looked for first if `queue` is given, and the topic first if not.
+
+        The other kind is taken where there is none of that name, because iii's clients say `queue` for both.
+        """
+        name = queue or topic or ""
+        of_queue = [self._queues[name]] if name in self._queues else []
+        of_topic = self.topic(name)
+        return (of_queue or of_topic) if queue else (of_topic or of_queue)
 
     def queue(self, name: str) -> Lane | None:
         """Return the queue of this name, if it is configured."""
@@ -88,7 +95,7 @@ class Lanes:
 
     def drop_if_empty(self, lane: Lane) -> None:
         """Drop a lane that is not known, has no listeners, and has no jobs."""
-        if lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.state_counts.values()):
+        if self.keep_all or lane.known or lane.listeners or lane.jobs or lane.dead or any(lane.state_counts.values()):
             return
         if self._lanes.pop(lane.text, None) is None:
             return
@@ -104,7 +111,7 @@ class Lanes:
 
     def wake(self, lane: Lane) -> None:
         """Have a lane looked at, if a job of it could start."""
-        if lane.may_start:
+        if lane.text not in self._awake and lane.may_start:
             self._awake[lane.text] = lane
 
     def wake_subscribers(self, function: tuple[str, str]) -> None:

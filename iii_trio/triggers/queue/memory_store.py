@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import final
 
 import msgspec
 
 from .record import Record
-from .store import Change, Forget, ForgetLane, Loaded, Payload, Put, Remember, Remove, SaveLane, SetAside, Update
+from .store import (
+    Change,
+    Forget,
+    ForgetLane,
+    Loaded,
+    Payload,
+    Put,
+    Remember,
+    Remove,
+    SaveLane,
+    SetAside,
+    StorageError,
+    Update,
+)
 
 
 @final
@@ -27,7 +40,7 @@ class MemoryStore:
 
     def load(self) -> Loaded:
         """As `Store.load`: the jobs of one engine for the next one in the same process."""
-        jobs = sorted(self._jobs.values(), key=lambda record: record.position)
+        jobs = sorted(self._jobs.values(), key=lambda record: record.key)
         return Loaded(
             [msgspec.structs.replace(record) for record in jobs],
             list(self._subscribers.values()),
@@ -65,6 +78,12 @@ class MemoryStore:
     def tidy(self) -> bool:
         """As `Store.tidy`. There is nothing to do."""
         return False
+
+    def backup(self) -> Generator[bytes, None, None]:
+        """As `Store.backup`. Raises StorageError, because there is no file."""
+        raise StorageError(
+            "the jobs are in memory, so there is nothing to copy; give the engine a directory (--data DIR)"
+        )
 
     def close(self) -> None:
         """As `Store.close`. The jobs stay in the object."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
@@ -12,20 +10,24 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import attrs
 import trio
 
-from ... import ids
 from ...config.data import MEMORY
 from ...environment import Environment, RunBlocking
 from ...nursery import open_service_nursery
 from ...report import get_logger
+from ...tracing import Tracing
 from ...transport.link import Address
+from ...transport.memory_budget import UNLIMITED_SHARE, MemoryShare
 from ...worker import Worker, open_worker
 from ..module import RunningModule
 from .dispatcher import Dispatcher
 from .functions import register
 from .journal import Journal
+from .loading import Loading
 from .memory_store import MemoryStore
+from .operators import Operators
 from .settings import QueueConfig
 from .store import Store
+from .subscribers import Subscribers
 from .subscriptions import TRIGGER_TYPE, SubscriberTriggers
 from .thread import open_thread
 
@@ -44,46 +46,60 @@ async def open_queue(
     config: QueueConfig | None = None,
     *,
     store: Store | None = None,
-    run_blocking: RunBlocking | None = None,
-    wall_clock: Callable[[], float] = time.time,
-    rng: random.Random | None = None,
-    new_id: Callable[[], str] = ids.new_id,
+    environment: Environment | None = None,
+    tracing: Tracing | None = None,
+    memory: MemoryShare | None = None,
+    namespace: str | None = None,
+    owns: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Queue]:
     """Run the queue of the engine at `address`, for the length of the block.
 
     Jobs are kept in `config.directory`, in memory where there is none, or in a `store` of your own, which stays yours to
-    close. `run_blocking` runs blocking functions (default: a thread of the queue's own), `wall_clock` tells the date, `rng`
-    draws jitter and `new_id` makes ids: for simulations.
+    close. `environment` is for simulations. Attempts at jobs are spans of `tracing`. `memory` is the part of the engine's
+    memory budget for payloads (decision 0021). A node of a mesh offers the queue in a `namespace` of its own, and `owns`
+    tells whether it owns the mesh's queues.
 
     Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
     Leaving the block cancels the running jobs. They stay jobs, and it costs them nothing (Q2).
     If cancelled: as leaving the block.
     """
     config = config or QueueConfig()
-    rng = rng or random.Random()
-    async with _open_store(config, store, run_blocking) as (store, run), open_service_nursery() as tasks:
+    environment = environment or Environment()
+    async with _open_store(config, store, environment.run_blocking) as (store, run), open_service_nursery() as tasks:
         journal = Journal(store, run)
         loaded = await run(store.load)
         try:
-            async with open_worker(address, name=WORKER, environment=Environment(new_id, rng)) as worker:
+            async with open_worker(address, name=WORKER, namespace=namespace, environment=environment) as worker:
                 dispatcher = Dispatcher(
                     worker,
                     journal,
                     config,
                     store.place,
-                    jitter=lambda: 1 + rng.random() * _JITTER,
-                    wall_clock=wall_clock,
+                    jitter=lambda: 1 + environment.rng.random() * _JITTER,
+                    wall_clock=environment.wall_clock,
+                    tracing=tracing,
+                    owns=owns,
                 )
-                await dispatcher.load(loaded, run)
+                room = dispatcher.ledger.room
+                room.count_in(memory or UNLIMITED_SHARE, is_stored_in_memory=isinstance(store, MemoryStore))
+                operators = Operators(dispatcher)
+                subscribers = Subscribers(dispatcher, operators)
+                loading = Loading(dispatcher, subscribers, loaded)
+                del loaded
+                await loading.begin()
                 await tasks.start(journal.keep)
                 async with open_service_nursery() as jobs:
                     await jobs.start(dispatcher.serve)
-                    _offer(worker, dispatcher)
+                    jobs.start_soon(subscribers.end_absences)
+                    jobs.start_soon(loading.go_on)
+                    _offer(worker, dispatcher, operators, subscribers)
                     await worker.wait_registered()
-                    yield Queue(dispatcher, config)
+                    yield Queue(dispatcher, subscribers, config)
                     jobs.cancel_scope.cancel()
         finally:
             tasks.cancel_scope.cancel()
+            if memory is not None:
+                memory.set(0)
 
 
 @asynccontextmanager
@@ -116,11 +132,11 @@ async def _at_once(function: Callable[[], T]) -> T:
     return function()
 
 
-def _offer(worker: Worker, dispatcher: Dispatcher) -> None:
-    register(worker, dispatcher)
+def _offer(worker: Worker, dispatcher: Dispatcher, operators: Operators, subscribers: Subscribers) -> None:
+    register(worker, dispatcher, operators, subscribers)
     worker.register_trigger_type(
         TRIGGER_TYPE,
-        SubscriberTriggers(dispatcher),
+        SubscriberTriggers(subscribers),
         description="calls a function with what is published to a topic, durably",
     )
 
@@ -129,8 +145,9 @@ def _offer(worker: Worker, dispatcher: Dispatcher) -> None:
 class Queue(RunningModule):
     """A running queue. Made by `open_queue`."""
 
-    def __init__(self, dispatcher: Dispatcher, config: QueueConfig) -> None:
+    def __init__(self, dispatcher: Dispatcher, subscribers: Subscribers, config: QueueConfig) -> None:
         self._dispatcher = dispatcher
+        self._subscribers = subscribers
         self._config = config
 
     @property
@@ -142,6 +159,10 @@ class Queue(RunningModule):
     def status(self) -> str:
         """The place of the jobs, for the ready line."""
         return f"jobs in {self._config.directory or self.place}"
+
+    def start_jobs(self) -> None:
+        """Start all jobs that can start now, because this node owns the queues from now on."""
+        self._dispatcher.start_jobs()
 
     async def drain(self) -> None:
         """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start."""
@@ -162,4 +183,5 @@ class Queue(RunningModule):
                 )
         self._config = attrs.evolve(settings, **kept)
         self._dispatcher.reconfigure(self._config)
+        self._subscribers.reconfigure()
         return self._config

@@ -1,4 +1,4 @@
-"""The functions of the queue for operators: jobs by page, one job, and what is to become of it."""
+"""The functions of the queue for operators: jobs by page, one job, and the verbs that change jobs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import attrs
 from msgspec import Raw
 
 from ...errors import CallError
-from ...worker import Worker
+from ...worker import ChannelWriter, Worker
 from .dispatcher import Dispatcher
 from .job_rows import STATES, JobFilter, page, row
-from .lane import Job, Lane
+from .lane import WAITING, Job, Lane
+from .operators import Operators
 from .protocol import namespace_of
 from .states import JobState
 
 _CUT_BYTES: Final = 4096  # of a payload, unless more is asked for
 _MAX_BYTES: Final = 512 * 1024
-_LIVE: Final = frozenset({JobState.READY, JobState.LEASED, JobState.DELAYED, JobState.WAITING_FOR_FUNCTION})
+_LIVE: Final = WAITING | {JobState.LEASED}
 
 
 @attrs.frozen
@@ -53,14 +54,15 @@ class LaneInput:
     namespace: str | None = None
 
 
-def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
+def register_operators(worker: Worker, dispatcher: Dispatcher, operators: Operators) -> None:
     """Offer the functions for operators, all in the namespace `default`."""
     ledger = dispatcher.ledger
 
-    def find(which: JobInput) -> Job:
+    async def find(which: JobInput) -> Job:
         if not which.id:
             raise CallError("job_id_not_set", "`id` is required: the receipt of the job")
-        job = ledger.find(which.id)
+        while (job := ledger.find(which.id)) is None and dispatcher.is_loading:
+            await dispatcher.wait_loaded_some()
         if job is None:
             raise CallError("job_not_found", f"there is no job {which.id}: it was done, removed, or never there")
         return job
@@ -73,7 +75,7 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
 
     @worker.function("engine::queue::wait", description="wait until a job is done, dead or removed")
     async def wait(which: JobInput) -> dict[str, Any]:
-        live = ledger.recent_end(which.id) is None and find(which).current_state is not JobState.DEAD
+        live = ledger.recent_end(which.id) is None and (await find(which)).current_state is not JobState.DEAD
         if live and not ledger.paused:  # a drain keeps jobs for the next engine, so none may end
             await dispatcher.waiters.wait(which.id)
         found = ledger.find(which.id)
@@ -87,24 +89,31 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
         wanted = JobFilter(
             which.state, which.function_id, which.namespace, which.older_than_seconds, which.newer_than_seconds
         )
-        lanes = _lanes(dispatcher, which.queue, which.topic)
-        rows, after = page(lanes, wanted, which.after, which.limit, dispatcher.timestamp)
-        return {"jobs": rows, "after": after}
+        while True:
+            lanes = _lanes(dispatcher, which.queue, which.topic)
+            loading = dispatcher.is_loading
+            found = page(lanes, wanted, which.after, which.limit, dispatcher.timestamp, loading=loading)
+            if found is not None:
+                return {"jobs": found[0], "after": found[1]}
+            await dispatcher.wait_loaded_some()
 
     @worker.function("engine::queue::job", description="one job: its state, its attempts and its payload")
     async def job(which: JobInput) -> dict[str, Any]:
         if ledger.find(which.id) is None and ledger.recent_end(which.id) is not None:
             return over(which)
-        return await _described(dispatcher, find(which), min(max(0, which.payload_bytes), _MAX_BYTES))
+        return await _described(dispatcher, await find(which), min(max(0, which.payload_bytes), _MAX_BYTES))
 
     @worker.function("engine::queue::cancel", description="remove one job, and cancel its handler if it runs")
     async def cancel(which: JobInput) -> dict[str, Any]:
-        found = find(which)
+        ended = ledger.recent_end(which.id) if ledger.find(which.id) is None else None
+        if ended is not None:
+            raise CallError("job_not_cancellable", f"job {which.id} was {ended} already")
+        found = await find(which)
         state = STATES.get(found.current_state, "storing")
         if found.current_state not in _LIVE:
             mend = "; discard it instead" if state == "dead" else ""
             raise CallError("job_not_cancellable", f"job {which.id} is {state}, and cannot be cancelled{mend}")
-        await dispatcher.cancel(found)
+        await operators.cancel(found)
         return {"id": which.id, "was": state}
 
     async def pause_or_resume(which: LaneInput, paused: bool) -> dict[str, Any]:
@@ -114,7 +123,7 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
             lanes = [lane for lane in lanes if lane.key.subscriber == function]
         if not lanes:
             raise CallError("queue_not_found", f"there is no queue, topic or subscriber {_words(which)}")
-        await dispatcher.pause(lanes, paused)
+        await operators.pause(lanes, paused)
         return {"queue": which.queue or which.topic, "paused": paused, "lanes": len(lanes)}
 
     @worker.function("engine::queue::pause", description="start no jobs of a queue, a topic or one subscriber of it")
@@ -125,6 +134,12 @@ def register_operators(worker: Worker, dispatcher: Dispatcher) -> None:
     async def resume(which: LaneInput) -> dict[str, Any]:
         return await pause_or_resume(which, False)
 
+    @worker.function("engine::queue::backup", description="write a file with all jobs, as they are now, to a channel")
+    async def backup(writer: ChannelWriter) -> dict[str, Any]:
+        size = await operators.backup(writer.send)
+        await writer.aclose()
+        return {"bytes": size}
+
 
 def _words(which: LaneInput) -> str:
     name = which.queue or which.topic
@@ -132,13 +147,10 @@ def _words(which: LaneInput) -> str:
 
 
 def _lanes(dispatcher: Dispatcher, queue: str | None, topic: str | None) -> list[Lane]:
-    """Return the lanes of a queue, and where there is none of that name of the topic, or the other way round."""
-    name = queue or topic
-    if not name:
+    """Return the lanes of a name. Raises CallError where neither a queue nor a topic is given."""
+    if not queue and not topic:
         raise CallError("queue_not_set", "Queue name is required")
-    lanes = dispatcher.ledger.lanes
-    kinds = ("queue", "topic") if queue else ("topic", "queue")
-    return lanes.named(name, kinds[0]) or lanes.named(name, kinds[1])
+    return dispatcher.ledger.lanes.find(queue, topic)
 
 
 async def _described(dispatcher: Dispatcher, job: Job, payload_bytes: int) -> dict[str, Any]:
@@ -146,7 +158,7 @@ async def _described(dispatcher: Dispatcher, job: Job, payload_bytes: int) -> di
     found = row(job, dispatcher.timestamp) | {
         "max_attempts": job.lane.settings.max_attempts,
         "created_at_ms": job.record.created_at_ms,
-        "died_at_ms": job.record.died_at_ms,
+        "died_at_ms": job.record.progress.died_at_ms,
     }
     try:
         payload = await dispatcher.payload_of(job)

@@ -11,15 +11,15 @@ from msgspec import Raw
 
 from ...config.settings import MAX_SECONDS
 from ...errors import CallError
-from ...wire import DEFAULT_NAMESPACE, ErrorCode, from_json, to_json
+from ...wire import DEFAULT_NAMESPACE, NULL, ErrorCode, bad_input, from_json, to_json
 from .lane import Lane
-from .record import NORMAL_PRIORITY
+from .record import NORMAL_PRIORITY, Options
 from .settings import QueueSettings
 
-NULL: Final = Raw(b"null")
 SUBSCRIBER_JOBS: Final = 100_000
 """How many jobs wait for a subscriber, at most, unless its subscription says otherwise (Q17)."""
 _MAX_ID_BYTES: Final = 1024
+_SHORT_ID: Final = _MAX_ID_BYTES // 4  # characters, which have four bytes each at most; nearly all names are short
 _MAX_TRACEPARENT_BYTES: Final = 256
 _MAX_BAGGAGE_BYTES: Final = 8192  # the least that W3C Baggage has everybody pass on
 _MAX_GROUP_BYTES: Final = 256
@@ -44,6 +44,20 @@ class JobOptions(msgspec.Struct, forbid_unknown_fields=True):
         if self.at_ms is None:
             return self.delay_seconds
         return min(max(0.0, (self.at_ms - wall_ms) / 1000), MAX_SECONDS)
+
+    @property
+    def lasting(self) -> Options:
+        """The options that are kept with the job."""
+        return Options(
+            self.priority,
+            self.unique_key,
+            _milliseconds(self.unique_seconds),
+            _milliseconds(self.keep_result_seconds),
+        )
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 NO_OPTIONS: Final = JobOptions()
@@ -78,16 +92,23 @@ def read(function_id: str, payload: Raw, decoder: msgspec.json.Decoder[Any]) -> 
         raise bad_input(function_id, str(error)) from None
 
 
-def bad_input(function_id: str, problem: str) -> CallError:
-    """Return the error for an input that a function of the queue cannot take."""
-    return CallError(ErrorCode.DESERIALIZATION_ERROR, f"Failed to deserialize input for {function_id}: {problem}")
-
-
 def check_id(function_id: str, what: str, text: str) -> None:
     """Raise CallError for a name that is too long, because names stay in memory with each job."""
+    if len(text) <= _SHORT_ID:
+        return
     size = len(text.encode())
     if size > _MAX_ID_BYTES:
         raise bad_input(function_id, f"`{what}` is {size} bytes, and may be at most {_MAX_ID_BYTES}")
+
+
+def check_ids(called: str, function_id: str, namespace: str, receipt: str) -> None:
+    """Raise CallError if the function of a job has no name, or one of the job's names is too long."""
+    if not function_id or function_id.isspace():
+        raise bad_input(called, "the function's id is empty: name the function that is to do the job")
+    if len(function_id) + len(namespace) + len(receipt) > _SHORT_ID:
+        check_id(called, "function_id", function_id)
+        check_id(called, "namespace", namespace)
+        check_id(called, "messageReceiptId", receipt)
 
 
 def check_metadata(function_id: str, metadata: Raw) -> None:

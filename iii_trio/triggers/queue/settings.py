@@ -20,6 +20,19 @@ _at_least_zero: Any = validators.and_(validators.ge(0), _at_most)
 _at_least_one: Any = validators.and_(validators.ge(1), _at_most)
 _seconds: Any = validators.and_(validators.gt(0), validators.le(MAX_SECONDS))
 _seconds_or_zero: Any = validators.and_(validators.ge(0), validators.le(MAX_SECONDS))
+
+
+def _one_of(*words: str) -> Any:
+    """Return a validator for one of some words. That of attrs shows the whole attribute in its error."""
+
+    def check(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
+        if value not in words:
+            raise ValueError(f"'{field.name}' must be one of {', '.join(map(repr, words))}, not {value!r}")
+
+    return check
+
+
+_factor_or_none: Any = validators.optional(_at_least_one)
 _seconds_or_none: Any = validators.optional(_seconds)
 
 
@@ -39,7 +52,7 @@ class QueueSettings:
     backoff_seconds: float = attrs.field(default=1.0, validator=_seconds_or_zero)
     """From the first failure to the second call; doubled at each further failure."""
     backoff: Literal["exponential", "fixed"] = attrs.field(
-        default="exponential", validator=validators.in_(("exponential", "fixed"))
+        default="exponential", validator=_one_of("exponential", "fixed")
     )
     max_backoff_seconds: float = attrs.field(default=3600.0, validator=_seconds)
     """The longest that it grows to."""
@@ -53,6 +66,8 @@ class QueueSettings:
     """How long an attempt waits for a worker that has the function. None waits for ever, as subscriptions always do (Q7)."""
     max_jobs: int | None = attrs.field(default=None, validator=validators.optional(_at_least_one))
     """How many unfinished jobs this queue, or this subscription, may have (Q17). None: no bound of its own."""
+    overrun_factor: float | None = attrs.field(default=10.0, validator=_factor_or_none)
+    """A call that runs for more than so many times the median of its queue is a line in the log (Q33). None: never."""
     dead_letters: int = attrs.field(default=10_000, validator=_at_least_zero)
     """How many dead letters are kept: the oldest give way, and the log says so."""
 
@@ -83,8 +98,10 @@ class QueueConfig:
     """The queues that jobs can be enqueued to, by name; one named `default` is always there."""
     directory: str | None = None
     """Where jobs are kept on disk; None: in memory only, for as long as the engine runs."""
+    in_mesh: bool = False
+    """Whether the queues are those of the engine's mesh, whose store has the jobs. `directory` has no effect then."""
     synchronous: Literal["full", "normal", "off"] = attrs.field(
-        default="full", validator=validators.in_(("full", "normal", "off"))
+        default="full", validator=_one_of("full", "normal", "off")
     )
     """When a job counts as on disk: `full`, the disk has said so: it outlives a loss of power. `normal` and `off` outlive a
     killed engine, and are faster."""
@@ -93,9 +110,27 @@ class QueueConfig:
     disk_bytes: int | None = attrs.field(default=None, validator=validators.optional(_positive))
     """How much the jobs and dead letters may take on disk, about. What comes beyond is refused (Q14). None: no bound, but a
     reserve of the disk's free space is left alone."""
+    max_away_seconds: float | None = attrs.field(default=31 * 86_400.0, validator=_seconds_or_none)
+    """A subscription ends when its subscriber has been away for so long (Q34). None: never."""
+    max_away_jobs: int | None = attrs.field(default=None, validator=validators.optional(_at_least_one))
+    """How many messages wait for a subscriber that is away. Beyond it, the oldest give way to new ones (Q34). None: new ones
+    are refused, at `max_jobs` of the subscription."""
     memory_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_at_least_zero)
     """How much of the jobs' data is kept in memory beside the disk; more is read back when its turn comes."""
 
     def __attrs_post_init__(self) -> None:
-        if any(not name.strip() for name in self.queues):
-            raise ValueError("a queue has an empty name")
+        # An empty path would be the directory that the engine happens to be started in.
+        if isinstance(self.directory, str) and not self.directory.strip():
+            raise ValueError("'directory' is empty: name a directory, or leave it out to keep jobs in memory")
+        for name, settings in self.queues.items():
+            if not isinstance(name, str):
+                raise TypeError(f"a queue's name is a text, not {name!r}")
+            if not name.strip():
+                raise ValueError("a queue has an empty name")
+            if not isinstance(settings, QueueSettings):
+                raise TypeError(f"queue '{name}' has {settings!r} where QueueSettings(…) are expected")
+            # Only the jobs of a subscription are all of one group where none is named.
+            if settings.fifo and settings.group_by is None:
+                raise ValueError(
+                    f"queue '{name}' is 'fifo': name the member of its jobs' data that groups them ('group_by')"
+                )

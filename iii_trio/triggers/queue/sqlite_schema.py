@@ -43,6 +43,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE damaged_jobs ADD COLUMN unique_ms;
     ALTER TABLE damaged_jobs ADD COLUMN keep_result_ms;
     """,
+    """
+    CREATE INDEX dead_jobs ON jobs (lane) WHERE died_at_ms IS NOT NULL;
+    CREATE INDEX redriven_jobs ON jobs (position) WHERE position <> key;
+    """,
 )
 """Each script makes the next version of the schema. `PRAGMA user_version` counts them."""
 

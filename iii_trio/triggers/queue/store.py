@@ -6,7 +6,7 @@ methods may block, and are called from one thread at a time. `iii_trio.testing.c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import attrs
@@ -103,15 +103,29 @@ class Damaged:
 
 
 @attrs.frozen
+class Backlog:
+    """What a store knows of its jobs before it has read them."""
+
+    last: int
+    """The largest key or position of a job, or a number above it. New jobs have larger ones."""
+    unfinished: Mapping[str, int]
+    """The number of jobs that are no dead letters, by the texts of the keys of their lanes."""
+
+
+@attrs.frozen
 class Loaded:
     """The content of a store."""
 
     jobs: Iterable[Record | Damaged] = ()
-    """With their data, in the order of their positions. Iterated over once, at once, where the store may block."""
+    """With their data, in the order of their keys. Iterated over once, where the store may block. After a StorageError
+    `iter` is called again, and goes on with the job that could not be read."""
     subscribers: Sequence[Remember] = ()
     lanes: Sequence[SaveLane] = ()
     warnings: Sequence[str] = ()
     """Sentences for the log, about damage that the store has noticed."""
+    backlog: Backlog | None = None
+    """If there is one, changes are written while the jobs are iterated over. Jobs that were put meanwhile may be among
+    them. None: the queue opens when all jobs are read."""
 
 
 class Store(Protocol):
@@ -142,11 +156,18 @@ class Store(Protocol):
         Raises StorageError.
         """
 
+    def backup(self) -> Generator[bytes, None, None]:
+        """Yield the pieces of a file with all jobs, as they are when the first piece is asked for.
+
+        Changes are written between the pieces. The generator is closed at the end. Raises StorageError where there is no
+        such file, or when the pieces are asked for too slowly.
+        """
+
     def close(self) -> None:
         """Release all resources."""
 
 
 __all__ = [
-    "BadChange", "Change", "Damaged", "Forget", "ForgetLane", "Loaded", "Payload", "Put", "Remember", "Remove", "SaveLane",
-    "SetAside", "StorageError", "StorageFull", "Store", "Update",
+    "Backlog", "BadChange", "Change", "Damaged", "Forget", "ForgetLane", "Loaded", "Payload", "Put", "Remember", "Remove",
+    "SaveLane", "SetAside", "StorageError", "StorageFull", "Store", "Update",
 ]  # fmt: skip

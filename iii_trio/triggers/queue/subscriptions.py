@@ -10,10 +10,10 @@ from ...errors import CallError
 from ...report import get_logger
 from ...wire import to_json
 from ...worker import BoundTrigger
-from .dispatcher import Dispatcher
 from .lane import Lane
 from .lane_key import LaneKey
 from .protocol import check_id, read_subscriber
+from .subscribers import Subscribers
 
 LOGGER: Final = get_logger("iii_trio.queue")
 TRIGGER_TYPE: Final = "durable:subscriber"
@@ -23,8 +23,8 @@ TRIGGER_TYPE: Final = "durable:subscriber"
 class SubscriberTriggers:
     """The provider of the trigger type. It remembers the subscribers."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, subscribers: Subscribers) -> None:
+        self._subscribers = subscribers
         self._lanes: dict[str, Lane] = {}
         self._replaced: dict[str, Lane] = {}
 
@@ -36,17 +36,17 @@ class SubscriberTriggers:
         if read.topic:
             for what, text in (("topic", read.topic), ("function_id", bound.function_id)):
                 check_id(TRIGGER_TYPE, what, text)
-            lane = self._dispatcher.subscribe(LaneKey("topic", read.topic, bound.namespace, bound.function_id), read)
+            lane = self._subscribers.subscribe(LaneKey("topic", read.topic, bound.namespace, bound.function_id), read)
             self._lanes[bound.id] = lane
         else:
             fields = {"iii_binding": bound.id, "iii_function": bound.function_id}
             LOGGER.warning("the subscription of %s names no topic: it never fires", bound.function_id, extra=fields)
         before = self._replaced.pop(bound.id, None)
         if before is not None and before is not lane:
-            self._dispatcher.forget(before)  # the binding is for another topic now
+            self._subscribers.forget(before)  # the binding is for another topic now
         if lane is not None:
             try:
-                await self._dispatcher.remembered(lane, config)
+                await self._subscribers.remembered(lane, config)
             except CallError:
                 self._leave(bound, for_good=lane.config is None)  # a subscription of before stays
                 raise
@@ -64,4 +64,4 @@ class SubscriberTriggers:
             return
         if bound.why_ended == "replaced":
             self._replaced[bound.id] = lane
-        self._dispatcher.unsubscribe(lane, for_good=for_good)
+        self._subscribers.unsubscribe(lane, for_good=for_good)

@@ -26,9 +26,9 @@ class UniqueKeys:
     def take(self, job: Job, now: float, age: float = 0.0) -> None:
         """Note the key of a job that came `age` seconds ago."""
         record = job.record
-        assert record.unique_key is not None
-        until = -math.inf if record.unique_ms is None else now - age + record.unique_ms / 1000
-        self._taken[job.lane.text, record.unique_key] = record.id, until
+        assert record.options.unique_key is not None
+        until = -math.inf if record.options.unique_ms is None else now - age + record.options.unique_ms / 1000
+        self._taken[job.lane.text, record.options.unique_key] = record.id, until
         if len(self._taken) > self._max_entries:
             self._taken = {key: entry for key, entry in self._taken.items() if self._holds(entry, now)}
             self._max_entries = max(_FEW, 2 * len(self._taken))

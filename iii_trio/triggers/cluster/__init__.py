@@ -1,0 +1,1 @@
+"""Several engines as one mesh, coordinated by a store (docs/cluster.md)."""

@@ -1,0 +1,185 @@
+"""The link to one other node: a worker there, by which calls of this node's workers are passed on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from random import Random
+from typing import Final, final
+
+import trio
+
+from ...errors import CallError, ConnectionFailed
+from ...lowlevel import relay_channel_ends, wait_link_lost
+from ...report import get_logger
+from ...state_machine import StateMachine
+from ...transport.link import Address
+from ...wire import RELAY, ChannelEnded, ErrorCode
+from ...worker import Worker, open_worker
+from .lease import Lease
+from .link_state import LINK, LinkEvent, LinkState
+from .passing import PassedCall, Passing
+from .records import Key, Node
+
+LOGGER = get_logger("iii_trio.cluster")
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_MAX_PAUSE_SECONDS: Final = 5.0
+
+
+@final
+class NodeLink:
+    """The link to one node. `run` is its whole life."""
+
+    def __init__(
+        self,
+        node: Node,
+        address: Address,
+        here: str,
+        lease: Lease,
+        rng: Random,
+        on_change: Callable[[NodeLink], object],
+        on_channel_ended: Callable[[ChannelEnded], object],
+        on_not_run: Callable[[NodeLink, PassedCall, CallError], object],
+        on_silence: Callable[[NodeLink], object],
+    ) -> None:
+        self._on_silence = on_silence
+        self._on_channel_ended = on_channel_ended
+        self.node = node
+        self.address = address
+        self.state = StateMachine(LINK, LinkState.DIALLING)
+        self.worker: Worker | None = None
+        """The worker at the other node, while the link is up."""
+        self.problem = ""
+        """Why the link is not up."""
+        self.draining = False
+        """Whether the other node takes no more calls."""
+        self._here = here
+        self._lease = lease
+        self._silence_seconds = lease.seconds
+        self._rng = rng
+        self._on_change = on_change
+        self._on_not_run = on_not_run
+        self._passing: Passing | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether calls can be passed on."""
+        return self.state.current is LinkState.UP and not self.draining
+
+    @property
+    def described(self) -> str:
+        """The state in a word."""
+        return "draining" if self.draining and self.worker is not None else self.state.current.name.lower()
+
+    @property
+    def calls(self) -> int:
+        """The calls that were passed on and have no answer."""
+        return len(self._passing) if self._passing is not None else 0
+
+    # --- the link
+
+    async def run(self) -> None:
+        """Keep the link up. If cancelled: it is closed, and the calls under way are answered with `invocation_stopped`."""
+        pause, attempt = _FIRST_PAUSE_SECONDS, 0
+        try:
+            while True:
+                attempt += 1
+                # A name of its own for each attempt: the last one may still be known there.
+                name = link_name(self._here, self._lease.node, self.node, attempt)
+                try:
+                    async with open_worker(self.address, name=name, features=(RELAY,)) as worker:
+                        pause = _FIRST_PAUSE_SECONDS
+                        await self._serve(worker)
+                except ConnectionFailed as error:
+                    self._down(LinkEvent.NOT_REACHED, str(error))
+                # The jitter keeps many nodes from dialling a restarted one at the same moment.
+                await trio.sleep(pause * (0.7 + 0.6 * self._rng.random()))
+                pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+                self._advance(LinkEvent.WAITED)
+        finally:
+            self._down(LinkEvent.CLOSED, self.problem or "it has left the mesh")
+
+    async def _serve(self, worker: Worker) -> None:
+        relay_channel_ends(worker, self._on_channel_ended)
+        self.worker, self.problem, self.draining = worker, "", False
+        passing = self._passing = Passing(worker, self._not_run)
+        self._advance(LinkEvent.REACHED)
+        LOGGER.info("the link to node %s (%s) is up", self.node.name, self.address)
+        self._on_change(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._find_silence, worker, nursery.cancel_scope)
+                nursery.start_soon(passing.send_waiting)
+                await wait_link_lost(worker)
+                nursery.cancel_scope.cancel(reason="the link was lost")
+        finally:
+            self._down(LinkEvent.LOST, self.problem or "the link was lost")
+
+    async def _find_silence(self, worker: Worker, serving: trio.CancelScope) -> None:
+        """End the link when the other node reads nothing for a lease's length. A kernel alone may look alive."""
+        while True:
+            await trio.sleep(self._silence_seconds / 3)
+            with trio.move_on_after(self._silence_seconds):
+                await worker.wait_registered()
+                continue
+            self.problem = f"it has been silent for {self._silence_seconds:g} s"
+            self._on_silence(self)
+            serving.cancel(reason=self.problem)
+
+    def close(self, why: str) -> None:
+        """Answer the calls under way, because the node is gone."""
+        self.problem = why
+        self._down(LinkEvent.CLOSED, why)
+
+    def _down(self, event: LinkEvent, why: str) -> None:
+        was_up = self.state.current is LinkState.UP
+        self.problem = why
+        self._advance(event)
+        self.worker = None
+        if was_up:
+            LOGGER.warning("the link to node %s (%s) is down: %s", self.node.name, self.address, why)
+        # No answer can come any more, and their callers must not wait.
+        passing, self._passing = self._passing, None
+        if passing is not None:
+            passing.stop(f"node {self.node.name} is gone: {why}")
+        if was_up or event is LinkEvent.NOT_REACHED:
+            self._on_change(self)
+
+    def _advance(self, event: LinkEvent) -> None:
+        if self.state.can(event):
+            self.state.advance(event)
+
+    # --- calls
+
+    def pass_on(self, passed: PassedCall) -> None:
+        """Have the call answered by the function there. Raises CallError, with no call made."""
+        if self._passing is None:
+            raise unreachable(self.node.name, passed.key)
+        self._passing.pass_on(passed)
+
+    def _not_run(self, passed: PassedCall, error: CallError) -> None:
+        # It takes no more calls at all, so the others of its functions are sought elsewhere at once.
+        if error.code == ErrorCode.ENGINE_DRAINING and not self.draining:
+            self.draining = True
+            self._on_change(self)
+        self._on_not_run(self, passed, error)
+
+
+def link_name(name: str, here: Node | None, there: Node, attempt: int) -> str:
+    """Return the name of the link of a node `name`, as the node `there` knows it. `here` is None if it never joined."""
+    return f"node {name} ({here.fence if here is not None else 0}.{there.fence}.{attempt})"
+
+
+def fence_of_link(name: str, link: str) -> int:
+    """Return the fencing number that the node `name` had when it opened the link of that name.
+
+    0: it is no link of that node, the node had not joined, or its version does not tell.
+    """
+    found = re.fullmatch(rf"node {re.escape(name)} \((\d+)\.\d+\.\d+\)", link)
+    return int(found[1]) if found else 0
+
+
+def unreachable(node: str, key: Key) -> CallError:
+    """Return the error of a call for which no node can be reached."""
+    text = f"Function {key.id} not found in namespace {key.namespace}: node {node}, which has it, cannot be reached."
+    return CallError(ErrorCode.FUNCTION_NOT_FOUND, text, origin="engine")

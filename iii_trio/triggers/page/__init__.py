@@ -1,0 +1,1 @@
+"""The engine's page for browsers: what runs at the moment, live."""

