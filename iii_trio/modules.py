@@ -130,9 +130,7 @@ class Modules:
             # An engine must not open without one of its modules, because its callers rely on them.
             if not started:
                 raise _cannot_start(module, failure) from failure
-            # Errors of this project explain what is wrong around the module, such as a store that cannot be reached.
-            if not isinstance(failure, IIIError):
-                self._on_failure(f"module `{module.name}` failed: {named_error(failure)}")
+            self._note(f"module `{module.name}` failed: {named_error(failure)}", failure)
             # A restarted module would take up new work, which draining is to prevent.
             if self._draining:
                 logger.error("module `%s` failed while the engine drained", module.name, exc_info=failure)
@@ -153,12 +151,28 @@ class Modules:
             await trio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
+    def _note(self, text: str, failure: BaseException) -> None:
+        """Tell of a failure that is a defect."""
+        # Errors of this project explain what is wrong around the module, such as a store that cannot be reached.
+        if not isinstance(failure, IIIError):
+            self._on_failure(text)
+
     async def drain(self) -> None:
         """Start no more work and wait for the work that runs. If cancelled: they still start no more work."""
         self._draining = True
         async with trio.open_nursery() as nursery:
             for name, running in self.running.items():
-                nursery.start_soon(_drain, name, running)
+                nursery.start_soon(self._drain, name, running)
+
+    async def _drain(self, name: str, running: RunningModule) -> None:
+        try:
+            await running.drain()
+        # One module's mistake must not end the draining of the others.
+        except BaseException as error:  # noqa: ASYNC103
+            failure = _contain(error)
+            self._note(f"module `{name}` could not drain: {named_error(failure)}", failure)
+            logger = get_logger(f"iii_trio.{name}")
+            logger.error("module `%s` could not drain: %s", name, named_error(failure), exc_info=failure)
 
     async def stop(self) -> None:
         """End them. If cancelled: they end all the same."""
@@ -188,6 +202,7 @@ class Modules:
             # One module's mistake must not keep the others from their new settings.
             except BaseException as error:  # noqa: ASYNC103
                 failure = _contain(error)
+                self._note(f"module `{name}` did not take its new settings: {named_error(failure)}", failure)
                 logger.error(
                     "module `%s` did not take its new settings: %s", name, named_error(failure), exc_info=failure
                 )
@@ -195,16 +210,6 @@ class Modules:
             self._settings[name] = after if taken is None else taken
             if taken is None:
                 self._restarts[name].cancel(reason="new settings")
-
-
-async def _drain(name: str, running: RunningModule) -> None:
-    try:
-        await running.drain()
-    # One module's mistake must not end the draining of the others.
-    except BaseException as error:  # noqa: ASYNC103
-        failure = _contain(error)
-        logger = get_logger(f"iii_trio.{name}")
-        logger.error("module `%s` could not drain: %s", name, named_error(failure), exc_info=failure)
 
 
 def _contain(error: BaseException) -> BaseException:

@@ -27,7 +27,8 @@ async def record(
     /,
     *,
     last: Annotated[
-        str | None, Parameter(help="The time that matters, such as 60s or 5m. Everything in the ring if not said.")
+        str | None,
+        Parameter(help="The time that matters, such as 60, 60s or 5m. All that is kept if not said."),
     ] = None,
     overwrite: Annotated[bool, Parameter(negative="", help="Replace the file if it is there.")] = False,
     timeout: Timeout = None,

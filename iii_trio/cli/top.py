@@ -97,7 +97,8 @@ def _engine_rows(found: Mapping[str, Any], rates: _Rates) -> list[tuple[str, ...
     return [
         ("processor time", "" if busy is None else f"{busy:.0%}", "", f"{found['cpu_seconds']:.1f} s"),
         ("memory", "" if memory is None else size(memory), "", ""),
-        ("workers", str(found["sessions"]), "", str(calls["sessions_started"])),
+        # The command itself is connected like a worker, and is no news to who runs it.
+        ("workers", str(found["sessions"] - 1), "", str(calls["sessions_started"] - 1)),
         (
             "calls",
             str(found["calls"]),

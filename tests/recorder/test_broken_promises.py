@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -24,9 +25,11 @@ from iii_trio.core.channels import Channels
 from iii_trio.core.pending_calls import PendingCalls
 from iii_trio.core.registry import Registry
 from iii_trio.environment import Environment
+from iii_trio.errors import MisuseError
 from iii_trio.modules import Module
 from iii_trio.recorder.file_format import decode_recording
 from iii_trio.transport.pipe import Pipe
+from iii_trio.triggers.module import RunningModule
 from tests.recorder.test_recordings import _at_once, engine_config, open_recorded
 
 __all__ = ["engine_config"]
@@ -140,3 +143,34 @@ async def test_F9_a_module_that_fails_by_a_defect_saves_a_recording(
 async def _fail_later(error: Exception) -> None:
     await trio.sleep(1)
     raise error
+
+
+@pytest.mark.parametrize("boundary", ["drain", "reconfigure"])
+@pytest.mark.parametrize(("error", "saved"), [(MisuseError("not so"), 0), (ZeroDivisionError("a defect"), 1)])
+async def test_F9_a_module_that_cannot_drain_or_take_settings_by_a_defect_saves_a_recording(
+    boundary: str, error: Exception, saved: int, engine_config: EngineConfig, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    class Defective(RunningModule):
+        async def drain(self) -> None:
+            if boundary == "drain":
+                raise error
+
+        def reconfigure(self, settings: Any) -> Any:
+            raise error
+
+    @asynccontextmanager
+    async def opened(*_: Any) -> AsyncIterator[RunningModule]:
+        yield Defective()
+
+    module = Module(name="defective", settings=dict, open=opened)
+    environment = Environment(run_blocking=_at_once)
+    async with iii_trio.open_engine(engine_config, environment=environment, modules=[module]) as engine:
+        if boundary == "drain":
+            await engine.drain(1)
+        else:
+            await engine.reload(attrs.evolve(engine_config, listeners=(), modules={"defective": {"new": True}}))
+        await trio.sleep(2)
+    recordings = tmp_path / "recordings"
+    causes = [decode_recording(each.read_bytes()).cause for each in recordings.glob("*.recording")]
+    what = "could not drain" if boundary == "drain" else "did not take its new settings"
+    assert causes == [f"module `defective` {what}: ZeroDivisionError: a defect"] * saved
