@@ -53,7 +53,7 @@ async def test_N13_a_node_that_took_the_name_of_a_silent_one_keeps_its_sessions(
         await _lose(world)
         assert _sessions_of_b(world) == [old]
         if not is_reached:
-            monkeypatch.setattr(world["a"].cluster, "_address_of", lambda node: DARK)
+            monkeypatch.setattr(world["a"].cluster.links, "address_of", lambda node: DARK)
         await world.start("b")
         new = world.store.nodes["b"].fence
         await world.until(lambda: _sessions_of_b(world) == [old, new])
@@ -95,6 +95,21 @@ async def test_a_node_whose_lease_is_granted_late_opens_its_links_with_its_fenci
         await world.settle()
         # The others could not tell its sessions from those of another one of its name.
         assert _sessions_of_b(world) == [world.store.nodes["b"].fence]
+
+
+async def test_a_node_that_may_not_join_yet_opens_no_links(autojump_clock: MockClock) -> None:
+    async with mesh_world("a") as world:
+        # Another engine has died with this name a moment ago.
+        world.store.join("b", "ws://elsewhere", "", 2 * LEASE_SECONDS)
+        await world.start("b", joins=False)
+        await trio.sleep(LEASE_SECONDS)
+        assert "is node b: name this one otherwise" in world["b"].cluster.problem
+        assert not world["b"].cluster.links
+        assert [name for name in world["a"].engine._shell.relays() if name.startswith("node b")] == []
+        await world.until(lambda: world["b"].cluster.joined)
+        await world.settle()
+        (name,) = [name for name in world["a"].engine._shell.relays() if name.startswith("node b")]
+        assert fence_of_link("b", name) == world.store.nodes["b"].fence
 
 
 @pytest.mark.parametrize("name", ["b", "b (1", "b.*"])
