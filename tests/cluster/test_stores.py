@@ -123,9 +123,10 @@ async def test_a_row_that_changes_keeps_its_place(store: MeshStore) -> None:
 
 
 async def test_a_lease_that_runs_out_is_swept_with_all_that_the_node_offered(store: MeshStore) -> None:
-    gone = await store.join("gone", "ws://one", "", 0.05)
+    gone = await store.join("gone", "ws://one", "", 5)
     here = await store.join("here", "ws://two", "", 5)
     await store.publish(gone, 6, {A: b"1"})
+    await store.renew(gone, 0.01, sweep=False)  # only now, so that a busy machine has published in time
     await trio.sleep(0.1)
     await store.renew(here, 5, sweep=False)
     assert "gone" in (await store.snapshot()).nodes  # nothing has noticed yet
@@ -138,8 +139,9 @@ async def test_a_lease_that_runs_out_is_swept_with_all_that_the_node_offered(sto
 
 
 async def test_a_lease_that_ran_out_unnoticed_can_be_renewed(store: MeshStore) -> None:
-    node = await store.join("n1", "ws://one", "", 0.05)
+    node = await store.join("n1", "ws://one", "", 5)
     await store.publish(node, 8, {A: b"1"})
+    await store.renew(node, 0.01, sweep=False)
     await trio.sleep(0.1)
     await store.renew(node, 5, sweep=False)
     await store.publish(node, 9, {B: b"2"})
