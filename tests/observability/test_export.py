@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -88,6 +88,16 @@ async def test_O12_spans_of_the_engine_and_of_workers_reach_the_collector_in_one
             ("1" * 32, {"why": "batch"})
         ]
         assert (theirs_out.status.code, theirs_out.status.message) == (2, "late")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Wait for the thread that an engine abandoned, because it would write its log lines into the next test."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("iii-trio otlp"):
+            thread.join(10)
+            assert not thread.is_alive(), thread.name
 
 
 class StuckExporter:

@@ -495,6 +495,7 @@ def test_Q37_damaged_rows_do_not_spoil_the_count(tmp_path: Path) -> None:
     assert (ledger.room.unloaded, ledger.room.unfinished) == (0, 3)
     [lane] = [lane for lane in ledger.lanes if lane.key.name == "mail"]
     assert lane.unloaded == 0
+    store.close()
 
 
 def test_a_random_choice_of_pieces_loads_the_same(tmp_path: Path) -> None:
