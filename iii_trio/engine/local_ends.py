@@ -56,8 +56,7 @@ class LocalWriter(_LocalEnd):
     """A `WritingEnd` in the engine's own process."""
 
     async def put(self, item: bytes | str) -> None:
-        attached = self._attached
-        pipe = attached.pipe
+        pipe = self._attached.pipe
         # One checkpoint: `wait_room` is the other one. After it nothing waits, so a cancelled item was not sent (C5.1).
         if pipe.full:
             await self.wait_room()
@@ -65,9 +64,20 @@ class LocalWriter(_LocalEnd):
             await trio.lowlevel.checkpoint()
             if pipe.full or pipe.broken is not None or self._end is not None:
                 await self.wait_room()
-        pipe.push_item(item)
-        if attached.reader is None:
-            self._shell.touch(attached)
+        self._push(item)
+
+    def put_now(self, item: bytes) -> bool:
+        """As `PutsNow` says."""
+        pipe = self._attached.pipe
+        if pipe.full or pipe.broken is not None or self._end is not None:
+            return False
+        self._push(item)
+        return True
+
+    def _push(self, item: bytes | str) -> None:
+        self._attached.pipe.push_item(item)
+        if self._attached.reader is None:
+            self._shell.touch(self._attached)
 
     async def wait_room(self) -> None:
         pipe = self._attached.pipe

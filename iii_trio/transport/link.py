@@ -150,6 +150,13 @@ class TakesPieces(Protocol):
         """
 
 
+class PutsNow(Protocol):
+    """A `WritingEnd` that can take an item without waiting, and without a turn of the loop."""
+
+    def put_now(self, item: bytes) -> bool:
+        """Put one item on its way if there is room. Return False, also for a channel that has ended: then `put` says why."""
+
+
 class Address(Protocol):
     """Where an engine is, and how to reach it."""
 

@@ -16,12 +16,13 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from .frames import BINARY, TEXT, FrameBatch, frame
+from .frames import BINARY, TEXT, Buffer, FrameBatch, frame, frame_head
 from .link import EndReason
 from .memory_budget import UNLIMITED, MemoryCharge
 
 _CHUNK_OVERHEAD: Final = 256  # bytes that the records of one chunk take
 _BLOCK: Final = 4096  # bytes; memory is counted in these, so that most chunks change nothing
+_LARGE: Final = 8192  # bytes; a payload from this size on is a part of its own
 _SPARE: Final = 65_536  # bytes; so much more than is held stays counted
 
 Chunk: TypeAlias = FrameBatch | bytes | str
@@ -34,7 +35,10 @@ def as_batch(chunk: Chunk) -> FrameBatch:
     if isinstance(chunk, str):
         data = chunk.encode()
         return FrameBatch([frame(TEXT, data)], items=1, payload=len(data))
-    return FrameBatch([frame(BINARY, chunk)], items=1, payload=len(chunk))
+    size = len(chunk)
+    # Joining a large item with its head would copy it.
+    parts: list[Buffer] = [frame(BINARY, chunk)] if size < _LARGE else [frame_head(BINARY, size), chunk]
+    return FrameBatch(parts, items=1, payload=size)
 
 
 def _measure(chunk: Chunk) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from ..errors import ChannelBroken, IIIError, MisuseError, OutcomeName
 from ..state_machine import StateMachine
 from ..text import sendable
 from ..transport.frames import Buffer
-from ..transport.link import EndReason, ReadingEnd, TakesPieces, WritingEnd
+from ..transport.link import EndReason, PutsNow, ReadingEnd, TakesPieces, WritingEnd
 from ..wire import Direction, ErrorCode, Ref
 from .channel_end import CHANNEL_END, ChannelEndEvent, ChannelEndState
 from .failures import describe
@@ -229,6 +229,14 @@ class ChannelWriter(_ChannelEnd[WritingEnd], trio.abc.SendChannel[bytes | str]):
             raise
         finally:
             self._sending = self._busy = False
+
+    def _send_now(self, item: bytes) -> bool:
+        """As `iii_trio.lowlevel.send_now`."""
+        end = self._end
+        # An isinstance check of a protocol would take 10 µs.
+        if end is None or self._busy or self._state.current is ChannelEndState.CLOSED or not hasattr(end, "put_now"):
+            return False
+        return cast(PutsNow, end).put_now(item)
 
     async def wait_room(self) -> None:
         """Wait until `send` would not wait. Raises as `send` does. If cancelled: nothing changes."""

@@ -11,7 +11,7 @@ from ..transport.frames import Buffer
 from ..transport.link import Identity, WatchesChannels
 from ..wire import ChannelEnded, InvokeFunction, encode
 from .calls import CallHandle, PendingCall, call_text, checked
-from .ends import ChannelReader
+from .ends import ChannelReader, ChannelWriter
 from .function_spec import FunctionSpec, Registered, check_function_id
 from .inline import InlineHandler
 from .trigger_binding import TriggerBinding
@@ -102,6 +102,14 @@ async def receive_pieces(reader: ChannelReader) -> list[Buffer | str]:
     Read an end in this way only, or with `receive` only. Raises as `ChannelReader.receive`. If cancelled: nothing is lost.
     """
     return await reader._receive_pieces()
+
+
+def send_now(writer: ChannelWriter, item: bytes) -> bool:
+    """Send an item if that needs no waiting, without a checkpoint. Otherwise return False, and `send` is to be used.
+
+    Only an end that is attached in the engine's process takes items so.
+    """
+    return writer._send_now(item)
 
 
 def flush(worker: Worker) -> None:

@@ -83,6 +83,10 @@ class HttpConnection:
         self.is_cut = False
         """Whether a response was cut off, so that nothing may follow it."""
         self._is_chunked = False
+        self._to_come: int | None = None
+        """The bytes of the request's body that are to come, by its Content-Length. None: it has none."""
+        self._is_past_h11 = False
+        """Whether the rest of the request's body does not pass h11, because a body that is only counted needs no parser."""
         self._keeps_alive = False
         """Whether the client wants the connection to go on behind the response."""
         self._is_answered = False
@@ -105,7 +109,7 @@ class HttpConnection:
         if self._h11.our_state is h11.MUST_CLOSE or self._h11.our_state is h11.ERROR:
             return None
         if self._is_answered or self._h11.our_state is h11.DONE:
-            if self._h11.their_state is not h11.DONE:
+            if self._h11.their_state is not h11.DONE and not self._is_past_h11:
                 return None
             idle = self._limits.idle_seconds
         else:
@@ -116,6 +120,7 @@ class HttpConnection:
         self._h11 = self._parser()
         self._keep(len(self._rest))
         self._is_head_request = self._is_chunked = self._has_odd_end = self._is_answered = self.is_ending = False
+        self._is_past_h11, self._to_come = False, None
         rules = HeadRules(self._limits.head_bytes)
         begun = bool(self._rest)
         self.is_idle = not begun
@@ -181,6 +186,9 @@ class HttpConnection:
         self._keeps_alive = version == "1.1" and names.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
         self._is_head_request = event.method == b"HEAD"
         self._is_chunked = b"transfer-encoding" in names
+        # h11 has checked it.
+        if b"content-length" in names:
+            self._to_come = int(names[b"content-length"])
         if not _has_body(event):
             self._h11.next_event()  # its end, so that the connection is known to be free for another
         return event
@@ -191,6 +199,8 @@ class HttpConnection:
         Raises ClientGone and BrokenBody. If cancelled: nothing is lost.
         """
         while not self.body_is_read:
+            if self._is_past_h11:
+                return await self._next_counted()
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
@@ -201,25 +211,48 @@ class HttpConnection:
                     "CR LF, its bytes, CR LF"
                 ) from error
             if isinstance(event, h11.Data):
+                if self._to_come is not None:
+                    self._to_come -= len(event.data)
                 return bytes(event.data)
             if isinstance(event, h11.EndOfMessage):
                 self._check_end()
                 return None
             if event is not h11.NEED_DATA:
                 raise ClientGone("the client left")
+            # h11 has nothing of the body now. What comes would be copied three times on its way through it.
+            self._is_past_h11 = self._to_come is not None
             if self._rest:
-                self._feed(self._take(_READ))
-                self._keep(len(self._rest))
+                if not self._is_past_h11:
+                    self._feed(self._take(_READ))
+                    self._keep(len(self._rest))
                 continue
             if self._h11.they_are_waiting_for_100_continue and self._h11.our_state is h11.SEND_RESPONSE:
                 await self._write([self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""])
-            with trio.move_on_after(self._limits.body_seconds) as scope:
-                data = await self._receive()
-            # A silent client must not keep its handler for ever.
-            if scope.cancelled_caught:
-                raise ClientGone(f"the client sent nothing of its body for {self._limits.body_seconds:g} s")
-            self._feed(data)
+            if not self._is_past_h11:
+                self._feed(await self._receive_body(_READ))
         return None
+
+    async def _next_counted(self) -> bytes:
+        """Wait for the next piece of a body with a Content-Length, of which h11 has nothing. Raises ClientGone."""
+        assert self._to_come is not None
+        # Larger pieces than those of a head, because each of them wakes tasks.
+        size = min(len(self._buffer), self._to_come)
+        if self._rest:
+            chunk = self._take(size)
+            self._keep(len(self._rest))
+        else:
+            chunk = await self._receive_body(size)
+            if not chunk:
+                raise ClientGone("the client left")
+        self._to_come -= len(chunk)
+        return chunk
+
+    async def _receive_body(self, size: int) -> bytes:
+        """Wait for at most so many bytes of a body. Raises ClientGone, also for a client that sends nothing for too long."""
+        with trio.move_on_after(self._limits.body_seconds):
+            return await self._receive(size)
+        # A silent client must not keep its handler for ever.
+        raise ClientGone(f"the client sent nothing of its body for {self._limits.body_seconds:g} s")
 
     def _feed(self, data: bytes) -> None:
         """Give bytes of a request to h11, and keep the last four of those before."""
@@ -325,6 +358,8 @@ class HttpConnection:
     @property
     def body_is_read(self) -> bool:
         """Whether the request's body has been read to its end, so that another request may follow."""
+        if self._is_past_h11:
+            return not self._to_come
         return self._h11.their_state in _READ_STATES and not self._has_odd_end
 
     # --- the end
@@ -368,7 +403,7 @@ class HttpConnection:
             self._keeps_alive
             and not (close or self.is_last or self._is_head_request)
             and self._h11.our_state is h11.SEND_RESPONSE
-            and self._h11.their_state is h11.DONE
+            and (self._h11.their_state is h11.DONE or (self._is_past_h11 and not self._to_come))
         )
 
     def _head(self, head: Head, *, close: bool) -> bytes:
@@ -389,24 +424,25 @@ class HttpConnection:
         self._kept_bytes = size
         return self._kept.has_room(self._limits.json_total_bytes, size)
 
-    async def _read(self) -> bytes:
-        """Read the bytes that are there, or wait for some. Empty at the end. If cancelled: nothing was read."""
+    async def _read(self, size: int = _READ) -> bytes:
+        """Read at most so many bytes, or wait for some. Empty at the end. If cancelled: nothing was read."""
         now = self._reads
         if now is None:
-            return bytes(await self._stream.receive_some(_READ))
+            return bytes(await self._stream.receive_some(size))
         if self._is_drained:
             await now.wait_readable()
         elif self._is_drained is False:
             # More waits, most likely. Others have their turn first.
             await trio.lowlevel.checkpoint()
-        while (size := now.read_now(self._buffer)) is None:
+        buffer = self._buffer[:size]
+        while (found := now.read_now(buffer)) is None:
             await now.wait_readable()
-        self._is_drained = size < len(self._buffer)
-        return bytes(self._buffer[:size])
+        self._is_drained = found < len(buffer)
+        return bytes(buffer[:found])
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, size: int = _READ) -> bytes:
         try:
-            return await self._read()
+            return await self._read(size)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ClientGone("the client left") from error
 

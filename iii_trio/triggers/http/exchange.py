@@ -18,7 +18,7 @@ import h11
 import trio
 
 from ...errors import CallError, ChannelBroken, ConnectionFailed
-from ...lowlevel import CallHandle, begin_call, end_nowait, open_channels, receive_pieces, watch_channel
+from ...lowlevel import CallHandle, begin_call, end_nowait, open_channels, receive_pieces, send_now, watch_channel
 from ...nursery import open_service_nursery
 from ...transport.frames import Buffer
 from ...worker import Channel
@@ -246,7 +246,9 @@ class Exchange:
     async def _forward_chunks(self, request: Channel) -> None:
         try:
             while (chunk := await self._connection.next_chunk()) is not None:
-                await request.writer.send(chunk)
+                # A read from the client is a checkpoint, so that another one for each piece would only cost a turn.
+                if not send_now(request.writer, chunk):
+                    await request.writer.send(chunk)
                 self._body_moved()
             await request.writer.aclose()
         # The handler wants no more of it. It is read to its end, so that the connection can serve another request.

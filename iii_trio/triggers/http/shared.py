@@ -12,7 +12,7 @@ from ...report import RateLimitedLogger, get_logger
 from ...worker import Worker
 from .kept_bytes import KeptBytes
 
-_READ: Final = 65_536
+_READ: Final = 262_144
 LOGGER: Final = get_logger("iii_trio.http")
 
 
