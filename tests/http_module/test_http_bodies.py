@@ -14,49 +14,13 @@ from iii_trio.lowlevel import open_channels, send_now
 from iii_trio.transport.pipe import as_batch
 from iii_trio.triggers.http import HttpConfig, HttpLimits
 
-from .http_world import Client, HttpWorld, http_world
+from .at_once import connect
+from .http_world import HttpWorld, http_world
 
 Clock = trio.testing.MockClock
 BODY: Final = bytes(range(256)) * 3
 END: Final = h11.EndOfMessage()
 NEXT: Final = b"GET /next HTTP/1.1\r\nHost: here\r\n\r\n"
-
-
-class Readable(trio.abc.Stream):
-    """A stream that can be read at once, as a socket can. It notes how much each read asks for."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.asked: list[int] = []
-        self.came = b""
-        self.is_over = False
-
-    def read_now(self, into: memoryview) -> int | None:
-        self.asked.append(len(into))
-        if not self.came:
-            return 0 if self.is_over else None
-        n = min(len(into), len(self.came))
-        into[:n], self.came = self.came[:n], self.came[n:]
-        return n
-
-    async def wait_readable(self) -> None:
-        if not self.came:
-            self.came = bytes(await self.stream.receive_some(1_000_000))
-            self.is_over = not self.came
-        else:
-            await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        raise AssertionError("it can be read at once")
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
 
 
 def h11_request(method: str) -> h11.Request:
@@ -81,14 +45,6 @@ async def offer(world: HttpWorld) -> list[bytes]:
     await world.route("up", "/up", "POST")
     await world.route("next", "/next")
     return pieces
-
-
-def connect(world: HttpWorld, *, at_once: bool) -> tuple[Client, Readable]:
-    """Connect a client by a stream that the server reads in one of both ways."""
-    here, there = trio.testing.memory_stream_pair()
-    readable = Readable(there)
-    world.nursery.start_soon(world.server.serve, readable if at_once else there)
-    return Client(here), readable
 
 
 @pytest.mark.parametrize("at_once", [True, False])

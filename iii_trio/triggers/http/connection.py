@@ -91,6 +91,14 @@ class HttpConnection:
         """Whether the client wants the connection to go on behind the response."""
         self._is_answered = False
         """Whether a whole response was sent, past h11."""
+        self._is_free = False
+        """Whether the response was written while the task waited, so that what comes is the next request."""
+        self.unwritten: list[memoryview] = []
+        """The rest of a response that the stream did not take at once."""
+        self._waiting = trio.CancelScope()
+        """The scope in which it waits for a request, while it is idle."""
+        self.is_over = False
+        """Whether it was idle for too long, or the server drains: no request is waited for."""
         self._has_odd_end = False
         """Whether other parsers may see the end of the request's body elsewhere."""
         self._piece = b""
@@ -106,7 +114,7 @@ class HttpConnection:
         Raises BadRequest for a head that cannot be served, and trio.TooSlowError for one that came too slowly.
         If cancelled: the connection can only be closed.
         """
-        if self._h11.our_state is h11.MUST_CLOSE or self._h11.our_state is h11.ERROR:
+        if self.is_over or self._h11.our_state is h11.MUST_CLOSE or self._h11.our_state is h11.ERROR:
             return None
         if self._is_answered or self._h11.our_state is h11.DONE:
             if self._h11.their_state is not h11.DONE and not self._is_past_h11:
@@ -120,19 +128,16 @@ class HttpConnection:
         self._h11 = self._parser()
         self._keep(len(self._rest))
         self._is_head_request = self._is_chunked = self._has_odd_end = self._is_answered = self.is_ending = False
-        self._is_past_h11, self._to_come = False, None
+        self._is_past_h11, self._to_come, self._is_free = False, None, False
         rules = HeadRules(self._limits.head_bytes)
         begun = bool(self._rest)
         self.is_idle = not begun
-        in_head = 0
-        with trio.move_on_after(self._limits.head_seconds if begun else idle) as scope:
+        request, in_head = self._parse_rest(rules)
+        # Nearly always a request that is here is whole, and needs no deadline.
+        if request is not None:
+            return request
+        with trio.move_on_after(self._limits.head_seconds if begun else idle) as self._waiting:
             while True:
-                while self._rest:
-                    data = self._take_head()
-                    if (request := self._parse(rules, data)) is not None:
-                        self._keep(len(self._rest))
-                        return request
-                    in_head += len(data)
                 # Each client is bounded by `head_bytes`, and all of them together by this.
                 if in_head and not self._keep(in_head):
                     # Its bytes are dropped at once, because it may take its time to read the answer.
@@ -147,10 +152,30 @@ class HttpConnection:
                 self._rest += data
                 if not begun:
                     begun, self.is_idle = True, False
-                    scope.deadline = trio.current_time() + self._limits.head_seconds
+                    self._waiting.deadline = trio.current_time() + self._limits.head_seconds
+                request, more = self._parse_rest(rules)
+                if request is not None:
+                    return request
+                in_head += more
         if begun:
             raise trio.TooSlowError("the head of the request came too slowly")
         return None
+
+    def _parse_rest(self, rules: HeadRules) -> tuple[h11.Request | None, int]:
+        """Parse what has come. Return the request once its head is whole, and how many bytes of a head were taken."""
+        taken = 0
+        while self._rest:
+            data = self._take_head()
+            if (request := self._parse(rules, data)) is not None:
+                self._keep(len(self._rest))
+                return request, 0
+            taken += len(data)
+        return None, taken
+
+    def end_idle(self) -> None:
+        """End the connection if it waits for the first byte of a request."""
+        if self.is_idle:
+            self._waiting.cancel(reason="the server is closing")
 
     def _parser(self) -> h11.Connection:
         return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes + 1)
@@ -274,7 +299,10 @@ class HttpConnection:
             raise BrokenBody("a line behind the last chunk ends with LF alone: end each line with CR LF")
 
     async def wait_gone(self) -> None:
-        """Return once the client has left, while its request is served. Bytes that come meanwhile are its next request."""
+        """Return once the client has left, while its request is served. Bytes that come meanwhile are its next request.
+
+        Once `answer_now` has answered, those bytes end the wait too.
+        """
         # With the body, h11 may have got the begin of what is behind it.
         in_h11 = len(self._h11.trailing_data[0])
         while self._keep(behind := in_h11 + len(self._rest)) and behind <= _PIPELINED:
@@ -285,6 +313,9 @@ class HttpConnection:
             if not data:
                 return
             self._rest += data
+            # It was answered meanwhile, and has sent its next request.
+            if self._is_free:
+                return
         await trio.sleep_forever()  # it sends on: it is there
 
     async def wait_taken(self) -> None:
@@ -350,10 +381,56 @@ class HttpConnection:
         self.is_ending = True
         await self._write(parts)
 
+    def answer_now(self, whole: Whole, waiting: trio.CancelScope) -> bool:
+        """Write a complete response while the task waits in `wait_gone`. Return False if that cannot be; nothing is changed.
+
+        The task stays there, in the scope `waiting`, and waits for the next request. So a small request wakes it once. A
+        rest that the stream did not take is in `unwritten`. Never waits.
+        """
+        # A next request that is here already, and a response under way, need the task.
+        if (
+            self._now is None
+            or self._reads is None
+            or isinstance(self._stream, TlsStream)
+            or self._rest
+            or self._h11.trailing_data[0]
+            or self._writing.locked()
+            or not whole.head.has_body
+            or whole.head.value("content-length") is not None
+            or not self._is_plain(close=False)
+        ):
+            return False
+        head = _plain_head(whole.head.plus(("content-length", str(len(whole.body)))))
+        parts = [memoryview(part) for part in (head, whole.body) if part]
+        try:
+            took = self._now.write_now(parts)
+        # The task finds the same, and ends the connection.
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        if not took:
+            return False
+        self._is_answered = self.is_ending = self._is_free = True
+        self.unwritten = _behind(parts, took)
+        if not self.unwritten:
+            self.is_idle, self._waiting = True, waiting
+            waiting.deadline = trio.current_time() + self._limits.idle_seconds
+        return True
+
+    async def write_rest(self) -> None:
+        """Write what `answer_now` has left. Raises ClientGone."""
+        rest, self.unwritten = self.unwritten, []
+        if rest:
+            await self._write(rest)
+
     @property
     def has_body(self) -> bool:
         """Whether the response to this request may have a body: all but HEAD's."""
         return not self._is_head_request
+
+    @property
+    def is_within_counted(self) -> bool:
+        """Whether more bytes are to come of a body that has a Content-Length and does not pass h11."""
+        return self._is_past_h11 and bool(self._to_come)
 
     @property
     def body_is_read(self) -> bool:

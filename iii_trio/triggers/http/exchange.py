@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from collections.abc import Callable
 from typing import Any, final
 
 import h11
@@ -79,6 +80,10 @@ class Exchange:
         self.truncated = False
         """Whether the client was shown that the body is not whole."""
         self.client_left = False
+        self.when_answered: Callable[[], object] | None = None
+        """Called when the response was written while the task of the connection waits on, in place of the end of `run`."""
+        self._is_answered = False
+        """Whether the response was written, in whole or in part, while the task of the connection waits."""
 
     async def run(self) -> None:
         """Serve the request to its end. Raises ClientGone. If cancelled: the handler is cancelled, the client cut."""
@@ -94,7 +99,11 @@ class Exchange:
         except Refused as refusal:
             await self._answer(refusal.whole)
         finally:
-            self._shared.kept.add(-self._kept_bytes)
+            self._keep_nothing()
+
+    def _keep_nothing(self) -> None:
+        self._shared.kept.add(-self._kept_bytes)
+        self._kept_bytes = 0
 
     # --- the order of work
 
@@ -145,7 +154,10 @@ class Exchange:
         call = await self._begin_call(given)
         try:
             await self._wait_quietly(call, [])
-            await self._take_result(call)
+            if self._is_answered:
+                await self._connection.write_rest()
+            else:
+                await self._take_result(call)
         except BrokenBody as error:
             raise Refused(failure(400, "BAD_BODY", f"{error}.")) from None
         finally:
@@ -194,7 +206,15 @@ class Exchange:
                 self._is_channel_used = True
                 quiet.cancel(reason="a channel is used")
 
-            call.when_settled(lambda: quiet.cancel(reason="the handler has answered"))
+            def settled() -> None:
+                is_done = False
+                try:
+                    is_done = not channels and self._answer_now(call, quiet)
+                finally:
+                    if not is_done:
+                        quiet.cancel(reason="the handler has answered")
+
+            call.when_settled(settled)
             if not all(watch_channel(self._worker, channel.id, used) for channel in channels):
                 self._is_channel_used = True
                 return
@@ -205,6 +225,9 @@ class Exchange:
                     while not self._connection.body_is_read and await self._connection.next_chunk() is not None:
                         pass
                     await self._connection.wait_gone()
+                    # Whether it has left, or sent its next request, is a matter of that.
+                    if self._is_answered:
+                        return
                     raise ClientGone("the client left")
             except ClientGone:
                 self.client_left = True
@@ -212,6 +235,37 @@ class Exchange:
             finally:
                 for channel in channels:
                     watch_channel(self._worker, channel.id, None)
+        # It had its answer, and its wait for the next request was ended.
+        if self._is_answered and not self._connection.unwritten:
+            self._connection.is_over = True
+
+    def _answer_now(self, call: CallHandle, waiting: trio.CancelScope) -> bool:
+        """Answer with the result of the settled call, while the task of the connection waits on for the next request.
+
+        Return False if that task has to go on: it is to answer, or to write the rest. To wake it and to have it wait again
+        costs as much as the rest of a small request.
+        """
+        state = self._response.state
+        if self.when_answered is None:
+            return False
+        try:
+            result = call.value()
+        except CallError:
+            return False
+        event = ResponseEvent.RETURNED_NULL if result is None else ResponseEvent.RETURNED_VALUE
+        whole = Whole(self._response.head, b"") if result is None else returned(result)
+        if not state.can(event) or not self._connection.answer_now(whole.plus(*self._common), waiting):
+            return False
+        state.advance(event)
+        self._is_answered = True
+        self._deadline.deadline = math.inf
+        self.status = whole.head.status
+        self._returned()
+        if self._connection.unwritten:
+            return False
+        self._keep_nothing()
+        self.when_answered()
+        return True
 
     async def _stream(self, call: CallHandle, raw: bytes | None, request: Channel, response: Channel) -> None:
         """Carry the bodies both ways beside the call."""
@@ -246,8 +300,9 @@ class Exchange:
     async def _forward_chunks(self, request: Channel) -> None:
         try:
             while (chunk := await self._connection.next_chunk()) is not None:
-                # A read from the client is a checkpoint, so that another one for each piece would only cost a turn.
-                if not send_now(request.writer, chunk):
+                # The next read is a checkpoint, so another one for each piece would only cost a turn. Behind the last piece
+                # the handler has that turn: a client that ends its side there may still get an answer.
+                if not (self._connection.is_within_counted and send_now(request.writer, chunk)):
                     await request.writer.send(chunk)
                 self._body_moved()
             await request.writer.aclose()

@@ -41,6 +41,11 @@ class RequestTrace:
         if length.isascii() and length.isdigit() and len(length) < 19:
             span.attributes["http.request.body.size"] = int(length)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the request has a span."""
+        return self._span is not None
+
     def __enter__(self) -> None:
         if self._block is not None:
             self._block.__enter__()

@@ -69,8 +69,7 @@ class HttpServer:
         self.unrouted = Counters()
         self._worker = worker
         self._tracing = tracing
-        self._open: dict[HttpConnection, trio.CancelScope] = {}
-        """The connections, each with the scope in which it waits for a request."""
+        self._open: set[HttpConnection] = set()
         self._idle = trio.lowlevel.ParkingLot()
         self._is_draining = False
         self._places = Places(config.limits.connections)
@@ -102,10 +101,9 @@ class HttpServer:
     def drain(self) -> None:
         """Let the requests that are under way be the last of their connections, and end those that have none."""
         self._is_draining = True
-        for connection, waiting in self._open.items():
+        for connection in self._open:
             connection.is_last = True
-            if connection.is_idle:
-                waiting.cancel(reason="the server is closing")
+            connection.end_idle()
 
     async def wait_idle(self) -> None:
         """Wait until no request is under way. If cancelled: nothing changes."""
@@ -139,7 +137,7 @@ class HttpServer:
         """
         connection = HttpConnection(stream, self.config.limits, self.shared.kept, self.shared.buffer, address)
         connection.is_last = self._is_draining
-        self._open[connection] = trio.CancelScope()
+        self._open.add(connection)
         has_place = self._places.take(address)
         try:
             if not has_place:
@@ -153,15 +151,13 @@ class HttpServer:
         finally:
             if has_place:
                 self._places.give_back(address)
-            del self._open[connection]
+            self._open.remove(connection)
             await connection.close()  # noqa: ASYNC102 - it never waits
 
     async def _serve_next(self, connection: HttpConnection) -> bool:
         """Serve the next request; return whether another may follow."""
-        request = None
         try:
-            with trio.CancelScope() as self._open[connection]:
-                request = await connection.next_request()
+            request = await connection.next_request()
         except trio.TooSlowError as error:
             await self._refuse(connection, 408, "REQUEST_TIMEOUT", f"{error}.")
             return False
@@ -216,13 +212,11 @@ class HttpServer:
             self.shared, connection, self.config, match, method, params, headers, common, trace.traceparent
         )
         counters.in_flight += 1
-        try:
-            with trace:
-                await self._bounded(exchange, connection)
-        except ClientGone:
-            exchange.client_left = True
-            raise
-        finally:
+        is_over = False
+
+        def over() -> None:
+            nonlocal is_over
+            is_over = True
             counters.in_flight -= 1
             counters.failed += exchange.status >= 500
             counters.truncated += exchange.truncated
@@ -231,6 +225,19 @@ class HttpServer:
             self._in_flight.give_back(connection.address)
             if not self._in_flight.taken:
                 self._idle.unpark_all()
+
+        # A deadline for the whole request would go on behind the answer. A span is ended by the task that began it.
+        if self.config.limits.total_seconds is None and not trace.is_recorded:
+            exchange.when_answered = over
+        try:
+            with trace:
+                await self._bounded(exchange, connection)
+        except ClientGone:
+            exchange.client_left = True
+            raise
+        finally:
+            if not is_over:
+                over()
 
     async def _bounded(self, exchange: Exchange, connection: HttpConnection) -> None:
         total = self.config.limits.total_seconds
