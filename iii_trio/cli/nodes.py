@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import iii_trio
 
+from ..text import count_of
 from .exits import Exit
 from .options import Address
 from .tables import AsJson, Every, Row, View, Watch, ask_module, show
@@ -14,8 +15,8 @@ _HEADINGS = ("node", "address", "version", "lease", "link", "functions", "calls"
 async def nodes(*, json: AsJson = False, watch: Watch = False, every: Every = 1.0, address: Address = None) -> Exit:
     """List the nodes of the mesh: their leases, links and functions.
 
-    "link" is the way from the engine that is asked to the other node. "calls" are those under way there. "queues" shows the
-    node that owns the queues, if the nodes share them.
+    "link" is the way from the engine that is asked to the other node. "calls" are those under way there. "queues" shows
+    the shards of the queues that a node owns, and the configured queues in them, if the nodes share their queues.
     For example: iii-trio nodes --watch
     """
 
@@ -36,9 +37,13 @@ def _row(row: Row) -> tuple[str, ...]:
         "(this one)" if row["here"] else row["link"],
         str(row["functions"]),
         str(row["calls"]),
-        "all" if row.get("owns_queues") else "",
+        _owned(row.get("shards", []), row.get("queues", [])),
         row["problem"],
     )
+
+
+def _owned(shards: list[int], queues: list[str]) -> str:
+    return f"{count_of(len(shards), 'shard')}: {', '.join(queues)}".removesuffix(": ") if shards else ""
 
 
 def _note(found: Row) -> str:

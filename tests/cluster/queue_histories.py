@@ -5,6 +5,7 @@ python -m tests.cluster.queue_histories FIRST_SEED NUMBER [nofence]
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -34,7 +35,10 @@ CLOCK_RATES = (0.9, 0.97, 1.0, 1.0, 1.03, 1.1)
 ANSWER_SECONDS = 150.0
 """Longer than the calls of a queue wait for owners, several times in a row."""
 SETTINGS = QueueSettings(concurrency=4, max_lost_deliveries=1_000, max_attempts=1_000, backoff_seconds=0.1)
-MODULES = {"queue": QueueConfig(queues={"jobs": SETTINGS}, in_mesh=True)}
+QUEUES = ("jobs", "more", "mail", "orders")
+"""In three of four shards."""
+MODULES = {"queue": QueueConfig(queues=dict.fromkeys(QUEUES, SETTINGS), in_mesh=True, shards=4)}
+ONE_SHARD = {"queue": QueueConfig(queues={"jobs": SETTINGS}, in_mesh=True, shards=1)}
 
 
 class QueueHistory:
@@ -151,7 +155,9 @@ class QueueHistory:
         try:
             with trio.fail_after(ANSWER_SECONDS):
                 # Most jobs wait for a while, so that several owners in a row have to find them in the store.
-                action = iii_trio.enqueue("jobs", delay_seconds=self.random.choice((None, 30.0, 90.0)))
+                action = iii_trio.enqueue(
+                    self.random.choice(QUEUES), delay_seconds=self.random.choice((None, 30.0, 90.0))
+                )
                 await worker.trigger("job", {"n": n}, action=action)
             self.acknowledged.add(n)
         except trio.TooSlowError:
@@ -160,11 +166,11 @@ class QueueHistory:
             self.refused += 1
 
     async def _watch(self) -> None:
-        """See that no two nodes start jobs at a time."""
+        """See that no two nodes start jobs of one shard at a time."""
         while True:
-            owners = [name for name, node in self.world.nodes.items() if owns(node.engine.modules)]
-            if len(owners) > 1:
-                raise Violation(f"{owners} own the queues at {trio.current_time():.2f}")
+            owners = Counter(shard for node in self.world.nodes.values() for shard in owns(node.engine.modules))
+            if any(count > 1 for count in owners.values()):
+                raise Violation(f"several nodes own one shard at {trio.current_time():.2f}: {owners}")
             await trio.sleep(0.05)
 
     async def _end(self) -> None:
@@ -174,14 +180,17 @@ class QueueHistory:
         self._mend_store()
         for name in list(self.down):
             await self._start(name)
-        # One more owner has to find what the store has, and not only what the last one remembers.
+        # One more owner of each shard has to find what the store has, and not only what the last one remembers.
         await trio.sleep(4 * LEASE_SECONDS)
-        owner = next((name for name, node in world.nodes.items() if owns(node.engine.modules)), None)
-        if owner is None:
-            raise Violation("nobody owns the queues")
-        await self.sites[owner].stop()
-        await world.kill(owner)
-        await self._start(owner)
+        for name in list(NAMES):
+            await self.sites[name].stop()
+            await world.kill(name)
+            await trio.sleep(2 * LEASE_SECONDS)
+            await self._start(name)
+        await trio.sleep(8 * LEASE_SECONDS)
+        shards = {name: owns(node.engine.modules) for name, node in world.nodes.items()}
+        if sorted(itertools.chain(*shards.values())) != [0, 1, 2, 3] or max(len(each) for each in shards.values()) > 2:
+            raise Violation(f"the shards are not spread: {shards}")
         with trio.move_on_after(600):
             while not self.acknowledged <= set(self.done) or world.store.jobs.records:  # noqa: ASYNC110 - of many objects
                 await trio.sleep(0.5)
@@ -190,10 +199,10 @@ class QueueHistory:
         raise Violation(f"jobs {lost} were acknowledged and not done; the store has {len(world.store.jobs.records)}")
 
 
-def owns(modules: Any) -> bool:
-    """Return whether an engine with these modules owns the queues and may start jobs."""
+def owns(modules: Any) -> list[int]:
+    """Return the shards whose jobs an engine with these modules may start."""
     queue = modules.get("queue")
-    return isinstance(queue, MeshQueue) and queue.lease.owns()
+    return queue.owned if isinstance(queue, MeshQueue) else []
 
 
 def violation_of(seed: int, **options: Any) -> str | None:

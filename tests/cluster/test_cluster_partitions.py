@@ -43,6 +43,7 @@ workers:
   - name: iii-queue
     iii-trio:
       data: mesh
+      shards: 1
       queues:
         jobs: {{ concurrency: 5, max_lost_deliveries: 1000 }}
 """
@@ -130,7 +131,7 @@ async def health(nodes: Nodes, name: str) -> dict[str, Any]:
 
 async def owners(nodes: Nodes) -> list[str]:
     """The nodes that may start jobs now."""
-    return [name for name in "abc" if (await health(nodes, name))["queue"]["owns_queues"]]
+    return [name for name in "abc" if (await health(nodes, name))["queue"]["owns"]]
 
 
 async def test_N4_callers_are_answered_when_two_nodes_are_parted_without_a_word(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ async def test_N25_an_owner_that_is_parted_from_all_stops_before_another_owns_th
                 print(f"{owner} was isolated, another node owned the queues after {trio.current_time() - cut_at:.1f} s")
                 await until_true(lambda: _more(acknowledged, done, 30))
                 # The node that is cut off has not heard of the other one, and does not count itself any more.
-                assert not (await row_of(workers[owner], owner))["owns_queues"]
+                assert not (await row_of(workers[owner], owner))["shards"]
                 await trio.to_thread.run_sync(nodes.hosts.rejoin, owner)
                 await until_true(lambda: _more(acknowledged, done, 30))
                 await until_true(lambda: _one(nodes))

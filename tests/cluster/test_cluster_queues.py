@@ -25,7 +25,8 @@ QUEUES = {
     "one": QueueSettings(concurrency=1),
     "once": QueueSettings(max_attempts=1),
 }
-SHARED = {"queue": QueueConfig(queues=QUEUES, in_mesh=True)}
+SHARED = {"queue": QueueConfig(queues=QUEUES, in_mesh=True, shards=1)}
+"""With one shard, one node owns everything."""
 FAILOVER_SECONDS = 1.2 * LEASE_SECONDS
 """What docs/cluster.md says of a lost owner, and a little for the loading."""
 
@@ -49,7 +50,7 @@ def queue(world: MeshWorld, name: str) -> MeshQueue:
 
 def owner(world: MeshWorld) -> str | None:
     """The node that may start jobs now. There is never more than one."""
-    owners = [name for name in world.nodes if "queue" in world[name].engine.modules and queue(world, name).lease.owns()]
+    owners = [name for name in world.nodes if "queue" in world[name].engine.modules and queue(world, name).owned]
     assert len(owners) < 2, owners
     return owners[0] if owners else None
 
@@ -259,10 +260,10 @@ async def test_N25_a_node_that_loses_the_store_stops_before_its_lease_ends(
         # Its handlers are cancelled, before another node may begin.
         assert jobs.running == 0
         assert trio.current_time() - cut_at < LEASE_SECONDS
-        assert trio.current_time() < world.store.jobs.until
-        await world.until(lambda: "does not own the queues any more" in caplog.text)
+        assert trio.current_time() < world.store.jobs.shards[0].until
+        await world.until(lambda: "does not own shards 0 of the queues any more" in caplog.text)
         health = world["a"].engine._shell.health["queue"]
-        assert health["owns_queues"] is False and "the network is cut" in str(health["problem"])
+        assert health["owns"] == [] and "the network is cut" in str(health["problem"])
         jobs.gate.set()
         await world.until(lambda: owner(world) == "b", FAILOVER_SECONDS)
         await world.until(lambda: jobs.done == {1: 1})
@@ -273,7 +274,7 @@ async def test_N25_a_store_that_comes_back_in_time_changes_nothing(autojump_cloc
         jobs = Jobs(worker)
         await worker.wait_registered()
         await world.settle()
-        number = world.store.jobs.number
+        number = world.store.jobs.shards[0].number
         world.cut_from_store("a", "b")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(enqueue, world, "b", 1)
@@ -281,7 +282,7 @@ async def test_N25_a_store_that_comes_back_in_time_changes_nothing(autojump_cloc
             assert not world.store.jobs.records
             world.reach_store("a", "b")
         await world.until(lambda: jobs.done == {1: 1})
-        assert owner(world) == "a" and world.store.jobs.number == number
+        assert owner(world) == "a" and world.store.jobs.shards[0].number == number
 
 
 async def test_N22_an_owner_that_was_stopped_changes_nothing(autojump_clock: MockClock) -> None:
@@ -453,8 +454,10 @@ async def test_N29_an_owner_whose_store_has_lost_its_data_blames_no_other_node(
     async with shared("a") as world:
         with caplog.at_level(logging.WARNING, "iii_trio.queue"):
             world.store.lose_everything()
-            await world.until(lambda: any("does not own the queues any more" in each for each in caplog.messages))
-        (told,) = [each for each in caplog.messages if "does not own the queues any more" in each]
+            await world.until(
+                lambda: any("does not own shards 0 of the queues any more" in each for each in caplog.messages)
+            )
+        (told,) = [each for each in caplog.messages if "does not own shards 0 of the queues any more" in each]
         assert "another node has taken it, or the data of the store is gone" in told
 
 
@@ -462,9 +465,9 @@ async def test_N29_nodes_and_health_say_who_owns_the_queues(autojump_clock: Mock
     async with shared("a", "b") as world:
         for node in "ab":
             rows = (await call(world, node, "engine::cluster::nodes"))["nodes"]
-            assert {row["node"]: row["owns_queues"] for row in rows} == {"a": True, "b": False}
+            assert {row["node"]: row["shards"] for row in rows} == {"a": [0], "b": []}
             health = world[node].engine._shell.health["queue"]
-            assert health == {"owner": "a", "owns_queues": node == "a", "problem": ""}
+            assert health == {"owners": {"a": [0]}, "owns": [0] if node == "a" else [], "shards": 1, "problem": ""}
 
 
 async def test_N29_the_functions_of_the_owner_are_in_no_list(autojump_clock: MockClock) -> None:
@@ -478,8 +481,8 @@ async def test_N29_the_functions_of_the_owner_are_in_no_list(autojump_clock: Moc
 
 async def test_N22_a_second_engine_of_the_owners_name_does_not_take_its_queues(autojump_clock: MockClock) -> None:
     async with shared("a") as world:
-        number = world.store.jobs.number
+        number = world.store.jobs.shards[0].number
         settings = {"advertise": "ws://localhost:7", "node": "a"}
         await world.start("z", modules=SHARED, joins=False, **settings)
         await trio.sleep(3 * LEASE_SECONDS)
-        assert world.store.jobs.number == number and queue(world, "a").lease.owns()
+        assert world.store.jobs.shards[0].number == number and queue(world, "a").owned == [0]

@@ -65,7 +65,7 @@ class MemoryMesh:
     def lose_everything(self) -> None:
         """Forget everything, as a store that is started again without its data."""
         self.nodes, self.offers, self.leases, self.log = {}, {}, {}, []
-        self.jobs = JobTables(checks_fences=self._checks_fences, after=self.jobs.number)
+        self.jobs = JobTables(checks_fences=self._checks_fences, after=self.jobs.last_number)
         self.epoch, self.number, self.layout = f"{int(self.epoch) + 1}", 0, None
 
     def held(self, name: str) -> int | None:

@@ -220,8 +220,8 @@ class Cluster(RunningModule):
                     "problem": self.problem if here else link.problem if link else self.links.unusable.get(name, ""),
                     "functions": self.directory.count_functions(name),
                     "calls": link.calls if link is not None else 0,
-                    # A node that is cut off has not heard of the next owner, but knows that it is none itself.
-                    "owns_queues": name == self.mesh.owner and (self.mesh.owns_queues or not here),
+                    "shards": self.mesh.shards_of(name),
+                    "queues": self.mesh.queues_of(name),
                 }
             )
         return rows

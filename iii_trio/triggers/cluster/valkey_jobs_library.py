@@ -1,13 +1,15 @@
 """Functions for the jobs of a mesh that run inside Valkey. Each one is atomic, and checks the fencing number of its caller.
 
-The keys are `iii-trio-1:{MESH}:queues:` and one of these: `owner` (a hash: the node, the number of its lease, and the
-number of its last write), `lease` (exists as long as the lease), `order` (the keys of the jobs, sorted), `records` and
-`payloads` (hashes, by key), `subscribers` and `lanes` (hashes), and `damaged` (a hash of records that were set aside).
+The keys are `iii-trio-1:{MESH}:queues:` and one of these: `shards` (their number) and `nodes` (those that take part, sorted
+by the end of their time). Those of a shard go on with its number, `:` and one of these: `owner` (a hash: the node, the
+number of its lease, and the number of its last write), `lease` (exists as long as the lease), `order` (the keys of the
+jobs, sorted), `records` and `payloads` (hashes, by key), `subscribers` and `lanes` (hashes), and `damaged` (a hash of
+records that were set aside).
 """
 
 from typing import Final
 
-LIBRARY: Final = "iii_trio_jobs_1"
+LIBRARY: Final = "iii_trio_jobs_2"
 """The name of the functions, with the version of the layout, so that two versions do not replace each other's."""
 _PAGE_BYTES: Final = 1_000_000
 _PAGE_JOBS: Final = 500
@@ -20,46 +22,80 @@ local function check(base, number)
   if server.call('HGET', base .. 'owner', 'number') ~= number then return server.error_reply('FENCED') end
 end
 
--- node, number or 0, lease in ms, whether to take the lease if it is free
+-- node, lease in ms, shards unless there are some, whether the node takes part, and shard and number of each lease it has
 local function claim(keys, args)
-  local base, node, number = keys[1], args[1], args[2]
-  local owner = server.call('HMGET', base .. 'owner', 'node', 'number')
-  local holder, last = owner[1] or '', owner[2] or '0'
-  -- It may have run out. As long as no other lease has begun, nothing has been taken away.
-  if number ~= '0' and last == number then
-    server.call('SET', base .. 'lease', number, 'PX', args[3])
-    return { holder, last }
+  local base, node, takes_part = keys[1], args[1], args[4] == '1'
+  if server.call('EXISTS', base .. 'owner') == 1 then
+    return server.error_reply('OLD the jobs of this mesh have the layout of an earlier version, in which one node owns ' ..
+      'all queues: have that version finish them, then delete the keys ' .. base .. '*')
   end
-  if server.call('EXISTS', base .. 'lease') == 1 and holder ~= node then return { holder, last } end
-  if args[4] ~= '1' then return { '', '0' } end
-  -- The clock keeps the numbers rising also where a store has lost everything.
+  local shards = server.call('GET', base .. 'shards')
+  if not shards then
+    shards = args[3]
+    if takes_part then server.call('SET', base .. 'shards', shards) end
+  end
   local time = server.call('TIME')
   local clock = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  local new = string.format('%.0f', math.max(tonumber(last) + 1, clock))
-  server.call('HSET', base .. 'owner', 'node', node, 'number', new, 'serial', '0')
-  server.call('SET', base .. 'lease', new, 'PX', args[3])
-  return { node, new }
+  if takes_part then
+    server.call('ZADD', base .. 'nodes', string.format('%.0f', clock + tonumber(args[2])), node)
+  else
+    server.call('ZREM', base .. 'nodes', node)
+  end
+  server.call('ZREMRANGEBYSCORE', base .. 'nodes', '-inf', string.format('%.0f', clock))
+  local nodes = server.call('ZCARD', base .. 'nodes')
+  local leases = {}
+  for i = 5, #args, 2 do leases[args[i]] = args[i + 1] end
+  local found, free, owned = {}, {}, 0
+  for shard = 0, tonumber(shards) - 1 do
+    local name = base .. shard .. ':'
+    local owner = server.call('HMGET', name .. 'owner', 'node', 'number')
+    local holder, last = owner[1] or '', owner[2] or '0'
+    -- It may have run out. As long as no other lease has begun, nothing has been taken away.
+    if last ~= '0' and last == leases[tostring(shard)] then
+      server.call('SET', name .. 'lease', last, 'PX', args[2])
+      owned = owned + 1
+    elseif holder == node or server.call('EXISTS', name .. 'lease') == 0 then
+      free[#free + 1] = { shard, last }
+      holder, last = '', '0'
+    end
+    found[#found + 1] = holder
+    found[#found + 1] = last
+  end
+  if not takes_part then return { nodes, found } end
+  local quota = math.ceil(tonumber(shards) / nodes)
+  for i = 1, math.min(#free, quota - owned) do
+    local shard, last = free[i][1], free[i][2]
+    local name = base .. shard .. ':'
+    -- The clock keeps the numbers rising also where a store has lost everything.
+    local new = string.format('%.0f', math.max(tonumber(last) + 1, clock))
+    server.call('HSET', name .. 'owner', 'node', node, 'number', new, 'serial', '0')
+    server.call('SET', name .. 'lease', new, 'PX', args[2])
+    found[shard * 2 + 1] = node
+    found[shard * 2 + 2] = new
+  end
+  return { nodes, found }
 end
 
--- number
+-- shard, number, the node if it takes part no more
 local function release(keys, args)
-  local base, number = keys[1], args[1]
+  local base, number = keys[1] .. args[1] .. ':', args[2]
   local wrong = check(base, number)
   if wrong then return 'OK' end
   -- A write that is on its way still must not arrive after this.
   server.call('HSET', base .. 'owner', 'node', '', 'number', string.format('%.0f', tonumber(number) + 1))
   server.call('DEL', base .. 'lease')
+  if args[3] ~= '' then server.call('ZREM', keys[1] .. 'nodes', args[3]) end
   return 'OK'
 end
 
--- number, serial, and four values for each step: a letter, a key, a value, another value
+-- shard, number, serial, and four values for each step: a letter, a key, a value, another value
 local function write(keys, args)
-  local base = keys[1]
-  local wrong = check(base, args[1])
+  local base = keys[1] .. args[1] .. ':'
+  local wrong = check(base, args[2])
   if wrong then return wrong end
-  if tonumber(args[2]) <= tonumber(server.call('HGET', base .. 'owner', 'serial')) then return 0 end
-  server.call('HSET', base .. 'owner', 'serial', args[2])
-  for i = 3, #args, 4 do
+  if tonumber(args[3]) <= tonumber(server.call('HGET', base .. 'owner', 'serial')) then return 0 end
+  server.call('HSET', base .. 'owner', 'serial', args[3])
+  for i = 4, #args, 4 do
     local step, key, value = args[i], args[i + 1], args[i + 2]
     if step == 'P' then
       server.call('HSET', base .. 'records', key, value)
@@ -87,13 +123,13 @@ local function write(keys, args)
   return 1
 end
 
--- number, the key behind which to begin
+-- shard, number, the key behind which to begin
 local function page(keys, args)
-  local base = keys[1]
-  local wrong = check(base, args[1])
+  local base = keys[1] .. args[1] .. ':'
+  local wrong = check(base, args[2])
   if wrong then return wrong end
   local found, size = {}, 0
-  for _, key in ipairs(server.call('ZRANGEBYSCORE', base .. 'order', '(' .. args[2], '+inf', 'LIMIT', 0, PAGE_JOBS)) do
+  for _, key in ipairs(server.call('ZRANGEBYSCORE', base .. 'order', '(' .. args[3], '+inf', 'LIMIT', 0, PAGE_JOBS)) do
     if size > PAGE_BYTES then break end
     local record = server.call('HGET', base .. 'records', key) or ''
     local payload = server.call('HGET', base .. 'payloads', key) or ''
@@ -105,21 +141,21 @@ local function page(keys, args)
   return found
 end
 
--- number
+-- shard, number
 local function tables(keys, args)
-  local base = keys[1]
-  local wrong = check(base, args[1])
+  local base = keys[1] .. args[1] .. ':'
+  local wrong = check(base, args[2])
   if wrong then return wrong end
   return { server.call('HGETALL', base .. 'subscribers'), server.call('HGETALL', base .. 'lanes') }
 end
 
--- number, keys
+-- shard, number, keys
 local function payloads(keys, args)
-  local base = keys[1]
-  local wrong = check(base, args[1])
+  local base = keys[1] .. args[1] .. ':'
+  local wrong = check(base, args[2])
   if wrong then return wrong end
   local found = {}
-  for i = 2, #args do found[#found + 1] = server.call('HGET', base .. 'payloads', args[i]) end
+  for i = 3, #args do found[#found + 1] = server.call('HGET', base .. 'payloads', args[i]) end
   return found
 end
 """

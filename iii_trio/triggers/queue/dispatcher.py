@@ -37,7 +37,7 @@ from .waiters import Waiters
 LOGGER: Final = get_logger("iii_trio.queue")
 FUNCTIONS_CHANGED: Final = "iii-queue::functions-changed"
 NOT_OWNED: Final = "queue_not_owned"
-"""The code of a node that does not own the queues, and has done nothing."""
+"""The code of a node that does not own the shard of a queue, and has done nothing."""
 OWNER_LOST: Final = "queue_owner_lost"
 """The code of an owner that has lost its lease. The store may have kept the job."""
 
@@ -57,10 +57,11 @@ class Dispatcher:
         wall_clock: Callable[[], float] = time.time,
         tracing: Tracing | None = None,
         owns: Callable[[], bool] = lambda: True,
+        belongs: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self.owns = owns
         """Whether this node may take and start jobs. Another node of the mesh may have the queues by now."""
-        self.ledger = Ledger(config, jitter)
+        self.ledger = Ledger(config, jitter, belongs)
         self.ledger.lanes.on_drop = self._dropped
         self.place = place
         """Where the jobs are kept, for people."""
@@ -173,12 +174,12 @@ class Dispatcher:
     # --- arrivals
 
     def check_owner(self) -> None:
-        """Raise CallError if another node may own the queues.
+        """Raise CallError if another node may own this shard of the queues.
 
         What this one has in memory says nothing then, such as that a key is taken or that a topic has no subscribers.
         """
         if not self.owns():
-            raise CallError(NOT_OWNED, "this node does not own the queues")
+            raise CallError(NOT_OWNED, "this node does not own this shard of the queues")
 
     def keep(
         self,

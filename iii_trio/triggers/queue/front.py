@@ -1,26 +1,26 @@
-"""The queue's functions at a node of a mesh. Each call is passed on to the node that owns the queues.
+"""The queue's functions at a node of a mesh. Each call is passed on to the node that owns its shard of the queues.
 
-A call that no owner has read is kept until there is one. A call that was lost with its owner is made again where that does
-no harm: reading, waiting, and enqueueing, because each job has its receipt before it is kept (Q21).
+A call that names a queue or a topic goes to one shard. A call that names a job goes to the shard whose owner has given this
+node the receipt, or else to all, because one of them has the job. Lists are asked of all shards, and merged.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final, final
 
-import attrs
+import msgspec
 import trio
-from msgspec import Raw
 
 from ...errors import CallError
-from ...lowlevel import CallHandle, InlineCall, call_nowait, can_call, register_inline_handler
-from ...wire import ErrorCode, InvokeFunction
+from ...lowlevel import InlineCall, register_inline_handler
+from ...wire import ErrorCode
 from ...worker import Worker
-from .dispatcher import NOT_OWNED, OWNER_LOST
-
-UNAVAILABLE: Final = "queue_unavailable"
+from .front_calls import FrontState, PassedCall, ShardCalls
+from .front_merge import MERGES, AskedOfAll, merged, the_one_found
+from .shards import shard_of
 
 FUNCTIONS: Final = {
     "engine::queue::enqueue": "keep a job of a queue",
@@ -45,178 +45,109 @@ FUNCTIONS: Final = {
     "engine::queue::backup": "write a file with all jobs, as they are now, to a channel",
 }
 """The functions of a queue, with their descriptions."""
-_REPEATABLE: Final = frozenset(
-    {
-        "engine::queue::enqueue",
-        "engine::queue::list_topics",
-        "engine::queue::list",
-        "engine::queue::topic_stats",
-        "engine::queue::dlq_topics",
-        "engine::queue::dlq_messages",
-        "engine::queue::wait",
-        "engine::queue::jobs",
-        "engine::queue::job",
-    }
-)
-_UNREAD: Final = frozenset({ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.ENGINE_DRAINING})
+ENQUEUE: Final = "engine::queue::enqueue"
+_OF_TOPICS: Final = frozenset({"iii::durable::publish", "engine::queue::unsubscribe"})
+_OF_JOBS: Final = frozenset({"engine::queue::wait", "engine::queue::job", "engine::queue::cancel"})
 _RETRY_SECONDS: Final = 0.1
-_MAX_CALLS: Final = 10_000
-_MAX_BYTES: Final = 64 * 1024 * 1024
+_RECEIPTS: Final = 10_000
+"""How many jobs are found without asking all shards: the last ones that were enqueued at this node."""
 
 
-def namespace_of_node(node: str) -> str:
-    """Return the namespace in which a node that owns the queues offers their functions to the mesh."""
-    return f"iii-queue.{node}"
+class _Names(msgspec.Struct, frozen=True):
+    queue: str | None = None
+    topic: str | None = None
+    id: str | None = None
+    messageReceiptId: str | None = None
 
 
-@attrs.define(eq=False)
-class _Passed:
-    """A call on its way. Its number says when it came."""
-
-    number: int
-    function_id: str
-    call: InlineCall
-    payload: bytes
-    until: float
-    handle: CallHandle | None = None
-    problem: str = ""
-    answered: bool = False
+_names: Final = msgspec.json.Decoder(_Names)
 
 
 @final
 class Front:
-    """The functions of one node. `on_refused` is called when the owner turns out not to be the owner."""
+    """The functions of one node."""
 
-    def __init__(self, worker: Worker, on_refused: Callable[[], object]) -> None:
-        self.owner: str | None = None
-        self.patience_seconds = 20.0
-        """How long a call waits for an owner."""
-        self._worker = worker
-        self._on_refused = on_refused
-        self._calls = 0
-        self._waiting: list[_Passed] = []
-        self._bytes = 0
-        self._arrived = trio.Event()
-        """Set when a call waits."""
-        self._moved = trio.Event()
-        """Set when there is another owner."""
+    def __init__(self, state: FrontState, shards: int) -> None:
+        self.state = state
+        self._shards = [ShardCalls(shard, state) for shard in range(shards)]
+        self._receipts: OrderedDict[str, int] = OrderedDict()
+        """The shards of jobs that were enqueued at this node, by receipt."""
 
-    def offer(self) -> None:
+    def offer(self, worker: Worker) -> None:
         """Offer the functions."""
         for function_id, description in FUNCTIONS.items():
             handler = functools.partial(self._called, function_id)
-            register_inline_handler(self._worker, function_id, handler, description=description)
+            register_inline_handler(worker, function_id, handler, description=description)
 
-    def owned_by(self, node: str | None) -> None:
-        """Pass calls on to this node from now on."""
-        if node != self.owner:
-            self.owner = node
-            self._moved.set()
+    def owned_by(self, owners: Sequence[str | None]) -> None:
+        """Pass calls on to these nodes from now on, which own one shard each."""
+        if len(owners) != len(self._shards):
+            before, self._shards = self._shards, [ShardCalls(shard, self.state) for shard in range(len(owners))]
+            self._receipts.clear()
+            for shard in before:
+                shard.close()
+        for shard, owner in zip(self._shards, owners, strict=True):
+            shard.owned_by(owner)
 
     async def run(self) -> None:
         """Pass on the calls that wait, until cancelled."""
+        state = self.state
         while True:
-            await self._arrived.wait()
-            while self._waiting:
-                self._expire()
-                if self.owner is not None and can_call(self._worker):
-                    waiting, self._waiting, self._bytes = self._waiting, [], 0
-                    for passed in sorted(waiting, key=lambda passed: passed.number):
-                        if not passed.answered:
-                            self._send(passed)
+            await state.arrived.wait()
+            while any(shard.waits for shard in self._shards):
+                for shard in self._shards:
+                    shard.retry()
                 # The owner may offer its functions a moment after it has the lease.
                 with trio.move_on_after(_RETRY_SECONDS):
-                    await self._moved.wait()
-                self._moved = trio.Event()
-            self._arrived = trio.Event()
+                    await state.moved.wait()
+                state.moved = trio.Event()
+            state.arrived = trio.Event()
 
     def _called(self, function_id: str, call: InlineCall) -> None:
-        self._calls += 1
-        until = trio.current_time() + self.patience_seconds
-        passed = _Passed(self._calls, function_id, call, bytes(call.payload), until)
-        call.when_cancelled(functools.partial(self._cancelled, passed))
-        # A later call must not overtake one that waits.
-        if self.owner is None or self._waiting or not can_call(self._worker):
-            self._wait(passed)
-        else:
-            self._send(passed)
-
-    def _wait(self, passed: _Passed) -> None:
-        full = len(self._waiting) >= _MAX_CALLS or self._bytes + len(passed.payload) > _MAX_BYTES
-        if full or trio.current_time() >= passed.until:
-            self._fail(passed, self._unavailable(passed))
+        payload = bytes(call.payload)
+        if function_id in MERGES:
+            AskedOfAll(function_id, call, payload, self._shards, merged)
             return
-        self._waiting.append(passed)
-        self._bytes += len(passed.payload)
-        self._arrived.set()
-
-    def _expire(self) -> None:
-        now = trio.current_time()
-        for passed in [passed for passed in self._waiting if now >= passed.until]:
-            self._waiting.remove(passed)
-            self._bytes -= len(passed.payload)
-            self._fail(passed, self._unavailable(passed))
-
-    def _unavailable(self, passed: _Passed) -> CallError:
-        owner = (
-            "no node owns the queues" if self.owner is None else f"node {self.owner}, which owns the queues, is away"
-        )
-        return CallError(UNAVAILABLE, passed.problem or f"{owner}: try again later")
-
-    def _send(self, passed: _Passed) -> None:
-        assert self.owner is not None
-        call = passed.call
-        message = InvokeFunction(
-            passed.function_id,
-            data=Raw(passed.payload),
-            traceparent=call.traceparent,
-            baggage=call.baggage,
-            metadata=call.metadata,
-            namespace=namespace_of_node(self.owner),
-        )
-        passed.handle = None
-
-        def settled() -> None:
-            # It may be settled within the call, before there is a handle.
-            if passed.handle is not None and not passed.answered:
-                self._settle(passed, passed.handle)
-
         try:
-            passed.handle = call_nowait(self._worker, message, settled)
-        except CallError as error:  # it is too large
-            self._fail(passed, error)
-            return
-        if passed.handle.settled:
-            settled()
-
-    def _settle(self, passed: _Passed, handle: CallHandle) -> None:
-        try:
-            result = handle.result()
-        except CallError as error:
-            unread = error.code == NOT_OWNED or (error.origin == "engine" and error.code in _UNREAD)
-            lost = error.code == OWNER_LOST or (error.origin == "engine" and error.code == ErrorCode.INVOCATION_STOPPED)
-            if unread or (lost and passed.function_id in _REPEATABLE):
-                if not unread:
-                    passed.problem = error.message
-                    passed.until = trio.current_time() + self.patience_seconds  # it may have been there for long
-                self._on_refused()
-                self._wait(passed)
-            else:
-                self._fail(passed, error)
+            names = _names.decode(payload)
+        except (msgspec.DecodeError, RecursionError):
+            names = _Names()  # any shard refuses it
+        if function_id in _OF_JOBS and names.id:
+            shard = self._receipts.get(names.id)
+            if shard is None:
+                AskedOfAll(function_id, call, payload, self._shards, the_one_found)
+                return
         else:
-            passed.answered = True
-            passed.call.answer_raw(bytes(result) or b"null")
+            name = names.topic if function_id in _OF_TOPICS else names.queue or names.topic
+            shard = shard_of(name or "", len(self._shards))
+        self._pass_on(function_id, call, payload, shard)
 
-    def _fail(self, passed: _Passed, error: CallError) -> None:
-        passed.answered = True
-        passed.call.fail(error)
+    def _pass_on(self, function_id: str, call: InlineCall, payload: bytes, shard: int) -> None:
+        """Pass a call on to one shard."""
+        answered = call.answer_raw
+        if function_id == ENQUEUE:
 
-    def _cancelled(self, passed: _Passed, reason: str) -> None:
-        if passed.answered:
+            def answered(result: bytes) -> None:
+                self._note_receipt(result, shard)
+                call.answer_raw(result)
+
+        calls = self._shards[shard]
+        passed = PassedCall(function_id, call, payload, answered, call.fail)
+
+        def cancelled(reason: str) -> None:
+            if not passed.over:
+                calls.give_up(passed, reason)
+                call.fail(CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+
+        call.when_cancelled(cancelled)
+        calls.take(passed)
+
+    def _note_receipt(self, answer: bytes, shard: int) -> None:
+        try:
+            receipt = _names.decode(answer).messageReceiptId
+        except msgspec.DecodeError:
             return
-        if passed.handle is not None:
-            passed.handle.give_up(reason)
-        if passed in self._waiting:
-            self._waiting.remove(passed)
-            self._bytes -= len(passed.payload)
-        self._fail(passed, CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+        if receipt is not None:
+            self._receipts[receipt] = shard
+            if len(self._receipts) > _RECEIPTS:
+                self._receipts.popitem(last=False)

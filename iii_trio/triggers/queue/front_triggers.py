@@ -1,7 +1,8 @@
-"""The trigger type `durable:subscriber` at a node of a mesh. Each binding is made at the node that owns the queues."""
+"""The trigger type `durable:subscriber` at a node of a mesh. Each binding is made at the owner of its topic's shard."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import attrs
@@ -9,14 +10,17 @@ import attrs
 from ...lowlevel import end_binding
 from ...wire import to_json
 from ...worker import BoundTrigger, TriggerBinding, Worker
-from .front import namespace_of_node
 from .protocol import read_subscriber
+from .shards import namespace_of_shard, shard_of
 from .subscriptions import TRIGGER_TYPE
 
 
 @attrs.define(eq=False)
 class _Passed:
     bound: BoundTrigger
+    topic: str
+    place: tuple[str, int] | None = None
+    """The node and the shard of its last owner."""
     there: TriggerBinding | None = None
 
 
@@ -26,26 +30,24 @@ class FrontTriggers:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._owner: str | None = None
+        self._owners: Sequence[str | None] = ()
         self._bindings: dict[str, _Passed] = {}
         self._replaced: dict[str, TriggerBinding] = {}
 
-    def owned_by(self, node: str | None) -> None:
-        """Make all bindings at this node from now on."""
-        if node == self._owner or node is None:
+    def owned_by(self, owners: Sequence[str | None]) -> None:
+        """Make all bindings at these nodes from now on, which own one shard each."""
+        if owners == self._owners:
             return
-        self._owner = node
+        self._owners = owners
         for passed in self._bindings.values():
             before = passed.there
-            self._bind(passed)
-            if before is not None:
-                # The new owner knows the subscribers by the store. So nothing is withdrawn where this one is still there.
+            # The new owner knows the subscribers by the store. So nothing is withdrawn where this one is still there.
+            if self._bind(passed) and before is not None:
                 end_binding(before, owner_gone=True)
 
     def register_trigger(self, bound: BoundTrigger) -> None:
         """Take a binding. Raises ValueError for a configuration that cannot be read."""
-        read_subscriber(to_json(bound.config))
-        passed = self._bindings[bound.id] = _Passed(bound)
+        passed = self._bindings[bound.id] = _Passed(bound, read_subscriber(to_json(bound.config)).topic)
         self._bind(passed)
         # The earlier one ends after the new one has begun, so that a subscriber of both stays one.
         before = self._replaced.pop(bound.id, None)
@@ -62,14 +64,21 @@ class FrontTriggers:
         else:
             end_binding(passed.there, owner_gone=bound.why_ended != "withdrawn")
 
-    def _bind(self, passed: _Passed) -> None:
-        if self._owner is not None:
-            bound = passed.bound
-            passed.there = self._worker.register_trigger(
-                TRIGGER_TYPE,
-                bound.function_id,
-                config=bound.config,
-                metadata=bound.metadata,
-                namespace=bound.namespace,
-                trigger_namespace=namespace_of_node(self._owner),
-            )
+    def _bind(self, passed: _Passed) -> bool:
+        """Make the binding at the owner of its shard. Return whether there is one that has not had it."""
+        if not self._owners:
+            return False
+        shard = shard_of(passed.topic, len(self._owners))
+        owner = self._owners[shard]
+        if owner is None or passed.place == (owner, shard):
+            return False
+        bound, passed.place = passed.bound, (owner, shard)
+        passed.there = self._worker.register_trigger(
+            TRIGGER_TYPE,
+            bound.function_id,
+            config=bound.config,
+            metadata=bound.metadata,
+            namespace=bound.namespace,
+            trigger_namespace=namespace_of_shard(owner, shard),
+        )
+        return True

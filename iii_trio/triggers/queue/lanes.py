@@ -14,7 +14,9 @@ from .settings import QueueConfig, QueueSettings
 class Lanes:
     """The lanes by name. They are made when they are needed, and dropped when they are not."""
 
-    def __init__(self) -> None:
+    def __init__(self, belongs: Callable[[str], bool] = lambda name: True) -> None:
+        self._belongs = belongs
+        """Whether the queue of this name is one of these. Another node of a mesh may have it."""
         self._lanes: dict[str, Lane] = {}
         self._queues: dict[str, Lane] = {}
         self._topics: dict[str, dict[str, Lane]] = {}
@@ -70,6 +72,8 @@ class Lanes:
                 lane.known = lane.key.name in config.queues
                 self.drop_if_empty(lane)
         for name, settings in config.queues.items():
+            if not self._belongs(name):
+                continue
             lane = self.open(LaneKey("queue", name), settings)
             lane.change(settings)
             self.wake(lane)

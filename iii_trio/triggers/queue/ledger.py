@@ -39,11 +39,13 @@ _PARKED_AT_ONCE: Final = 2_000  # a few milliseconds
 class Ledger:
     """The queue's decisions. `jitter` returns the factor, at least 1, by which a pause is lengthened."""
 
-    def __init__(self, config: QueueConfig, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, config: QueueConfig, jitter: Callable[[], float], belongs: Callable[[str], bool] = lambda name: True
+    ) -> None:
         self.room = Room(config)
         self.paused = False
         """Whether no job starts, because the engine takes no calls any more."""
-        self.lanes = Lanes()
+        self.lanes = Lanes(belongs)
         self._jitter = jitter
         self._next = 1
         self._by_id: dict[str, Job] = {}

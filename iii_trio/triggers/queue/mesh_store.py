@@ -1,4 +1,4 @@
-"""The jobs of the queues that this node owns, in the store of its mesh.
+"""The jobs of a shard of the queues that this node owns, in the store of its mesh.
 
 The methods are those of `Store`, and return awaitables. `run_awaitable` waits for them, in place of a thread.
 """
@@ -14,7 +14,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from ..mesh import Fenced, MeshJobs, StoredJob, StoreIsFull, StoreUnavailable
+from ..mesh import Fenced, ShardJobs, StoredJob, StoreIsFull, StoreUnavailable
 from .ownership import QueueLease
 from .record import NEW, PLAIN, Record
 from .store import (
@@ -57,7 +57,7 @@ async def run_awaitable(function: Callable[[], T], /) -> T:
 class MeshJobStore:
     """A store for the length of one lease."""
 
-    def __init__(self, jobs: MeshJobs, lease: QueueLease) -> None:
+    def __init__(self, jobs: ShardJobs, lease: QueueLease) -> None:
         self._jobs = jobs
         self._lease = lease
         self._number = lease.number
@@ -118,7 +118,7 @@ class MeshJobStore:
 
     async def _ask(self, request: Callable[[], Any]) -> Any:
         """Ask the store until it has answered. Raises StorageError when the lease is over."""
-        problem = "another node may own the queues by now"
+        problem = "another node may own this shard of the queues by now"
         while self._lease.number == self._number and self._lease.holds():
             # The lease may have been renewed when this time has come.
             with trio.CancelScope(deadline=self._lease.until):
@@ -126,7 +126,7 @@ class MeshJobStore:
                     return await request()
                 except Fenced:
                     self._lease.fenced()
-                    problem = "another node owns the queues"
+                    problem = "another node owns this shard of the queues"
                     break
                 except StoreIsFull as error:
                     raise StorageFull(f"{self.place} is full: {error}") from None
@@ -137,7 +137,7 @@ class MeshJobStore:
 
 
 def _steps(change: Change) -> Iterable[bytes]:
-    """Return a change as a step of `MeshJobs.write`: a letter, a key, and two values."""
+    """Return a change as a step of `ShardJobs.write`: a letter, a key, and two values."""
     match change:
         case Put(record):
             payload = _encode(Payload(record.data or b"", record.metadata))

@@ -25,6 +25,7 @@ from .journal import Journal
 from .loading import Loading
 from .memory_store import MemoryStore
 from .operators import Operators
+from .room import Room
 from .settings import QueueConfig
 from .store import Store
 from .subscribers import Subscribers
@@ -51,13 +52,16 @@ async def open_queue(
     memory: MemoryShare | None = None,
     namespace: str | None = None,
     owns: Callable[[], bool] = lambda: True,
+    belongs: Callable[[str], bool] = lambda name: True,
+    rooms: list[Room] | None = None,
 ) -> AsyncIterator[Queue]:
     """Run the queue of the engine at `address`, for the length of the block.
 
     Jobs are kept in `config.directory`, in memory where there is none, or in a `store` of your own, which stays yours to
     close. `environment` is for simulations. Attempts at jobs are spans of `tracing`. `memory` is the part of the engine's
-    memory budget for payloads (decision 0021). A node of a mesh offers the queue in a `namespace` of its own, and `owns`
-    tells whether it owns the mesh's queues.
+    memory budget for payloads (decision 0021). A node of a mesh offers each shard of the queues in a `namespace` of its
+    own. `owns` tells whether it owns the shard, and `belongs` whether the queue of a name is in it. `rooms` are those of its
+    shards, which have their bounds together.
 
     Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
     Leaving the block cancels the running jobs. They stay jobs, and it costs them nothing (Q2).
@@ -68,6 +72,7 @@ async def open_queue(
     async with _open_store(config, store, environment.run_blocking) as (store, run), open_service_nursery() as tasks:
         journal = Journal(store, run)
         loaded = await run(store.load)
+        room: Room | None = None
         try:
             async with open_worker(address, name=WORKER, namespace=namespace, environment=environment) as worker:
                 dispatcher = Dispatcher(
@@ -79,8 +84,11 @@ async def open_queue(
                     wall_clock=environment.wall_clock,
                     tracing=tracing,
                     owns=owns,
+                    belongs=belongs,
                 )
                 room = dispatcher.ledger.room
+                if rooms is not None:
+                    room.join(rooms)
                 room.count_in(memory or UNLIMITED_SHARE, is_stored_in_memory=isinstance(store, MemoryStore))
                 operators = Operators(dispatcher)
                 subscribers = Subscribers(dispatcher, operators)
@@ -98,8 +106,8 @@ async def open_queue(
                     jobs.cancel_scope.cancel()
         finally:
             tasks.cancel_scope.cancel()
-            if memory is not None:
-                memory.set(0)
+            if room is not None:
+                room.close()
 
 
 @asynccontextmanager
@@ -160,8 +168,13 @@ class Queue(RunningModule):
         """The place of the jobs, for the ready line."""
         return f"jobs in {self._config.directory or self.place}"
 
+    @property
+    def running(self) -> int:
+        """The number of jobs that run."""
+        return self._dispatcher.ledger.running
+
     def start_jobs(self) -> None:
-        """Start all jobs that can start now, because this node owns the queues from now on."""
+        """Start all jobs that can start now, because this node owns the shard from now on."""
         self._dispatcher.start_jobs()
 
     async def drain(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether this node owns the queues of its mesh, as the node itself sees it.
+"""Whether this node owns a shard of the queues of its mesh, as the node itself sees it.
 
             GRANTED              OPENED
      OUT ────────────► LOADING ──────────► OWNING
@@ -55,7 +55,7 @@ OWNERSHIP: Final[Table[OwnershipState, OwnershipEvent]] = {
 
 @final
 class QueueLease:
-    """The lease of the queues. `scope` is cancelled when it ends, whatever the reason."""
+    """The lease of a shard. `scope` is cancelled when it ends, whatever the reason."""
 
     def __init__(self) -> None:
         self.state = StateMachine(OWNERSHIP, OwnershipState.OUT)
@@ -80,7 +80,7 @@ class QueueLease:
     def fenced(self) -> None:
         """Note that another lease has begun. This one is worth nothing from now on."""
         self._fenced = True
-        self.scope.cancel(reason="the lease of the queues is over")
+        self.scope.cancel(reason="the lease of the shard is over")
 
     def holds(self) -> bool:
         """Whether what this node writes and answers counts."""

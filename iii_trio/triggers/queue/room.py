@@ -38,20 +38,39 @@ class Room:
         """The memory that payloads take, about."""
         self._counted = 0
         """The memory that the engine's budget knows of."""
+        self._rooms: list[Room] | None = None
+        """The rooms of all shards of a node, which have the bounds together. None: there is no other."""
 
     def count_in(self, memory: MemoryShare, *, is_stored_in_memory: bool) -> None:
         """Count the payloads in memory here. With a store in memory these are all payloads, so say it before jobs come."""
         self._memory = memory
         self._is_stored_in_memory = is_stored_in_memory
         self._counted = self.memory_bytes
-        memory.set(self._counted)
+        self._tell()
+
+    def join(self, rooms: list[Room]) -> None:
+        """Have the bounds together with these."""
+        self._rooms = rooms
+        rooms.append(self)
+
+    def close(self) -> None:
+        """Count nothing more."""
+        self._counted = 0
+        if self._rooms is not None and self in self._rooms:
+            self._rooms.remove(self)
+        self._tell()
+        self._memory = UNLIMITED_SHARE  # the store may tell of the end of jobs still
+
+    def _tell(self) -> None:
+        others = 0 if self._rooms is None else sum(room._counted for room in self._rooms if room is not self)
+        self._memory.set(self._counted + others)
 
     def _count(self, change: int) -> None:
         size = self.memory_bytes = self.memory_bytes + change
         # What is left of an empty queue would be a riddle in the engine's statistics.
         if not size or abs(size - self._counted) >= _COUNTED_BYTES:
             self._counted = size
-            self._memory.set(size)
+            self._tell()
 
     @property
     def jobs(self) -> int:
@@ -60,7 +79,21 @@ class Room:
 
     @property
     def _taken(self) -> int:
-        return self.unfinished + self.redriving + self.unloaded
+        if self._rooms is None:
+            return self.unfinished + self.redriving + self.unloaded
+        return sum(room.unfinished + room.redriving + room.unloaded for room in self._rooms)
+
+    @property
+    def _all_kept_bytes(self) -> int:
+        return self.kept_bytes if self._rooms is None else sum(room.kept_bytes for room in self._rooms)
+
+    @property
+    def _all_memory_bytes(self) -> int:
+        return self.memory_bytes if self._rooms is None else sum(room.memory_bytes for room in self._rooms)
+
+    @property
+    def _all_disk_bytes(self) -> int:
+        return self.disk_bytes if self._rooms is None else sum(room.disk_bytes for room in self._rooms)
 
     def in_lane(self, lane: Lane) -> float:
         """Return how many more jobs may be in a lane."""
@@ -87,9 +120,9 @@ class Room:
                     * (lane.key.kind == "topic")
                 )
         bound = config.disk_bytes
-        if bound is not None and self.disk_bytes + len(lanes) * on_disk(size) > bound:
-            return f"the jobs take {self.disk_bytes} bytes on disk, and may take at most {bound} (disk_bytes)"
-        memory = self.memory_bytes
+        if bound is not None and self._all_disk_bytes + len(lanes) * on_disk(size) > bound:
+            return f"the jobs take {self._all_disk_bytes} bytes on disk, and may take at most {bound} (disk_bytes)"
+        memory = self._all_memory_bytes
         if memory + len(lanes) * (size + _PAYLOAD_BYTES) > self._memory.limit_bytes:
             return (
                 f"the payloads of jobs take {memory} bytes of memory, and may take at most "
@@ -125,7 +158,7 @@ class Room:
 
     def release_payload(self, job: Job, *, unless_room: bool = False) -> None:
         """Drop the payload from memory, because it is on disk; with `unless_room` only where memory is short."""
-        if unless_room and self.kept_bytes <= self.config.memory_bytes:
+        if unless_room and self._all_kept_bytes <= self.config.memory_bytes:
             return
         record = job.record
         if record.data is None:

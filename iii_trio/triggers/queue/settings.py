@@ -13,6 +13,8 @@ from ...config.settings import MAX_NUMBER, MAX_SECONDS
 
 DEFAULT_QUEUE = "default"
 """The queue that is always there."""
+MAX_SHARDS = 256
+"""More would cost each look at who owns them more than it spreads."""
 
 _at_most: Any = validators.le(MAX_NUMBER)
 _positive: Any = validators.and_(validators.gt(0), _at_most)
@@ -100,13 +102,15 @@ class QueueConfig:
     """Where jobs are kept on disk; None: in memory only, for as long as the engine runs."""
     in_mesh: bool = False
     """Whether the queues are those of the engine's mesh, whose store has the jobs. `directory` has no effect then."""
+    shards: int = attrs.field(default=16, validator=validators.and_(validators.ge(1), validators.le(MAX_SHARDS)))
+    """Into how many shards the queues of a mesh are divided, the first time. Nodes own shards, so that queues spread."""
     synchronous: Literal["full", "normal", "off"] = attrs.field(
         default="full", validator=_one_of("full", "normal", "off")
     )
     """When a job counts as on disk: `full`, the disk has said so: it outlives a loss of power. `normal` and `off` outlive a
     killed engine, and are faster."""
     jobs: int = attrs.field(default=1_000_000, validator=_positive)
-    """How many unfinished jobs there may be in all: what comes beyond is refused."""
+    """How many unfinished jobs there may be in all: what comes beyond is refused. Of a mesh, in all shards of one node."""
     disk_bytes: int | None = attrs.field(default=None, validator=validators.optional(_positive))
     """How much the jobs and dead letters may take on disk, about. What comes beyond is refused (Q14). None: no bound, but a
     reserve of the disk's free space is left alone."""
