@@ -9,6 +9,7 @@ A span holds names, ids, sizes, codes and times. Payloads, texts of errors and b
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias, final
@@ -124,6 +125,7 @@ class Sampler:
         self._per_second = sampling.max_traces_per_second
         self._left = max(1.0, self._per_second or 0.0)
         self._refilled_at = 0.0
+        self._has_room_at = -math.inf if self.may_begin else math.inf
 
     def begins(self, operation: str, service: str, now: float) -> bool:
         """Decide whether a new trace is recorded."""
@@ -140,10 +142,7 @@ class Sampler:
 
     def has_room(self, now: float) -> bool:
         """Return whether `begins` might say yes at this time."""
-        per_second = self._per_second
-        if per_second is None or self._left >= 1:
-            return self.may_begin
-        return self.may_begin and self._left + (now - self._refilled_at) * per_second >= 1
+        return now >= self._has_room_at
 
     def follows(self, parent: TraceParent) -> bool:
         """Decide whether the trace of a caller is recorded."""
@@ -155,10 +154,12 @@ class Sampler:
     def _take(self, per_second: float, now: float) -> bool:
         self._left = min(max(1.0, per_second), self._left + (now - self._refilled_at) * per_second)
         self._refilled_at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+        begins = self._left >= 1
+        if begins:
+            self._left -= 1
+        # Kept, because it is compared for every call.
+        self._has_room_at = now + max(0.0, 1 - self._left) / per_second
+        return begins
 
 
 @final

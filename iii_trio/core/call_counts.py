@@ -25,12 +25,13 @@ class CallCounts:
     def count(self, function_id: str, *, failed: bool) -> None:
         """Count a call that has ended."""
         counts = self.by_function.get(function_id)
-        if counts is None and len(self.by_function) < _MAX_FUNCTIONS:
-            counts = self.by_function[function_id] = [0, 0]
-        if counts is not None:
-            counts[0] += 1
-            counts[1] += failed
+        if counts is None:
+            counts = [0, 0]
+            if len(self.by_function) < _MAX_FUNCTIONS:
+                self.by_function[function_id] = counts
+        counts[0] += 1
         if failed:
+            counts[1] += 1
             self.failed += 1
         else:
             self.succeeded += 1

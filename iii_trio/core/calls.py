@@ -53,33 +53,24 @@ def deliver(
     The callee's work belongs to the `span`, if there is one, and to the caller's trace otherwise.
     """
     pending = state.calls
-    found = destination(state, function, data)
-    if isinstance(found, WireError):
-        raise CallError(found.code, found.message)
-    callee, function_id, data = found
-    call = Call(
-        id=invocation_id or state.new_id(),
-        caller=None if invocation_id is None else session,
-        callee=callee,
-        function_id=message.function_id,
-        traceparent=message.traceparent,
-        baggage=message.baggage,
-        receipt=receipt,
-        facts=facts,
-    )
+    callee = function.owner
+    function_id = function.local_id or function.id
+    # Only functions that another worker runs, and those without a worker, have another destination.
+    if callee is None or function.invocation:
+        found = destination(state, function, data)
+        if isinstance(found, WireError):
+            raise CallError(found.code, found.message)
+        callee, function_id, data = found
+    id_ = invocation_id or state.new_id()
     # Two calls of one id would share one answer.
-    if call.id in pending.given[callee] or call.id in pending.made[session]:
-        raise CallError(ErrorCode.INVOCATION_ERROR, f"An invocation with the id {call.id} is under way already")
-    text = encode(
-        InvokeFunction(
-            function_id=function_id,
-            invocation_id=call.id,
-            data=Raw(data),
-            traceparent=message.traceparent if facts is None else facts.traceparent,
-            baggage=message.baggage,
-            metadata=message.metadata,
-        )
-    )
+    if id_ in pending.given[callee] or id_ in pending.made[session]:
+        raise CallError(ErrorCode.INVOCATION_ERROR, f"An invocation with the id {id_} is under way already")
+    caller = None if invocation_id is None else session
+    traceparent, baggage = message.traceparent, message.baggage
+    call = Call(id_, caller, callee, message.function_id, traceparent, baggage, receipt, None, facts)
+    if facts is not None:
+        traceparent = facts.traceparent
+    text = encode(InvokeFunction(function_id, id_, Raw(data), traceparent, baggage, metadata=message.metadata))
     unfit = why_unfit(callee, text)
     if unfit is not None:
         raise CallError(unfit.code, unfit.message)

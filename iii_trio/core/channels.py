@@ -67,7 +67,7 @@ class Channels:
         """The name of this engine in the ids of its channels, by which other engines of a mesh find it. Empty: none."""
         self._open: dict[str, Channel] = {}
         self._ended: OrderedDict[str, ChannelResult] = OrderedDict()
-        self._due: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
+        self.due: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
 
     def reconfigure(self, defaults: ChannelDefaults, limits: Limits) -> None:
         """Use these defaults and limits for new channels."""
@@ -258,12 +258,12 @@ class Channels:
 
     def next_due(self) -> float | None:
         """Return when `expire` has something to do, at the latest."""
-        return self._due[0][0] if self._due else None
+        return self.due[0][0] if self.due else None
 
     def expire(self, now: float) -> None:
         """End the half-attached channels that have waited too long (clause C2.3)."""
-        while self._due and self._due[0][0] <= now:
-            _, channel_id = heapq.heappop(self._due)
+        while self.due and self.due[0][0] <= now:
+            _, channel_id = heapq.heappop(self.due)
             channel = self._open.get(channel_id)
             if channel is None or channel.expires_after_seconds is None or channel.state.current not in HALF_ATTACHED:
                 continue
@@ -277,11 +277,11 @@ class Channels:
 
     def _watch(self, channel: Channel) -> None:
         if channel.expires_after_seconds is not None and channel.state.current in HALF_ATTACHED:
-            heapq.heappush(self._due, (channel.touched_at + channel.expires_after_seconds, channel.id))
+            heapq.heappush(self.due, (channel.touched_at + channel.expires_after_seconds, channel.id))
             # Stale entries can be due in years only, so the heap is cleaned when most of it is stale.
-            if len(self._due) > 4 * len(self._open) + 64:
-                self._due = [entry for entry in self._due if self._may_expire(entry[1])]
-                heapq.heapify(self._due)
+            if len(self.due) > 4 * len(self._open) + 64:
+                self.due = [entry for entry in self.due if self._may_expire(entry[1])]
+                heapq.heapify(self.due)
 
     def _may_expire(self, channel_id: str) -> bool:
         channel = self._open.get(channel_id)

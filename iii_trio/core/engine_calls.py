@@ -53,12 +53,12 @@ class EngineCalls:
         self.settled: deque[tuple[EngineCall, EngineAnswer]] = deque()
         """The calls with an answer that has not been acted upon."""
         self._waiting: dict[str, EngineCall] = {}
-        self._due: list[tuple[float, str]] = []  # a heap with stale entries
+        self.due: list[tuple[float, str]] = []  # a heap with stale entries
 
     def add(self, waiting: EngineCall) -> None:
         """Wait for a call until its deadline."""
         self._waiting[waiting.session.id] = waiting
-        heapq.heappush(self._due, (waiting.until, waiting.session.id))
+        heapq.heappush(self.due, (waiting.until, waiting.session.id))
 
     def settle(self, waiting: EngineCall, answer: EngineAnswer) -> None:
         """Take the answer of a call. It is acted upon at the end of the input. Only the first answer counts."""
@@ -73,14 +73,14 @@ class EngineCalls:
     def take_late(self, now: float) -> EngineCall | None:
         """Return a call that has no answer at its deadline, or None if there is none left. It still waits."""
         due = self.next_due()
-        return self._waiting[self._due[0][1]] if due is not None and due <= now else None
+        return self._waiting[self.due[0][1]] if due is not None and due <= now else None
 
     def next_due(self) -> float | None:
         """Return the deadline of the next call, or None if there is none."""
-        while self._due:
-            until, session_id = self._due[0]
+        while self.due:
+            until, session_id = self.due[0]
             waiting = self._waiting.get(session_id)
             if waiting is not None and waiting.until == until:
                 return until
-            heapq.heappop(self._due)
+            heapq.heappop(self.due)
         return None

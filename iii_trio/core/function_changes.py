@@ -31,7 +31,7 @@ class FunctionChanges:
         self._remembered: OrderedDict[str, int | None] = OrderedDict()
         """The entries of listeners that are gone and may come back with a binding of the same id."""
         self._seen_changes = 0
-        self._due: float | None = None
+        self.due: float | None = None
 
     def bound(self, binding: TriggerBinding, now: float) -> None:
         """Add a listener. It is told of the functions if they differ from those that it was last told of."""
@@ -68,7 +68,7 @@ class FunctionChanges:
         registry = self._registry
         if not self._told:
             # Without listeners nothing is due, and the changes are of no interest.
-            self._due = None
+            self.due = None
             self._seen_changes = registry.changes
             registry.gone.clear()
         elif self._seen_changes != registry.changes:
@@ -77,13 +77,13 @@ class FunctionChanges:
 
     def next_due(self) -> float | None:
         """Return when the settling time is over, or None."""
-        return self._due
+        return self.due
 
     def take_untold(self, now: float) -> set[str]:
         """Return the ids of the bindings to be told now, and count them as told."""
-        if self._due is None or now < self._due:
+        if self.due is None or now < self.due:
             return set()
-        self._due = None
+        self.due = None
         gone, current = set(self._registry.gone), self._registry.fingerprint
         self._registry.gone.clear()
         # A function that has gone and come back is a change too: a listener may wait for it after a failed call.
@@ -93,4 +93,4 @@ class FunctionChanges:
         return untold
 
     def _settle(self, now: float) -> None:
-        self._due = self._due if self._due is not None else now + SETTLING_SECONDS
+        self.due = self.due if self.due is not None else now + SETTLING_SECONDS

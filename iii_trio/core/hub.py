@@ -398,9 +398,22 @@ class Hub:
         """Return when `tick` has something to do, at the latest. None means never."""
         state = self.state
         earliest = state.channels.next_due()
+        if state.graces:
+            grace = state.next_grace()
+            if grace is not None and (earliest is None or grace < earliest):
+                earliest = grace
+        # This is asked after every read, and nearly always nothing else has a deadline.
+        if not (
+            state.lost_sessions.due
+            or state.triggers.waits
+            or state.name_waiters.waiting
+            or state.function_changes.due is not None
+            or state.engine_calls.due
+            or state.events
+        ):
+            return earliest
         for due in (
             state.lost_sessions.next_due(),
-            state.next_grace(),
             state.triggers.next_due(),
             state.name_waiters.next_due(),
             engine_events.next_due(state),

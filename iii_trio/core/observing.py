@@ -37,6 +37,9 @@ def observe_call(
 
     `by_engine` says that the engine answers it itself. `callee` is None then, and for a function that does not exist.
     """
+    # Most calls are outside of all traces, and need no more than this.
+    if message.traceparent is None and not traces.may_begin_trace(now):
+        return None
     function_id = message.function_id
     if by_engine and function_id.startswith(_UNOBSERVED):
         return None
@@ -44,8 +47,7 @@ def observe_call(
     # Calls to and from the engine's own modules are of interest within a trace only, but a job begins one of its own.
     is_job = enqueued or function_id in CARRY_JOBS
     own_trace = not caller.internal and (is_job or not (by_engine or (callee is not None and callee.internal)))
-    # Most calls are outside of all traces, and need no more than this.
-    if message.traceparent is None and not (own_trace and traces.may_begin_trace(now)):
+    if message.traceparent is None and not own_trace:
         return None
     name = name_of(caller)
     place = traces.place(message.traceparent, function_id, name, now, may_begin_trace=own_trace)

@@ -30,7 +30,7 @@ class LostSessions:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._lost: dict[str, LostSession] = {}
-        self._due: list[tuple[float, str]] = []  # a heap with stale entries
+        self.due: list[tuple[float, str]] = []  # a heap with stale entries
 
     def __len__(self) -> int:
         return len(self._lost)
@@ -43,7 +43,7 @@ class LostSessions:
         # A session without channels has nothing to wait for.
         if session.owned or session.held_writers or session.held_readers:
             self._lost[session.id] = LostSession(session, cause, until)
-            heapq.heappush(self._due, (until, session.id))
+            heapq.heappush(self.due, (until, session.id))
 
     def reattach(self, worker_id: str, token: str, successor: WorkerSession) -> WorkerSession | None:
         """Transfer the channels of a lost session to its successor. Return the lost session.
@@ -59,14 +59,14 @@ class LostSessions:
 
     def expire(self, now: float) -> None:
         """End the channels of the sessions that did not come back in time (clause C4.5)."""
-        while self._due and self._due[0][0] <= now:
-            _, worker_id = heapq.heappop(self._due)
+        while self.due and self.due[0][0] <= now:
+            _, worker_id = heapq.heappop(self.due)
             lost = self._lost.pop(worker_id, None)
             if lost is not None:
                 self._channels.session_ended(lost.session, lost.cause, now)
 
     def next_due(self) -> float | None:
         """Return when `expire` has something to do, or None."""
-        while self._due and self._due[0][1] not in self._lost:
-            heapq.heappop(self._due)
-        return self._due[0][0] if self._due else None
+        while self.due and self.due[0][1] not in self._lost:
+            heapq.heappop(self.due)
+        return self.due[0][0] if self.due else None

@@ -79,7 +79,7 @@ class State:
         self.questions: dict[int, Request] = {}
         """The requests that wait for the shell's answer to a question, by the question's number."""
         self._asked = 0
-        self._graces: list[tuple[float, str]] = []  # a heap with stale entries
+        self.graces: list[tuple[float, str]] = []  # a heap with stale entries
 
     def take_effects(self) -> Effects:
         """Return the effects emitted since the last time, in order."""
@@ -108,21 +108,21 @@ class State:
 
     def start_grace(self, session: WorkerSession, until: float) -> None:
         """Let a new session declare its namespace until this time."""
-        heapq.heappush(self._graces, (until, session.id))
+        heapq.heappush(self.graces, (until, session.id))
 
     def take_late_session(self, now: float) -> WorkerSession | None:
         """Return a session that did not declare its namespace in time, or None if there is none left."""
-        while self._graces and self._graces[0][0] <= now:
-            session = self.sessions.get(heapq.heappop(self._graces)[1])
+        while self.graces and self.graces[0][0] <= now:
+            session = self.sessions.get(heapq.heappop(self.graces)[1])
             if session is not None and session.state.current is SessionState.UNNAMED:
                 return session
         return None
 
     def next_grace(self) -> float | None:
         """Return when `take_late_session` has something to do, or None."""
-        while self._graces:
-            session = self.sessions.get(self._graces[0][1])
+        while self.graces:
+            session = self.sessions.get(self.graces[0][1])
             if session is not None and session.state.current is SessionState.UNNAMED:
-                return self._graces[0][0]
-            heapq.heappop(self._graces)
+                return self.graces[0][0]
+            heapq.heappop(self.graces)
         return None

@@ -37,7 +37,7 @@ class Triggers:
         self.durable_bytes = 0
         self.warned_types: set[str] = set()
         """The built-in types of iii that were bound here without a provider."""
-        self._waits: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
+        self.waits: list[tuple[float, str]] = []  # a heap with stale entries, which are checked when due
 
     def __iter__(self) -> Iterator[TriggerBinding]:
         return iter(self._bindings.values())
@@ -149,21 +149,21 @@ class Triggers:
 
     def wait_for_answer(self, binding: TriggerBinding, until: float) -> None:
         """Answer the request for a binding at this time, if its provider has not answered by then."""
-        heapq.heappush(self._waits, (until, binding.id))
+        heapq.heappush(self.waits, (until, binding.id))
 
     def next_due(self) -> float | None:
         """Return when `expire` has something to do, at the latest."""
-        while self._waits:
-            binding = self._bindings.get(self._waits[0][1])
+        while self.waits:
+            binding = self._bindings.get(self.waits[0][1])
             if binding is not None and binding.request is not None:
-                return self._waits[0][0]
-            heapq.heappop(self._waits)
+                return self.waits[0][0]
+            heapq.heappop(self.waits)
         return None
 
     def expire(self, now: float) -> None:
         """Answer the requests that no provider refused in time. Silence counts as acceptance."""
-        while self._waits and self._waits[0][0] <= now:
-            _, binding_id = heapq.heappop(self._waits)
+        while self.waits and self.waits[0][0] <= now:
+            _, binding_id = heapq.heappop(self.waits)
             binding = self._bindings.get(binding_id)
             if binding is not None:
                 settle(binding)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import trio
 
 from ..core.admission import Credentials
-from ..core.session import WorkerSession
+from ..core.session import SessionState, WorkerSession
 from ..errors import FrameError
 from ..transport.frames import CloseFrame, MessageScanner, text_head
 from ..transport.http1 import Head
@@ -115,29 +115,34 @@ class _SessionSocket:
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         self._heard = True
-        messages, controls = self._scanner.scan(data)
-        if messages and self._session is not None and self._websocket is not None and self._websocket.talking:
-            self._websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
-            self._shell.on_messages(self._session, [payload for _, payload in messages])
-        if self._memory is not None and self._memory.bytes != (held := self._held_bytes()):
-            self._memory.set(held)
-        over = self._scanner.error or self._scanner.closed
-        if over is None:
-            self._resolve_challenge(alive=True)  # a Close is no sign that it stays
+        scanner, session, websocket = self._scanner, self._session, self._websocket
+        messages, controls = scanner.scan(data)
+        if messages and session is not None and websocket is not None and websocket.talking:
+            websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
+            # Most reads bring one message.
+            payloads = [messages[0][1]] if len(messages) == 1 else [payload for _, payload in messages]
+            self._shell.on_messages(session, payloads)
+        memory = self._memory
+        if memory is not None and memory.bytes != (held := self._held_bytes()):
+            memory.set(held)
+        over = scanner.error or scanner.closed
+        # A Close is no sign that it stays.
+        if over is None and self._challenge is not None:
+            self._resolve_challenge(alive=True)
         return controls, over
 
     def _held_bytes(self) -> int:
         """Count the bytes held for this session, without its outbox and its pipes."""
-        session = self._session
-        if session is None or session.state.is_final:
-            return self._scanner.held_bytes
+        session, held = self._session, self._scanner.held_bytes
+        if session is None or session.state.current is SessionState.GONE:
+            return held
+        # A fourth more, which the allocator cannot give back later.
+        held += (session.registration_bytes + session.held_bytes) * 5 // 4
         # Calls and channels are counted by the 64, so that most reads change nothing.
-        calls = (len(self._shell.hub.calls.made_by(session)) >> 6) * 64 * _CALL_BYTES
-        channels = (len(session.owned) >> 6) * 64 * _CHANNEL_BYTES
-        registered = (
-            (session.registration_bytes + session.held_bytes) * 5 // 4
-        )  # with what the allocator cannot give back later
-        return self._scanner.held_bytes + registered + calls + channels
+        calls, channels = len(self._shell.hub.calls.made[session]) >> 6, len(session.owned) >> 6
+        if calls or channels:
+            held += calls * 64 * _CALL_BYTES + channels * 64 * _CHANNEL_BYTES
+        return held
 
     def _evict(self, reason: str) -> None:
         """Give up this peer, which holds more of the engine's memory than any other."""
@@ -193,11 +198,10 @@ class _SessionSocket:
         outbox, size = websocket.outbox, len(message)
         if outbox.waiting_bytes and outbox.waiting_bytes + size > bound:
             return False
-        head = text_head(size)
         if size < _LARGE:
-            outbox.put(head + message)
+            outbox.put(text_head(size) + message)
         else:
-            outbox.put(head)
+            outbox.put(text_head(size))
             outbox.put(message)
         return True
 

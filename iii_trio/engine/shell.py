@@ -138,6 +138,8 @@ class Shell:
         self._watch: Callable[[], object] | None = None
         self._watched = 0
         self._timer_scope = trio.CancelScope()
+        self._alarm = math.inf
+        """The deadline of that scope, because reading a scope's takes longer."""
         self._settled = trio.lowlevel.ParkingLot()
 
     # --- sessions
@@ -513,7 +515,7 @@ class Shell:
         if self._watch is not None and self._watched != (revision := self.hub.revision):
             self._watched = revision
             self._watch()
-        if self.hub.draining and self.idle:
+        if self.hub.state.draining and self.idle:
             self._settled.unpark_all()
 
     # --- change, and the end
@@ -567,6 +569,7 @@ class Shell:
         """Wake the hub at each of its deadlines. Without a deadline it never wakes. If cancelled: it stops."""
         while True:
             with trio.CancelScope() as self._timer_scope:
+                self._alarm = math.inf
                 self._reschedule()
                 await trio.sleep_forever()
             self.perform(self.hub.tick(trio.current_time()))
@@ -574,8 +577,8 @@ class Shell:
     def _reschedule(self) -> None:
         due = self.hub.next_due()
         deadline = math.inf if due is None else due
-        if deadline != self._timer_scope.deadline:  # setting one costs, also the same
-            self._timer_scope.deadline = deadline
+        if deadline != self._alarm:  # setting one costs, also the same
+            self._timer_scope.deadline = self._alarm = deadline
 
     def log(self, level: int, text: str, **about: str) -> None:
         """Write a line in the engine's log."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import final
+from collections.abc import Callable, Coroutine
+from typing import Any, final
 
 import trio
 
@@ -17,13 +17,16 @@ class ControlStream(trio.abc.Stream):
     `send` takes what the library writes, and None when the library is done with the stream. It never waits.
     """
 
-    def __init__(self, receive: Callable[[], Awaitable[bytes]], send: Callable[[Buffer | None], None]) -> None:
+    def __init__(
+        self, receive: Callable[[], Coroutine[Any, Any, bytes]], send: Callable[[Buffer | None], None]
+    ) -> None:
         self._receive = receive
         self._send = send
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
         """As trio.abc.ReceiveStream, but one control frame at a time. `max_bytes` is ignored."""
-        return await self._receive()
+        # One coroutine less for each connection that waits, and for each read to pass through.
+        return self._receive()
 
     async def send_all(self, data: Buffer) -> None:
         """As trio.abc.SendStream. It is no checkpoint, because the library takes a lock around it, which is one."""

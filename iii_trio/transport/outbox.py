@@ -71,12 +71,13 @@ class Outbox:
         """Take whole frames, to be written by the next `flush`."""
         if self.over:
             return
-        size = len(data)
+        size, waiting = len(data), self._waiting
         self.waiting_bytes += size
-        if size < _JOINED and (self._busy or len(self._waiting) >= GATHERED):
+        # Nearly always nothing is being written, and little waits.
+        if (self._busy or len(waiting) >= GATHERED) and size < _JOINED:
             self._join(data)
         else:
-            self._waiting.append(data)
+            waiting.append(data)
 
     def _join(self, data: Buffer) -> None:
         """Add a small piece to the one before it. A flood of small unread answers takes its own size, no more."""
@@ -96,7 +97,7 @@ class Outbox:
             return
         if self._now is not None:
             self._write_now(self._now)
-            if self.is_written:
+            if not self._waiting and (self._tls is None or not self._tls.unsent):
                 return
         self._start_writing()
         self._count()
@@ -229,14 +230,19 @@ class Outbox:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._break(str(error))
             return
-        self._took(took)
+        # Nearly always the stream takes everything.
+        if took == self.waiting_bytes:
+            self.written_bytes += took
+            self.waiting_bytes = self._begun = 0
+            self._waiting.clear()
+        else:
+            self._took(took)
 
     def _took(self, took: int) -> None:
         if not took:
             return  # what was begun stays begun
         self.written_bytes += took
         self.waiting_bytes -= took
-        # Nearly always the stream takes everything.
         if not self.waiting_bytes:
             self._waiting.clear()
             self._begun = 0

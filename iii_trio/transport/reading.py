@@ -27,7 +27,9 @@ def choose_read_size(n: int, messages: int, max_messages: int) -> int:
 
     One read and its effects occupy the loop without a pause, and many small messages would make that pause long.
     """
-    return min(max(n * max_messages // messages, _MIN_BYTES), READ_BYTES) if messages else READ_BYTES
+    size = n * max_messages // messages if messages else READ_BYTES
+    # Not by min and max, which take longer, because this is asked after every read of a worker.
+    return _MIN_BYTES if size < _MIN_BYTES else READ_BYTES if size > READ_BYTES else size
 
 
 @final
@@ -87,9 +89,12 @@ class StreamInput:
         elif self._drained is False:
             # More input waits, most likely: let other tasks have their turn first.
             await trio.lowlevel.checkpoint()
-        while (n := now.read_now(self._buffer.free[: self.read_size])) is None:
+        free, size = self._buffer.free, self.read_size
+        while (n := now.read_now(free[:size])) is None:
             await now.wait_readable()
-        self._drained = n < self.read_size
+        self._drained = n < size
+        if n and not tail:
+            return free[:n]
         return self._buffer.filled(tail, n) if n else None
 
     async def discard(self) -> None:

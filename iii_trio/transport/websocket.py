@@ -98,6 +98,8 @@ class WebSocket:
         self.stream = stream
         self.handler = handler
         self.state = StateMachine(CONNECTION, ConnectionState.CONNECTING)
+        self.talking = False
+        """Whether data may be sent. It is asked for each message, and so kept beside the state."""
         self._input = StreamInput(stream, buffer)
         self._control = ControlStream(self._receive, self._send)
         self._handshake_seconds = handshake_seconds
@@ -199,18 +201,13 @@ class WebSocket:
         """Drop the connection, which is of no use any more. Harmless when it is over already."""
         self._report_end(Lost(cause, by_fin))
         if self.state.can(ConnectionEvent.LOST):
-            self.state.advance(ConnectionEvent.LOST)
+            self._advance(ConnectionEvent.LOST)
         self._attention.set()
 
     @property
     def shaking(self) -> bool:
         """Whether the handshake is under way."""
         return self.state.current is ConnectionState.CONNECTING
-
-    @property
-    def talking(self) -> bool:
-        """Whether data may be sent."""
-        return self.state.current is ConnectionState.OPEN
 
     @property
     def closed(self) -> bool:
@@ -220,7 +217,10 @@ class WebSocket:
     @property
     def discarding(self) -> bool:
         """Whether further input is thrown away."""
-        return self.state.current is not ConnectionState.OPEN
+        return not self.talking
+
+    def _advance(self, event: ConnectionEvent) -> None:
+        self.talking = self.state.advance(event) is ConnectionState.OPEN
 
     @property
     def close_written(self) -> bool:
@@ -254,7 +254,7 @@ class WebSocket:
                     connection = await shake(nursery)
                     if connection is not None and self.state.current is ConnectionState.CONNECTING:
                         scope.deadline = math.inf
-                        self.state.advance(ConnectionEvent.ACCEPTED)
+                        self._advance(ConnectionEvent.ACCEPTED)
                         self.handler.on_open(self)
                         self._set_opened()
                         if self._ping_seconds is not None:
@@ -341,7 +341,7 @@ class WebSocket:
         if self._goodbye is not None or not self.state.can(ConnectionEvent.WE_CLOSED):
             return False
         self._goodbye = goodbye
-        self.state.advance(ConnectionEvent.WE_CLOSED)
+        self._advance(ConnectionEvent.WE_CLOSED)
         self._attention.set()
         return True
 
@@ -366,9 +366,9 @@ class WebSocket:
             while self._controls:
                 control = self._controls.pop()
                 # A ping behind our own Close would crash the library.
-                if control[0] & 15 == CLOSE or not self.discarding:
+                if control[0] & 15 == CLOSE or self.talking:
                     return control
-            if self.closed:  # the Close was passed up, and has been answered
+            if not self.talking and self.closed:  # the Close was passed up, and has been answered
                 return self._stop_reading()
             if self._deaf:
                 await self._input.discard()
@@ -390,7 +390,7 @@ class WebSocket:
                 self._controls.reverse()
             if how is not None:
                 self._peer_ended(how)
-            if self.discarding and self._input.too_late(len(data)):
+            if not self.talking and self._input.too_late(len(data)):
                 self._input.at_end = True
                 self.lost("it went on sending, long after it was told the end")
                 return self._stop_reading()
@@ -415,7 +415,7 @@ class WebSocket:
             self._deaf = True
             self.cut(frame(CLOSE, close_payload(how.code, how.reason), mask=self._mask))
         elif self.state.can(ConnectionEvent.PEER_CLOSED):
-            self.state.advance(ConnectionEvent.PEER_CLOSED)
+            self._advance(ConnectionEvent.PEER_CLOSED)
         self._report_end(how)  # last: its effects may not change how this connection ends
 
     def _stop_reading(self) -> bytes:

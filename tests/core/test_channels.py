@@ -657,7 +657,7 @@ def test_a_channel_that_is_used_for_long_leaves_few_entries_in_the_timetable() -
         ended = harbour.create()
         harbour.attach(ended, Direction.WRITE)
         harbour.take(ended, ChannelEvent.WRITER_LOST)
-        assert len(harbour.hub.channels._due) <= 64 + 4
+        assert len(harbour.hub.channels.due) <= 64 + 4
     waiting = harbour.create()
     harbour.attach(waiting, Direction.WRITE)
     for _ in range(200):

@@ -115,6 +115,60 @@ def split_at(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(cuts) if a < b]
 
 
+# --- reads that are one frame
+
+
+_NOT_UTF8 = b"\xff" * 200
+_ONE_FRAME = {
+    **{
+        f"text of {size}": frame(TEXT, b"a" * size, mask=KEY)
+        for size in (125, 126, 127, 65_535, 65_536, LIMIT, LIMIT + 1)
+    },
+    "binary": from_client(BINARY, _NOT_UTF8),
+    "text of other letters": from_client(TEXT, "ü".encode() * 100),
+    "text that is none": from_client(TEXT, _NOT_UTF8),
+    "first piece": from_client(TEXT, b"a" * 200, fin=False),
+    "piece of nothing": from_client(CONTINUATION, b"a" * 200),
+    "reserved bit": bytes([0xC1]) + from_client(TEXT, b"a" * 200)[1:],
+    "reserved opcode": from_client(3, b"a" * 200),
+    "no mask": frame(TEXT, b"a" * 200),
+    "not shortest": bytes([0x82, 0xFF]) + (200).to_bytes(8, "big") + KEY + b"a" * 200,
+    "shorter than it says": from_client(TEXT, b"a" * 300)[:-100],
+    "and one byte more": from_client(TEXT, b"a" * 200) + b"\x81",
+    "ping": from_client(PING, b"a" * 125),
+    "Close": from_client(CLOSE, close_payload(1000, "x" * 120)),
+}
+
+
+@pytest.mark.parametrize("before", ["nothing", "a piece", "a Close", "a broken rule", "a discard"])
+@pytest.mark.parametrize("name", _ONE_FRAME)
+def test_a_read_that_is_one_frame_means_what_it_means_in_pieces(name: str, before: str) -> None:
+    def fed(*chunks: bytes) -> tuple[object, ...]:
+        scanner = MessageScanner(LIMIT, masked=True)
+        feeder = Feeder(scanner)
+        if before == "a discard":
+            scanner.discard()
+        else:
+            first = {"a piece": from_client(TEXT, b"a", fin=False), "a Close": from_client(CLOSE, b"")}
+            feeder.feed({**first, "a broken rule": b"\xf0\x80", "nothing": b""}[before])
+        feeder.feed(*chunks)
+        error = scanner.error and (scanner.error.code, scanner.error.reason)
+        messages = [(kind, bytes(payload)) for kind, payload in feeder.messages]
+        return messages, feeder.controls, error, scanner.closed, scanner.tail, scanner.held_bytes
+
+    data = _ONE_FRAME[name]
+    whole, pieces = fed(data), fed(data[:150], data[150:])
+    assert whole == pieces
+    if before == "nothing" and name in ("binary", "text of 126", "text of 65535", "text of other letters"):
+        assert whole[0] and whole[2:4] == (None, None)
+
+
+@pytest.mark.parametrize("size", [300, 301])
+def test_a_read_that_is_one_frame_keeps_to_the_limit(size: int) -> None:
+    feeder = Feeder(MessageScanner(300, masked=True)).feed(from_client(TEXT, b"a" * size))
+    assert len(feeder.messages) == (size == 300) and (feeder.scanner.error is None) is (size == 300)
+
+
 # --- building
 
 

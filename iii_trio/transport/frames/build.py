@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -73,10 +74,9 @@ def frame_head(opcode: int, length: int, *, fin: bool = True, mask: bytes | None
     return head if mask is None else head + mask
 
 
+@functools.lru_cache(maxsize=256)
 def text_head(length: int) -> bytes:
     """Build the head of a whole text frame without a mask, which is the frame of nearly all messages to workers."""
-    if 126 <= length < 65_536:
-        return _HEAD_2.pack(TEXT | 0x80, 126, length)
     return frame_head(TEXT, length)
 
 

@@ -16,6 +16,7 @@ A scan never raises. What came before an error is good and is given back; the er
 from __future__ import annotations
 
 import codecs
+import struct
 from abc import ABC, abstractmethod
 from typing import Final, final
 
@@ -45,6 +46,7 @@ _MASKED: Final = 0x80
 _WHOLE_TEXT: Final = _FIN | TEXT
 _WHOLE_BINARY: Final = _FIN | BINARY
 _WINDOW: Final = 8192
+_HEAD: Final = struct.Struct("!BBH4s")  # of a frame of 126 to 65,535 bytes, with its key if it is masked
 _LARGE: Final = 8192  # payloads from this size on are not copied again: they become parts of their own
 _TEXT_HEADS: Final = [frame_head(TEXT, n) for n in range(126)]
 _BINARY_HEADS: Final = [frame_head(BINARY, n) for n in range(126)]
@@ -143,22 +145,19 @@ class _Scanner(ABC):
         masked, key_size, most = self._masked, self._key_size, self._max_message
         two_bytes = 126 | _MASKED if masked else 126
         while size - at > 126:
-            head = bytes(data[at : at + 14])
-            first = head[0]
-            if head[1] == two_bytes:
-                length = (head[2] << 8) | head[3]
-                shortest, key_at = 126, 4
-            elif head[1] == two_bytes + 1:
-                length = int.from_bytes(head[2:10], "big")
-                shortest, key_at = 65_536, 10
+            first, second, length, key = _HEAD.unpack_from(data, at)
+            if second == two_bytes:
+                shortest, begin = 126, at + 4 + key_size
+            elif second == two_bytes + 1:
+                length = int.from_bytes(data[at + 2 : at + 10], "big")
+                shortest, begin, key = 65_536, at + 10 + key_size, bytes(data[at + 10 : at + 14])
             else:
                 break
-            begin = at + key_at + key_size
             end = begin + length
             if not shortest <= length <= most or end > size or (first != _WHOLE_BINARY and first != _WHOLE_TEXT):
                 break
-            payload = apply_mask(data[begin:end], head[key_at : key_at + 4]) if masked else bytes(data[begin:end])
-            if first == _WHOLE_TEXT and self._utf8 is not None and not is_utf8(payload):
+            payload = apply_mask(data[begin:end], key) if masked else bytes(data[begin:end])
+            if first == _WHOLE_TEXT and self._utf8 is not None and not payload.isascii() and not is_utf8(payload):
                 break
             take(first - _FIN, payload)
             at = end
@@ -333,6 +332,8 @@ class MessageScanner(_Scanner):
 
     def __init__(self, max_message: int, *, masked: bool, check_text: bool = True) -> None:
         super().__init__(max_message, masked=masked, check_text=check_text)
+        self._payload_at = 4 + self._key_size  # in a frame of 126 to 65,535 bytes
+        self._two_bytes = 126 | (_MASKED if masked else 0)
         self._messages: list[tuple[int, bytes | bytearray]] = []
         self._message: bytearray | None = None  # what is here of the present one
         self._keeps = True
@@ -353,9 +354,28 @@ class MessageScanner(_Scanner):
 
     def scan(self, data: memoryview) -> tuple[list[tuple[int, bytes | bytearray]], bytes]:
         """Scan `tail` and the bytes behind it. Returns messages (TEXT or BINARY, payload), and control frames."""
+        # Most reads of a worker's link bring one message.
+        if self._kind == CONTINUATION and (only := self._take_only(data)) is not None:
+            return [only], b""
         controls = self._scan(data)
         messages, self._messages = self._messages, []
         return (messages if self._keeps else []), controls
+
+    def _take_only(self, data: memoryview) -> tuple[int, bytes] | None:
+        """Take a read that is one plain frame of 126 to 65,535 bytes. Take nothing of any other read, and return None."""
+        begin = self._payload_at
+        length = len(data) - begin
+        if not 126 <= length <= self._max_message or self.error or self.closed or not self._keeps:
+            return None
+        first, second, said, key = _HEAD.unpack_from(data)
+        if said != length or second != self._two_bytes or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
+            return None
+        payload = apply_mask(data[begin:], key) if self._masked else bytes(data[begin:])
+        # A frame that breaks a rule is left to the code that knows all rules.
+        if first == _WHOLE_TEXT and self._utf8 is not None and not payload.isascii() and not is_utf8(payload):
+            return None
+        self.tail = b""
+        return first - _FIN, payload
 
     def _take_whole(self, opcode: int, payload: bytes) -> None:
         self._messages.append((opcode, payload))
