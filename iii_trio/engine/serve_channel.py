@@ -125,7 +125,7 @@ class _WriterSocket:
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         batch, controls = self._scanner.scan(data)
         if batch is not None and not self.websocket.discarding:
-            self.websocket.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
+            self.websocket.input.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
             if self._ahead is not None:
                 self._set_ahead(self._ahead.followed_by(batch))
             elif (left := self._attached.pipe.push(batch)) is not None:
@@ -140,10 +140,12 @@ class _WriterSocket:
         self._ahead = ahead
         self._ahead_bytes = 0 if ahead is None else ahead.size + _MASK_BYTES * ahead.items
         if self._finished is not None:
-            self.websocket.read_size = READ_BYTES  # what comes after the channel's end is thrown away in large pieces
+            self.websocket.input.read_size = (
+                READ_BYTES  # what comes after the channel's end is thrown away in large pieces
+            )
         elif ahead is not None:
             room = max(_READ_AHEAD_BYTES - self._ahead_bytes, _LEAST_READ_BYTES)
-            self.websocket.read_size = min(self.websocket.read_size, room)
+            self.websocket.input.read_size = min(self.websocket.input.read_size, room)
         self._memory.set(self._ahead_bytes)
 
     def _move_ahead(self) -> None:

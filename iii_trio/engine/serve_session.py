@@ -72,6 +72,7 @@ class _SessionSocket:
         self._shell = shell
         self._peer = peer
         self._scanner = MessageScanner(policy.message_bytes(shell.config.limits), masked=True)
+        self.unparsed = b""
         self._websocket: WebSocket | None = None
         self._session: WorkerSession | None = None
         self._may_come_back = False
@@ -88,7 +89,7 @@ class _SessionSocket:
 
     def on_open(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        websocket.read_size = _FIRST_BYTES
+        websocket.input.read_size = _FIRST_BYTES
         self._shell.arriving -= 1
         max_channels = self.policy.limits.channels_per_session
         credentials, self._credentials = self._credentials, None
@@ -109,16 +110,13 @@ class _SessionSocket:
         else:  # already the greeting found the peer gone
             self._shell.disconnected(self._session, self._over, may_come_back=self._may_come_back)
 
-    @property
-    def unparsed(self) -> bytes:
-        return self._scanner.tail
-
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         self._heard = True
         scanner, session, websocket = self._scanner, self._session, self._websocket
         messages, controls = scanner.scan(data)
+        self.unparsed = scanner.tail
         if messages and session is not None and websocket is not None and websocket.talking:
-            websocket.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
+            websocket.input.read_size = choose_read_size(len(data), len(messages), _MESSAGES_AT_ONCE)
             # Most reads bring one message.
             payloads = [messages[0][1]] if len(messages) == 1 else [payload for _, payload in messages]
             self._shell.on_messages(session, payloads)

@@ -138,8 +138,7 @@ class Shell:
         self._watch: Callable[[], object] | None = None
         self._watched = 0
         self._timer_scope = trio.CancelScope()
-        self._alarm = math.inf
-        """The deadline of that scope, because reading a scope's takes longer."""
+        self._alarm = math.inf  # the deadline of that scope, because reading a scope's takes longer
         self._settled = trio.lowlevel.ParkingLot()
 
     # --- sessions

@@ -100,7 +100,8 @@ class WebSocket:
         self.state = StateMachine(CONNECTION, ConnectionState.CONNECTING)
         self.talking = False
         """Whether data may be sent. It is asked for each message, and so kept beside the state."""
-        self._input = StreamInput(stream, buffer)
+        self.input = StreamInput(stream, buffer)
+        """The incoming side. A handler sets its `read_size`, and asks for less while messages are small."""
         self._control = ControlStream(self._receive, self._send)
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
@@ -121,15 +122,6 @@ class WebSocket:
         self._library_done: trio.Event | None = None  # for the task that waits for that
         self._attention = trio.Event()  # the main task has something to do: say goodbye, or leave
 
-    @property
-    def read_size(self) -> int:
-        """How many bytes to read at once. A handler asks for less while messages are small (`choose_read_size`)."""
-        return self._input.read_size
-
-    @read_size.setter
-    def read_size(self, n: int) -> None:
-        self._input.read_size = n
-
     # --- a connection's whole life
 
     def serve(self, head: Head, headers: Sequence[tuple[bytes, bytes]] = ()) -> Awaitable[object]:
@@ -149,7 +141,7 @@ class WebSocket:
                 return None
 
         self._handshake.append(head.plain_upgrade())
-        self._input.rest = head.rest
+        self.input.rest = head.rest
         head.headers.clear()  # read, and the callers keep the head for the connection's life
         return self._live(shake)
 
@@ -310,10 +302,10 @@ class WebSocket:
             await end_writing(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
-        if not self._input.at_end:
+        if not self.input.at_end:
             await self._wait_library_done()
-            if not self._input.at_end:
-                await self._input.discard()
+            if not self.input.at_end:
+                await self.input.discard()
 
     async def _wait_library_done(self) -> None:
         if not self._library_is_done:
@@ -371,17 +363,17 @@ class WebSocket:
             if not self.talking and self.closed:  # the Close was passed up, and has been answered
                 return self._stop_reading()
             if self._deaf:
-                await self._input.discard()
+                await self.input.discard()
                 return self._stop_reading()
             await handler.wait_ready()
             try:
-                data = await self._input.read(handler.unparsed)
+                data = await self.input.read(handler.unparsed)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._input.at_end = True
+                self.input.at_end = True
                 self.lost(str(error))
                 return self._stop_reading()
             if data is None:
-                self._input.at_end = True
+                self.input.at_end = True
                 self.lost("the connection ended without a Close", by_fin=True)
                 return self._stop_reading()
             controls, how = handler.feed(data)
@@ -390,8 +382,8 @@ class WebSocket:
                 self._controls.reverse()
             if how is not None:
                 self._peer_ended(how)
-            if not self.talking and self._input.too_late(len(data)):
-                self._input.at_end = True
+            if not self.talking and self.input.too_late(len(data)):
+                self.input.at_end = True
                 self.lost("it went on sending, long after it was told the end")
                 return self._stop_reading()
 
@@ -403,7 +395,7 @@ class WebSocket:
             self._problem = str(error)
         else:
             if not isinstance(answer, Refusal):
-                self._input.rest = answer.rest
+                self.input.rest = answer.rest
                 return answer.head
             self._refusal = answer
         self._give_up()

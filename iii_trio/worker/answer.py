@@ -53,8 +53,9 @@ async def answer(context: CallContext, call: ReceivedCall) -> None:
 
 async def _run(context: CallContext, call: ReceivedCall, signature: HandlerSignature, ends: Ends) -> None:
     session, message = call.session, call.message
+    data = bytes(message.data)
     try:
-        payload = from_json(bytes(message.data)) if message.data and signature.takes_raw is None else None
+        payload = from_json(data) if data and signature.takes_raw is None else None
         metadata = from_json(bytes(message.metadata)) if message.metadata else None
     # The payload came from a peer, so a fault in it is an answer and not a bug.
     except ValueError as error:
@@ -79,12 +80,13 @@ async def _run(context: CallContext, call: ReceivedCall, signature: HandlerSigna
     )
     try:
         if signature.takes_raw is not None:
-            arguments: dict[str, Any] = {signature.takes_raw: Raw(message.data or b"null")}
+            arguments: dict[str, Any] = {signature.takes_raw: Raw(data or b"null")}
             # Raw payloads bypass the signature, which would otherwise fill in the metadata.
             if signature.takes_metadata:
                 arguments["metadata"] = metadata
         else:
-            live = with_live_ends(payload, open_end)
+            # Most payloads hold no ref. The name of its key may be written with escapes.
+            live = with_live_ends(payload, open_end) if b"channel_id" in data or b"\\" in data else payload
             arguments = signature.arguments(live, metadata)
             for key, value in signature.untaken(live).items() if ends else ():
                 # Closed cleanly it would look like an empty stream of a function that does not stream at all.

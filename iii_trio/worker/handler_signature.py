@@ -167,13 +167,18 @@ class HandlerSignature:
             payload = {}
         if not isinstance(payload, dict):
             raise BadShape("", f"expected an object with the keys {self._names()}, got {in_words(payload)}")
-        missing = [parameter.name for parameter in parameters if parameter.required and parameter.name not in payload]
-        if missing:
-            raise BadShape(missing[0], "missing")
+        for parameter in parameters:
+            if parameter.name not in payload and parameter.required:
+                raise BadShape(parameter.name, "missing")
         if self.forbid_extra_keys and (unknown := sorted(payload.keys() - {one.name for one in parameters})):
             raise BadShape("", f"unknown key(s): {', '.join(unknown)}")
         return {
-            parameter.name: self._structured(payload[parameter.name], parameter.annotation, parameter.name)
+            parameter.name: structure_as(
+                payload[parameter.name],
+                parameter.annotation,
+                parameter.name,
+                forbid_extra_keys=self.forbid_extra_keys,
+            )
             for parameter in parameters
             if parameter.name in payload
         }

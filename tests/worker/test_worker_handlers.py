@@ -10,9 +10,10 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from msgspec import Raw
 
 from iii_trio.errors import CallError, ConnectionFailed, MisuseError
-from iii_trio.wire import CancelInvocation, InvocationResult, Outcome
+from iii_trio.wire import CancelInvocation, InvocationResult, Outcome, to_json
 from iii_trio.worker import ChannelReader, ChannelWriter, Worker, open_worker
 from tests.helpers.fake_engine import FakeEnd, FakeEngine, outcome, ref
 
@@ -296,6 +297,15 @@ async def test_an_unused_writer_delivers_an_empty_stream_and_an_unused_reader_is
     _, ends = await run(handler, {"deep": [{"r": ref("a", "read")}], "w": ref("b", "write")})
     assert ends["b write"] == ([], ["close"])
     assert ends["a read"][1][0][0] == "cancel"
+
+
+async def test_a_ref_is_found_however_its_keys_are_written() -> None:
+    async def handler(r: ChannelReader) -> int:
+        return len(await r.receive())
+
+    escaped = Raw(to_json({"r": R}).replace(b"channel_id", b"channel\\u005f\\u0069d"))
+    answer, _ = await run(handler, escaped, lambda end: end.items.append(b"abc"))
+    assert answer == 3
 
 
 async def test_an_end_that_was_passed_on_is_not_touched() -> None:
