@@ -1,6 +1,15 @@
 """Messages and their texts, without any input or output."""
 
-from .bounds import MAX_DEPTH, MAX_ENGINE_INPUT_BYTES, MAX_NAME, bad_input, check_engine_input, check_name
+from .bounds import (
+    MAX_DEPTH,
+    MAX_ENGINE_INPUT_BYTES,
+    MAX_NAME,
+    Description,
+    Name,
+    bad_input,
+    check_engine_input,
+    check_name,
+)
 from .caller import caller_field, with_caller_id
 from .codec import Undecodable, decode, encode
 from .codes import (
@@ -25,7 +34,7 @@ from .codes import (
     join_reason,
     split_reason,
 )
-from .gate import nests_deeper
+from .gate import nests_deeper, why_unreadable
 from .json import JsonValue, from_json, to_json
 from .messages import (
     ABSENT,
@@ -59,11 +68,11 @@ __all__ = [
     "ABSENT", "CLEAN_CLOSES", "CLOSE_OF", "DEFAULT_NAMESPACE", "DEFAULT_PORT", "FEATURE", "GIVEN_UP", "LARGE_MESSAGES",
     "LEFT", "MAX_DEPTH", "MAX_ENGINE_INPUT_BYTES", "MAX_MESSAGE_BYTES", "MAX_NAME", "NULL", "OUTCOME_OF", "PREFIX",
     "RELAY", "RELAY_NODE", "RELAY_WORKER",
-    "Action", "CancelInvocation", "ChannelEnded", "Close", "Direction", "ErrorCode", "ErrorMessage", "InvocationResult",
-    "InvokeFunction", "JsonValue", "Message", "Outcome", "Ping", "Pong", "Reattach", "Ref", "RegisterFunction",
-    "RegisterService", "RegisterTrigger", "RegisterTriggerType", "RegistrationRejected", "Rejection",
-    "TriggerRegistrationResult", "Undecodable", "UnregisterFunction", "UnregisterTrigger", "UnregisterTriggerType",
-    "WireError", "WorkerRegistered", "attach_target", "bad_input", "caller_field", "check_engine_input", "check_name",
-    "decode", "encode", "find_refs", "from_json", "is_given", "is_ref", "join_reason", "nests_deeper",
-    "read_attach_target", "split_reason", "to_json", "with_caller_id",
+    "Action", "CancelInvocation", "ChannelEnded", "Close", "Description", "Direction", "ErrorCode", "ErrorMessage",
+    "InvocationResult", "InvokeFunction", "JsonValue", "Message", "Name", "Outcome", "Ping", "Pong", "Reattach", "Ref",
+    "RegisterFunction", "RegisterService", "RegisterTrigger", "RegisterTriggerType", "RegistrationRejected",
+    "Rejection", "TriggerRegistrationResult", "Undecodable", "UnregisterFunction", "UnregisterTrigger",
+    "UnregisterTriggerType", "WireError", "WorkerRegistered", "attach_target", "bad_input", "caller_field",
+    "check_engine_input", "check_name", "decode", "encode", "find_refs", "from_json", "is_given", "is_ref",
+    "join_reason", "nests_deeper", "read_attach_target", "split_reason", "to_json", "why_unreadable", "with_caller_id",
 ]  # fmt: skip

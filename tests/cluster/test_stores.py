@@ -111,15 +111,18 @@ async def test_a_row_that_changes_keeps_its_place(store: MeshStore) -> None:
     before = await store.snapshot()
     directory = Directory()
     directory.replace(before)
-    await store.publish(one, 3, {A: b"1"})
-    await store.publish(two, 4, {A: b"2"})
-    await store.publish(one, 5, {A: b"3"})
+    await store.publish(one, 3, {A: b'{"description":"1"}'})
+    await store.publish(two, 4, {A: b'{"description":"2"}'})
+    await store.publish(one, 5, {A: b'{"description":"3"}'})
     for entry in await lines(store, before.cursor, 3):
         directory.apply(entry)
     fresh = Directory()
     fresh.replace(await store.snapshot())
     assert directory.offers(A) == fresh.offers(A)
-    assert [(name, offer.row) for name, offer in fresh.offers(A)] == [("n1", b"3"), ("n2", b"2")]
+    assert [(name, offer.row) for name, offer in fresh.offers(A)] == [
+        ("n1", b'{"description":"3"}'),
+        ("n2", b'{"description":"2"}'),
+    ]
 
 
 async def test_a_lease_that_runs_out_is_swept_with_all_that_the_node_offered(store: MeshStore) -> None:

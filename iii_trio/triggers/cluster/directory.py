@@ -7,7 +7,8 @@ from typing import Final, final
 
 import attrs
 
-from .records import FUNCTION, Entry, EntryKind, Key, Node, Offer, Position, Snapshot
+from .intake import find_odd
+from .records import FUNCTION, Entry, EntryKind, Key, Node, Odd, Offer, Position, Snapshot
 
 
 @attrs.define
@@ -16,10 +17,13 @@ class Difference:
 
     keys: set[Key] = attrs.field(factory=set)
     nodes: set[str] = attrs.field(factory=set)
+    odd: list[Odd] = attrs.field(factory=list)
+    """Rows that cannot be used. They count as not offered."""
 
     def __ior__(self, other: Difference) -> Difference:
         self.keys |= other.keys
         self.nodes |= other.nodes
+        self.odd += other.odd
         return self
 
 
@@ -72,12 +76,18 @@ class Directory:
         for name in {*self.nodes, *snapshot.nodes}:
             if self.nodes.get(name) != snapshot.nodes.get(name):
                 changed.nodes.add(name)
+        changed.odd += snapshot.odd
         before = self._offers
         self._offers, self._of_node = {}, {}
         self.nodes = dict(snapshot.nodes)
         for name, offers in snapshot.offers.items():
             for key, offer in offers.items():
-                self._put(name, key, offer)
+                # A row that was known has passed already, and there may be many of them.
+                earlier = before.get(key, {}).get(name)
+                if earlier is not None and earlier.row == offer.row:
+                    self._put(name, key, offer)
+                else:
+                    self._admit(name, key, offer, changed.odd)
         changed.keys = {key for key in {*before, *self._offers} if before.get(key) != self._offers.get(key)}
         # A node that joined anew may offer the same as before, over another link.
         for name in changed.nodes:
@@ -88,8 +98,9 @@ class Directory:
     def apply(self, entry: Entry) -> Difference | None:
         """Take the next line of the log. None, and nothing changed, if lines are missing between."""
         if entry.number <= self.position.number:
-            return Difference()  # the snapshot had it already
-        if entry.number != self.position.number + 1:
+            return Difference(odd=list(entry.odd))  # the snapshot had it already, or it is no line of a node
+        # Whatever an unreadable line says is in what all is read from.
+        if entry.number != self.position.number + 1 or entry.kind is EntryKind.UNREADABLE:
             return None
         self.position = attrs.evolve(self.position, number=entry.number)
         name = entry.node.name
@@ -113,14 +124,24 @@ class Directory:
 
     def _change(self, entry: Entry) -> Difference:
         name = entry.node.name
+        changed = Difference(set(entry.changes), odd=list(entry.odd))
         for key, row in entry.changes.items():
             if row is None:
                 self._take(name, key)
             else:
                 # A new description keeps its place, so that no call changes its way by it.
                 earlier = self._offers.get(key, {}).get(name)
-                self._put(name, key, Offer(entry.number if earlier is None else earlier.since, row))
-        return Difference(keys=set(entry.changes))
+                self._admit(name, key, Offer(entry.number if earlier is None else earlier.since, row), changed.odd)
+        return changed
+
+    def _admit(self, name: str, key: Key, offer: Offer, odd: list[Odd]) -> None:
+        """Keep what a node offers, or forget what it offered before if this cannot be used."""
+        found = find_odd(name, key, offer.row)
+        if found is None:
+            self._put(name, key, offer)
+        else:
+            odd.append(found)
+            self._take(name, key)
 
     def _put(self, name: str, key: Key, offer: Offer) -> None:
         self._offers.setdefault(key, {})[name] = offer

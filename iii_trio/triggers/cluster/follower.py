@@ -85,6 +85,7 @@ class Follower:
             for entry in entries:
                 changed = self._directory.apply(entry)
                 if changed is None:
+                    self._on_change(Difference(odd=list(entry.odd)), "")
                     return
                 why = "its lease has run out" if entry.kind is EntryKind.LOST else "it has left the mesh"
                 self._on_change(changed, why)

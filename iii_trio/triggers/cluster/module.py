@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, final
 
-import msgspec
 import trio
 
 from ...environment import Environment
@@ -28,16 +27,18 @@ from ..mesh import Mesh
 from ..module import Host, ModuleEnvironment, RunningModule
 from .directory import Difference, Directory
 from .follower import Follower
+from .intake import OddRows, read_fields
 from .lease import Lease
 from .lease_keeper import LEAVE_SECONDS, LeaseKeeper
 from .local_offers import LocalOffers
 from .names import Names
+from .node_link import LOGGER
 from .node_links import NodeLinks
 from .peers import Peers
 from .proxies import WORKER, Proxies
 from .publisher import Publisher
 from .records import WORKER as WORKERS
-from .records import Key
+from .records import Key, Odd
 from .relays import Relays
 from .repeats import Repeats
 from .rerouting import Rerouting
@@ -114,6 +115,7 @@ class Cluster(RunningModule):
         self.mesh = Mesh(self.name, settings.lease_seconds, store.jobs, lambda: self.joined)
         """This mesh, for the other modules of the engine."""
         self.directory = Directory()
+        self._odd = OddRows()
         self._host = host
         self._worker = worker
         self._nursery = nursery
@@ -245,8 +247,14 @@ class Cluster(RunningModule):
 
     def _directory_changed(self, changed: Difference, why: str) -> None:
         """Open and close links as nodes come and go, and bring the proxies up to date."""
+        self._tell_odd(changed.odd)
         self.links.update(changed.nodes, why)
         self._update(changed.keys)
+
+    def _tell_odd(self, odd: Iterable[Odd]) -> None:
+        for each in self._odd.new(odd):
+            whose = f" of node {each.node}" if each.node else ""
+            LOGGER.warning("left out of what the store has%s: %s: %s", whose, each.key, each.why)
 
     def _update(self, keys: Iterable[Key]) -> None:
         keys = list(keys)
@@ -269,7 +277,7 @@ class Cluster(RunningModule):
     def _show_workers(self) -> None:
         """Have the engine list the workers of the other nodes beside its own."""
         rows = [
-            {**_NO_WORKER, **msgspec.json.decode(offer.row), "node": name}
+            {**_NO_WORKER, **read_fields(offer.row), "node": name}
             for key in self.directory
             if key.kind == WORKERS
             for name, offer in self.directory.offers(key)

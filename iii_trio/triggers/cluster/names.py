@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, final
 
-import msgspec
 import trio
 
 from ...environment import Environment
@@ -20,16 +19,12 @@ from ...wire import RELAY, Rejection
 from ...worker import open_worker
 from ..module import Host
 from .directory import Directory
+from .intake import read_row
 from .node_link import NodeLink
 from .records import NAME, Key, Offer
 
 _PAUSE_SECONDS: Final = 1.0
 """Between two questions for one name, while its holder seems to be gone and its node has not said so yet."""
-_UNKNOWN: Final = "unknown"
-
-
-class _Row(msgspec.Struct):
-    worker: str = _UNKNOWN
 
 
 @final
@@ -79,7 +74,7 @@ class Names:
                 link, offer = earlier
                 # The order may have changed while the holder was asked.
                 if await self._is_alive(link, key) and self._earlier(key) == earlier:
-                    self._host.refuse_name(key.namespace, key.id, _holder(offer.row), link.node.name)
+                    self._host.refuse_name(key.namespace, key.id, read_row(key, offer.row).worker, link.node.name)
                     return
                 await trio.sleep(_PAUSE_SECONDS)
         finally:
@@ -99,11 +94,3 @@ class Names:
             return rejected.code == Rejection.WORKER
         except ConnectionFailed:
             return False
-
-
-def _holder(row: bytes) -> str:
-    """Return the id of the worker that has a name, if the row tells it."""
-    try:
-        return msgspec.json.decode(row, type=_Row).worker
-    except msgspec.DecodeError:
-        return _UNKNOWN  # a row of another version. That the name is taken does not depend on it

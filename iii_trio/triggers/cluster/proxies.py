@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Final, final
 
 import attrs
-import msgspec
 
 from ...errors import CallError
 from ...lowlevel import InlineCall, relay_function
 from ...wire import RELAY_NODE, RELAY_WORKER, ErrorCode
 from ...worker import Registered
 from .directory import Directory
+from .intake import FunctionRow, read_row
 from .passing import PassedCall
 from .records import FUNCTION, Key
 from .relays import Relays
@@ -87,20 +87,20 @@ class Proxies:
         relay = self._relays.get(key.namespace)
         if relay is None:
             return  # it is looked at again once it is open
-        row = msgspec.json.decode(offer.row)
-        metadata = row.get("metadata")
+        row: FunctionRow = read_row(key, offer.row)
+        metadata = row.metadata
         registered = relay_function(
             relay.worker,
             key.id,
             functools.partial(self._called, key),
-            description=row.get("description"),
+            description=row.description,
             metadata={
                 **(metadata if isinstance(metadata, dict) else {}),
                 RELAY_NODE: node,
-                RELAY_WORKER: row.get("worker"),
+                RELAY_WORKER: row.worker,
             },
-            request_format=row.get("request_format"),
-            response_format=row.get("response_format"),
+            request_format=row.request_format,
+            response_format=row.response_format,
         )
         self._proxies[key] = _Proxy(node, offer.row, registered)
 

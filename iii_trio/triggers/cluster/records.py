@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 from typing import Final, TypeAlias
@@ -43,7 +43,10 @@ class Key:
     @classmethod
     def parse(cls, text: str | bytes) -> Key:
         """Read the text of a key. Raises ValueError."""
-        return cls(*msgspec.json.decode(text, type=tuple[str, str, str]))
+        try:
+            return cls(*msgspec.json.decode(text, type=tuple[str, str, str]))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
 
 @attrs.frozen
@@ -81,6 +84,17 @@ class EntryKind(Enum):
     OFFERS = "offers"
     LEFT = "left"
     LOST = "lost"  # its lease ran out
+    UNREADABLE = "unreadable"  # never written: a line that this node cannot read
+
+
+@attrs.frozen
+class Odd:
+    """Something in the store that cannot be used, and is left out."""
+
+    node: str
+    """The name of the node whose it is. Empty: that is not known."""
+    key: str
+    why: str
 
 
 @attrs.frozen
@@ -91,6 +105,8 @@ class Entry:
     kind: EntryKind
     node: Node
     changes: Changes = attrs.field(factory=dict)
+    odd: Sequence[Odd] = ()
+    """The parts that are left out."""
 
 
 @attrs.frozen
@@ -130,3 +146,5 @@ class Snapshot:
     nodes: Mapping[str, Node]
     offers: Mapping[str, Mapping[Key, Offer]]
     """By the node's name."""
+    odd: Sequence[Odd] = ()
+    """The parts that are left out."""

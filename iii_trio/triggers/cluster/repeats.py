@@ -7,16 +7,16 @@ to a type that every engine has (`http`) is made here too, so that every node se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, final
+from typing import final
 
 import attrs
-import msgspec
 
 from ...errors import CallError, MisuseError
 from ...lowlevel import end_binding
 from ...wire import DEFAULT_NAMESPACE
 from ...worker import BoundTrigger, TriggerBinding, TriggerType, Worker
 from .directory import Directory
+from .intake import BindingRow, TriggerTypeRow, read_row
 from .records import BINDING, TRIGGER_TYPE, Key
 from .relays import Relays
 
@@ -109,15 +109,15 @@ class Repeats:
             return  # it is looked at again once it is open
         if remote is not None and remote.provided is not None:
             remote.provided.unregister()
-        row = msgspec.json.decode(offer.row)
+        row: TriggerTypeRow = read_row(key, offer.row)
         remote = self._types[key] = RemoteType(key, node, offer.row, there)
         try:
             remote.provided = relay.worker.register_trigger_type(
                 key.id,
                 remote,
-                description=row.get("description"),
-                trigger_request_format=row.get("trigger_request_format"),
-                call_request_format=row.get("call_request_format"),
+                description=row.description,
+                trigger_request_format=row.trigger_request_format,
+                call_request_format=row.call_request_format,
             )
         except MisuseError:
             del self._types[key]  # no name that a worker may give
@@ -126,7 +126,7 @@ class Repeats:
         repeated = self._bindings.get(key)
         chosen = self._directory.choose(key, lambda name: name != self._here and self._usable(name))
         # The engine's own binding of a route goes first, and a later one would take its place.
-        if chosen is None or key in self._local_rows() or self._bound_here(chosen[1].row):
+        if chosen is None or key in self._local_rows() or self._bound_here(key, chosen[1].row):
             if repeated is not None:
                 del self._bindings[key]
                 repeated.binding.unregister()
@@ -139,25 +139,24 @@ class Repeats:
             return
         if repeated is not None:
             repeated.binding.unregister()
-        fields: dict[str, Any] = msgspec.json.decode(row)
+        fields: BindingRow = read_row(key, row)
         try:
             binding = relay.worker.register_trigger(
-                fields["trigger_type"],
-                fields["function_id"],
-                config=fields.get("config"),
-                metadata=fields.get("metadata"),
+                fields.trigger_type,
+                fields.function_id,
+                config=fields.config,
+                metadata=fields.metadata,
                 namespace=key.namespace,
-                trigger_namespace=fields.get("trigger_namespace"),
+                trigger_namespace=fields.trigger_namespace,
             )
-        except CallError:
-            return  # no JSON that this engine would take
+        except (CallError, MisuseError):
+            return  # none that a worker of this engine may make
         self._bindings[key] = _Repeated(row, binding)
 
-    def _bound_here(self, row: bytes) -> bool:
-        fields = msgspec.json.decode(row)
+    def _bound_here(self, key: Key, row: bytes) -> bool:
+        fields: BindingRow = read_row(key, row)
         return any(
-            (own := msgspec.json.decode(each))["trigger_type"] == fields["trigger_type"]
-            and own["config"] == fields["config"]
-            for key, each in self._local_rows().items()
-            if key.kind == BINDING
+            (own := read_row(each_key, each)).trigger_type == fields.trigger_type and own.config == fields.config
+            for each_key, each in self._local_rows().items()
+            if each_key.kind == BINDING
         )

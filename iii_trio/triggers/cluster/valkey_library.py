@@ -18,6 +18,13 @@ LOG_LENGTH: Final = 20_000
 _BODY: Final = (
     f"local LOG_LENGTH, LAYOUT = {LOG_LENGTH}, '{LAYOUT}'\n"
     + """
+-- A node cannot be kept from its lease by what another one, or a person, has written.
+local function read(record)
+  local ok, value = pcall(cjson.decode, record or '')
+  if ok and type(value) == 'table' then return value end
+  return {}
+end
+
 local function add_line(base, kind, name, fence, body)
   local number = server.call('HINCRBY', base .. 'meta', 'number', 1)
   server.call('XADD', base .. 'log', 'MAXLEN', '~', LOG_LENGTH, '*',
@@ -53,8 +60,8 @@ local function join(keys, args)
   if refused then return refused end
   local record = server.call('HGET', base .. 'nodes', name)
   if record and server.call('EXISTS', base .. 'lease:' .. name) == 1 then
-    local there = cjson.decode(record)['address']
-    if there ~= address then return server.error_reply('TAKEN ' .. there) end
+    local there = read(record)['address']
+    if type(there) == 'string' and there ~= address then return server.error_reply('TAKEN ' .. there) end
   end
   server.call('HSETNX', base .. 'meta', 'epoch', args[5])
   -- The clock keeps the numbers rising also where a store has lost everything.
@@ -82,7 +89,7 @@ local function renew(keys, args)
   if not holder then
     -- It ran out, and no other node has noticed: nothing has been taken away yet.
     local record = server.call('HGET', base .. 'nodes', name)
-    if record and cjson.decode(record)['fence'] == fence then holder = fence end
+    if read(record)['fence'] == fence then holder = fence end
   end
   if holder ~= fence then return server.error_reply('FENCED') end
   server.call('SET', base .. 'lease:' .. name, fence, 'PX', args[3])
@@ -90,7 +97,9 @@ local function renew(keys, args)
     local nodes = server.call('HGETALL', base .. 'nodes')
     for i = 1, #nodes, 2 do
       if server.call('EXISTS', base .. 'lease:' .. nodes[i]) == 0 then
-        remove(base, 'lost', nodes[i], cjson.decode(nodes[i + 1])['fence'])
+        -- A line with the number 0 has the others read everything.
+        local number = read(nodes[i + 1])['fence']
+        remove(base, 'lost', nodes[i], type(number) == 'string' and number or '0')
       end
     end
   end
@@ -133,7 +142,8 @@ local function snapshot(keys, args)
   local nodes = server.call('HGETALL', base .. 'nodes')
   local rows = {}
   for i = 1, #nodes, 2 do
-    rows[#rows + 1] = server.call('HGETALL', base .. 'rows:' .. nodes[i])
+    local found = server.pcall('HGETALL', base .. 'rows:' .. nodes[i])
+    rows[#rows + 1] = found.err and {} or found
   end
   return { position(base), last[1] and last[1][1] or '0-0', nodes, rows }
 end

@@ -13,7 +13,8 @@ import trio
 
 from ...ids import new_id
 from ..mesh import MeshJobs, StoreIsFull
-from .records import LINKS, Changes, Entry, EntryKind, Key, Node, Offer, Position, Snapshot
+from .intake import read_line, read_nodes, read_offers
+from .records import LINKS, Changes, Entry, Key, Node, Offer, Position, Snapshot
 from .settings import StoreUrl
 from .store import Fenced, NodeTaken, OtherLayout, StoreUnavailable
 from .valkey_jobs import ValkeyJobs
@@ -27,7 +28,6 @@ _SNAPSHOT_MS: Final = 60_000
 _CLOSE_SECONDS: Final = 1.0
 _TAKEN: Final = re.compile(r"TAKEN:? (\S+)")
 _OTHER_LAYOUT: Final = re.compile(r"LAYOUT:? (\S+) ?(\S*)")
-_rows: Final = msgspec.json.Decoder(list[tuple[str, str | bool]])
 
 
 glide.Logger.set_logger_config(glide.LogLevel.OFF)  # this module says itself what happens to the store
@@ -105,12 +105,16 @@ class ValkeyStore:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SECONDS):
                 await client.close()
-        found = {name.decode(): _node(name, record) for name, record in _pairs(nodes)}
-        offers = {
-            name: {Key.parse(key): _offer(row) for key, row in _pairs(each)}
-            for name, each in zip(found, rows, strict=True)
-        }
-        return Snapshot(_position(position), cursor.decode(), found, offers)
+        records = _pairs(nodes)
+        found, odd = read_nodes(records)
+        offers: dict[str, Mapping[Key, Offer]] = {}
+        for (name, _), each in zip(records, rows, strict=True):
+            node = name.decode(errors="replace")
+            # The rows of a node that cannot be read are of no use.
+            if node in found:
+                offers[node], odd_rows = read_offers(node, _pairs(each))
+                odd += odd_rows
+        return Snapshot(_position(position), cursor.decode(), found, offers, odd)
 
     async def follow(self, cursor: str) -> tuple[list[Entry], str]:
         """As `MeshStore.follow`."""
@@ -122,7 +126,7 @@ class ValkeyStore:
         except glide.GlideError as error:
             raise _unavailable(error) from None
         lines = next(iter(found.values())) if found else {}
-        entries = [_entry(cast(Any, fields)) for fields in lines.values() if fields is not None]
+        entries = [read_line(line, cast(Any, fields)) for line, fields in lines.items() if fields is not None]
         return entries, list(lines)[-1].decode() if lines else cursor
 
     # --- inside
@@ -215,7 +219,10 @@ def _ms(seconds: float) -> str:
 
 
 def _position(reply: list[bytes]) -> Position:
-    return Position(reply[0].decode(), int(reply[1]))
+    try:
+        return Position(reply[0].decode(), int(reply[1]))
+    except ValueError as error:
+        raise StoreUnavailable(f"its position cannot be read: {error}") from None
 
 
 def _pairs(flat: list[bytes] | Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
@@ -223,28 +230,3 @@ def _pairs(flat: list[bytes] | Mapping[bytes, bytes]) -> list[tuple[bytes, bytes
     if isinstance(flat, Mapping):
         return list(flat.items())
     return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _node(name: bytes, record: bytes) -> Node:
-    fields: dict[str, Any] = msgspec.json.decode(record)
-    oldest, newest = fields.get("links", (1, 1))  # of a node that did not say so yet
-    return Node(name.decode(), fields["address"], int(fields["fence"]), fields.get("version", ""), (oldest, newest))
-
-
-def _offer(stored: bytes) -> Offer:
-    since, _, row = stored.partition(b" ")
-    return Offer(int(since), row)
-
-
-def _entry(fields: list[list[bytes]]) -> Entry:
-    values = {name.decode(): value for name, value in fields}
-    name, fence = values["node"].decode(), int(values["fence"])
-    kind = EntryKind(values["kind"].decode())
-    if kind is EntryKind.JOINED:
-        return Entry(int(values["number"]), kind, _node(values["node"], values["body"]))
-    changes: dict[Key, bytes | None] = {}
-    if kind is EntryKind.OFFERS:
-        changes = {
-            Key.parse(key): row.encode() if isinstance(row, str) else None for key, row in _rows.decode(values["body"])
-        }
-    return Entry(int(values["number"]), kind, Node(name, "", fence), changes)
