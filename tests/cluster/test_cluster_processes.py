@@ -53,13 +53,18 @@ class NodeProcess:
         self.config.write_text(CONFIG.format(name=name, port=self.port, store=store, lease=LEASE_SECONDS))
         self.log = folder / f"{name}.log"
         self.data = folder / name
+        self.package: Path | None = None
+        """The folder of another release of the package. None: this checkout."""
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
+        other = {}
+        if self.package is not None:  # a module is looked for in the working directory first
+            other = {"cwd": self.package, "env": {**os.environ, "PYTHONPATH": str(self.package)}}
         with self.log.open("ab") as log:
             words = ["serve", "--config", str(self.config), "--data", str(self.data), "--grace", "5"]
             self.process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
-                [sys.executable, "-m", "iii_trio", *words], stdout=subprocess.PIPE, stderr=log
+                [sys.executable, "-m", "iii_trio", *words], stdout=subprocess.PIPE, stderr=log, **other
             )
         assert self.process.stdout is not None
         ready = await trio.to_thread.run_sync(self.process.stdout.readline)

@@ -89,6 +89,12 @@ keys = st.builds(
 )
 
 
+@pytest.mark.parametrize(("key", "row"), EACH_CHECK, ids=[str(number) for number in range(len(EACH_CHECK))])
+def test_each_check_of_the_gate_refuses_its_row(key: Key, row: bytes) -> None:
+    odd = find_odd("n", key, row)
+    assert odd is not None and odd.node == "n" and odd.why
+
+
 @given(keys, rows)
 def test_what_passes_the_gate_can_be_read_and_registered(key: Key, row: bytes) -> None:
     odd = find_odd("n", key, row)

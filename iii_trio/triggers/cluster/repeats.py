@@ -149,8 +149,8 @@ class Repeats:
                 namespace=key.namespace,
                 trigger_namespace=fields.trigger_namespace,
             )
-        except (CallError, MisuseError):
-            return  # none that a worker of this engine may make
+        except CallError:
+            return  # no JSON that this engine would take
         self._bindings[key] = _Repeated(row, binding)
 
     def _bound_here(self, key: Key, row: bytes) -> bool:
