@@ -17,7 +17,7 @@ import msgspec
 from ...errors import MisuseError
 from ...wire import MAX_NAME, Description, Name, why_unreadable
 from ...worker.http_method import check_binding
-from .records import BINDING, FUNCTION, NAME, TRIGGER_TYPE, WORKER, Changes, Entry, EntryKind, Key, Node, Odd, Offer
+from .records import BINDING, FUNCTION, TRIGGER_TYPE, WORKER, Changes, Entry, EntryKind, Key, Node, Odd, Offer
 
 MAX_ROW_BYTES: Final = 4 * 1024 * 1024
 """Bytes of a row. Longer ones would hold up every node, and are near the largest message that an engine takes."""
@@ -68,7 +68,7 @@ class WorkerRow(msgspec.Struct):
 
 
 class NameRow(msgspec.Struct):
-    """The row of a worker's name. That the name is taken does not depend on it."""
+    """The row of a worker's name."""
 
     worker: str = "unknown"
 
@@ -78,8 +78,8 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     TRIGGER_TYPE: msgspec.json.Decoder(TriggerTypeRow),
     BINDING: msgspec.json.Decoder(BindingRow),
     WORKER: msgspec.json.Decoder(WorkerRow),
-    NAME: msgspec.json.Decoder(NameRow),
 }
+_name: Final = msgspec.json.Decoder(NameRow)
 _fields: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -96,6 +96,7 @@ def _why_odd(key: Key, row: bytes) -> str:
         return f"its namespace or id is longer than {MAX_NAME} characters"
     if not key.namespace.strip():
         return "its namespace is empty"
+    # Names are not among them, because whoever holds one is asked itself.
     decoder = _DECODERS.get(key.kind)
     if decoder is None:
         return ""
@@ -116,6 +117,14 @@ def _why_odd(key: Key, row: bytes) -> str:
 def read_row(key: Key, row: bytes) -> Any:
     """Return the struct of a row that has passed the gate."""
     return _DECODERS[key.kind].decode(row)
+
+
+def read_name(row: bytes) -> NameRow:
+    """Return the struct of a name's row, whatever is in the row. That the name is taken does not depend on it."""
+    try:
+        return _name.decode(row)
+    except (ValueError, RecursionError):
+        return NameRow()
 
 
 def read_fields(row: bytes) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ...wire import RELAY, Rejection
 from ...worker import open_worker
 from ..module import Host
 from .directory import Directory
-from .intake import read_row
+from .intake import read_name
 from .node_link import NodeLink
 from .records import NAME, Key, Offer
 
@@ -74,7 +74,7 @@ class Names:
                 link, offer = earlier
                 # The order may have changed while the holder was asked.
                 if await self._is_alive(link, key) and self._earlier(key) == earlier:
-                    self._host.refuse_name(key.namespace, key.id, read_row(key, offer.row).worker, link.node.name)
+                    self._host.refuse_name(key.namespace, key.id, read_name(offer.row).worker, link.node.name)
                     return
                 await trio.sleep(_PAUSE_SECONDS)
         finally:
