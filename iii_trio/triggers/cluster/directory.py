@@ -135,7 +135,7 @@ class Directory:
         return changed
 
     def _admit(self, name: str, key: Key, offer: Offer, odd: list[Odd]) -> None:
-        """Keep what a node offers, or forget what it offered before if this cannot be used."""
+        """Keep an offer of a node. One that cannot be used takes the earlier one away."""
         found = find_odd(name, key, offer.row)
         if found is None:
             self._put(name, key, offer)

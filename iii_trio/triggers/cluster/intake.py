@@ -1,7 +1,7 @@
 """The gate through which everything passes that other nodes have written to the store.
 
 A node of another version, a person or a defect may have written anything. A row that cannot be used is left out, with the
-reason why, and ends nothing else. What has passed can be read again without an error (`read_row`).
+reason why, and ends nothing else. A row that has passed can be read again without an error (`read_row`).
 
 `read_nodes`, `read_offers` and `read_line` read the texts of the store. `find_odd` judges one row of a node.
 """
@@ -84,7 +84,7 @@ _fields: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def find_odd(node: str, key: Key, row: bytes) -> Odd | None:
-    """Return what is odd about a row of a node, or None. Rows of kinds that this version does not know are not read."""
+    """Return the reason why a row of a node is left out, or None. Rows of unknown kinds are not read."""
     why = _why_odd(key, row)
     return _odd(node, key.text, why) if why else None
 
@@ -120,7 +120,7 @@ def read_row(key: Key, row: bytes) -> Any:
 
 
 def read_name(row: bytes) -> NameRow:
-    """Return the struct of a name's row, whatever is in the row. That the name is taken does not depend on it."""
+    """Return the struct of a name's row, or its defaults. That the name is taken does not depend on the row."""
     try:
         return _name.decode(row)
     except (ValueError, RecursionError):
