@@ -108,6 +108,50 @@ async def test_N3_a_worker_of_another_node_stands_by_and_takes_over(autojump_clo
         assert set(answers) == {"a", "b"} and answers == sorted(answers)
 
 
+@pytest.mark.parametrize("ends", ["reached", "refused", "left", "cancelled"])
+async def test_N3_a_call_waits_while_a_node_that_has_just_joined_is_dialled(
+    ends: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh_world("b") as world:
+        dial, answered = world._dial, trio.Event()
+
+        async def slow(here: str, there: str) -> trio.abc.Stream:
+            if (here, there) == ("b", "a"):
+                await answered.wait()
+                if ends == "refused":
+                    raise ConnectionRefusedError(111, "Connection refused")
+            return await dial(here, there)
+
+        monkeypatch.setattr(world, "_dial", slow)
+        await world.start("a")
+        told: list[object] = []
+
+        async def call(two: iii_trio.Worker) -> None:
+            try:
+                told.append(await two.trigger("say"))
+            except CallError as error:
+                told.append(error.code)
+
+        async with world.open_worker("a", "one") as one, world.open_worker("b", "two") as two:
+            await offer(one, "a")
+            b = world["b"].cluster
+            await world.until(lambda: SAY in b.proxies)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call, two)
+                await trio.sleep(1)
+                assert told == [] and b.links["a"].calls == 1
+                if ends == "cancelled":
+                    nursery.cancel_scope.cancel()
+                elif ends == "left":
+                    await world.stop("a")
+                else:
+                    answered.set()
+            expected = {"reached": ["a"], "refused": ["function_not_found"], "left": ["function_not_found"]}
+            assert told == expected.get(ends, [])
+            await world.until(lambda: all(link.calls == 0 for link in b.links.values()))
+            answered.set()
+
+
 async def waiting_call(world: MeshWorld, results: list[Any]) -> None:
     """Call a function that does not answer, and keep the error with the time at which it came."""
     async with world.open_worker("b", "patient") as worker:

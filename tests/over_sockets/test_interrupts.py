@@ -17,7 +17,10 @@ from tests.helpers.cli_processes import read_line
 pytestmark = pytest.mark.slow  # it starts a process, which waits two seconds for its handler
 
 WORKER = """
-import sys, time, trio, iii_trio
+import signal, sys, time, trio, iii_trio
+
+# A shell starts what runs in the background with this signal ignored, and the children of a test inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     async with iii_trio.open_worker(sys.argv[1], name="sleeper") as worker:
@@ -59,4 +62,5 @@ async def test_a_process_with_a_handler_that_sleeps_in_a_thread_ends_when_it_is_
             finally:
                 if process.returncode is None:
                     process.kill()
-                    await process.wait()
+                    with trio.CancelScope(shield=True):
+                        await process.wait()

@@ -148,7 +148,7 @@ class Cluster(RunningModule):
         """The links to the other nodes, by their names."""
         links, relays = self.links, Relays(address, environment, nursery, self._relay_open)
         self._relays = relays
-        self.proxies = Proxies(relays, self.name, self.directory, links.usable, links.pass_on)
+        self.proxies = Proxies(relays, self.name, self.directory, links.usable, links.expected, links.pass_on)
         self._rerouting = Rerouting(self.proxies, links, nursery, self.wait_changed)
         self._repeats = Repeats(
             self.name, self.directory, relays, links.usable, links.worker_at, lambda: self._local.rows

@@ -60,11 +60,18 @@ class NodeLink:
         self._on_change = on_change
         self._on_not_run = on_not_run
         self._passing: Passing | None = None
+        self._early: dict[PassedCall, None] = {}
+        """The calls that wait for the first connection."""
 
     @property
     def up(self) -> bool:
         """Whether calls can be passed on."""
         return self.state.current is LinkState.UP and not self.draining
+
+    @property
+    def expected(self) -> bool:
+        """Whether the node is dialled for the first time. Calls may wait for that, for the time of one dial."""
+        return self.state.current is LinkState.DIALLING and not self.problem
 
     @property
     def described(self) -> str:
@@ -74,7 +81,7 @@ class NodeLink:
     @property
     def calls(self) -> int:
         """The calls that were passed on and have no answer."""
-        return len(self._passing) if self._passing is not None else 0
+        return len(self._early) + (len(self._passing) if self._passing is not None else 0)
 
     # --- the link
 
@@ -105,6 +112,9 @@ class NodeLink:
         passing = self._passing = Passing(worker, self._not_run)
         self._advance(LinkEvent.REACHED)
         LOGGER.info("the link to node %s (%s) is up", self.node.name, self.address)
+        early, self._early = self._early, {}
+        for passed in early:
+            passing.pass_on(passed)
         self._on_change(self)
         try:
             async with trio.open_nursery() as nursery:
@@ -144,6 +154,11 @@ class NodeLink:
             passing.stop(f"node {self.node.name} is gone: {why}")
         if was_up or event is LinkEvent.NOT_REACHED:
             self._on_change(self)
+        # After the change is told, so that they are not given to this link again.
+        early, self._early = self._early, {}
+        for passed in early:
+            passed.tries += 1
+            self._on_not_run(self, passed, unreachable(self.node.name, passed.key))
 
     def _advance(self, event: LinkEvent) -> None:
         if self.state.can(event):
@@ -152,10 +167,19 @@ class NodeLink:
     # --- calls
 
     def pass_on(self, passed: PassedCall) -> None:
-        """Have the call answered by the function there. Raises CallError, with no call made."""
-        if self._passing is None:
+        """Have the call answered by the function there, once it is reached. Raises CallError, with no call made."""
+        if self._passing is not None:
+            self._passing.pass_on(passed)
+        # A node that has just joined is known by the store before it is reached.
+        elif self.expected:
+            self._early[passed] = None
+            passed.call.when_cancelled(lambda reason: self._cancel_early(passed))
+        else:
             raise unreachable(self.node.name, passed.key)
-        self._passing.pass_on(passed)
+
+    def _cancel_early(self, passed: PassedCall) -> None:
+        if self._early.pop(passed, passed) is None:
+            passed.call.fail(CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
 
     def _not_run(self, passed: PassedCall, error: CallError) -> None:
         # It takes no more calls at all, so the others of its functions are sought elsewhere at once.

@@ -74,6 +74,11 @@ class NodeLinks(Mapping[str, NodeLink]):
         link = self._links.get(name)
         return name == self._here or (link is not None and link.up)
 
+    def expected(self, name: str) -> bool:
+        """Return whether a node is dialled for the first time, so that calls may wait for it."""
+        link = self._links.get(name)
+        return link is not None and link.expected
+
     def worker_at(self, name: str) -> Worker | None:
         """Return the worker at a node, while the link to it is up."""
         link = self._links.get(name)

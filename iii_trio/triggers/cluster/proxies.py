@@ -38,12 +38,14 @@ class Proxies:
         here: str,
         directory: Directory,
         usable: Callable[[str], bool],
+        expected: Callable[[str], bool],
         pass_on: Callable[[str, InlineCall, Key], object],
     ) -> None:
         self._relays = relays
         self._here = here
         self._directory = directory
         self._usable = usable
+        self._expected = expected
         self._pass_on = pass_on
         self._proxies: dict[Key, _Proxy] = {}
 
@@ -72,7 +74,8 @@ class Proxies:
                 self._update(key)
 
     def _update(self, key: Key) -> None:
-        chosen = self._directory.choose(key, self._usable)
+        # A node that is reached comes first. Calls wait for one that has just joined only if there is no other.
+        chosen = self._directory.choose(key, self._usable) or self._directory.choose(key, self._expected)
         proxy = self._proxies.get(key)
         # A worker of this engine that is the next one takes over in this very step.
         if chosen is None or chosen[0] == self._here:
