@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ import trio.testing
 
 import iii_trio
 from iii_trio.triggers.http import HttpConfig, HttpLimits
+from iii_trio.triggers.http.exchange import Exchange
 
 from .at_once import AtOnce, connect
 from .http_world import Client, HttpWorld, Reply, http_world
@@ -239,3 +242,59 @@ async def test_a_failed_handler_is_answered_with_its_error() -> None:
             reply = await client.request("GET", "/bad")
             assert reply.status == 500
             assert b"no_luck" in reply.body
+
+
+@pytest.mark.parametrize("room", [1, 30, 240])
+async def test_H1_an_answer_that_is_written_in_part_at_its_deadline_is_whole_before_the_next(
+    room: int, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_now = Exchange._answer_now
+
+    def at_the_deadline(self: Exchange, *call_and_waiting: Any) -> bool:
+        self._deadline.cancel()  # as if it passed in the turn in which the result came
+        return answer_now(self, *call_and_waiting)
+
+    async with http_world(HttpConfig(default_timeout=5_000)) as world:
+        gate = trio.Event()
+        await offer(world, gate=gate)
+        client, there = connect(world)
+        there.room = room
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, "_answer_now", at_the_deadline)
+            await client.send(GET)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+            await trio.testing.wait_all_tasks_blocked()
+        await client.send(GET)
+        for _ in range(2):
+            reply = await sent(client)
+            assert (reply.status, reply.body, reply.whole) == (201, b'"small"', True)
+
+
+@pytest.mark.parametrize(("sent_bytes", "answered_bytes"), [(2_000_000, 1), (1, 2_000_000)])
+async def test_H10_an_idle_connection_keeps_neither_its_body_nor_its_result(
+    sent_bytes: int, answered_bytes: int
+) -> None:
+    async with http_world() as world:
+
+        @world.worker.function("f")
+        async def large(body: str) -> dict[str, Any]:
+            return {"body": "x" * answered_bytes}
+
+        await world.route("f", "/f", "POST", channels=False)
+        clients = [connect(world)[0] for _ in range(5)]
+        body = b'"' + b"a" * sent_bytes + b'"'
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for client in clients:
+                reply = await client.request("POST", "/f", body, Content_Type="application/json")
+                assert len(reply.body) == answered_bytes + 2
+            del reply
+            await trio.testing.wait_all_tasks_blocked()
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        # The worker's connection may keep its last message.
+        assert after - before < 4_000_000

@@ -146,3 +146,25 @@ def test_a_large_item_is_not_joined_with_the_head_of_its_frame() -> None:
     assert as_batch(large).parts[-1] is large
     small = as_batch(b"small")
     assert (len(small.parts), small.items, small.payload) == (1, 1, 5)
+
+
+@pytest.mark.parametrize("size", [0, 3])
+@pytest.mark.parametrize("lines", [("close", "keep-alive"), ("keep-alive", "close"), ("Close", "x")])
+async def test_H12_a_client_that_says_close_in_any_line_is_closed(
+    size: int, lines: tuple[str, str], autojump_clock: Clock
+) -> None:
+    async with http_world() as world:
+
+        @world.worker.function("f")
+        async def one() -> dict[str, Any]:
+            return {"body": 1}
+
+        await world.route("f", "/f", "POST", channels=False)
+        client, _ = connect(world)
+        said = "".join(f"Connection: {line}\r\n" for line in lines).encode()
+        await client.send(b"POST /f HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n" % (said, size) + b"a" * size)
+        got = b""
+        with trio.fail_after(20):  # an idle connection stays longer
+            while data := await client.stream.receive_some():
+                got += data
+        assert b"connection: close" in got.lower()

@@ -10,6 +10,7 @@ import trio.testing
 
 from iii_trio.http import HttpResponse
 
+from .at_once import connect
 from .http_world import http_world
 
 Clock = trio.testing.MockClock
@@ -135,3 +136,26 @@ async def test_a_204_has_no_length_whatever_its_handler_sets(status: int, length
             assert (await client.request("GET", "/f")).status == status
         elif body:
             assert reply.headers["content-length"] == length
+
+
+@pytest.mark.parametrize("asked", [b"GET /nothing", b"OPTIONS /f"])
+async def test_H10_others_have_their_turns_between_requests_that_no_handler_answers(asked: bytes) -> None:
+    turns = 0
+
+    async def bystander() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with http_world() as world:
+        client, _ = connect(world)
+        head = asked + b" HTTP/1.1\r\nHost: h\r\nOrigin: http://a\r\nAccess-Control-Request-Method: GET\r\n\r\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bystander)
+            await client.send(head * 300)
+            replies = b""
+            while replies.count(b"HTTP/1.1 ") < 300:
+                replies += await client.stream.receive_some()
+            nursery.cancel_scope.cancel()
+        assert turns >= 290

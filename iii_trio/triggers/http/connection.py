@@ -135,6 +135,9 @@ class HttpConnection:
         request, in_head = self._parse_rest(rules)
         # Nearly always a request that is here is whole, and needs no deadline.
         if request is not None:
+            await (
+                trio.lowlevel.checkpoint()
+            )  # a client may pipeline thousands, and others have their turns between them
             return request
         with trio.move_on_after(self._limits.head_seconds if begun else idle) as self._waiting:
             while True:
@@ -208,7 +211,9 @@ class HttpConnection:
                 raise BadRequest(400, "a request may have a Content-Length or a Transfer-Encoding, and not both")
             if version == "1.0":
                 raise BadRequest(400, "a request of HTTP/1.0 has no Transfer-Encoding")
-        self._keeps_alive = version == "1.1" and names.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
+        self._keeps_alive = version == "1.1" and all(
+            value.lower() == _KEEP_ALIVE for name, value in event.headers if name == b"connection"
+        )
         self._is_head_request = event.method == b"HEAD"
         self._is_chunked = b"transfer-encoding" in names
         # h11 has checked it.

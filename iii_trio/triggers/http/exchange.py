@@ -13,7 +13,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Final, final
 
 import h11
 import trio
@@ -29,6 +29,9 @@ from .response import Response, ResponseEvent, ResponseState, Whole, failure, re
 from .routes import Match
 from .settings import HttpConfig
 from .shared import Shared
+
+_SMALL_BYTES: Final = 16 * 1024
+"""The largest answer that is written while the task of the connection waits."""
 
 
 class Refused(Exception):
@@ -96,6 +99,8 @@ class Exchange:
                 timeout = self._config.timeout_seconds
                 status = 408 if code == "REQUEST_TIMEOUT" else 504
                 await self._answer(failure(status, code, f"{text} within {timeout:g} s."))
+            # The deadline may have passed in the turn in which a part of the answer was written.
+            await self._connection.write_rest()
         except Refused as refusal:
             await self._answer(refusal.whole)
         finally:
@@ -127,7 +132,10 @@ class Exchange:
         for function_id in route.middleware:
             await self._pass(function_id, passing)
         if not route.channels:
-            await self._converse_alone(given)
+            call = await self._begin_call(given)
+            # The task may stay here while its connection is idle, and nothing of the body may stay with it.
+            del given, body, raw
+            await self._converse_alone(call)
             return
         request, response = await self._open_channels()
         try:
@@ -149,9 +157,8 @@ class Exchange:
         except (CallError, ConnectionFailed) as error:
             raise Refused(self._logged(503, _code_of(error), _text_of(error))) from error
 
-    async def _converse_alone(self, given: dict[str, Any]) -> None:
-        """Run a handler that has no channels until its result is sent. A body that is no JSON is read and dropped."""
-        call = await self._begin_call(given)
+    async def _converse_alone(self, call: CallHandle) -> None:
+        """Send the result of a handler that has no channels. A body that is no JSON is read and dropped."""
         try:
             await self._wait_quietly(call, [])
             if self._is_answered:
@@ -254,7 +261,10 @@ class Exchange:
             return False
         event = ResponseEvent.RETURNED_NULL if result is None else ResponseEvent.RETURNED_VALUE
         whole = Whole(self._response.head, b"") if result is None else returned(result)
-        if not state.can(event) or not self._connection.answer_now(whole.plus(*self._common), waiting):
+        # The call holds its result for as long as the task waits, so a large one is for the task.
+        if len(whole.body) > _SMALL_BYTES or not state.can(event):
+            return False
+        if not self._connection.answer_now(whole.plus(*self._common), waiting):
             return False
         state.advance(event)
         self._is_answered = True
