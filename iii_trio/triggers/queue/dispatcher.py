@@ -85,6 +85,8 @@ class Dispatcher:
         """Jobs whose worker was lost in this turn of the event loop, by the sentence that says which."""
         self.results = Results()
         self.waiters = Waiters()
+        self.hands_over = False
+        """Whether this queue drains for another node, which is asked next by those that wait for jobs."""
         self._starting = False
         self._ended_attempts = trio.lowlevel.ParkingLot()
         self._any_ended = False
@@ -126,13 +128,21 @@ class Dispatcher:
                 for attempt in list(self._attempts.values()):
                     self.stop(attempt.job, "the queue is closing")
 
-    async def drain(self) -> None:
-        """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start."""
-        self.ledger.paused = True
-        self.waiters.wake_all()
+    async def drain(self, *, hands_over: bool = False) -> None:
+        """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start.
+
+        With `hands_over`, callers wait on for jobs, because those that run may end still.
+        """
+        self.ledger.paused, self.hands_over = True, hands_over
+        if not hands_over:
+            self.waiters.wake_all()
         self._loading.unpark_all()
         while self.ledger.running:
             await self._ended.park()
+        # Those that wait for these jobs are answered once the store knows their ends, and the next owner has no results.
+        if hands_over:
+            await self.journal.settled()
+            await trio.lowlevel.checkpoint()
 
     def reconfigure(self, config: QueueConfig) -> None:
         """Use these queues and bounds from now on."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 import trio
 
 from ...errors import CallError
-from ...lowlevel import InlineCall, register_inline_handler
-from ...wire import ErrorCode
+from ...lowlevel import InlineCall, new_id, register_inline_handler
+from ...report import get_logger
+from ...wire import ErrorCode, to_json
 from ...worker import Worker
 from .front_calls import FrontState, PassedCall, ShardCalls
 from .front_merge import MERGES, AskedOfAll, merged, the_one_found
+from .protocol import FORGET
 from .shards import shard_of
 
+LOGGER: Final = get_logger("iii_trio.queue")
 FUNCTIONS: Final = {
     "engine::queue::enqueue": "keep a job of a queue",
     "iii::durable::publish": "keep a message for each subscriber of a topic",
@@ -54,13 +57,30 @@ _RECEIPTS: Final = 10_000
 
 
 class _Names(msgspec.Struct, frozen=True):
-    queue: str | None = None
-    topic: str | None = None
-    id: str | None = None
-    messageReceiptId: str | None = None
+    """The names in a call. Functions pass over fields that are not theirs, so a value of any type may be in one."""
+
+    queue: Any = None
+    topic: Any = None
+    id: Any = None
+    messageReceiptId: Any = None
 
 
 _names: Final = msgspec.json.Decoder(_Names)
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _text(value: Any) -> str:
+    # The shard refuses another type, if the field is one of its function.
+    return value if isinstance(value, str) else ""
+
+
+def _with_receipt(payload: bytes, receipt: str) -> bytes:
+    """Return the payload of an enqueue with a receipt. One that is no object stays as it is, and is refused."""
+    try:
+        members = _members.decode(payload)
+    except (ValueError, RecursionError):
+        return payload
+    return to_json(members | {"messageReceiptId": receipt})
 
 
 @final
@@ -89,6 +109,20 @@ class Front:
         for shard, owner in zip(self._shards, owners, strict=True):
             shard.owned_by(owner)
 
+    def forget(self, topic: str, namespace: str, function_id: str) -> None:
+        """Have the owner of a topic end the subscription of a subscriber, unless there are bindings of it still."""
+        payload = to_json({"topic": topic, "namespace": namespace, "function_id": function_id})
+
+        def failed(error: CallError) -> None:
+            LOGGER.warning(
+                "%s was to be a subscriber of %s no more, and may be one still; `iii-trio unsubscribe` ends that: %s",
+                function_id, topic, error,
+            )  # fmt: skip
+
+        self._shards[shard_of(topic, len(self._shards))].take(
+            PassedCall(FORGET, None, payload, lambda result: None, failed)
+        )
+
     async def run(self) -> None:
         """Pass on the calls that wait, until cancelled."""
         state = self.state
@@ -112,14 +146,18 @@ class Front:
             names = _names.decode(payload)
         except (msgspec.DecodeError, RecursionError):
             names = _Names()  # any shard refuses it
-        if function_id in _OF_JOBS and names.id:
-            shard = self._receipts.get(names.id)
+        receipt = _text(names.id)
+        if function_id in _OF_JOBS and receipt:
+            shard = self._receipts.get(receipt)
             if shard is None:
                 AskedOfAll(function_id, call, payload, self._shards, the_one_found)
                 return
         else:
-            name = names.topic if function_id in _OF_TOPICS else names.queue or names.topic
-            shard = shard_of(name or "", len(self._shards))
+            topic = _text(names.topic)
+            shard = shard_of(topic if function_id in _OF_TOPICS else _text(names.queue) or topic, len(self._shards))
+        # A call that is made again after its owner was lost must not keep a second job.
+        if function_id == ENQUEUE and not names.messageReceiptId:
+            payload = _with_receipt(payload, new_id(self.state.worker))
         self._pass_on(function_id, call, payload, shard)
 
     def _pass_on(self, function_id: str, call: InlineCall, payload: bytes, shard: int) -> None:
@@ -144,10 +182,10 @@ class Front:
 
     def _note_receipt(self, answer: bytes, shard: int) -> None:
         try:
-            receipt = _names.decode(answer).messageReceiptId
+            receipt = _text(_names.decode(answer).messageReceiptId)
         except msgspec.DecodeError:
             return
-        if receipt is not None:
+        if receipt:
             self._receipts[receipt] = shard
             if len(self._receipts) > _RECEIPTS:
                 self._receipts.popitem(last=False)

@@ -18,12 +18,14 @@ from ...lowlevel import CallHandle, InlineCall, call_nowait, can_call
 from ...wire import ErrorCode, InvokeFunction
 from ...worker import Worker
 from .dispatcher import NOT_OWNED, OWNER_LOST
+from .protocol import FORGET
 from .shards import namespace_of_shard
 
 UNAVAILABLE: Final = "queue_unavailable"
 
 _REPEATABLE: Final = frozenset(
     {
+        FORGET,
         "engine::queue::enqueue",
         "engine::queue::list_topics",
         "engine::queue::list",
@@ -45,7 +47,8 @@ class PassedCall:
     """A call on its way to one owner. It ends with `answered` or `failed`, once."""
 
     function_id: str
-    call: InlineCall
+    call: InlineCall | None
+    """The call that is passed on. None: it is the front's own."""
     payload: bytes
     answered: Callable[[bytes], object]
     failed: Callable[[CallError], object]
@@ -76,6 +79,8 @@ class FrontState:
     """Called when an owner turns out not to be the owner."""
     patience_seconds: float = 20.0
     """How long a call waits for an owner."""
+    problem: str = ""
+    """Why this node cannot ask the store who owns what. Empty: it can."""
     calls: int = 0
     """The number of calls that wait."""
     bytes: int = 0
@@ -169,6 +174,9 @@ class ShardCalls:
     def _unavailable(self, passed: PassedCall) -> CallError:
         shard = f"shard {self._shard} of the queues"
         owner = f"no node owns {shard}" if self.owner is None else f"node {self.owner}, which owns {shard}, is away"
+        # What is known of owners may be old, and this node may even be the one that was known.
+        if self._state.problem:
+            owner = f"it is not known who owns {shard}, because {self._state.problem}"
         return CallError(UNAVAILABLE, passed.problem or f"{owner}: try again later")
 
     def _send(self, passed: PassedCall) -> None:
@@ -177,11 +185,10 @@ class ShardCalls:
         message = InvokeFunction(
             passed.function_id,
             data=Raw(passed.payload),
-            traceparent=call.traceparent,
-            baggage=call.baggage,
-            metadata=call.metadata,
             namespace=namespace_of_shard(self.owner, self._shard),
         )
+        if call is not None:
+            message.traceparent, message.baggage, message.metadata = call.traceparent, call.baggage, call.metadata
         passed.handle = None
 
         def settled() -> None:

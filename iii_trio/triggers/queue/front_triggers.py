@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import attrs
@@ -28,8 +28,10 @@ class _Passed:
 class FrontTriggers:
     """The provider of the trigger type at one node."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, forget: Callable[[str, str, str], object]) -> None:
         self._worker = worker
+        self._forget = forget
+        """Has the owner of a topic forget a subscriber, by its namespace and function, which has no bindings left."""
         self._owners: Sequence[str | None] = ()
         self._bindings: dict[str, _Passed] = {}
         self._replaced: dict[str, TriggerBinding] = {}
@@ -57,12 +59,16 @@ class FrontTriggers:
     def unregister_trigger(self, bound: BoundTrigger) -> None:
         """End a binding. Its subscriber is forgotten if it was withdrawn, and remembered if its worker has gone."""
         passed = self._bindings.pop(bound.id, None)
-        if passed is None or passed.there is None:
+        if passed is None:
             return
-        if bound.why_ended == "replaced":
+        if bound.why_ended != "replaced":
+            if passed.there is not None:
+                end_binding(passed.there, owner_gone=bound.why_ended != "withdrawn")
+            # The next owner may know the subscriber by the store, and may never have had the binding.
+            if bound.why_ended == "withdrawn" and passed.topic:
+                self._forget(passed.topic, bound.namespace, bound.function_id)
+        elif passed.there is not None:
             self._replaced[bound.id] = passed.there
-        else:
-            end_binding(passed.there, owner_gone=bound.why_ended != "withdrawn")
 
     def _bind(self, passed: _Passed) -> bool:
         """Make the binding at the owner of its shard. Return whether there is one that has not had it."""

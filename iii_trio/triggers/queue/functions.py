@@ -16,12 +16,13 @@ from ...lowlevel import InlineCall, new_id, register_inline_handler
 from ...wire import NULL, bad_input
 from ...worker import Worker
 from .baggage import for_job
-from .dispatcher import FUNCTIONS_CHANGED, Dispatcher
+from .dispatcher import FUNCTIONS_CHANGED, OWNER_LOST, Dispatcher
 from .job_rows import by_state
 from .lane import WAITING, Job, Lane, depths
 from .operator_functions import register_operators
 from .operators import Operators
 from .protocol import (
+    FORGET,
     NO_OPTIONS,
     EnqueueInput,
     PublishInput,
@@ -79,6 +80,15 @@ def register(worker: Worker, dispatcher: Dispatcher, operators: Operators, subsc
         there = {(one["namespace"], one["function_id"]) for one in functions}
         missing = dispatcher.ledger.parked.functions
         dispatcher.functions_came([function for function in missing if function in there])
+
+    @worker.function(FORGET, metadata=_INTERNAL)
+    async def forget(which: Which) -> None:
+        await dispatcher.wait_loaded()
+        dispatcher.check_owner()
+        try:
+            await subscribers.withdraw(which.name, _function_in(which))
+        except CallError as error:
+            raise error if dispatcher.owns() else CallError(OWNER_LOST, error.message) from None
 
     @worker.function("iii-queue::on-config-change", metadata=_INTERNAL)
     async def on_config_change() -> dict[str, bool]:

@@ -87,7 +87,7 @@ class MeshQueue(RunningModule):
         self._told: frozenset[int] = frozenset()
         """The shards that were owned when the log was last told."""
         self._poked = trio.Event()
-        self._triggers = FrontTriggers(worker)
+        self._triggers = FrontTriggers(worker, self.front.forget)
         self.front.offer(worker)
         worker.register_trigger_type(
             TRIGGER_TYPE, self._triggers, description="calls a function with what is published to a topic, durably"
@@ -279,7 +279,7 @@ class MeshQueue(RunningModule):
                 LOGGER.warning("%s; this node takes no queues until it can", problem)
             else:
                 LOGGER.info("%s answers again", mesh.jobs.place)
-        self.problem = problem
+        self.problem = self._state.problem = problem
         self._show_health(mesh)
 
     def _show_health(self, mesh: Mesh) -> None:

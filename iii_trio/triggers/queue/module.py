@@ -177,9 +177,12 @@ class Queue(RunningModule):
         """Start all jobs that can start now, because this node owns the shard from now on."""
         self._dispatcher.start_jobs()
 
-    async def drain(self) -> None:
-        """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start."""
-        await self._dispatcher.drain()
+    async def drain(self, *, hands_over: bool = False) -> None:
+        """Start no more jobs, and wait until those that run have ended. If cancelled: no more jobs start.
+
+        With `hands_over`, callers that wait for jobs are left, because the front asks the next owner for them.
+        """
+        await self._dispatcher.drain(hands_over=hands_over)
 
     def reconfigure(self, settings: QueueConfig) -> Any:
         """Use these queues and bounds from now on. The place of the jobs changes at the engine's next start only."""

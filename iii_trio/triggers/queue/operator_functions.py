@@ -76,7 +76,8 @@ def register_operators(worker: Worker, dispatcher: Dispatcher, operators: Operat
     @worker.function("engine::queue::wait", description="wait until a job is done, dead or removed")
     async def wait(which: JobInput) -> dict[str, Any]:
         live = ledger.recent_end(which.id) is None and (await find(which)).current_state is not JobState.DEAD
-        if live and not ledger.paused:  # a drain keeps jobs for the next engine, so none may end
+        # A drain keeps jobs for the next engine, so none may end.
+        if live and (dispatcher.hands_over or not ledger.paused):
             await dispatcher.waiters.wait(which.id)
         found = ledger.find(which.id)
         return over(which) if found is None else row(found, dispatcher.timestamp)

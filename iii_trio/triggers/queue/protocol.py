@@ -16,6 +16,8 @@ from .lane import Lane
 from .record import NORMAL_PRIORITY, Options
 from .settings import QueueSettings
 
+FORGET: Final = "iii-queue::forget"
+"""The function of a shard of a mesh that ends the subscription of a subscriber without bindings."""
 SUBSCRIBER_JOBS: Final = 100_000
 """How many jobs wait for a subscriber, at most, unless its subscription says otherwise (Q17)."""
 _MAX_ID_BYTES: Final = 1024

@@ -84,16 +84,17 @@ class ShardOwner:
         # The next owner cannot begin before these have ended, so a long one is cancelled, and runs again there.
         with trio.move_on_after(seconds):
             if self.queue is not None:
-                await self.queue.drain()
+                await self.queue.drain(hands_over=True)
         scope.cancel(reason=reason)
 
     async def _run_queue(self, mesh: Mesh, belongs: Callable[[str], bool]) -> None:
         host, lease = self._host, self.lease
         store = MeshJobStore(mesh.jobs.shard(self.shard), lease)
+        settings = host.settings
         try:
             async with open_queue(
                 host.address,
-                host.settings,
+                settings,
                 store=store,  # type: ignore[arg-type]  # its methods are awaited by `run_awaitable`
                 environment=attrs.evolve(host.environment, run_blocking=run_awaitable),
                 tracing=host.environment.tracing,
@@ -103,6 +104,9 @@ class ShardOwner:
                 belongs=belongs,
                 rooms=host.rooms,
             ) as self.queue:
+                # They may have changed while the jobs were loaded.
+                if host.settings is not settings:
+                    self.queue.reconfigure(host.settings)
                 lease.opened()
                 LOGGER.debug("node %s owns shard %d (fencing number %d)", mesh.node, self.shard, lease.number)
                 self.queue.start_jobs()

@@ -173,6 +173,19 @@ class Subscribers:
             self._lanes.forget(lane)
             self._journal.write([Forget(lane.key.name, *lane.key.subscriber)])
 
+    async def withdraw(self, topic: str, function: tuple[str, str]) -> None:
+        """End the subscription of a subscriber, unless it has bindings, and wait until the store has forgotten it.
+
+        Raises CallError `storage_failed`. If cancelled: it may be forgotten.
+        """
+        for lane in self._lanes.topic(topic):
+            if lane.key.subscriber == function:
+                if lane.listeners:
+                    return
+                self.forget(lane)
+        # It may be forgotten here already, and there still.
+        await self._journal.written([Forget(topic, *function)])
+
     async def remove(self, lane: Lane) -> int:
         """End the subscription of a subscriber that is away, with all its jobs. Return how many there were (Q17).
 
