@@ -166,7 +166,7 @@ async def is_found_silent(app: iii_trio.Worker, peer: Peer) -> None:
     stat = trio.Path(f"/proc/{peer.process.pid}/stat")
     with trio.fail_after(STEP_SECONDS):
         # The kernel lets it run for another moment, in which it could answer.
-        while (await stat.read_text()).rpartition(")")[2].split()[0] != "T":
+        while (await stat.read_text()).rpartition(")")[2].split()[0] != "T":  # noqa: ASYNC110 - nothing tells of it
             await trio.sleep(0.001)
     with trio.fail_after(STEP_SECONDS), pytest.raises(iii_trio.CallError, match="invocation_stopped"):
         await app.trigger(f"{peer.name}::echo", 1)
