@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import attrs
 
 from . import ids
+from .records import frozen
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ class RunBlocking(Protocol):
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
 
 
-@attrs.frozen
+@frozen
 class Environment:
     """What an engine or a worker takes from outside of Trio. The defaults are right for every real program."""
 

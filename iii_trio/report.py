@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import attrs
 
+from .records import define
+
 _complained: set[str] = set()
 """The loggers whose handlers have raised."""
 
@@ -65,7 +67,7 @@ _WHOSE: Final = ("session", "owner", "peer", "queue", "function")
 _LONGEST: Final = 8192  # characters of a text or an id
 
 
-@attrs.define
+@define
 class _TokenBucket:
     """A bound of so many lines at once, and so many a second in the long run. It counts the lines that are left out."""
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Generic, TypeAlias, TypeVar
 
-import attrs
-
 from .errors import IllegalTransition
+from .records import define
 
 S = TypeVar("S", bound=Enum)
 E = TypeVar("E", bound=Enum)
@@ -24,7 +23,7 @@ class TableEnum(Enum):
     __hash__ = object.__hash__
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class StateMachine(Generic[S, E]):
     """The current state of one object, and the only way to change it."""
 

@@ -19,6 +19,7 @@ import msgspec
 from attrs import validators
 
 from .observed import CallFacts, ChannelCounts, ChannelFacts, LogLine, Place, Placed, TraceParent, parse_traceparent
+from .records import frozen
 from .report import get_logger
 
 _GOLDEN: Final = 0x9E3779B97F4A7C15
@@ -84,7 +85,7 @@ def _ratio(instance: object, attribute: object, value: float) -> None:
         raise ValueError(f"must be from 0 to 1: {value}")
 
 
-@attrs.frozen
+@frozen
 class SamplingRule:
     """The share of new traces for some calls. `*` and `?` in the patterns stand for any characters and for one."""
 
@@ -95,7 +96,7 @@ class SamplingRule:
     """A pattern for the name of the worker that begins the trace."""
 
 
-@attrs.frozen
+@frozen
 class Sampling:
     """Which traces are recorded. The decision is made once, where a trace begins."""
 

@@ -8,18 +8,21 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "iii_trio"
 
-LEAVES = {"errors", "lazy", "text", "config", "state_machine", "structure", "nursery", "report", "observed", "tracing"}
+LEAVES = {
+    "errors", "lazy", "text", "config", "state_machine", "structure", "nursery", "report", "observed", "records", "tracing",
+}  # fmt: skip
 MAY_IMPORT = {
     "errors": set(),
     "lazy": set(),
     "ids": set(),
     "text": set(),
-    "state_machine": {"errors"},
-    "config": {"errors", "structure"},
+    "records": set(),
+    "state_machine": {"errors", "records"},
+    "config": {"errors", "records", "structure"},
     "structure": {"errors"},
-    "report": set(),
-    "observed": set(),
-    "tracing": {"observed", "report"},
+    "report": {"records"},
+    "observed": {"records"},
+    "tracing": {"observed", "records", "report"},
     "nursery": {"errors"},
     "version": set(),
     "wire": LEAVES,
@@ -27,7 +30,7 @@ MAY_IMPORT = {
     "core": {"compat", "wire", *LEAVES},
     "transport": {"wire", *LEAVES},
     "engine": {"compat", "core", "recorder", "transport", "wire", "version", *LEAVES},
-    "environment": {"ids"},
+    "environment": {"ids", "records"},
     "lowlevel": {"worker"},
     "worker": {"transport", "wire", "environment", "version", *LEAVES},
     "http": {"worker", *LEAVES},
@@ -41,6 +44,7 @@ PURE = (
     "wire/",
     "core/",
     "recorder/",
+    "records.py",
     "state_machine.py",
     "structure.py",
     "config/settings.py",

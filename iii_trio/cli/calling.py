@@ -14,6 +14,7 @@ import trio
 
 import iii_trio
 
+from ..records import frozen
 from .exits import Exit, Failure
 
 
@@ -21,7 +22,7 @@ def _from_now(seconds: float | None) -> float:
     return math.inf if seconds is None else trio.current_time() + seconds
 
 
-@attrs.frozen
+@frozen
 class Deadline:
     """The time that a command has, from its making on: for the connection and for the call together."""
 

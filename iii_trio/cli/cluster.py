@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from ..config import EngineConfig, Listener
+from ..records import frozen
 from ..transport.engine_url import EngineUrl, parse_url
 from ..triggers.cluster.settings import ClusterConfig, StoreUrl, is_loopback_host
 from .exits import UsageError
@@ -19,7 +20,7 @@ TOKEN: Final = "III_CLUSTER_TOKEN"
 _logger = logging.getLogger("iii_trio.cli")
 
 
-@attrs.frozen
+@frozen
 class ClusterOptions:
     """The options that were given on the command line."""
 

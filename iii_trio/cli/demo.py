@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import attrs
 import trio
 from cyclopts import Parameter
 from rich.text import Text
 
 from ..nursery import open_service_nursery
+from ..records import frozen
 from .demo_actors import Actor, Stage, unexpected
 from .exits import Exit, Failure, UsageError
 from .output import draw, markup, new_console
@@ -49,7 +49,7 @@ def say(text: str, style: str = "") -> None:
     draw(Text.from_markup(text, style=style), new_console())
 
 
-@attrs.frozen
+@frozen
 class _Film:
     """The streamed file."""
 

@@ -12,13 +12,14 @@ from typing import IO, Any
 import attrs
 import trio
 
+from ..records import define
 from .exits import Exit, Failure
 
 PATIENCE_SECONDS = 30.0
 """How long the demo waits for the next thing to happen before it gives up."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Actor:
     """One process with its standard error."""
 
@@ -42,7 +43,7 @@ class Actor:
         return "\n".join(lines[-20:])
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Stage:
     """Starts processes within a nursery, and gets their messages in one order. Cancelling the nursery kills them."""
 

@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
-import attrs
 import trio
 
+from ..records import define
 from .exits import UsageError
 
 CHUNK: Final = 256 * 1024
@@ -26,7 +26,7 @@ def check_name(path: str) -> None:
         raise UsageError("the name of the file is empty; name one")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Source:
     """Bytes to send, from a file or from standard input."""
 
@@ -70,7 +70,7 @@ class Source:
             os.close(self._descriptor)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Sink:
     """Where received bytes go: standard output, a device or pipe, or a file that is not there before it is whole.
 

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..records import define
 from . import output
 
 REFRESH_SECONDS = 0.1
@@ -27,7 +28,7 @@ PLAIN_STEP = 0.25
 """Without a terminal: a line for each quarter, so that a log stays short."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Meter:
     """Counts bytes, and shows the count. A context manager; `total` may be unknown.
 

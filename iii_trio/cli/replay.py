@@ -16,6 +16,7 @@ from ..recorder.describe import Names, as_json, describe_effect, describe_input
 from ..recorder.file_format import decode_recording
 from ..recorder.recording import Recording, RecordingError, effects_differ
 from ..recorder.replay import Difference, Done, Replay, sentence
+from ..records import frozen
 from .exits import Exit, Failure, UsageError
 from .files import check_name
 from .output import say, to_json, visible
@@ -74,7 +75,7 @@ def _read(file: str) -> bytes:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
 
 
-@attrs.frozen
+@frozen
 class _Shown:
     """Which steps are shown."""
 

@@ -20,6 +20,7 @@ from ..config import EngineConfig, Listener
 from ..config.data import directory_of
 from ..errors import ConfigError, ListenFailed, StorageError
 from ..nursery import open_service_nursery
+from ..records import define
 from ..triggers.table import MODULES
 from . import output
 from .cluster import ClusterOptions, warn_of_advertised, with_cluster
@@ -126,7 +127,7 @@ class Signals:
             self._sender.send_nowait(number)
 
 
-@attrs.define
+@define
 class Loader:
     """Loads the settings that a file (None: the built-in default) and the options say."""
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
-import attrs
 import trio
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
@@ -19,6 +18,7 @@ from rich.text import Text
 import iii_trio
 
 from ..errors import CallError
+from ..records import frozen
 from ..triggers.table import MODULES
 from ..wire import ErrorCode
 from . import output
@@ -46,7 +46,7 @@ _ANSWER_SECONDS = 10.0
 _PAGE_ROWS: Final = 1000
 
 
-@attrs.frozen
+@frozen
 class View:
     """One answer of the engine, and the table that shows it."""
 

@@ -9,13 +9,14 @@ from typing import Any, Final, NoReturn, TypeAlias
 import attrs
 
 from ..errors import ConfigError
+from ..records import define
 
 Path: TypeAlias = tuple[Any, ...]
 """The keys and indices that lead from the top of the document to a value."""
 _VARIABLE: Final = re.compile(r"\$\{([^}:]*)(?::([^}]*))?\}")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Document:
     """One file with its value, its lines, and the warnings about it."""
 

@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol
 import attrs
 
 from ..errors import ConfigError
+from ..records import define, frozen
 from .document import Document
 from .rbac_entry import read_access_rules
 from .section import OURS, Entry, ModuleEntry, Section, is_whole, kind_of, shown
@@ -77,7 +78,7 @@ class ReadsEntry(Protocol):
         """Read its entry. Raises ConfigError."""
 
 
-@attrs.frozen
+@frozen
 class ConfigFile:
     """What a file says, and what in it has no effect here (one sentence each, with file and line)."""
 
@@ -134,7 +135,7 @@ def _grace_from_environment(timeouts: Timeouts, environ: Mapping[str, str]) -> T
     return attrs.evolve(timeouts, registration_grace_seconds=int(value) / 1000)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Reader:
     document: Document
     modules: tuple[ReadsEntry, ...]

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import attrs
 
+from ..records import frozen
+
 _MATCH: Final = re.compile(r"""match\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
 
 
@@ -22,7 +24,7 @@ def _frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return None if metadata is None else MappingProxyType(dict(metadata))
 
 
-@attrs.frozen
+@frozen
 class FunctionFilter:
     """The functions that sessions of a guarded listener may call: by a pattern of their ids, or by their metadata.
 
@@ -62,7 +64,7 @@ def _function() -> Any:
     return attrs.field(default=None, validator=_function_id)
 
 
-@attrs.frozen
+@frozen
 class RbacConfig:
     """The access rules of a guarded listener. All functions named here are called in the namespace `default`.
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast, get_origin
 
 import attrs
 
+from ..records import frozen
 from ..structure import WrongType, convert, first_error
 from .document import Document, Path
 from .settings import MAX_NUMBER, MAX_SECONDS
@@ -24,7 +25,7 @@ OURS: Final = "iii-trio"
 """The key of an entry under which the settings of this engine stand."""
 
 
-@attrs.frozen
+@frozen
 class Section:
     """The keys and values at one place of a document."""
 
@@ -172,7 +173,7 @@ class Section:
         return self.count(key, minimum, " of milliseconds", MAX_SECONDS * 1000) / 1000
 
 
-@attrs.frozen
+@frozen
 class Entry(Section):
     """One entry of `workers` with its name and the keys beside it."""
 
@@ -189,7 +190,7 @@ class Entry(Section):
         return super().section(key)
 
 
-@attrs.frozen
+@frozen
 class ModuleEntry:
     """What a module's entry in the file says."""
 

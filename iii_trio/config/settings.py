@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import attrs
 from attrs import validators
 
+from ..records import frozen
 from .rbac import RbacConfig
 
 MAX_NUMBER: Final = 2**53
@@ -39,7 +40,7 @@ def _where() -> str:
     return attrs.field(default="", eq=False, repr=False, kw_only=True, metadata={"internal": True})
 
 
-@attrs.frozen
+@frozen
 class Limits:
     """What one peer, and all together, may take of an engine."""
 
@@ -82,7 +83,7 @@ class Limits:
     """The largest head of an HTTP request."""
 
 
-@attrs.frozen
+@frozen
 class ListenerLimits:
     """The limits of one listener. None falls back to `Limits`, which also applies to all listeners combined."""
 
@@ -95,7 +96,7 @@ class ListenerLimits:
     handshake_seconds: float | None = attrs.field(default=None, validator=_seconds_or_none)
 
 
-@attrs.frozen
+@frozen
 class ChannelDefaults:
     """The bounds of a channel that is created without its own (clauses C1.4 and C2.3)."""
 
@@ -109,7 +110,7 @@ class ChannelDefaults:
     """How many ended channels are remembered, to tell late comers how they ended (clause C2.1)."""
 
 
-@attrs.frozen
+@frozen
 class Timeouts:
     """The times that an engine waits for a peer that is late."""
 
@@ -135,7 +136,7 @@ class Timeouts:
     """How long a lost worker's channels wait for it to come back with its token (clause C4.6)."""
 
 
-@attrs.frozen
+@frozen
 class Tls:
     """The files of a listener's TLS, in PEM."""
 
@@ -156,7 +157,7 @@ def _tuple_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-@attrs.frozen
+@frozen
 class Auth:
     """The tokens that admit a worker at a listener, sent as `Authorization: Bearer …`. Other workers get HTTP 401.
 
@@ -201,7 +202,7 @@ def _origins(origins: Iterable[str]) -> tuple[str, ...]:
     return origins
 
 
-@attrs.frozen
+@frozen
 class Listener:
     """One place to listen at. Port 0 lets the system choose; the bound address is told when it is."""
 
@@ -234,7 +235,7 @@ class Listener:
         return (self.host, self.port) if self.unix is None else self.unix
 
 
-@attrs.frozen
+@frozen
 class RecorderSettings:
     """The flight recorder: the last inputs of the engine's core, kept in memory for `iii-trio record` (docs/recorder.md)."""
 
@@ -261,7 +262,7 @@ def _frozen_mapping(modules: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(modules))
 
 
-@attrs.frozen
+@frozen
 class EngineConfig:
     """All settings of an engine. `EngineConfig()` listens nowhere before `Engine.listen`."""
 

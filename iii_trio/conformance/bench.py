@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from ..records import define
 from ..transport.frames import PING, PONG
 from ..wire import FEATURE, Ref, attach_target, is_ref
 from .peer import Message, NotAnEngine, Peer, Seen
@@ -49,7 +50,7 @@ async def soon(what: str, seconds: float = SOON) -> AsyncIterator[None]:
         raise Broken(f"{what} had not happened after {seconds:g} s")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Session:
     """A worker's session, played by hand."""
 
@@ -138,7 +139,7 @@ class Session:
         return Ref.from_json(told["writer"]), Ref.from_json(told["reader"])
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Bench:
     """One engine under test, and the peers of a check."""
 

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from ..errors import FrameError
+from ..records import define, frozen
 from ..transport.frames import BINARY, CLOSE, CONTINUATION, PONG, TEXT, close_payload, frame
 from ..transport.frames.build import NO_STATUS_RCVD
 
@@ -26,7 +27,7 @@ class NotAnEngine(Exception):
     """The peer answered with neither HTTP nor WebSocket, or not at all. The text states the observation."""
 
 
-@attrs.frozen
+@frozen
 class Frame:
     """A frame as it came."""
 
@@ -51,7 +52,7 @@ def close_of(close: Frame) -> tuple[int, str]:
     return int.from_bytes(close.payload[:2], "big"), close.payload[2:].decode(errors="replace")
 
 
-@attrs.frozen
+@frozen
 class Seen:
     """Everything that a peer saw until the end of its connection."""
 
@@ -87,7 +88,7 @@ class Seen:
         return ", ".join(said) + f", then {'no end' if self.end == 'open' else 'the end by ' + self.end}"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Peer:
     """One connection. `status` is the engine's answer to its request for an upgrade."""
 

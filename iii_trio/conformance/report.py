@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from itertools import groupby
 
-import attrs
-
+from ..records import frozen
 from ..wire import JsonValue
 
 
@@ -19,7 +18,7 @@ class Verdict(StrEnum):
     NOT_OBSERVABLE = "not observable"
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """The finding of one check."""
 
@@ -30,7 +29,7 @@ class Finding:
     """What was seen, if the clause is broken; why nothing could be, if it is not observable."""
 
 
-@attrs.frozen
+@frozen
 class Report:
     """The findings of all checks."""
 

@@ -13,6 +13,7 @@ import attrs
 from msgspec import Raw
 
 from ..config.rbac import FunctionFilter, RbacConfig, pattern_in
+from ..records import frozen
 from ..structure import BadShape, in_words, structure
 from ..wire import ABSENT, DEFAULT_NAMESPACE, JsonValue, from_json
 
@@ -42,7 +43,7 @@ def _no_context() -> JsonValue:
     return {}
 
 
-@attrs.frozen
+@frozen
 class Grants:
     """What an auth function says about a session. The defaults are those for absent keys of its result."""
 
@@ -127,7 +128,7 @@ def _filter_matches(each: FunctionFilter, call: Target) -> bool:
 # --- decisions
 
 
-@attrs.frozen
+@frozen
 class Target:
     """A function that a session wants to call, bind or see."""
 
@@ -137,7 +138,7 @@ class Target:
     """The function's metadata, absent if there is no such function."""
 
 
-@attrs.frozen
+@frozen
 class Access:
     """The rules of a guarded listener together with the grants of one session.
 

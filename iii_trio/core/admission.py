@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 from msgspec import Raw
 
+from ..records import frozen
 from ..structure import BadShape
 from ..wire import Close, ErrorCode, ErrorMessage, WireError, encode, to_json
 from .access import NO_RESULT, read_grants
@@ -20,7 +21,7 @@ from .state import State
 from .waiting import ask_worker
 
 
-@attrs.frozen
+@frozen
 class Credentials:
     """What a connection shows at its upgrade. It is given to the auth function and to nothing else."""
 

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 from msgspec import Raw
 
+from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT, DEFAULT_NAMESPACE, NULL, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
 from .request import Request
@@ -73,7 +74,7 @@ III_PROVIDERS: Final = {
 LIVE: Final = frozenset({BindingState.OFFERED, BindingState.BOUND})
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Provider:
     """The provider of one trigger type. It is a session, or the engine itself (`session` is None)."""
 
@@ -92,7 +93,7 @@ class Provider:
         return self.namespace, self.type
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class TriggerBinding:
     """One binding of a function to a trigger type."""
 

@@ -10,6 +10,7 @@ import attrs
 from msgspec import Raw
 
 from ..observed import CallFacts
+from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import WireError
 from .session import WorkerSession
@@ -52,7 +53,7 @@ CALL: Final[Table[CallState, CallEvent]] = {
 }
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Call:
     """One call that was given to a callee."""
 

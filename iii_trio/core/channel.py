@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from ..observed import ChannelFacts
+from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import Direction, Outcome, Ref
 
@@ -117,7 +118,7 @@ HALF_ATTACHED: Final = frozenset({ChannelState.AWAITING_READER, ChannelState.AWA
 """The states in which a channel may expire (clause C2.3)."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Channel:
     """One channel, as the core sees it. Its bytes are in a pipe of the shell."""
 

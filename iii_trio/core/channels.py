@@ -11,13 +11,14 @@ import attrs
 
 from ..config import ChannelDefaults, Limits
 from ..errors import CallError
+from ..records import frozen
 from ..wire import FEATURE, ChannelEnded, Direction, ErrorCode, Outcome, encode, to_json
 from .channel import HALF_ATTACHED, Channel, ChannelEvent, ChannelState
 from .effects import Effect, EndChannel, SealPipe, Send
 from .session import WorkerSession, same_secret
 
 
-@attrs.frozen
+@frozen
 class Refused:
     """The reason why an end is not attached, as an HTTP answer (clause C2.1)."""
 
@@ -25,7 +26,7 @@ class Refused:
     body: bytes
 
 
-@attrs.frozen
+@frozen
 class ChannelResult:
     """The result of an ended channel, in the bounded list of the last ones."""
 

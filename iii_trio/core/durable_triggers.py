@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
 from msgspec import Raw
 
 from ..errors import CallError
+from ..records import frozen
 from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, check_name, to_json
 from . import engine_events
 from .access import Access
@@ -23,7 +23,7 @@ PROVIDER_SECONDS: Final = 10.0
 """The time in seconds that a provider has to refuse. Its silence counts as acceptance."""
 
 
-@attrs.frozen
+@frozen
 class RegisterTriggerInput:
     """The payload of `engine::register_trigger`. Its `config` and `metadata` are any JSON, and are not structured."""
 
@@ -105,7 +105,7 @@ def _check_room(state: State, trigger_type: str, size: int) -> None:
     raise CallError(ErrorCode.REGISTRATION_LIMIT_REACHED, f"{text}: end some first")
 
 
-@attrs.frozen
+@frozen
 class UnregisterTriggerInput:
     """The payload of `engine::unregister_trigger`."""
 

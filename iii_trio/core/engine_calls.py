@@ -14,12 +14,13 @@ from typing import final
 import attrs
 from msgspec import Raw
 
+from ..records import define, frozen
 from ..wire import ABSENT, JsonValue, WireError, from_json
 from .call import Call
 from .session import WorkerSession
 
 
-@attrs.frozen
+@frozen
 class EngineAnswer:
     """The answer to a call of the engine: a result, or an error."""
 
@@ -33,7 +34,7 @@ class EngineAnswer:
         return from_json(bytes(self.result)) if self.result else None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class EngineCall:
     """A call of the engine, with the session that waits for it."""
 

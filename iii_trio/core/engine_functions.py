@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
-import attrs
-
 from ..config.settings import MAX_SECONDS
 from ..errors import CallError
 from ..observed import TRACE, LogLine, parse_traceparent
+from ..records import frozen
 from ..report import visible
 from ..wire import DEFAULT_NAMESPACE, Direction, JsonValue, Ref, bad_input, is_ref, to_json
 from . import introspection
@@ -33,7 +32,7 @@ EngineFunction: TypeAlias = Callable[[State, Request], None]
 # --- channels
 
 
-@attrs.frozen
+@frozen
 class CreateChannelInput:
     """The payload of `engine::channels::create` (clause C8.4 for the last two)."""
 
@@ -76,12 +75,12 @@ def create_channel(state: State, request: Request) -> None:
     )
 
 
-@attrs.frozen
+@frozen
 class ListChannels(Paged):
     """The payload of `engine::channels::list`."""
 
 
-@attrs.frozen
+@frozen
 class EndOfChannelInput:
     """The payload of `engine::channels::end`, which is a ref with the way in which its end of the channel ends."""
 
@@ -114,7 +113,7 @@ def end_channel(state: State, request: Request) -> None:
     request.reply({"ended": True})
 
 
-@attrs.frozen
+@frozen
 class NoInput:
     """The payload of functions without parameters, which may be any object."""
 
@@ -154,7 +153,7 @@ def answer_channel_list(state: State, request: Request, io: Mapping[str, Mapping
         request.fail(error)
 
 
-@attrs.frozen
+@frozen
 class ListEndedInput:
     """The payload of `engine::channels::ended`."""
 
@@ -184,7 +183,7 @@ def list_ended_channels(state: State, request: Request) -> None:
     )
 
 
-@attrs.frozen
+@frozen
 class StatisticsInput:
     """The payload of `engine::statistics`."""
 
@@ -204,7 +203,7 @@ def answer_statistics(state: State, request: Request, statistics: Mapping[str, J
     request.reply({**statistics, **counts})
 
 
-@attrs.frozen
+@frozen
 class SaveRecordingInput:
     """The payload of `engine::recorder::save`. Its `writer` is the writing end of a channel."""
 
@@ -244,7 +243,7 @@ def _entries(baggage: str | None) -> dict[str, str]:
     return found
 
 
-@attrs.frozen
+@frozen
 class BaggageKey:
     """The payload of `engine::baggage::get`."""
 
@@ -256,7 +255,7 @@ def get_baggage(state: State, request: Request) -> None:
     request.reply({"value": _entries(request.message.baggage).get(request.read(BaggageKey).key)})
 
 
-@attrs.frozen
+@frozen
 class BaggageEntry:
     """The payload of `engine::baggage::set`."""
 
@@ -277,7 +276,7 @@ def get_all_baggage(state: State, request: Request) -> None:
     request.reply({"baggage": _entries(request.message.baggage)})
 
 
-@attrs.frozen
+@frozen
 class LogInput:
     """The payload of `engine::log::*`. Its `data` is any JSON, and is not structured."""
 

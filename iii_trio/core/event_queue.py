@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
-import attrs
-
+from ..records import define
 from .binding import TriggerBinding
 
 SLICE_LISTENERS: Final = 256
@@ -24,7 +23,7 @@ CONNECTED: Final = "worker_connected"
 DISCONNECTED: Final = "worker_disconnected"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class WorkerEvent:
     """An event about one worker, for the bindings with numbers above `after` and up to `upto`."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-import attrs
-
 from ..errors import CallError
+from ..records import frozen
 from ..structure import BadShape, structure
 from ..wire import (
     DEFAULT_NAMESPACE,
@@ -35,7 +34,7 @@ from .state import State
 _TAKEN: Final = "another worker has this name"
 
 
-@attrs.frozen
+@frozen
 class RegisterInput(WorkerInfo):
     """The payload of `engine::workers::register`."""
 

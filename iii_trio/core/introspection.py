@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-import attrs
-
 from ..errors import CallError
+from ..records import frozen
 from ..wire import DEFAULT_NAMESPACE, ErrorCode
 from .gauges import latest_metrics
 from .paging import Key, Paged, reply_with_list
@@ -46,7 +45,7 @@ def _finds(needle: str | None, *texts: str | None) -> bool:
 # --- functions
 
 
-@attrs.frozen
+@frozen
 class ListFunctions(Paged):
     search: str | None = None
     prefix: str | None = None
@@ -90,7 +89,7 @@ def _rank(function_id: str, needle: str | None) -> int:
     return 1 if needle in id_ else 2
 
 
-@attrs.frozen
+@frozen
 class DescribeFunctions:
     function_id: str | None = None
     function_ids: list[str] | None = None
@@ -161,7 +160,7 @@ def _choose_namespace(namespaces: list[str], named: str | None) -> str | None:
 # --- trigger types
 
 
-@attrs.frozen
+@frozen
 class ListTriggers(Paged):
     search: str | None = None
     prefix: str | None = None
@@ -187,7 +186,7 @@ def list_triggers(state: State, request: Request) -> None:
     reply_with_list(request, "triggers", found, lambda each: (each.type, each.namespace), type_row, params)
 
 
-@attrs.frozen
+@frozen
 class DescribeTrigger:
     id: str
     namespace: str | None = None
@@ -207,7 +206,7 @@ def describe_trigger(state: State, request: Request) -> None:
 # --- bindings
 
 
-@attrs.frozen
+@frozen
 class ListBindings(Paged):
     search: str | None = None
     trigger_type: str | None = None
@@ -240,7 +239,7 @@ def list_bindings(state: State, request: Request) -> None:
     reply_with_list(request, "registered_triggers", found, lambda each: (each.id,), partial(binding_row, state), params)
 
 
-@attrs.frozen
+@frozen
 class DescribeBinding:
     id: str
 
@@ -264,7 +263,7 @@ def describe_binding(state: State, request: Request) -> None:
 # --- workers
 
 
-@attrs.frozen
+@frozen
 class ListWorkers(Paged):
     search: str | None = None
     runtime: str | None = None
@@ -312,7 +311,7 @@ def _seen_by(state: State, viewer: WorkerSession, row: Row, owner: WorkerSession
     return row
 
 
-@attrs.frozen
+@frozen
 class DescribeWorker:
     name: str
     namespace: str | None = None

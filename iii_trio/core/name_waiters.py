@@ -17,6 +17,7 @@ from typing import Final, final
 
 import attrs
 
+from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from .request import Request
 from .session import WorkerSession
@@ -58,7 +59,7 @@ NAME_WAITER: Final[Table[WaiterState, WaiterEvent]] = {
 }
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class NameWaiter:
     """One register call that waits for a name."""
 

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from ..compat.sdk_limits import SMALL_MESSAGE
 from ..errors import CallError
+from ..records import frozen
 from ..wire import ErrorCode, bad_input, to_json
 from .request import Request
 
@@ -27,7 +28,7 @@ _MAX_PAGE_BYTES: Final = 512 * 1024
 _ENVELOPE: Final = 4096
 
 
-@attrs.frozen
+@frozen
 class Paged:
     """The parameters of a list that can be asked for in pages. They are an extension."""
 

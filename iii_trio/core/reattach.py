@@ -8,13 +8,12 @@ from __future__ import annotations
 import heapq
 from typing import final
 
-import attrs
-
+from ..records import frozen
 from .channels import Channels
 from .session import WorkerSession, same_secret
 
 
-@attrs.frozen
+@frozen
 class LostSession:
     """A session that was lost, and the time until which its channels wait."""
 

@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 from msgspec import Raw
 
+from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT
 from .session import WorkerSession
@@ -50,7 +51,7 @@ FUNCTION: Final[Table[FunctionState, FunctionEvent]] = {
 }
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Function:
     """One registered function."""
 

@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from ..compat.sdk_limits import reads_large_messages
+from ..records import define, frozen
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import DEFAULT_NAMESPACE, Message, Undecodable, caller_field
@@ -52,7 +53,7 @@ SESSION: Final[Table[SessionState, SessionEvent]] = {
 }
 
 
-@attrs.frozen
+@frozen
 class WorkerInfo:
     """A worker's description of itself (`engine::workers::register`)."""
 
@@ -65,7 +66,7 @@ class WorkerInfo:
     isolation: str | None = None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class WorkerSession:
     """One worker's connection, as the core sees it. Its pending calls are in the ledger `PendingCalls`."""
 

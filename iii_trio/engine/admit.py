@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Awaitable
 from typing import Final
 
-import attrs
 import trio
 
 from ..core.channels import Refused
 from ..core.session import WorkerSession
 from ..errors import MessageError
 from ..nursery import sort_failure
+from ..records import frozen
 from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
 from ..transport.plain_requests import PlainHandler
 from ..transport.reading import read_at_once
@@ -34,7 +34,7 @@ _HEALTH: Final = "/healthz"
 _METRICS: Final = "/metrics"
 
 
-@attrs.frozen
+@frozen
 class _Plain:
     """A plain request that passed the checks of the page, and the handler that serves it."""
 
@@ -42,7 +42,7 @@ class _Plain:
     handler: PlainHandler
 
 
-@attrs.frozen
+@frozen
 class _Admitted:
     """An upgrade that passed all checks, with the token it showed if one is needed."""
 

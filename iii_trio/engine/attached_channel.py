@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
-
+from ..records import define
 from ..transport.link import EndReason
 from ..transport.memory_budget import MemoryAccount
 from ..transport.pipe import Pipe
@@ -21,7 +20,7 @@ class AttachedEnd(Protocol):
         """Write what `finish` left to be written, as far as that takes no waiting."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class AttachedChannel:
     """One attached channel's bytes and ends. Its life is decided elsewhere (`core/channel.py`)."""
 

@@ -23,6 +23,7 @@ from ..core.effects import AskRecording
 from ..core.hub import Hub
 from ..errors import ChannelBroken, ConnectionFailed, MisuseError
 from ..observed import TraceSource
+from ..records import frozen
 from ..report import LOGGER
 from ..transport.link import Address, WritingEnd
 from ..version import installed_version
@@ -56,7 +57,7 @@ class NothingRecorded(Exception):
     """There is no recording. The text says why."""
 
 
-@attrs.frozen
+@frozen
 class _Saving:
     writer: Ref
     segments: list[Segment]

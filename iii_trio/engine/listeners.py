@@ -6,18 +6,18 @@ import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import final
 
-import attrs
 import trio
 
 from ..config import Listener
 from ..errors import ConfigError
+from ..records import define
 from ..transport.listen import ListeningSocket
 from .admit import handle_connection
 from .policy import ListenerPolicy
 from .shell import Shell
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class BoundListener:
     """One listener with its sockets. Its policy may change while they are open."""
 

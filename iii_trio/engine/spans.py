@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-import attrs
-
 from ..core.effects import EndChannel, Log
 from ..observed import LogLine, parse_traceparent
+from ..records import frozen
 from ..transport.pipe import Pipe
 from ..wire import JsonValue, Outcome
 
@@ -16,7 +15,7 @@ _ERROR: Final = 2  # OTLP's status code
 _INTERNAL: Final = 1  # OTLP's span kind
 
 
-@attrs.frozen
+@frozen
 class ChannelSpan:
     """One ended channel, for a tracer. Ids are lower-case hex, as in W3C's traceparent; times are ms since the epoch.
 

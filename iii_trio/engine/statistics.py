@@ -8,16 +8,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import attrs
 import trio
 
 from ..core.channel import Channel
 from ..core.hub import Hub
+from ..records import frozen
 from ..wire import JsonValue
 from .attached_channel import AttachedChannel
 
 
-@attrs.frozen
+@frozen
 class ChannelView:
     """One open channel at one moment. Times are in seconds, sizes are in bytes of payload."""
 
@@ -37,7 +37,7 @@ class ChannelView:
     """`reader for writer`, `writer for reader`, or an empty text if neither waits."""
 
 
-@attrs.frozen
+@frozen
 class EngineStatistics:
     """The numbers of objects that an engine holds. Functions, trigger types and bindings are those of its workers."""
 

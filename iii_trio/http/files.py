@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import attrs
 import trio
 
+from ..records import frozen
 from ..worker import HttpError, HttpRequest, HttpResponse
 from .ranges import Version, precondition, wanted_ranges
 
@@ -76,7 +76,7 @@ async def serve_file(
             await trio.to_thread.run_sync(file.close)
 
 
-@attrs.frozen
+@frozen
 class _Sender:
     response: HttpResponse
     file: Any

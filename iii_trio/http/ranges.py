@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Final
 
-import attrs
+from ..records import frozen
 
 MAX_RANGES: Final = 16
 """Ranges of one request. More are served as the whole file (RFC 9110 section 14.2 permits it)."""
@@ -16,7 +16,7 @@ _RANGE: Final = re.compile(r"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*")
 _TAG: Final = re.compile(r'(W/)?("[^"]*")')
 
 
-@attrs.frozen
+@frozen
 class Version:
     """What a client compares with what it has."""
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import attrs
-
 from ..core.effects import Deliver, EndChannel, HangUp, Send
+from ..records import frozen
 from ..wire import InvokeFunction, decode
 from .describe import Names, describe_input
 from .replay import Done, Move
@@ -21,7 +20,7 @@ _GIVING_UP_SECONDS: Final = 1.0
 _LOSSES: Final = frozenset({"writer_lost", "reader_lost", "owner_lost"})
 
 
-@attrs.frozen
+@frozen
 class Cause:
     """One link of a chain of causes."""
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ..core.effects import Effect
 from ..errors import IIIError
+from ..records import frozen
 from ..wire import Undecodable
 from ..wire.telemetry import telemetry_kind
 from . import inputs
@@ -26,7 +27,7 @@ class RecordingError(IIIError):
     """A file that cannot be used as a recording. The text says why and what to do."""
 
 
-@attrs.frozen
+@frozen
 class Step:
     """One input of a recording."""
 
@@ -40,7 +41,7 @@ class Step:
     """Whether the effects of a replay can be compared. They cannot where the input itself is not in the recording."""
 
 
-@attrs.frozen
+@frozen
 class Recording:
     """A recording. Times are those of the engine's clock in seconds, and count from the first step when they are shown."""
 

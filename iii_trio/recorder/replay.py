@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, Final, final
 
-import attrs
-
 from ..config import EngineConfig
 from ..core.effects import Effects
 from ..core.hub import Hub
 from ..core.session import WorkerSession
 from ..observed import Place, parse_traceparent
+from ..records import frozen
 from ..state_machine import StateMachine
 from ..wire import Undecodable
 from . import inputs
@@ -24,7 +23,7 @@ from .recording import Recording, RecordingError, Step, effects_differ
 from .snapshot import restore_snapshot
 
 
-@attrs.frozen
+@frozen
 class Move:
     """A change of the state of one object."""
 
@@ -37,7 +36,7 @@ class Move:
     """The state. Empty: the object is gone, and no transition says why."""
 
 
-@attrs.frozen
+@frozen
 class Done:
     """One step that was done again."""
 

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from ..core.effects import Deliver, Effect, Send
+from ..records import define, frozen
 from . import inputs
 from .inputs import Input
 from .plain import Plain
@@ -47,7 +48,7 @@ class Entry:
         self.effects = effects
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Batch:
     """Entries that were encoded together."""
 
@@ -56,7 +57,7 @@ class Batch:
     """The entries that are no usual messages. In `data` is a mark at the place of each."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Segment:
     """A snapshot and the batches that follow it."""
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ..config import EngineConfig
 from ..errors import ChannelBroken, ConnectionFailed
+from ..records import define
 from ..worker import ChannelReader, ChannelWriter, Worker
 from .channel_model import CLEAN, CLOSED, DONE, EXPIRES_AFTER_SECONDS, WAITS, Model, Step, broken
 from .simulation import History, simulate
@@ -65,7 +66,7 @@ def _judge(
         raise AssertionError(f"virtual time is {world.now:g}, where it should be {model.now:g}: somebody waited for it")
 
 
-@attrs.define
+@define
 class _Actors:
     """The workers and ends of a script."""
 

@@ -10,6 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from ..records import define, frozen
+
 Do: TypeAlias = Literal["create", "send", "close", "abort", "receive", "cancel", "crash", "wait"]
 
 EXPIRES_AFTER_SECONDS: Final = 300.0
@@ -19,7 +21,7 @@ CLOSED: Final = "already closed"
 DONE: Final = "done"
 
 
-@attrs.frozen
+@frozen
 class Step:
     """One action on a channel or a worker, or a pause of some seconds."""
 
@@ -42,7 +44,7 @@ def broken(outcome: str) -> str:
     return f"broken: {outcome}"
 
 
-@attrs.define
+@define
 class ModelChannel:
     """One channel with its items and the actions of its ends."""
 
@@ -165,7 +167,7 @@ class ModelChannel:
             self.waiting.clear()
 
 
-@attrs.define
+@define
 class Model:
     """All channels of a script."""
 

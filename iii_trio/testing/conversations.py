@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from ..errors import CallError, ChannelBroken, ConnectionFailed
+from ..records import define, frozen
 from ..wire import Ref
 from ..worker import ChannelReader, ChannelWriter, Worker
 from .sim_stream import Conditions
@@ -32,7 +33,7 @@ class Ending(Enum):
     STAYS = "stays"  # it says nothing for a while, then it fails
 
 
-@attrs.frozen
+@frozen
 class Stream:
     """One channel of a conversation, with the indices of its owner, writer and reader, and their behaviour."""
 
@@ -62,7 +63,7 @@ class Mishap(Enum):
     ENGINE_RESTART = "engine restart"
 
 
-@attrs.frozen
+@frozen
 class Fault:
     """One failure with its time, its worker and its duration."""
 
@@ -72,7 +73,7 @@ class Fault:
     lasts: float = 0.0
 
 
-@attrs.frozen
+@frozen
 class Conversation:
     """Streams between workers, and what goes wrong meanwhile."""
 
@@ -100,7 +101,7 @@ class Conversation:
         )
 
 
-@attrs.define
+@define
 class Told:
     """The actions of the ends of one stream, and the outcomes they observed."""
 
@@ -186,7 +187,7 @@ async def _befall(world: World, fault: Fault, workers: int) -> None:
             await world.restart_engine(crash=fault.mishap is Mishap.ENGINE_CRASH)
 
 
-@attrs.define
+@define
 class _Part:
     """The part of one worker in a conversation."""
 

@@ -16,6 +16,7 @@ from ..recorder.describe import Names, describe_effect, describe_input
 from ..recorder.file_format import decode_recording, encode_recording
 from ..recorder.recording import Recording, Step
 from ..recorder.replay import Done, Replay
+from ..records import frozen
 from ..wire import FEATURE, ChannelEnded, InvocationResult, InvokeFunction, decode
 
 _FEW: Final = 48
@@ -33,7 +34,7 @@ class BrokenPromise(AssertionError):
 
 
 @final
-@attrs.frozen
+@frozen
 class RecordedHistory:
     """What came into the core of an engine. It can be judged again, whole or with fewer steps."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar, cast, final
 
-import attrs
 import trio
 
+from ..records import define
 from ..transport.frames import Buffer
 from ..transport.link import Address, EndReason, Identity, Link, ReadingEnd, TakesPieces, WritingEnd
 from ..wire import Ref, decode
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @final
-@attrs.define(eq=False)
+@define(eq=False)
 class _Then:
     """A task status that passes the started value on."""
 
@@ -28,7 +28,7 @@ class _Then:
 
 
 @final
-@attrs.define(eq=False)
+@define(eq=False)
 class RecordedAddress:
     """An `Address` that records its messages under a name. It adds no checkpoints, so that the schedule stays the same."""
 
@@ -86,7 +86,7 @@ def _size(item: bytes | str) -> str:
 
 
 @final
-@attrs.define(eq=False)
+@define(eq=False)
 class _RecordedLink:
     inner: Link
     name: str
@@ -132,7 +132,7 @@ class _RecordedLink:
 
 
 @final
-@attrs.define(eq=False)
+@define(eq=False)
 class _RecordedWriter:
     inner: WritingEnd
     name: str
@@ -167,7 +167,7 @@ class _RecordedWriter:
 
 
 @final
-@attrs.define(eq=False)
+@define(eq=False)
 class _RecordedReader:
     inner: ReadingEnd
     name: str

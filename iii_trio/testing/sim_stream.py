@@ -20,13 +20,13 @@ from enum import Enum, auto
 from random import Random
 from typing import Protocol, TypedDict, final
 
-import attrs
 import trio
 
+from ..records import define, frozen
 from ..transport.socket import Buffer
 
 
-@attrs.frozen
+@frozen
 class Conditions:
     """The conditions of a connection. The default is perfect, with no delay, no bound on its rate and no faults.
 
@@ -80,7 +80,7 @@ class _Kind(Enum):
     RESET = auto()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Segment:
     kind: _Kind
     data: bytes = b""

@@ -13,6 +13,7 @@ import trio.testing
 from ..config import EngineConfig
 from ..core.channels import ChannelResult
 from ..engine.spans import ChannelSpan
+from ..records import frozen
 from .schedule import seed_scheduler, seeded_schedule
 from .sim_stream import Conditions
 from .world import World, open_world
@@ -24,7 +25,7 @@ MAX_STEPS: Final = 1_000_000
 _LINES_SHOWN: Final = 30
 
 
-@attrs.frozen
+@frozen
 class History:
     """What happened."""
 

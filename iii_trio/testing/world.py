@@ -19,6 +19,7 @@ from ..engine.spans import ChannelSpan
 from ..environment import Environment
 from ..errors import ConnectionFailed
 from ..nursery import open_service_nursery
+from ..records import define
 from ..transport.link import Address, Identity, Link, ReadingEnd, WritingEnd
 from ..triggers.queue import MemoryStore
 from ..wire import Ref
@@ -34,7 +35,7 @@ _EPOCH: Final = 1_700_000_000.0
 Program: TypeAlias = Callable[[Worker], Awaitable[object]]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Hired:
     """A worker that the world runs, so that it can be crashed and started again."""
 
@@ -264,7 +265,7 @@ async def _run_inline(handler: Callable[..., Any], arguments: dict[str, Any]) ->
 
 
 @final
-@attrs.define(eq=False)
+@define(eq=False)
 class _InMemory:
     """The engine of a world, from within its process, whichever runs."""
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
-import attrs
-
 from ..errors import MisuseError
+from ..records import frozen
 from ..wire import DEFAULT_PORT
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -23,7 +22,7 @@ _OURS: Final = frozenset(
 )
 
 
-@attrs.frozen
+@frozen
 class EngineUrl:
     """A checked address. `target` is the path and query of a worker's upgrade. `unix` is the path of a unix socket."""
 

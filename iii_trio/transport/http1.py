@@ -11,6 +11,7 @@ import h11
 import trio
 
 from ..errors import PeerError
+from ..records import frozen
 
 _READ: Final = 16 * 1024
 _BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
@@ -29,7 +30,7 @@ class BadRequest(PeerError):
         self.headers = headers
 
 
-@attrs.frozen
+@frozen
 class Head:
     """The head of a request. `rest` holds the bytes that were read behind it.
 

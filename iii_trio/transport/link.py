@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import attrs
 import trio
 
+from ..records import frozen
 from ..wire import Outcome, Ref
 from .frames import Buffer
 
 
-@attrs.frozen
+@frozen
 class EndReason:
     """How an end of a channel, or a link, came to its end. A value: expected ends are not exceptions.
 
@@ -33,7 +33,7 @@ class EndReason:
     code: str | None = None
 
 
-@attrs.frozen
+@frozen
 class Identity:
     """The session that becomes the holder of an end, and the call that it is used in (clause C8.2)."""
 

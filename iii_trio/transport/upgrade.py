@@ -6,11 +6,11 @@ import base64
 import hashlib
 from typing import Final
 
-import attrs
 import h11
 import trio
 
 from ..errors import PeerError
+from ..records import frozen
 from .http1 import HeadParser
 
 _READ: Final = 64 * 1024
@@ -21,7 +21,7 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
 _TLS_RECORDS: Final = frozenset({0x15, 0x16})  # alert, handshake: RFC 8446 section 5.1
 
 
-@attrs.frozen
+@frozen
 class Acceptance:
     """A 101 that accepts the upgrade. `head` is a minimal form of it, `rest` the bytes that were read behind it."""
 
@@ -29,7 +29,7 @@ class Acceptance:
     rest: bytes
 
 
-@attrs.frozen
+@frozen
 class Refusal:
     """A final answer to an upgrade other than 101."""
 

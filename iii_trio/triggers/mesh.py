@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, final
 
-import attrs
 import trio
+
+from ..records import frozen
 
 
 class StoreUnavailable(Exception):
@@ -26,7 +27,7 @@ class Fenced(Exception):
     """The lease of this fencing number is no longer the node's."""
 
 
-@attrs.frozen
+@frozen
 class Ownership:
     """The node that owns a shard of the queues, and the fencing number of its lease."""
 
@@ -34,7 +35,7 @@ class Ownership:
     number: int
 
 
-@attrs.frozen
+@frozen
 class Ownerships:
     """Who owns the queues of a mesh, as the store has it at one moment."""
 
@@ -49,7 +50,7 @@ class Ownerships:
         return -(-len(self.shards) // max(1, self.nodes))
 
 
-@attrs.frozen
+@frozen
 class StoredJob:
     """A job as the store has it, in two parts."""
 

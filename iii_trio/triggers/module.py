@@ -18,6 +18,7 @@ from .. import ids
 from ..config.section import Entry, ModuleEntry
 from ..environment import Environment
 from ..observed import Measured
+from ..records import frozen
 from ..tracing import Tracing
 from ..transport.link import Address
 from ..transport.memory_budget import MemoryShare
@@ -108,7 +109,7 @@ class Host(Protocol):
         """Refuse the worker that has a name here for good, because a worker of another engine had it before."""
 
 
-@attrs.frozen
+@frozen
 class ModuleEnvironment(Environment):
     """What a module takes from its surroundings."""
 
@@ -132,7 +133,7 @@ def read_settings(settings: type[Any]) -> Callable[[Entry], ModuleEntry]:
     return read
 
 
-@attrs.frozen
+@frozen
 class Command:
     """A command of `iii-trio` that goes with a module."""
 
@@ -143,7 +144,7 @@ class Command:
     """What it does, as the function's docstring begins."""
 
 
-@attrs.frozen
+@frozen
 class Module:
     """The description of a module."""
 

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from ..records import frozen
 from .bounds import MAX_ERROR_MESSAGE, MAX_INVOCATION_ID, MAX_NAME
 from .diagnosis import explain, top_level_strings
 from .gate import KEPT, SHORT, cut, why_unreadable
@@ -21,7 +22,7 @@ _CHUNK: Final = 1024 * 1024
 encode: Final = _encoder.encode
 
 
-@attrs.frozen
+@frozen
 class Undecodable:
     """A text that is no message, with the names found in it, so that the peer that waits can be answered.
 

@@ -9,11 +9,12 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import attrs
 
 from ..errors import MessageError
+from ..records import frozen
 from .codes import Direction
 from .json import JsonValue
 
 
-@attrs.frozen
+@frozen
 class Ref:
     """The name of one end of one channel. Its access key opens this direction only (clause C1.2)."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-import attrs
-
+from ..records import frozen
 from ..report import RateLimitedLogger
 from ..wire import Ref
 from .ends import ChannelWriter
@@ -16,7 +15,7 @@ RunSync: TypeAlias = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[An
 """Runs a handler that is a plain function with keyword arguments, and returns its value."""
 
 
-@attrs.frozen
+@frozen
 class CallContext:
     """What all calls of a worker share."""
 

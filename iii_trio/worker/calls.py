@@ -13,6 +13,7 @@ import trio
 from msgspec import Raw
 
 from ..errors import CallError
+from ..records import define
 from ..text import sendable
 from ..transport.link import Link
 from ..wire import (
@@ -44,7 +45,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PendingCall:
     """A call that waits for its answer."""
 
@@ -127,7 +128,7 @@ class Cancellable(Protocol):
         """Cancel the handler, or keep it from starting."""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class WorkerSession:
     """One link, and the calls that are under way on it."""
 

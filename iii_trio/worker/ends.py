@@ -10,10 +10,10 @@ from collections import deque
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar, cast, final
 
-import attrs
 import trio
 
 from ..errors import ChannelBroken, IIIError, MisuseError, OutcomeName
+from ..records import frozen
 from ..state_machine import StateMachine
 from ..text import sendable
 from ..transport.frames import Buffer
@@ -37,7 +37,7 @@ class EndOwner(Protocol):
 
 
 @final
-@attrs.frozen(repr=False)
+@frozen(repr=False)
 class ChannelResult:
     """How a channel ended for both of its ends."""
 

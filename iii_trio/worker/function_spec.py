@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, final
 
-import attrs
-
 from ..errors import MisuseError
+from ..records import define
 from ..wire import RegisterFunction, UnregisterFunction, encode
 from .calls import optional
 from .external import ExternalCall
@@ -16,7 +15,7 @@ from .inline import InlineHandler
 from .registration import Withdraw
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FunctionSpec:
     """One function that a worker offers. It has a signature, an inline handler, or code behind a URL."""
 

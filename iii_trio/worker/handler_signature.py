@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from ..errors import MisuseError
+from ..records import frozen
 from ..structure import BadShape, check_annotation, in_words, register_type, structure_as
 from ..wire import bad_input
 from .ends import ChannelReader, ChannelWriter
@@ -39,7 +40,7 @@ _live_end(ChannelReader)
 _live_end(ChannelWriter)
 
 
-@attrs.frozen
+@frozen
 class _Parameter:
     name: str
     annotation: Any
@@ -51,7 +52,7 @@ class _Parameter:
         return self.default is attrs.NOTHING
 
 
-@attrs.frozen
+@frozen
 class HandlerSignature:
     """The way to call one handler, read from its signature at registration."""
 

@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from ..errors import MisuseError
+from ..records import frozen
 from ..structure import BadShape, check_annotation, structure_as
 from .context import current_call
 from .ends import ChannelReader
@@ -24,7 +25,7 @@ _SEGMENT: Final = re.compile(r"\{(?P<name>[A-Za-z_]\w*)(?P<rest>:path)?\}")
 _WHOLE: Final = frozenset({"body", "headers", "query", "metadata"})
 
 
-@attrs.frozen
+@frozen
 class Route:
     """A method and a path, as the trigger `http` takes them."""
 
@@ -117,7 +118,7 @@ def serve_route(
     return serve
 
 
-@attrs.frozen
+@frozen
 class _Parameter:
     name: str
     annotation: Any

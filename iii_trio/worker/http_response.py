@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from ..errors import IIIError, MisuseError
+from ..records import frozen
 from ..text import sendable
 from .ends import ChannelReader, ChannelWriter
 
@@ -54,7 +55,7 @@ class HttpError(IIIError):
 
 
 @final
-@attrs.frozen
+@frozen
 class HttpResult:
     """A whole response, as a handler returns it. A `body` of bytes or text is sent as it is, any other as JSON.
 
@@ -67,7 +68,7 @@ class HttpResult:
 
 
 @final
-@attrs.frozen
+@frozen
 class HttpRequest:
     """One request, for handlers that take it whole."""
 

@@ -11,6 +11,7 @@ import trio
 from msgspec import Raw
 
 from ..errors import CallError, MisuseError
+from ..records import frozen
 from ..wire import Action, ErrorCode, to_json
 
 SUBSCRIBER: Final = "durable:subscriber"
@@ -23,7 +24,7 @@ _AGAIN_SECONDS: Final = 0.2
 NO_OPTIONS: Final = "the engine knows no options of jobs ({}): leave them out, or use an engine of iii-trio"
 
 
-@attrs.frozen
+@frozen
 class Enqueue:
     """The action of a call that becomes a job of a queue. Made by `enqueue`."""
 
@@ -100,7 +101,7 @@ def enqueue(
     return Enqueue(queue, {name: value for name, value in options.items() if value is not None})
 
 
-@attrs.frozen
+@frozen
 class Receipt:
     """A job that a queue has stored. It will be done at least once."""
 

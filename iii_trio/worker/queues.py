@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias, final
 
-import attrs
 import trio
 
 from ..errors import CallError, ChannelBroken
 from ..nursery import open_service_nursery
+from ..records import frozen
 from .jobs import wait_over
 from .worker import Worker
 
@@ -18,7 +18,7 @@ Rows: TypeAlias = list[dict[str, Any]]
 
 
 @final
-@attrs.frozen
+@frozen
 class Queues:
     """The queues and topics of a worker's engine: `iii_trio.Queues(worker)`.
 

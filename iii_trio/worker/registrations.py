@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from ..errors import CallError, MisuseError
+from ..records import define
 from ..report import get_logger
 from ..transport.link import Link
 from ..wire import ErrorCode, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger, WireError
@@ -19,7 +20,7 @@ from .trigger_types import TriggerType, answer_binding
 LOGGER = get_logger("iii_trio.worker")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Registrations:
     """The registrations of a worker.
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-import attrs
-
+from ...records import frozen
 from .build import Buffer
 
 _SMALL = 8192  # bytes; joining two parts of less costs less than keeping both
@@ -117,7 +116,7 @@ def pieces_of(batch: FrameBatch) -> Iterator[tuple[int, bool, Buffer]]:
                 at += taken
 
 
-@attrs.frozen
+@frozen
 class _Place:
     """A place between two frames of a batch, and what lies before it."""
 

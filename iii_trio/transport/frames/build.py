@@ -6,9 +6,8 @@ import functools
 import struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import attrs
-
 from ...errors import FrameError
+from ...records import frozen
 
 CONTINUATION: Final = 0
 TEXT: Final = 1
@@ -53,7 +52,7 @@ class ReservedOpcode(FrameError):
         super().__init__(PROTOCOL_ERROR, f"the opcode {opcode} is reserved")
 
 
-@attrs.frozen
+@frozen
 class CloseFrame:
     """What a Close said. `code` is 1005 when it had none."""
 

@@ -11,6 +11,7 @@ import attrs
 from attrs import validators
 
 from ...errors import MisuseError
+from ...records import frozen
 from ...transport.engine_url import EngineUrl, parse_url
 
 _NODE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -18,7 +19,7 @@ _MESH: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _positive: Any = validators.and_(validators.gt(0), validators.le(86_400))
 
 
-@attrs.frozen
+@frozen
 class StoreUrl:
     """A checked address of a store: `valkey://user:password@host:port/mesh`, or `valkeys://` for TLS."""
 
@@ -46,7 +47,7 @@ class StoreUrl:
         return f"{'valkeys' if self.secure else 'valkey'}://{self.host}:{self.port}/{self.mesh}"
 
 
-@attrs.frozen
+@frozen
 class ClusterConfig:
     """One node of a mesh."""
 

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 
 import attrs
 
+from ...records import frozen
+
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
 """What no URL holds. Some readers of URLs drop these characters, and so see another host."""
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
@@ -22,7 +24,7 @@ class BadUrl(ValueError):
     """A text is no URL that could be called."""
 
 
-@attrs.frozen
+@frozen
 class Target:
     """The parts of a URL, which is read once only. So the host that is checked is the host that is called."""
 

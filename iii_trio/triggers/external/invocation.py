@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from ...errors import CallError
+from ...records import frozen
 from ...wire import NULL, ErrorCode
 from .addresses import BadUrl, Target, allows_host, matches
 from .settings import ExternalConfig
@@ -68,7 +69,7 @@ class Request(msgspec.Struct):
     """Given where a worker called instead of the engine."""
 
 
-@attrs.frozen
+@frozen
 class Outgoing:
     """One request, ready to be sent."""
 

@@ -7,6 +7,8 @@ from typing import Any
 import attrs
 from attrs import validators
 
+from ...records import frozen
+
 _positive: Any = validators.gt(0)
 
 
@@ -16,7 +18,7 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-@attrs.frozen
+@frozen
 class ExternalConfig:
     """Where calls may go, and what one of them may take."""
 

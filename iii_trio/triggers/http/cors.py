@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from ...records import frozen
+
 _VARY = "origin, access-control-request-method, access-control-request-headers"
 
 
@@ -15,7 +17,7 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-@attrs.frozen
+@frozen
 class Cors:
     """Which origins and methods are allowed. Empty, or with a `*` in it, a list allows all."""
 

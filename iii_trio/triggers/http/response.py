@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from enum import auto
 from typing import Any, Final, final
 
-import attrs
 import msgspec
 
+from ...records import frozen
 from ...state_machine import StateMachine, Table, TableEnum
 
 
@@ -105,7 +105,7 @@ _OF_THE_CONNECTION: Final = frozenset(
 _BODILESS: Final = frozenset({204, 304})
 
 
-@attrs.frozen
+@frozen
 class Head:
     """The status and the headers of a response."""
 
@@ -126,7 +126,7 @@ class Head:
         return self.status >= 200 and self.status not in _BODILESS
 
 
-@attrs.frozen
+@frozen
 class Whole:
     """A response that is complete."""
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import attrs
 
 from ...errors import IIIError
+from ...records import define, frozen
 from ...worker.http_method import METHODS  # a route for any other method is accepted and never called
 
 MAX_SEGMENTS: Final = 64
@@ -22,7 +23,7 @@ class RouteError(IIIError, ValueError):
     """A route that cannot be registered. The text says why, and how to mend it."""
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Route:
     """One registered route. `template` is the path as its owner wrote it."""
 
@@ -80,7 +81,7 @@ class Route:
         return tuple(segment[:1] if segment[:1] in (":", "*") else f"={segment}" for segment in self.segments)
 
 
-@attrs.frozen
+@frozen
 class Match:
     """A route that serves a request, with the decoded values of its parameters."""
 
@@ -88,7 +89,7 @@ class Match:
     parameters: Mapping[str, str]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Node:
     literals: dict[str, _Node] = attrs.field(factory=dict)
     parameter: _Node | None = None

@@ -6,11 +6,11 @@ import socket
 import ssl
 from typing import Final, final
 
-import attrs
 import h11
 import trio
 
 from ...nursery import sort_failure
+from ...records import define
 from ...tracing import Tracing
 from ...transport.http1 import BadRequest, split_target
 from ...transport.memory_budget import UNLIMITED_SHARE, MemoryShare
@@ -38,7 +38,7 @@ _CODES: Final = {
 """The error codes of refused heads by status. All others are `BAD_REQUEST`."""
 
 
-@attrs.define
+@define
 class Counters:
     """What happened to the requests of one route, or of no route."""
 

@@ -9,12 +9,13 @@ import attrs
 from attrs import validators
 
 from ...config import Tls
+from ...records import frozen
 from .cors import Cors
 
 _positive: Any = validators.gt(0)
 
 
-@attrs.frozen
+@frozen
 class Middleware:
     """A function that every request passes before its route. Smaller priorities come first."""
 
@@ -22,7 +23,7 @@ class Middleware:
     priority: int = 0
 
 
-@attrs.frozen
+@frozen
 class HttpLimits:
     """What one client, and all together, may take."""
 
@@ -52,7 +53,7 @@ def _in_order(middleware: Iterable[Middleware]) -> tuple[Middleware, ...]:
     return tuple(sorted(middleware, key=lambda one: one.priority))
 
 
-@attrs.frozen
+@frozen
 class HttpConfig:
     """The HTTP module: one listener, and what holds for its requests."""
 

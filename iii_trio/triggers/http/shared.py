@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 import trio
 
+from ...records import define
 from ...report import RateLimitedLogger, get_logger
 from ...worker import Worker
 from .kept_bytes import KeptBytes
@@ -16,7 +17,7 @@ _READ: Final = 262_144
 LOGGER: Final = get_logger("iii_trio.http")
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Shared:
     """The worker that makes the calls, the log, and the bytes that are kept."""
 

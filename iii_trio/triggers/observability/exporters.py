@@ -7,9 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-import attrs
-
 from ...errors import ConfigError
+from ...records import frozen
 from .otel_records import to_lines, to_metrics, to_spans
 from .settings import Exporter, ExportSettings, ObservabilityConfig
 
@@ -28,7 +27,7 @@ class OtelExporter(Protocol):
         """End, and interrupt the pauses between repetitions."""
 
 
-@attrs.frozen
+@frozen
 class Signal:
     """A kind of records, with what its export needs."""
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from ...records import frozen
 from ...version import installed_version
 from ...worker import Worker
 from .export import NOT_EXPORTING, Export
@@ -38,7 +39,7 @@ _SPANS_A_TURN: Final = 2000
 _MAX_LINES: Final = 1000
 
 
-@attrs.frozen
+@frozen
 class LogsInput:
     """The payload of `engine::logs::list`."""
 

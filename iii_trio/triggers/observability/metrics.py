@@ -8,13 +8,14 @@ from typing import Any, Final
 import attrs
 from attrs import validators
 
+from ...records import frozen
 from .records import StoredPoint, StoredSpan
 
 _MAX_POINTS: Final = 10_000
 _MAX_DURATIONS: Final = 4096
 
 
-@attrs.frozen
+@frozen
 class MetricsInput:
     """The payload of `engine::metrics::list`."""
 

@@ -11,6 +11,7 @@ import trio
 
 from ...errors import IIIError
 from ...observed import Measured
+from ...records import frozen
 from ...worker import Worker
 from .export import Export
 from .recorder import Recorder
@@ -22,7 +23,7 @@ OTHERS: Final = "(others)"
 _SCOPE: Final = Scope("iii_trio")
 
 
-@attrs.frozen
+@frozen
 class QueueRow:
     """The numbers of a queue or topic, as `engine::queue::list` has them."""
 
@@ -38,7 +39,7 @@ class QueueRow:
     overruns: int = 0
 
 
-@attrs.frozen
+@frozen
 class Commits:
     """The writing of the queue's store."""
 
@@ -47,7 +48,7 @@ class Commits:
     max_seconds: float | None = None
 
 
-@attrs.frozen
+@frozen
 class QueueNumbers:
     """An answer of `engine::queue::list`. It is empty where there is no queue."""
 

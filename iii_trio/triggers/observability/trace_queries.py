@@ -9,6 +9,7 @@ import attrs
 from attrs import validators
 
 from ...errors import CallError
+from ...records import frozen
 from .records import STATUS, StoredSpan
 from .rows import span_row, text
 from .span_store import SpanStore
@@ -29,7 +30,7 @@ def row_count() -> Any:
     return attrs.field(default=None, validator=validators.optional(validators.ge(0)))
 
 
-@attrs.frozen
+@frozen
 class TracesInput:
     """The payload of `engine::traces::list`."""
 
@@ -52,14 +53,14 @@ class TracesInput:
     search_all_spans: bool | None = None
 
 
-@attrs.frozen
+@frozen
 class TreeInput:
     """The payload of `engine::traces::tree`."""
 
     trace_id: str
 
 
-@attrs.frozen
+@frozen
 class GroupInput:
     """The payload of `engine::traces::group_by`."""
 

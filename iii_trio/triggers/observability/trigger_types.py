@@ -10,10 +10,10 @@ import math
 from collections import deque
 from typing import Any, Final, Literal, final
 
-import attrs
 import trio
 
 from ...errors import CallError, ConnectionFailed
+from ...records import frozen
 from ...worker import BoundTrigger
 from .bounded import Bounded
 from .recorder import Recorder
@@ -28,14 +28,14 @@ _GATHER_SECONDS: Final = 0.3
 _LOWEST: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17}
 
 
-@attrs.frozen
+@frozen
 class LogTriggerConfig:
     """The configuration of a binding to `log`. The level is exact, and no minimum."""
 
     level: Literal["all", "trace", "debug", "info", "warn", "error"] = "all"
 
 
-@attrs.frozen
+@frozen
 class TraceTriggerConfig:
     """The configuration of a binding to `trace`. Both have to match, in any case of letters."""
 

@@ -8,8 +8,10 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from ...records import define, frozen
 
-@attrs.frozen
+
+@frozen
 class Section:
     """One part of the page."""
 
@@ -63,7 +65,7 @@ def encode(section: Section, answer: Any, limit: int) -> bytes:
     return msgspec.json.encode({"rows": rows[:limit], "more": more})
 
 
-@attrs.define
+@define
 class Board:
     """The encoded sections, and the number of the change that made each of them."""
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final, final
 
-import attrs
 from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import CallHandle, call_nowait, can_call
+from ...records import frozen
 from ...tracing import Span, Tracing
 from ...wire import DEFAULT_NAMESPACE, GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
 from ...worker import Worker
@@ -35,7 +35,7 @@ class AttemptOutcome(Enum):
     DAMAGED = auto()  # the job cannot be called, now or later
 
 
-@attrs.frozen
+@frozen
 class AttemptResult:
     """The result of an attempt, with the code and the message of a failure."""
 

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import CallHandle, InlineCall, call_nowait, can_call
+from ...records import define
 from ...wire import ErrorCode, InvokeFunction
 from ...worker import Worker
 from .dispatcher import NOT_OWNED, OWNER_LOST
@@ -42,7 +43,7 @@ _MAX_CALLS: Final = 10_000
 _MAX_BYTES: Final = 64 * 1024 * 1024
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class PassedCall:
     """A call on its way to one owner. It ends with `answered` or `failed`, once."""
 
@@ -70,7 +71,7 @@ class PassedCall:
         self.failed(error)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class FrontState:
     """What the calls of all shards of one node have in common."""
 

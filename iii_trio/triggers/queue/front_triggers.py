@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import final
 
-import attrs
-
 from ...lowlevel import end_binding
+from ...records import define
 from ...wire import to_json
 from ...worker import BoundTrigger, TriggerBinding, Worker
 from .protocol import read_subscriber
@@ -15,7 +14,7 @@ from .shards import namespace_of_shard, shard_of
 from .subscriptions import TRIGGER_TYPE
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Passed:
     bound: BoundTrigger
     topic: str

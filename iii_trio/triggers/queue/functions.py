@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import InlineCall, new_id, register_inline_handler
+from ...records import frozen
 from ...wire import NULL, bad_input
 from ...worker import Worker
 from .baggage import for_job
@@ -45,7 +46,7 @@ _INTERNAL: Final = {"internal": True}
 _LIST_BYTES: Final = 768 * 1024  # of one answer, because Python SDKs before 0.25 take no more than 1 MiB
 
 
-@attrs.frozen
+@frozen
 class Which:
     """The payload of the functions about one queue, or one topic."""
 

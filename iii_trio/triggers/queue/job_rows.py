@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import attrs
-
+from ...records import frozen
 from .lane import Job, Lane
 from .record import Timestamp
 from .states import JobState
@@ -32,7 +31,7 @@ MAX_ROWS: Final = 500
 _MAX_LOOKED_AT: Final = 5_000  # jobs that one page looks at, so that a filter that fits few jobs blocks nothing
 
 
-@attrs.frozen
+@frozen
 class JobFilter:
     """The jobs that a page is to have."""
 

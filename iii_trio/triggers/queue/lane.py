@@ -11,6 +11,7 @@ from typing import Final, final
 
 import attrs
 
+from ...records import define, frozen
 from ...state_machine import StateMachine
 from ...wire import from_json, to_json
 from .lane_key import LaneKey
@@ -28,7 +29,7 @@ _OLDEST_EVERY: Final = 4  # starts
 _MAX_HELD: Final = 100  # jobs that a lane looks past while a suspect runs alone
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False)
 class Job(StateMachine[JobState, JobEvent]):
     """One job of the ledger, which is its own state machine, because a million of them may wait."""
 
@@ -55,7 +56,7 @@ class Job(StateMachine[JobState, JobEvent]):
         return self.record.namespace, self.record.function_id
 
 
-@attrs.define
+@define
 class Rate:
     """How often something happens, in events a second, weighted towards the last ten seconds."""
 
@@ -376,7 +377,7 @@ class Lane:
         return None if oldest is None else max(0.0, (timestamp.wall_ms - oldest.record.created_at_ms) / 1000)
 
 
-@attrs.frozen
+@frozen
 class Depths:
     """How many jobs of some lanes are in which state."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
-
+from ...records import frozen
 from ...wire import from_json, to_json
 
 
-@attrs.frozen
+@frozen
 class LaneKey:
     """The name of a lane: a queue, or one subscriber of a topic."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import attrs
 from msgspec import Raw
 
 from ...errors import CallError
+from ...records import frozen
 from ...worker import ChannelWriter, Worker
 from .dispatcher import Dispatcher
 from .job_rows import STATES, JobFilter, page, row
@@ -21,7 +21,7 @@ _MAX_BYTES: Final = 512 * 1024
 _LIVE: Final = WAITING | {JobState.LEASED}
 
 
-@attrs.frozen
+@frozen
 class JobsInput:
     """The payload of `engine::queue::jobs`."""
 
@@ -36,7 +36,7 @@ class JobsInput:
     limit: int = 50
 
 
-@attrs.frozen
+@frozen
 class JobInput:
     """The payload of the functions about one job."""
 
@@ -44,7 +44,7 @@ class JobInput:
     payload_bytes: int = _CUT_BYTES
 
 
-@attrs.frozen
+@frozen
 class LaneInput:
     """The payload of the functions about a queue, a topic, or one subscriber of it."""
 

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
+from ...records import define
 from .lane import Job, Lane
 from .states import JobState
 
@@ -18,7 +19,7 @@ Function: TypeAlias = tuple[str, str]
 _FEW: Final = 64
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Line:
     jobs: deque[Job] = attrs.field(factory=deque)
     """In the order in which they came, with some that have left."""

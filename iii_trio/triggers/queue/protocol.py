@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Final, TypeAlias
 
-import attrs
 import msgspec
 from msgspec import Raw
 
 from ...config.settings import MAX_SECONDS
 from ...errors import CallError
+from ...records import frozen
 from ...wire import DEFAULT_NAMESPACE, NULL, ErrorCode, bad_input, from_json, to_json
 from .lane import Lane
 from .record import NORMAL_PRIORITY, Options
@@ -179,7 +179,7 @@ def _fields(data: bytes) -> dict[str, Raw]:
         return {}  # no object: it has no fields
 
 
-@attrs.frozen
+@frozen
 class SubscriberConfig:
     """The config of a `durable:subscriber` binding."""
 

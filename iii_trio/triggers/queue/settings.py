@@ -10,6 +10,7 @@ import attrs
 from attrs import validators
 
 from ...config.settings import MAX_NUMBER, MAX_SECONDS
+from ...records import frozen
 
 DEFAULT_QUEUE = "default"
 """The queue that is always there."""
@@ -38,7 +39,7 @@ _factor_or_none: Any = validators.optional(_at_least_one)
 _seconds_or_none: Any = validators.optional(_seconds)
 
 
-@attrs.frozen
+@frozen
 class QueueSettings:
     """How the jobs of one queue, or of one subscription, are run. Attempts are calls in all, the first included."""
 
@@ -92,7 +93,7 @@ def _frozen(queues: Mapping[str, QueueSettings]) -> Mapping[str, QueueSettings]:
     return MappingProxyType({DEFAULT_QUEUE: QueueSettings(), **queues})
 
 
-@attrs.frozen
+@frozen
 class QueueConfig:
     """What the queue module can be told."""
 

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from ...errors import IIIError
+from ...records import define
 from ...report import get_logger
 from ...transport.link import Address
 from ...transport.memory_budget import MemoryShare
@@ -25,7 +26,7 @@ LOGGER: Final = get_logger("iii_trio.queue")
 _RELEASE_SECONDS: Final = 1.0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class ShardHost:
     """What the shards of one node have in common."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
-import attrs
 import msgspec
 
 from ...errors import StorageError
+from ...records import frozen
 from .record import Record
 
 
@@ -94,7 +94,7 @@ class Payload(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
 
 
-@attrs.frozen
+@frozen
 class Damaged:
     """A record that a store has, and cannot make sense of."""
 
@@ -102,7 +102,7 @@ class Damaged:
     problem: str
 
 
-@attrs.frozen
+@frozen
 class Backlog:
     """What a store knows of its jobs before it has read them."""
 
@@ -112,7 +112,7 @@ class Backlog:
     """The number of jobs that are no dead letters, by the texts of the keys of their lanes."""
 
 
-@attrs.frozen
+@frozen
 class Loaded:
     """The content of a store."""
 
