@@ -1,8 +1,10 @@
 """The command line: `iii-trio` and `python -m iii_trio`.
 
-    app.py         which commands there are; wrong usage and failures as one sentence and an exit code
+    app.py         which commands there are; wrong usage as one sentence and an exit code
+    ending.py      failures as one sentence and an exit code
     output.py      the one place for output that a person reads
     serve.py       an engine until it is told to stop
+    serve_line.py  the usual lines of `serve`, read without the parser
     trigger.py     one call
     transfer.py    `send` and `receive`: a file through a channel
     demo.py        an engine and two workers as real processes, once whole and once cut
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 
 from .loading import collector_paused
@@ -27,10 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:
             _end_at_once_when_signalled()
+        tokens = list(sys.argv[1:] if argv is None else argv)
+        # After the handlers, because these imports take some tenths of a second.
         with collector_paused():
-            from .app import main as run  # after the handlers: what it imports takes some tenths of a second
+            from .serve_line import usual_options
 
-        return run(argv)
+            options = usual_options(tokens)
+            if options is not None:
+                from .serve import run_serve
+            else:
+                from .app import main as run
+        return run(tokens) if options is None else run_serve(options)
     except KeyboardInterrupt:
         return 130
 

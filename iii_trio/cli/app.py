@@ -1,4 +1,4 @@
-"""Which commands there are, and what becomes of wrong usage and failures: one sentence and an exit code."""
+"""Which commands there are, and what becomes of wrong usage: one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from ..triggers.table import MODULES
 from . import output
-from .exits import EXIT_HELP, Exit, Failure, UsageError, explain
-from .files import STANDARD_STREAM
+from .ending import STANDARD_STREAM, exit_code_of
+from .exits import EXIT_HELP, Exit, Failure, UsageError
 from .running import until_signalled
-from .serve import serve
+from .serve_command import serve
 from .version import version
 
 app = App(
@@ -72,8 +72,8 @@ COMMANDS = (
         "Check at an engine, ours or another, every promise about channels that can be seen from outside.",
     ),
 )
-"""Their names, where they are, and what they do, as their docstrings begin: each is loaded when it is run, so that an
-engine starts without what draws tables and bars."""
+"""Their names, where they are, and what they do, as their docstrings begin: each is loaded when it is run, so that a
+command starts without what draws tables and bars."""
 for name, place, does in COMMANDS:
     app.command(place, name=name, help=does)
 
@@ -88,32 +88,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if argv is None else argv)
     if tokens[:1] in (["send"], ["receive"]):
         tokens = [STANDARD_STREAM if token == "-" else token for token in tokens]
+    return exit_code_of(partial(_run, tokens))
+
+
+def _run(tokens: Sequence[str]) -> int:
+    if tokens in _VERSION:
+        output.say(version())
+        return Exit.DONE
+    parse = partial(app.parse_args, tokens, exit_on_error=False, print_error=False)
     try:
-        if tokens in _VERSION:
-            output.say(version())
-            return Exit.DONE
-        parse = partial(app.parse_args, tokens, exit_on_error=False, print_error=False)
         command, bound, _ = parse()
         _check_texts(bound)
         if inspect.iscoroutinefunction(command):
             return trio.run(until_signalled, partial(command, *bound.args, **bound.kwargs))
-        # Only --help is no coroutine. It needs a console, and an engine starts without what draws on one.
+        # Only --help is no coroutine. It needs a console, and a command starts without what draws on one.
         console = output.new_console(columns=output.width())
         command, bound, _ = parse(console=console)
         with console.capture() as captured:
             command(*bound.args, **bound.kwargs)
-        output.say(captured.get().rstrip())
-        return Exit.DONE
     except CycloptsError as error:
-        return _fail(Failure(Exit.USAGE, _wrong_usage(tokens, error)))
-    except BaseException as error:  # noqa: ASYNC103
-        if _has_reader_left(error):
-            output.forget_stdout()
-            return Exit.FAILED  # noqa: ASYNC104
-        failure = explain(error)
-        if failure is None:
-            raise
-        return _fail(failure)  # noqa: ASYNC104
+        raise Failure(Exit.USAGE, _wrong_usage(tokens, error)) from None
+    output.say(captured.get().rstrip())
+    return Exit.DONE
 
 
 def _check_texts(bound: inspect.BoundArguments) -> None:
@@ -137,20 +133,6 @@ def _as_text(argument: str) -> str:
         return os.fsencode(argument).decode()
     except UnicodeError:
         raise UsageError(f"the argument '{output.visible(argument)}' is not UTF-8 text") from None
-
-
-def _has_reader_left(error: BaseException) -> bool:
-    """Return whether a command ended because the reader of its output left, and for no other reason."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_has_reader_left, error.exceptions))
-    return isinstance(error, output.ReaderLeft)
-
-
-def _fail(failure: Failure) -> int:
-    prefix = "" if failure.exit_code is Exit.CALL_FAILED else "iii-trio: "
-    sentence = str(failure).replace(repr(STANDARD_STREAM)[1:-1], "-").replace(STANDARD_STREAM, "-")
-    output.complain(f"{prefix}{sentence}")
-    return failure.exit_code
 
 
 def _wrong_usage(tokens: Sequence[str], error: CycloptsError) -> str:

@@ -11,13 +11,11 @@ from typing import Final
 import trio
 
 from ..records import define
+from .ending import STANDARD_STREAM
 from .exits import UsageError
 
 CHUNK: Final = 256 * 1024
 """Bytes of one message: large enough to be fast, small enough for every SDK's limit."""
-
-STANDARD_STREAM: Final = "\0-"
-"""The lone `-` of a command line, which the parser would take for an option; no file can have this name."""
 
 
 def check_name(path: str) -> None:

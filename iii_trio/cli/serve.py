@@ -6,13 +6,13 @@ import logging
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
-from cyclopts import Parameter
 
 import iii_trio
 
@@ -25,10 +25,11 @@ from ..triggers.table import MODULES
 from . import output
 from .cluster import ClusterOptions, warn_of_advertised, with_cluster
 from .data import is_default, is_of_module, with_data, with_served_modules, with_sockets, without_modules
+from .ending import exit_code_of
 from .exits import Exit, Failure, UsageError
 from .loading import collector_paused
 from .logs import Level, configure_logging
-from .running import SIGNALS
+from .running import SIGNALS, until_signalled
 from .service import allow_open_files, handed_over, notify, notify_reloading
 from .version import version
 
@@ -36,38 +37,30 @@ if TYPE_CHECKING:
     from ..config.file import ConfigFile
 
 RELOAD = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+DEFAULT_GRACE_SECONDS: Final = 10.0
+DEFAULT_LEVEL: Final = "info"
 logger = logging.getLogger("iii_trio.cli")
+
+
+def run_serve(options: Mapping[str, Any]) -> int:
+    """Run the command with these arguments of `serve`, and return its exit code."""
+    output.prepare()
+    return exit_code_of(lambda: trio.run(until_signalled, partial(serve, **options)))
 
 
 async def serve(
     *,
-    config: Annotated[str | None, Parameter(name=["--config", "-c"], help="iii's YAML configuration file.")] = None,
-    host: Annotated[str | None, Parameter(help="The address to listen at; 127.0.0.1 if nothing else is said.")] = None,
-    port: Annotated[int | None, Parameter(help="The port; 49134 if nothing else is said. 0: a free one.")] = None,
-    data: Annotated[
-        str | None,
-        Parameter(
-            help="The directory that jobs are kept in, or `memory`. If nothing else is said: iii-trio/PORT in "
-            "$XDG_STATE_HOME (~/.local/state), and memory for port 0."
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None, Parameter(help="The store in which the nodes of a mesh meet: valkey://host:port/NAME.")
-    ] = None,
-    advertise: Annotated[
-        str | None, Parameter(help="The address by which the other nodes reach this one: ws://10.0.0.5:49134.")
-    ] = None,
-    node: Annotated[
-        str | None, Parameter(help="The name of this node. If nothing else is said: one of its own.")
-    ] = None,
-    grace: Annotated[float, Parameter(help="Seconds that a drain leaves to what still runs.")] = 10.0,
-    log_level: Annotated[Level, Parameter(help="The least that is logged, on stderr.")] = "info",
+    config: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    data: str | None = None,
+    cluster: str | None = None,
+    advertise: str | None = None,
+    node: str | None = None,
+    grace: float = DEFAULT_GRACE_SECONDS,
+    log_level: Level = DEFAULT_LEVEL,
 ) -> Exit:
-    """Run an engine. This is also what iii-trio does without a command.
-
-    Prints one line when it is ready. SIGINT (Ctrl-C) and SIGTERM drain it: nothing new is begun, what runs may finish.
-    A second one stops at once. SIGHUP reads the configuration again, and keeps every session that it does not forbid.
-    """
+    """Run an engine until it is told to stop. The arguments are the options of the command (serve_command.py)."""
     # Written so that NaN is refused too.
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")

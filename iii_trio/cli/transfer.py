@@ -19,8 +19,9 @@ import iii_trio
 
 from ..errors import ChannelBroken
 from .calling import Deadline, call, connect
+from .ending import STANDARD_STREAM
 from .exits import Exit
-from .files import STANDARD_STREAM, Sink, Source
+from .files import Sink, Source
 from .options import Address, Function, Json, Namespace, Pairs, Timeout, check_function, check_timeout, engine_address
 from .output import complain, say_result
 from .payload import make_payload, with_ref
