@@ -4,12 +4,13 @@ A call or a handler usually has a task of its own. Here it has none. A callback 
 handler answers when it can. The functions take the worker first, because `Worker` itself shows only the common interface.
 """
 
-from .worker.calls import CallHandle
+from .worker.calls import CallHandle, PendingCall, WorkerSession
 from .worker.channels_nowait import end_nowait, open_channels
 from .worker.context import within_trace
 from .worker.inline import InlineCall, InlineHandler
 from .worker.lowlevel import (
     begin_call,
+    call_by,
     call_nowait,
     can_call,
     end_binding,
@@ -21,6 +22,7 @@ from .worker.lowlevel import (
     relay_channel_ends,
     relay_function,
     send_now,
+    session_of,
     wait_can_call,
     wait_link_lost,
     watch_channel,
@@ -30,7 +32,10 @@ __all__ = [
     "CallHandle",
     "InlineCall",
     "InlineHandler",
+    "PendingCall",
+    "WorkerSession",
     "begin_call",
+    "call_by",
     "call_nowait",
     "can_call",
     "end_binding",
@@ -44,6 +49,7 @@ __all__ = [
     "relay_channel_ends",
     "relay_function",
     "send_now",
+    "session_of",
     "wait_can_call",
     "wait_link_lost",
     "watch_channel",

@@ -9,7 +9,7 @@ import trio
 
 from ..records import define
 from ..transport.frames import Buffer
-from ..transport.link import Address, EndReason, Identity, Link, ReadingEnd, TakesPieces, WritingEnd
+from ..transport.link import Address, EndReason, Identity, Link, ReadingEnd, Reads, TakesPieces, WritingEnd
 from ..wire import Ref, decode
 
 Note: TypeAlias = Callable[..., None]
@@ -108,6 +108,12 @@ class _RecordedLink:
     def send(self, message: bytes) -> None:
         self.note(self.name, "said", _shown(message))
         self.inner.send(message)
+
+    def bracket(self, reads: Reads) -> None:
+        self.inner.bracket(reads)
+
+    def hold_output(self) -> None:
+        self.inner.hold_output()
 
     def flush_output(self) -> None:
         self.inner.flush_output()

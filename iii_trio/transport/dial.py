@@ -55,8 +55,6 @@ class SocketAddress:
     proxy between takes an open channel for an idle connection. The worker's own socket does, too, because its channels
     end with it. Engines answer pings, and never see a difference.
 
-    With `gathers`, messages that a link sends one soon after the other are written together.
-
     Raises MisuseError for an address or a header that cannot be used.
     """
 
@@ -70,7 +68,6 @@ class SocketAddress:
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         new_mask: Callable[[], bytes] | None = None,
         channel_ping_seconds: float | None = None,
-        gathers: bool = False,
     ) -> None:
         if channel_ping_seconds is not None and not channel_ping_seconds > 0:
             raise MisuseError(f"channel_ping_seconds is {channel_ping_seconds!r}: give a positive number, or None")
@@ -78,7 +75,6 @@ class SocketAddress:
         self._ssl = ssl_context or (ssl.create_default_context() if self._url.secure else None)
         self._connect_seconds = connect_seconds
         self._channel_ping_seconds = channel_ping_seconds
-        self._gathers = gathers
         self._headers = encode_headers(headers or {})
         self._open_stream = dial or (self._open_tcp if self._url.unix is None else self._open_unix)
         self._new_mask = new_mask or _Masks()
@@ -89,7 +85,7 @@ class SocketAddress:
 
     async def connect(self, *, task_status: trio.TaskStatus[Link]) -> None:
         """As `Address.connect`."""
-        link = RemoteLink(self._new_mask, gathers=self._gathers)
+        link = RemoteLink(self._new_mask)
         # A proxy that cut the idle session would end its channels, too.
         refusal = await self._connect(link, self._url.target, None, lambda: task_status.started(link))
         if refusal is not None:

@@ -42,6 +42,16 @@ class Identity:
     invocation_id: str | None = None
 
 
+class Reads(Protocol):
+    """Brackets the messages of each read of a link."""
+
+    def begin(self) -> None:
+        """Prepare for the messages of a read, before the first one is heard."""
+
+    def end(self) -> None:
+        """Finish, once the last one has been heard."""
+
+
 class Link(Protocol):
     """Carries messages to and from an engine."""
 
@@ -62,6 +72,12 @@ class Link(Protocol):
 
         On a link that is over this does nothing: the receiving side learns of the end.
         """
+
+    def bracket(self, reads: Reads) -> None:
+        """Call `begin` before a listener hears the messages of a read that came together, and `end` behind them."""
+
+    def hold_output(self) -> None:
+        """Keep further output until `flush_output`, so that it goes together. The caller has to call that."""
 
     def flush_output(self) -> None:
         """Write the output now that would have waited for more."""

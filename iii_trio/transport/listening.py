@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import trio
+
+from .link import Reads
 
 
 @final
@@ -17,9 +19,21 @@ class Listening:
         self._over = trio.Event()
         self._problem: BaseException | None = None
 
-    def give(self, message: bytes) -> None:
-        """Have a message heard."""
-        if self._problem is None:
+    def give(self, messages: Sequence[bytes], reads: Reads | None) -> None:
+        """Have the messages of one read heard, in their order, within `reads`."""
+        if reads is None:
+            self._give(messages)
+        elif messages:
+            reads.begin()
+            try:
+                self._give(messages)
+            finally:
+                reads.end()
+
+    def _give(self, messages: Sequence[bytes]) -> None:
+        for message in messages:
+            if self._problem is not None:
+                return
             try:
                 self._on_message(message)
             except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import final
 
 import trio
 
-from .link import EndReason
+from .link import EndReason, Reads
 from .listening import Listening
 
 
@@ -28,6 +28,8 @@ class MemoryLink:
         self._on_messages = on_messages
         self._on_close = on_close
         self._gathered = gathered
+        self._held = False
+        self._reads: Reads | None = None
         self._said: list[bytes] = []
         self._spoke = trio.lowlevel.ParkingLot()
         self._waiting: deque[bytes] = deque()
@@ -69,15 +71,26 @@ class MemoryLink:
         """As `Link.send`."""
         if self._ended is not None:
             return
-        if self._gathered:
+        if self._held:
+            self._said.append(message)
+        elif self._gathered:
             if not self._said:  # else `serve` is awake already
                 self._spoke.unpark()
             self._said.append(message)
         else:
             self._on_messages([message])
 
+    def bracket(self, reads: Reads) -> None:
+        """As `Link.bracket`."""
+        self._reads = reads
+
+    def hold_output(self) -> None:
+        """As `Link.hold_output`."""
+        self._held = True
+
     def flush_output(self) -> None:
         """As `Link.flush_output`."""
+        self._held = False
         if self._said:
             said, self._said = self._said, []
             self._on_messages(said)
@@ -136,11 +149,10 @@ class MemoryLink:
         elif not self._flushing:  # else whoever listens has said something, and its answer follows in its turn
             self._flushing = True
             try:
-                waiting = self._waiting
-                while waiting and self._listening is not None:
-                    message = waiting.popleft()
-                    self._waiting_bytes -= len(message)
-                    self._listening.give(message)
+                while self._waiting and self._listening is not None:
+                    messages, self._waiting = self._waiting, deque()
+                    self._waiting_bytes = 0
+                    self._listening.give(messages, self._reads)
             finally:
                 self._flushing = False
 

@@ -11,8 +11,8 @@ import trio
 
 from ..errors import FrameError
 from ..wire import MAX_MESSAGE_BYTES, Close
-from .frames import TEXT, CloseFrame, MessageScanner, frame
-from .link import EndReason
+from .frames import CloseFrame, MessageScanner, masked_text
+from .link import EndReason, Reads
 from .listening import Listening
 from .websocket import Lost, WebSocket
 
@@ -23,9 +23,10 @@ _BOUND: Final = 1024 * 1024  # bytes sent and not yet taken, or received and not
 class RemoteLink:
     """A `Link` over a WebSocket, and the handler of its connection."""
 
-    def __init__(self, new_mask: Callable[[], bytes], *, gathers: bool = False) -> None:
+    def __init__(self, new_mask: Callable[[], bytes]) -> None:
         self._new_mask = new_mask
-        self._gathers = gathers
+        self._held = False
+        self._reads: Reads | None = None
         self._scanner = MessageScanner(MAX_MESSAGE_BYTES, masked=False)
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
         self._waiting_bytes = 0
@@ -67,15 +68,23 @@ class RemoteLink:
         """As `Link.send`."""
         websocket = self._websocket
         if websocket is not None and websocket.talking:
-            websocket.outbox.put(frame(TEXT, message, mask=self._new_mask()))
-            # The link of a relay carries the calls of many workers, which come together and so leave together.
-            if self._gathers:
-                websocket.outbox.gather()
-            else:
+            websocket.outbox.put(masked_text(message, self._new_mask()))
+            if not self._held:
                 websocket.outbox.flush()
 
+    def bracket(self, reads: Reads) -> None:
+        """As `Link.bracket`."""
+        self._reads = reads
+
+    def hold_output(self) -> None:
+        """As `Link.hold_output`."""
+        self._held = True
+
     def flush_output(self) -> None:
-        """Do nothing, because output never waits."""
+        """As `Link.flush_output`."""
+        self._held = False
+        if self._websocket is not None:
+            self._websocket.outbox.flush()
 
     @property
     def is_checked(self) -> bool:
@@ -114,10 +123,10 @@ class RemoteLink:
 
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         messages, controls = self._scanner.scan(data)
-        for _, payload in messages:
-            if self._listening is not None:
-                self._listening.give(bytes(payload))
-            else:
+        if self._listening is not None:
+            self._listening.give([bytes(payload) for _, payload in messages], self._reads)
+        else:
+            for _, payload in messages:
                 self._waiting_bytes += len(payload)
                 self._into.send_nowait(bytes(payload))
         return controls, self._scanner.error or self._scanner.closed

@@ -45,6 +45,19 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+class AwaitedCall(Protocol):
+    """What a session settles."""
+
+    @property
+    def invocation_id(self) -> str:
+        """The id by which the answer finds it."""
+
+    def settle(
+        self, answer: InvocationResult | None = None, *, lost: str | None = None, unread: str | None = None
+    ) -> None:
+        """Take the result, or learn why there is none: a lost link, or an answer that cannot be read."""
+
+
 @define(eq=False)
 class PendingCall:
     """A call that waits for its answer."""
@@ -138,13 +151,13 @@ class WorkerSession:
     channel_secret: str | None
     supports_extensions: bool
     """Whether the engine announced iii-trio.v1 (clause C8.1)."""
-    pending: dict[str, PendingCall] = attrs.field(factory=dict)
+    pending: dict[str, AwaitedCall] = attrs.field(factory=dict)
     running: dict[str, Cancellable] = attrs.field(factory=dict)
     outcomes: dict[str, trio.Event] = attrs.field(factory=dict)
     pings: deque[trio.Event] = attrs.field(factory=deque)
     """One for each ping whose pong has not come, in their order."""
 
-    def send(self, call: PendingCall, text: bytes) -> None:
+    def send(self, call: AwaitedCall, text: bytes) -> None:
         """Send a call. Its answer or the loss of the link settles it."""
         self.pending[call.invocation_id] = call
         self.link.send(text)
@@ -152,7 +165,7 @@ class WorkerSession:
         if self.link.ended is not None and self.pending.pop(call.invocation_id, None) is not None:
             call.settle(lost=self.link.ended.reason)
 
-    def give_up(self, call: PendingCall, reason: str) -> None:
+    def give_up(self, call: AwaitedCall, reason: str) -> None:
         """Give a call up. Its handler is cancelled, if the engine supports the extensions. Harmless once it is settled."""
         # Other engines do not know the message, and a settled call has no handler left to cancel.
         if self.pending.pop(call.invocation_id, None) is not None and self.supports_extensions:
@@ -176,7 +189,7 @@ class WorkerSession:
         """Settle the calls that wait on a lost link, and cancel the handlers that answer calls of it."""
         pending, self.pending = self.pending, {}
         for call in pending.values():
-            call.settle(lost=reason)
+            contain(functools.partial(call.settle, lost=reason), what="the end of a call")
         # A copy, because a cancelled handler removes its own entry.
         for running in list(self.running.values()):
             running.cancel(f"the link to the engine was lost: {reason}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 from msgspec import Raw
 
+from ..transport.link import Link
 from ..wire import InvokeFunction, to_json
 from .calls import WorkerSession
 from .failures import contain
 from .replies import reply_error, reply_result
+
+_NO_PAYLOAD: Final = Raw(b"null")
 
 
 @final
@@ -30,9 +33,14 @@ class InlineCall:
         return self._message.invocation_id
 
     @property
+    def link(self) -> Link:
+        """The link over which it is answered."""
+        return self._session.link
+
+    @property
     def payload(self) -> Raw:
         """The payload's JSON, as it came."""
-        return self._message.data or Raw(b"null")
+        return self._message.data or _NO_PAYLOAD
 
     @property
     def traceparent(self) -> str | None:
@@ -48,6 +56,19 @@ class InlineCall:
     def metadata(self) -> Raw:
         """The call's metadata as it came. Empty: none."""
         return self._message.metadata
+
+    def passed_on(self, function_id: str, namespace: str) -> InvokeFunction:
+        """Return this call as one of another engine's function. Its id stays the same, as logs and traces name it."""
+        message = self._message
+        return InvokeFunction(
+            function_id,
+            message.invocation_id,
+            message.data or _NO_PAYLOAD,
+            message.traceparent,
+            message.baggage,
+            metadata=message.metadata,
+            namespace=namespace,
+        )
 
     def when_cancelled(self, callback: Callable[[str], object]) -> None:
         """Call back, with the reason, if the caller cancels before the answer, or the link is lost.

@@ -10,7 +10,7 @@ import trio
 from ..transport.frames import Buffer
 from ..transport.link import Identity, WatchesChannels
 from ..wire import ChannelEnded, InvokeFunction, encode
-from .calls import CallHandle, PendingCall, call_text, checked
+from .calls import AwaitedCall, CallHandle, PendingCall, WorkerSession, call_text, checked
 from .ends import ChannelReader, ChannelWriter
 from .function_spec import FunctionSpec, Registered, check_function_id
 from .inline import InlineHandler
@@ -159,6 +159,19 @@ def relay_function(
     )
     worker._registrations.put(spec)
     return Registered(spec, worker._registrations.withdraw)
+
+
+def session_of(worker: Worker) -> WorkerSession | None:
+    """Return the link that the worker has now, with the calls that are under way on it, or None without one."""
+    return worker._membership.session
+
+
+def call_by(session: WorkerSession, message: InvokeFunction, call: AwaitedCall) -> None:
+    """Make a call that a session settles. Only while its link has room.
+
+    It is settled within this step if the link is over. Raises CallError `payload_too_large`.
+    """
+    session.send(call, checked(encode(message), message.function_id))
 
 
 async def wait_link_lost(worker: Worker) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from iii_trio.errors import ChannelBroken, ConnectionFailed
-from iii_trio.transport.link import EndReason, Identity, Link, ReadingEnd, WritingEnd
+from iii_trio.transport.link import EndReason, Identity, Link, ReadingEnd, Reads, WritingEnd
 from iii_trio.wire import (
     FEATURE,
     ChannelEnded,
@@ -93,6 +93,12 @@ class FakeLink:
         self.heard.append(decoded)
         self.engine.react(self, decoded)
         self.engine.news.unpark_all()
+
+    def bracket(self, reads: Reads) -> None:
+        pass
+
+    def hold_output(self) -> None:
+        pass
 
     def flush_output(self) -> None:
         pass

@@ -32,6 +32,7 @@ from iii_trio.transport.frames import (
     frame,
     frame_head,
     frames_of,
+    masked_text,
     pieces_of,
     split_controls,
     text_head,
@@ -43,6 +44,12 @@ KEY = b"\x11\x92\x53\xe4"
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 2**31])
 def test_the_head_of_a_text_is_that_of_any_frame(length: int) -> None:
     assert text_head(length) == frame_head(TEXT, length)
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536])
+def test_a_masked_text_is_the_frame_that_others_would_build(length: int) -> None:
+    payload = bytes(range(256)) * (length // 256) + b"a" * (length % 256)
+    assert masked_text(payload, KEY) == masked_text(payload, KEY) == frame(TEXT, payload, mask=KEY)
 
 
 LIMIT = 70_000
@@ -122,8 +129,22 @@ _NOT_UTF8 = b"\xff" * 200
 _ONE_FRAME = {
     **{
         f"text of {size}": frame(TEXT, b"a" * size, mask=KEY)
-        for size in (125, 126, 127, 65_535, 65_536, LIMIT, LIMIT + 1)
+        for size in (0, 1, 125, 126, 127, 65_535, 65_536, LIMIT, LIMIT + 1)
     },
+    "small binary": from_client(BINARY, b"\xff"),
+    "small text of other letters": from_client(TEXT, "ü".encode()),
+    "small text that is none": from_client(TEXT, b"\xff"),
+    "small first piece": from_client(TEXT, b"a", fin=False),
+    "small piece of nothing": from_client(CONTINUATION, b"a"),
+    "small with a reserved bit": bytes([0xC1]) + from_client(TEXT, b"a")[1:],
+    "small without a mask": frame(TEXT, b"a" * 10),
+    "half a head": b"\x81",
+    "no more than a head": from_client(TEXT, b"aa")[:-2],
+    "a byte less than it says": from_client(TEXT, b"aaa")[:-1],
+    "a byte more than it says": from_client(TEXT, b"aaa") + b"\x81",
+    "small ping": from_client(PING, b"a"),
+    "small Close": from_client(CLOSE, close_payload(1000, "x")),
+    "small, not shortest": bytes([0x82, 0xFE, 0, 10]) + KEY + b"a" * 10,
     "binary": from_client(BINARY, _NOT_UTF8),
     "text of other letters": from_client(TEXT, "ü".encode() * 100),
     "text that is none": from_client(TEXT, _NOT_UTF8),
@@ -157,16 +178,26 @@ def test_a_read_that_is_one_frame_means_what_it_means_in_pieces(name: str, befor
         return messages, feeder.controls, error, scanner.closed, scanner.tail, scanner.held_bytes
 
     data = _ONE_FRAME[name]
-    whole, pieces = fed(data), fed(data[:150], data[150:])
+    middle = min(150, len(data) // 2)
+    whole, pieces = fed(data), fed(data[:middle], data[middle:])
     assert whole == pieces
-    if before == "nothing" and name in ("binary", "text of 126", "text of 65535", "text of other letters"):
+    good = ("binary", "text of 0", "text of 1", "text of 125", "text of 126", "text of 65535", "text of other letters")
+    if before == "nothing" and name.removeprefix("small ") in good:
         assert whole[0] and whole[2:4] == (None, None)
 
 
-@pytest.mark.parametrize("size", [300, 301])
-def test_a_read_that_is_one_frame_keeps_to_the_limit(size: int) -> None:
-    feeder = Feeder(MessageScanner(300, masked=True)).feed(from_client(TEXT, b"a" * size))
-    assert len(feeder.messages) == (size == 300) and (feeder.scanner.error is None) is (size == 300)
+@pytest.mark.parametrize("limit", [10, 300])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_read_that_is_one_frame_keeps_to_the_limit(limit: int, beyond: int) -> None:
+    feeder = Feeder(MessageScanner(limit, masked=True)).feed(from_client(TEXT, b"a" * (limit + beyond)))
+    assert len(feeder.messages) == (not beyond) and (feeder.scanner.error is None) is (not beyond)
+
+
+@pytest.mark.parametrize("length", [1, 125, 126, 127])
+def test_a_servers_read_that_is_one_frame_is_its_message(length: int) -> None:
+    scanner = MessageScanner(LIMIT, masked=False)
+    data = frame(TEXT, b"a" * length)
+    assert scanner.scan(memoryview(data)) == ([(TEXT, b"a" * length)], b"") and not scanner.tail
 
 
 # --- building

@@ -91,6 +91,67 @@ async def test_what_a_listener_causes_to_be_said_to_it_follows_in_its_turn() -> 
         link.hang_up(None, "over")
 
 
+async def test_what_one_step_of_the_engine_says_is_bracketed_together() -> None:
+    link, heard, _ = new_link()
+    seen: list[str] = []
+
+    class Brackets:
+        def begin(self) -> None:
+            seen.append("begin")
+            link.hold_output()
+
+        def end(self) -> None:
+            seen.append("end")
+            assert heard == []
+            link.flush_output()
+
+    def hear(message: bytes) -> None:
+        seen.append(message.decode())
+        link.send(b"answer to " + message)
+
+    link.bracket(Brackets())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.listen, hear)
+        await trio.testing.wait_all_tasks_blocked()
+        link.flush()
+        assert seen == []  # there was nothing to hear
+        for message in b"one", b"two":
+            link.put(message, bound=100)
+        link.flush()
+        assert seen == ["begin", "one", "two", "end"] and heard == [b"answer to one", b"answer to two"]
+        link.send(b"later")
+        assert heard[2:] == [b"later"]
+        link.hang_up(None, "over")
+
+
+async def test_a_bracket_ends_also_where_a_listener_fails() -> None:
+    link, _, _ = new_link()
+    seen: list[str] = []
+
+    class Brackets:
+        def begin(self) -> None:
+            seen.append("begin")
+
+        def end(self) -> None:
+            seen.append("end")
+
+    def hear(message: bytes) -> None:
+        raise ZeroDivisionError(message)
+
+    link.bracket(Brackets())
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            with pytest.raises(ZeroDivisionError, match="one"):
+                await link.listen(hear)
+
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        link.put(b"one", bound=100)
+        link.flush()
+    assert seen == ["begin", "end"]
+
+
 async def test_what_a_listener_raises_ends_its_listening_and_not_the_step_of_the_engine() -> None:
     link, _, _ = new_link()
     heard: list[bytes] = []

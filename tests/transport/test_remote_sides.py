@@ -77,6 +77,19 @@ class FakeWebSocket:
         self.closes.append(("lost", cause))
 
 
+@attrs.define(eq=False)
+class Brackets:
+    """Notes the reads of a link."""
+
+    seen: list[str]
+
+    def begin(self) -> None:
+        self.seen.append("begin")
+
+    def end(self) -> None:
+        self.seen.append("end")
+
+
 def messages(frames: list[bytes]) -> list[tuple[int, bytes]]:
     """Return the messages in a client's frames."""
     scanner = MessageScanner(1 << 30, masked=True)
@@ -162,17 +175,43 @@ async def test_a_listener_gets_what_waited_and_what_comes_in_order() -> None:
     assert got[4:] == []
 
 
-@pytest.mark.parametrize(("gathers", "call"), [(False, "flush"), (True, "gather")])
-def test_a_link_sends_whole_masked_messages_while_it_can(gathers: bool, call: str) -> None:
-    link = RemoteLink(lambda: MASK, gathers=gathers)
+def test_a_link_sends_whole_masked_messages_while_it_can() -> None:
+    link = RemoteLink(lambda: MASK)
     link.send(b"too early")
     link.flush_output()
     websocket = opened(link)
     link.send(b"hello")
-    assert websocket.outbox.put_frames == [frame(TEXT, b"hello", mask=MASK)] and websocket.outbox.calls == [call]
+    assert websocket.outbox.put_frames == [frame(TEXT, b"hello", mask=MASK)] and websocket.outbox.calls == ["flush"]
     websocket.talking = False
     link.send(b"too late")
     assert len(websocket.outbox.put_frames) == 1
+
+
+def test_held_output_is_written_together() -> None:
+    link = RemoteLink(lambda: MASK)
+    websocket = opened(link)
+    link.hold_output()
+    link.send(b"one")
+    link.send(b"two")
+    assert len(websocket.outbox.put_frames) == 2 and websocket.outbox.calls == []
+    link.flush_output()
+    link.send(b"three")
+    assert websocket.outbox.calls == ["flush", "flush"] and len(websocket.outbox.put_frames) == 3
+
+
+async def test_a_link_brackets_what_one_read_brought() -> None:
+    link = RemoteLink(lambda: MASK)
+    opened(link)
+    seen: list[str] = []
+    link.bracket(Brackets(seen))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.listen, lambda message: seen.append(message.decode()))
+        await trio.testing.wait_all_tasks_blocked()
+        link.feed(memoryview(frame(TEXT, b"1") + frame(TEXT, b"2")))
+        link.feed(memoryview(frame(TEXT, b"3")[:1]))  # no message yet, so nothing to be bracketed
+        link.feed(memoryview(frame(TEXT, b"3")))
+        link.on_close(Lost("gone"))
+    assert seen == ["begin", "1", "2", "end", "begin", "3", "end"]
 
 
 @pytest.mark.parametrize(

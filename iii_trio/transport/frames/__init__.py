@@ -16,6 +16,7 @@ from .build import (
     close_payload,
     frame,
     frame_head,
+    masked_text,
     text_head,
 )
 from .scan import BatchScanner, MessageScanner, split_controls
@@ -39,6 +40,7 @@ __all__ = [
     "frame",
     "frame_head",
     "frames_of",
+    "masked_text",
     "pieces_of",
     "split_controls",
     "text_head",

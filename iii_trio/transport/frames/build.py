@@ -79,6 +79,16 @@ def text_head(length: int) -> bytes:
     return frame_head(TEXT, length)
 
 
+@functools.lru_cache(maxsize=256)
+def _masked_text_head(length: int) -> bytes:
+    return frame_head(TEXT, length, mask=b"")
+
+
+def masked_text(payload: bytes, mask: bytes) -> bytes:
+    """Build a whole text frame with a mask (four random bytes), which is the frame of all messages of workers."""
+    return _masked_text_head(len(payload)) + mask + apply_mask(payload, mask)
+
+
 def frame(opcode: int, payload: Buffer, *, fin: bool = True, mask: bytes | None = None) -> bytes:
     """Build a whole frame, masked if there is a `mask` (four random bytes)."""
     head = frame_head(opcode, len(payload), fin=fin, mask=mask)

@@ -333,7 +333,8 @@ class MessageScanner(_Scanner):
     def __init__(self, max_message: int, *, masked: bool, check_text: bool = True) -> None:
         super().__init__(max_message, masked=masked, check_text=check_text)
         self._payload_at = 4 + self._key_size  # in a frame of 126 to 65,535 bytes
-        self._two_bytes = 126 | (_MASKED if masked else 0)
+        self._no_bytes = _MASKED if masked else 0  # the second byte of a frame, but for its length
+        self._two_bytes = 126 | self._no_bytes
         self._messages: list[tuple[int, bytes | bytearray]] = []
         self._message: bytearray | None = None  # what is here of the present one
         self._keeps = True
@@ -362,13 +363,23 @@ class MessageScanner(_Scanner):
         return (messages if self._keeps else []), controls
 
     def _take_only(self, data: memoryview) -> tuple[int, bytes] | None:
-        """Take a read that is one plain frame of 126 to 65,535 bytes. Take nothing of any other read, and return None."""
+        """Take a read that is one plain frame of at most 65,535 bytes. Take nothing of any other read, and return None."""
         begin = self._payload_at
         length = len(data) - begin
-        if not 126 <= length <= self._max_message or self.error or self.closed or not self._keeps:
+        if self.error or self.closed or not self._keeps:
             return None
-        first, second, said, key = _HEAD.unpack_from(data)
-        if said != length or second != self._two_bytes or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
+        if length >= 126:
+            first, second, said, key = _HEAD.unpack_from(data)
+            if said != length or second != self._two_bytes:
+                return None
+        # The two bytes of a longer length are not there.
+        else:
+            begin -= 2
+            length += 2
+            if length < 1 or data[1] != self._no_bytes + length:
+                return None
+            first, key = data[0], bytes(data[2:begin])
+        if length > self._max_message or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
             return None
         payload = apply_mask(data[begin:], key) if self._masked else bytes(data[begin:])
         # A frame that breaks a rule is left to the code that knows all rules.

@@ -45,6 +45,7 @@ from .rerouting import Rerouting
 from .routes import Routes
 from .settings import ClusterConfig
 from .store import MeshStore
+from .together import BothWays
 
 NODES: Final = "engine::cluster::nodes"
 _NO_WORKER: Final = dict.fromkeys(("id", "name", "description", "runtime", "status"))
@@ -134,6 +135,7 @@ class Cluster(RunningModule):
         self._follower = Follower(
             store, self.directory, settings.lease_seconds, self._keeper.joined, self._directory_changed
         )
+        ways = BothWays()
         self.links = NodeLinks(
             self.name,
             self.directory,
@@ -144,9 +146,10 @@ class Cluster(RunningModule):
             getattr(store, "address_of", None) or Peers(settings).address_of,  # a model of a store brings the network
             on_change=lambda name: self._update(self.directory.of_node(name)),
             on_not_run=lambda link, passed, error: self._rerouting.not_run(link, passed, error),
+            ways=ways,
         )
         """The links to the other nodes, by their names."""
-        links, relays = self.links, Relays(address, environment, nursery, self._relay_open)
+        links, relays = self.links, Relays(address, environment, nursery, self._relay_open, ways)
         self._relays = relays
         self.proxies = Proxies(relays, self.name, self.directory, links.usable, links.expected, links.pass_on)
         self._rerouting = Rerouting(self.proxies, links, nursery, self.wait_changed)

@@ -20,6 +20,7 @@ from .lease import Lease
 from .link_state import LINK, LinkEvent, LinkState
 from .passing import PassedCall, Passing
 from .records import Key, Node
+from .together import BothWays
 
 LOGGER = get_logger("iii_trio.cluster")
 _FIRST_PAUSE_SECONDS: Final = 0.2
@@ -41,7 +42,9 @@ class NodeLink:
         on_channel_ended: Callable[[ChannelEnded], object],
         on_not_run: Callable[[NodeLink, PassedCall, CallError], object],
         on_silence: Callable[[NodeLink], object],
+        ways: BothWays,
     ) -> None:
+        self._ways = ways
         self._on_silence = on_silence
         self._on_channel_ended = on_channel_ended
         self.node = node
@@ -109,7 +112,8 @@ class NodeLink:
     async def _serve(self, worker: Worker) -> None:
         relay_channel_ends(worker, self._on_channel_ended)
         self.worker, self.problem, self.draining = worker, "", False
-        passing = self._passing = Passing(worker, self._not_run)
+        passing = self._passing = Passing(worker, self._not_run, self._ways)
+        passing.session.link.bracket(self._ways.answers)
         self._advance(LinkEvent.REACHED)
         LOGGER.info("the link to node %s (%s) is up", self.node.name, self.address)
         early, self._early = self._early, {}

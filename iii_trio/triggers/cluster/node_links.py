@@ -21,6 +21,7 @@ from .node_link import LOGGER, NodeLink, unreachable
 from .passing import PassedCall
 from .records import Key, Node
 from .silent_nodes import SilentNodes
+from .together import BothWays
 from .versions import links_refused
 
 _GONE_REMEMBERED: Final = 1_000
@@ -41,7 +42,9 @@ class NodeLinks(Mapping[str, NodeLink]):
         address_of: Callable[[Node], Address],
         on_change: Callable[[str], object],
         on_not_run: Callable[[NodeLink, PassedCall, CallError], object],
+        ways: BothWays,
     ) -> None:
+        self._ways = ways
         self.gone: OrderedDict[str, str] = OrderedDict()
         """Why nodes that were here are gone, the last ones. Their channels are lost."""
         self.unusable: dict[str, str] = {}
@@ -138,6 +141,7 @@ class NodeLinks(Mapping[str, NodeLink]):
             self._channel_ended,
             self._on_not_run,
             self._watch.ask,
+            self._ways,
         )
         self._nursery.start_soon(self._run, link)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from typing import Final, final
@@ -10,11 +11,12 @@ import attrs
 import trio
 from msgspec import Raw
 
-from ...errors import CallError
-from ...lowlevel import CallHandle, InlineCall, call_nowait, can_call, wait_can_call
-from ...wire import ErrorCode, InvokeFunction
+from ...errors import CallError, ConnectionFailed
+from ...lowlevel import InlineCall, PendingCall, WorkerSession, call_by, session_of, wait_can_call
+from ...wire import ErrorCode, InvocationResult, InvokeFunction
 from ...worker import Worker
 from .records import Key
+from .together import BothWays
 
 _NOT_RUN: Final = frozenset({ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.ENGINE_DRAINING})
 """The errors of an engine that has not given the call to a handler."""
@@ -27,32 +29,45 @@ class PassedCall:
     call: InlineCall
     key: Key
     tries: int = 0
-    handle: CallHandle | None = None
+    passing: Passing | None = None
+    """Where it waits for its answer."""
 
-    def message(self) -> InvokeFunction:
-        """Return the call as it goes on."""
-        call = self.call
-        return InvokeFunction(
-            self.key.id,
-            call.invocation_id,  # the same at all nodes, as logs and traces name it
-            data=call.payload,
-            traceparent=call.traceparent,
-            baggage=call.baggage,
-            metadata=call.metadata,
-            namespace=self.key.namespace,
-        )
+    @property
+    def invocation_id(self) -> str:
+        """The id of the call."""
+        return self.call.invocation_id or ""
+
+    def settle(
+        self, answer: InvocationResult | None = None, *, lost: str | None = None, unread: str | None = None
+    ) -> None:
+        """As `AwaitedCall.settle`."""
+        passing = self.passing
+        if passing is not None:
+            passing.settled(self, answer, lost, unread)
 
 
 @final
 class Passing:
     """The calls that are passed on by one connection of one worker.
 
-    `on_not_run` is given a call that the engine there has refused unread, with its error.
+    `on_not_run` is given a call that the engine there has refused unread, with its error. `ways` are those in which
+    they come and go. Raises ConnectionFailed if the connection is lost already.
     """
 
-    def __init__(self, worker: Worker, on_not_run: Callable[[PassedCall, CallError], object]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        on_not_run: Callable[[PassedCall, CallError], object],
+        ways: BothWays,
+    ) -> None:
+        session = session_of(worker)
+        if session is None:
+            raise ConnectionFailed("the link was lost")
+        self.session: WorkerSession = session
+        """The connection."""
         self._worker = worker
         self._on_not_run = on_not_run
+        self._ways = ways
         self._calls: dict[PassedCall, None] = {}
         self._waiting: deque[tuple[PassedCall, InvokeFunction]] = deque()
         self._arrived = trio.Event()
@@ -63,12 +78,12 @@ class Passing:
     def pass_on(self, passed: PassedCall) -> None:
         """Have the call answered by the function there."""
         passed.tries += 1
-        passed.handle = None
+        passed.passing = None
         self._calls[passed] = None
-        passed.call.when_cancelled(lambda reason: self._cancel(passed, reason))
-        message = passed.message()
+        passed.call.when_cancelled(functools.partial(self._cancel, passed))
+        message = passed.call.passed_on(passed.key.id, passed.key.namespace)
         # The order of the calls is kept.
-        if self._waiting or not can_call(self._worker):
+        if self._waiting or not self.session.link.has_room:
             message.data = Raw(bytes(message.data))
             self._waiting.append((passed, message))
             self._arrived.set()
@@ -76,23 +91,29 @@ class Passing:
             self._send(passed, message)
 
     def _send(self, passed: PassedCall, message: InvokeFunction) -> None:
-        def settled() -> None:
-            # A link that was lost in this very step settles the call before there is a handle.
-            if passed.handle is not None and self._calls.pop(passed, passed) is None:
-                self._answer(passed, passed.handle)
-
+        passed.passing = self
+        self._ways.calls.hold(self.session.link)
         try:
-            passed.handle = call_nowait(self._worker, message, settled)
+            call_by(self.session, message, passed)
         except CallError as error:  # it is too large
             del self._calls[passed]
             passed.call.fail(error)
-            return
-        if passed.handle.settled:
-            settled()
 
-    def _answer(self, passed: PassedCall, handle: CallHandle) -> None:
+    def settled(
+        self, passed: PassedCall, answer: InvocationResult | None, lost: str | None, unread: str | None
+    ) -> None:
+        """Pass the answer of a call on, or the reason why there is none. Harmless for one that was given up."""
+        if self._calls.pop(passed, passed) is not None:
+            return
+        self._ways.answers.hold(passed.call.link)
+        # Most calls succeed.
+        if answer is not None and not answer.error:
+            passed.call.answer_raw(bytes(answer.result) or b"null")
+            return
+        read = PendingCall(passed.key.id, passed.invocation_id)
+        read.settle(answer, lost=lost, unread=unread)
         try:
-            result = handle.result()
+            result = read.result()
         except CallError as error:
             # No handler has seen the call, so another one may.
             if error.origin == "engine" and error.code in _NOT_RUN:
@@ -112,10 +133,11 @@ class Passing:
             self._arrived = trio.Event()
             while self._waiting:
                 await wait_can_call(self._worker)
-                while self._waiting and can_call(self._worker):
-                    passed, message = self._waiting.popleft()
-                    if passed in self._calls:  # else it was cancelled
-                        self._send(passed, message)
+                with self._ways.calls:
+                    while self._waiting and self.session.link.has_room:
+                        passed, message = self._waiting.popleft()
+                        if passed in self._calls:  # else it was cancelled
+                            self._send(passed, message)
 
     def stop(self, why: str) -> None:
         """Answer all calls, because no answer can come any more."""
@@ -123,12 +145,16 @@ class Passing:
         calls, self._calls = self._calls, {}
         self._waiting.clear()
         for passed in calls:
-            if passed.handle is not None:
-                passed.handle.give_up(why)
+            self._give_up(passed, why)
             passed.call.fail(error)
 
     def _cancel(self, passed: PassedCall, reason: str) -> None:
-        if self._calls.pop(passed, passed) is None and passed.handle is not None:
-            passed.handle.give_up(reason)
+        if self._calls.pop(passed, passed) is None:
+            self._give_up(passed, reason)
         # It is still answered, so that nothing is kept for it.
         passed.call.fail(CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+
+    def _give_up(self, passed: PassedCall, reason: str) -> None:
+        # One that waits for room has not been made there.
+        if passed.passing is self:
+            self.session.give_up(passed, reason)

@@ -26,4 +26,4 @@ class Peers:
         """Return the address by which this node is reached."""
         # An address in the clear takes no context.
         context = self._context if node.address.startswith("wss:") else None
-        return SocketAddress(node.address, headers=self._headers, ssl_context=context, gathers=True)
+        return SocketAddress(node.address, headers=self._headers, ssl_context=context)

@@ -15,6 +15,7 @@ from ...transport.link import Address
 from ...wire import RELAY
 from ...worker import Worker, open_worker
 from .passing import PassedCall, Passing
+from .together import BothWays
 
 _NAME: Final = "iii-cluster-relay"
 
@@ -32,8 +33,14 @@ class Relays:
     """Opens the relays when they are first needed. `on_open` is called with the namespace once one is there."""
 
     def __init__(
-        self, address: Address, environment: Environment, nursery: trio.Nursery, on_open: Callable[[str], object]
+        self,
+        address: Address,
+        environment: Environment,
+        nursery: trio.Nursery,
+        on_open: Callable[[str], object],
+        ways: BothWays,
     ) -> None:
+        self._ways = ways
         self._address = address
         self._environment = environment
         self._nursery = nursery
@@ -64,7 +71,9 @@ class Relays:
                 features=(RELAY,),
                 environment=self._environment,
             ) as worker:
-                relay = self._relays[namespace] = Relay(worker, Passing(worker, _gone))
+                passing = Passing(worker, _gone, BothWays())
+                passing.session.link.bracket(self._ways.calls)
+                relay = self._relays[namespace] = Relay(worker, passing)
                 self._on_open(namespace)
                 await relay.passing.send_waiting()
         except ConnectionFailed as error:
