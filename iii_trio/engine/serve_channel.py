@@ -81,7 +81,6 @@ def _websocket(
         stream,
         end,
         buffer=shell.buffer,
-        handshake_seconds=policy.handshake_seconds(shell.config.limits),
         goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
 

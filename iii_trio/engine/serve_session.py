@@ -50,7 +50,6 @@ async def serve_session(
         stream,
         line,
         buffer=shell.buffer,
-        handshake_seconds=policy.handshake_seconds(shell.config.limits),
         goodbye_seconds=timeouts.goodbye_seconds,
         stalled_seconds=timeouts.stalled_session_seconds,
     )

@@ -33,7 +33,6 @@ async def serve_telemetry(
         stream,
         handler,
         buffer=shell.buffer,
-        handshake_seconds=policy.handshake_seconds(shell.config.limits),
         goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
     with shell.stopped_by_close(lambda: websocket.close(Close.SERVICE_RESTART, "the engine was closed")):

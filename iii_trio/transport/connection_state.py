@@ -13,9 +13,10 @@ class ConnectionState(TableEnum):
 
     CONNECTING = auto()
     OPEN = auto()
-    CLOSING = auto()  # our Close is on its way: further input is thrown away
+    CLOSING = auto()  # our Close is on its way, and the peer's is awaited: further input is thrown away
     CLOSED = auto()  # both sides have sent Close
-    CUT = auto()  # no closing handshake will come
+    CUT = auto()  # we end the stream, and no closing handshake will come
+    LOST = auto()  # it is of no use any more
 
 
 class ConnectionEvent(TableEnum):
@@ -23,6 +24,7 @@ class ConnectionEvent(TableEnum):
 
     ACCEPTED = auto()
     WE_CLOSED = auto()
+    WE_CUT = auto()
     PEER_CLOSED = auto()
     LOST = auto()
 
@@ -30,18 +32,21 @@ class ConnectionEvent(TableEnum):
 CONNECTION: Final[Table[ConnectionState, ConnectionEvent]] = {
     ConnectionState.CONNECTING: {
         ConnectionEvent.ACCEPTED: ConnectionState.OPEN,
-        ConnectionEvent.WE_CLOSED: ConnectionState.CUT,
-        ConnectionEvent.LOST: ConnectionState.CUT,
+        ConnectionEvent.WE_CLOSED: ConnectionState.LOST,
+        ConnectionEvent.WE_CUT: ConnectionState.LOST,
+        ConnectionEvent.LOST: ConnectionState.LOST,
     },
     ConnectionState.OPEN: {
         ConnectionEvent.WE_CLOSED: ConnectionState.CLOSING,
+        ConnectionEvent.WE_CUT: ConnectionState.CUT,
         ConnectionEvent.PEER_CLOSED: ConnectionState.CLOSED,
-        ConnectionEvent.LOST: ConnectionState.CUT,
+        ConnectionEvent.LOST: ConnectionState.LOST,
     },
     ConnectionState.CLOSING: {
         ConnectionEvent.PEER_CLOSED: ConnectionState.CLOSED,
-        ConnectionEvent.LOST: ConnectionState.CUT,
+        ConnectionEvent.LOST: ConnectionState.LOST,
     },
     ConnectionState.CLOSED: {},
     ConnectionState.CUT: {},
+    ConnectionState.LOST: {},
 }

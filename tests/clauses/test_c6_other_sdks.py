@@ -192,7 +192,7 @@ async def test_C6_2_a_writer_that_never_reads_is_told_by_a_reset_long_before_the
     with pytest.raises(trio.BrokenResourceError):
         while True:
             await raw.send(BINARY, bytes(65_536))
-            sent += 65_536
+            sent += 65_536 + 14  # with its head: the engine counts bytes, and drops the writer within the same read
     assert 16 * MIB < sent < 32 * MIB
     assert trio.current_time() < 1
     assert await world.outcome() == ("reader_cancelled", "enough")

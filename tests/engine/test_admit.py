@@ -378,6 +378,8 @@ async def test_an_open_end_waits_through_few_coroutines(autojump_clock: trio.tes
             assert b" 101 " in await near.receive_some()
         await trio.testing.wait_all_tasks_blocked()
         waiting = [[frame.f_code.co_name for frame, _ in task.iter_await_frames()] for task in nursery.child_tasks]
-        ours = ["serve_stream", "serve_stream", "_live", "wait"]
+        ours = ["serve_stream", "serve_stream", "_live", "_read", "read"]
         assert [names[: len(ours)] for names in waiting] == [ours, ours]
+        inner = [task for each in nursery.child_tasks for owned in each.child_nurseries for task in owned.child_tasks]
+        assert not inner, "the task that waits is the only one of an open end"
         nursery.cancel_scope.cancel()

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import functools
+import gc
 import hashlib
 import math
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import h11
 import pytest
 import trio
 import trio.testing
 import trustme
+import wsproto
+import wsproto.connection
+from trio_websocket import WebSocketConnection
 
 from iii_trio.errors import ConnectionFailed, FrameError
 from iii_trio.transport.frames import (
@@ -30,6 +36,7 @@ from iii_trio.transport.frames import (
     frame,
 )
 from iii_trio.transport.http1 import read_head
+from iii_trio.transport.socket import Socket
 from iii_trio.transport.upgrade import Refusal
 from iii_trio.transport.websocket import Lost, ReadBuffer, WebSocket
 
@@ -325,6 +332,91 @@ async def test_a_connection_that_is_dropped_is_told_of_too(autojump_clock: trio.
         await client.send_all(b"x")
 
 
+async def test_pings_before_a_close_in_the_same_read_are_answered_before_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served() as peer:
+        await peer.client.send_all(frame(PING, b"there?", mask=MASK) + frame(CLOSE, close_payload(1000), mask=MASK))
+        assert await peer.read_to_the_end() == frame(PONG, b"there?") + frame(CLOSE, close_payload(1000))
+
+
+@pytest.mark.parametrize("payload", [b"\x03", close_payload(999), close_payload(1005), b"\x03\xe8\xff"])
+async def test_a_close_that_breaks_a_rule_is_answered_with_that_rules_code(
+    payload: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with served() as peer:
+        await peer.send(CLOSE, payload)
+        await peer.client.send_eof()
+        said = await peer.read_to_the_end()
+        code = 1007 if payload.endswith(b"\xff") else 1002
+        assert said[:1] == b"\x88" and said[2:4] == code.to_bytes(2, "big") and len(said) == 2 + said[1]
+        assert isinstance(peer.notes.ends[0], FrameError) and peer.notes.ends[0].code == code
+
+
+async def test_broken_frames_behind_our_close_do_not_keep_the_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served() as peer:
+        peer.websocket.close(1000)
+        await peer.client.send_all(frame(TEXT, b"without a mask"))
+        await peer.client.send_all(bytes(100_000))
+        began = trio.current_time()
+        await peer.client.send_eof()
+        assert await peer.read_to_the_end() == frame(CLOSE, close_payload(1000))
+        await peer.over.wait()
+        assert trio.current_time() == began and isinstance(peer.notes.ends[0], FrameError)
+
+
+async def test_nothing_is_sent_in_reaction_to_a_loss(autojump_clock: trio.testing.MockClock) -> None:
+    async with served() as peer:
+
+        def on_close(how: CloseFrame | FrameError | Lost) -> None:
+            peer.notes.ends.append(how)
+            peer.websocket.close(1011, "to a peer that is gone")
+            peer.websocket.cut(b"\x83\x00")
+
+        peer.notes.on_close = on_close  # type: ignore[method-assign]
+        await peer.client.send_eof()
+        assert await peer.read_to_the_end() == b""
+        assert not peer.websocket.close_written
+
+
+async def test_a_goodbye_is_written_at_once() -> None:
+    """With no turn of the loop between: many readers of a lost writer are told one after the other."""
+
+    def pair() -> tuple[Socket, Socket]:
+        near, far = socket.socketpair()
+        return Socket(near), Socket(far)
+
+    into = memoryview(bytearray(1000))
+    async with served(pair) as peer, served(pair) as other:
+        peer.websocket.outbox.put(frame(BINARY, b"data"))
+        peer.websocket.close(1000)
+        n = peer.client.read_now(into)  # type: ignore[attr-defined]
+        assert into[:n] == frame(BINARY, b"data") + frame(CLOSE, close_payload(1000))
+        assert peer.client.read_now(into) is None  # type: ignore[attr-defined]
+        other.websocket.cut(b"\x83\x00")
+        n = other.client.read_now(into)  # type: ignore[attr-defined]
+        assert into[:n] == b"\x83\x00" and other.client.read_now(into) == 0  # type: ignore[attr-defined]
+
+
+async def test_nothing_of_the_library_is_left_after_the_handshake(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = set(map(id, _connections_of_the_library()))
+    async with served() as peer:
+        await peer.send(PING, b"there?")
+        assert await peer.read(8) == frame(PONG, b"there?")
+        gc.collect()
+        left = [each for each in _connections_of_the_library() if id(each) not in before]
+        assert not left and not caplog.records
+
+
+def _connections_of_the_library() -> list[object]:
+    kinds = WebSocketConnection | wsproto.WSConnection | wsproto.connection.Connection | h11.Connection
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
 # --- asking for an upgrade
 
 
@@ -358,6 +450,25 @@ async def test_a_stream_that_ends_during_the_handshake_is_no_connection(autojump
 async def listen(server: trio.abc.Stream) -> None:
     async for _ in server:
         pass
+
+
+async def test_a_connection_that_is_closed_during_the_handshake_is_none(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client, server = trio.testing.memory_stream_pair()
+    websocket = WebSocket(client, Notes(masked=False), buffer=BUFFER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen, server)
+
+        async def connect() -> None:
+            with pytest.raises(ConnectionFailed, match="the connection ended"):
+                await websocket.connect("x:1", "/", [], lambda: None)
+
+        nursery.start_soon(connect)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        websocket.close(1000)
+    assert trio.current_time() == began
 
 
 async def test_an_answer_that_never_comes_is_waited_for_so_long(autojump_clock: trio.testing.MockClock) -> None:
