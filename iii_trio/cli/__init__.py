@@ -32,15 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _end_at_once_when_signalled()
         tokens = list(sys.argv[1:] if argv is None else argv)
         # After the handlers, because these imports take some tenths of a second.
-        with collector_paused():
+        with collector_paused() as resume_collector:
             from .serve_line import usual_options
 
             options = usual_options(tokens)
             if options is not None:
                 from .serve import run_serve
-            else:
-                from .app import main as run
-        return run(tokens) if options is None else run_serve(options)
+
+                return run_serve(options, resume_collector)
+            from .app import main as run
+        return run(tokens)
     except KeyboardInterrupt:
         return 130
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
-    """Collect no garbage within the block, for a block that imports much.
+def collector_paused() -> Iterator[Callable[[], None]]:
+    """Collect no garbage within the block, for a block that imports much. Yields a function that ends the pause earlier.
 
     Imported modules stay. To search them again and again takes a fourth of the time of a start.
     """
+
+    def resume() -> None:
+        if enabled:
+            gc.enable()
+
     enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        yield resume
     finally:
-        if enabled:
-            gc.enable()
+        resume()

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,10 +42,10 @@ DEFAULT_LEVEL: Final = "info"
 logger = logging.getLogger("iii_trio.cli")
 
 
-def run_serve(options: Mapping[str, Any]) -> int:
-    """Run the command with these arguments of `serve`, and return its exit code."""
+def run_serve(options: Mapping[str, Any], on_ready: Callable[[], object]) -> int:
+    """Run the command with these arguments of `serve`, and return its exit code. `on_ready` is called once it is ready."""
     output.prepare()
-    return exit_code_of(lambda: trio.run(until_signalled, partial(serve, **options)))
+    return exit_code_of(lambda: trio.run(until_signalled, partial(serve, on_ready=on_ready, **options)))
 
 
 async def serve(
@@ -59,15 +59,18 @@ async def serve(
     node: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     log_level: Level = DEFAULT_LEVEL,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> Exit:
-    """Run an engine until it is told to stop. The arguments are the options of the command (serve_command.py)."""
+    """Run an engine until it is told to stop. The arguments are the options of the command (serve_command.py).
+
+    `on_ready` is called once the engine is ready.
+    """
     # Written so that NaN is refused too.
     if not grace >= 0:
         raise UsageError(f"--grace is {grace:g}; give a number of seconds, at least 0")
     configure_logging(log_level)
     load = Loader(config, host, port, data, ClusterOptions(cluster, advertise, node))
-    with ExitStack() as starting:
-        starting.enter_context(collector_paused())
+    with collector_paused() as resume_collector:
         given = handed_over()
         load.sockets = [socket for socket in given if is_of_module(socket[1])]
         sockets = [descriptor for descriptor, name in given if not is_of_module(name)]
@@ -87,7 +90,8 @@ async def serve(
                         output.forget_stdout()  # an engine serves whether or not its first line is read
                     notify("READY=1")
                     signals.ready = True
-                    starting.close()
+                    resume_collector()
+                    on_ready()
                     async for number in signals.queue:
                         # Only SIGHUP leaves the engine running.
                         if number not in RELOAD:
