@@ -130,16 +130,51 @@ def _is_class(wanted: Any) -> bool:
     return attrs.has(wanted) or is_dataclass(wanted)
 
 
-def _class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    forbid = converter.forbid_extra_keys or bool(getattr(cls, "forbid_extra_keys", False))
-    inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=forbid)
+class _ClassHook:
+    """Structures objects as one class. Its code is generated with the first object, because that takes a millisecond."""
 
-    def take(value: Any, into: Any) -> Any:
+    def __init__(self, cls: Any, converter: cattrs.Converter) -> None:
+        self._cls = cls
+        self._converter = converter
+        self._inner: Callable[[Any, Any], Any] | None = None
+
+    def __call__(self, value: Any, into: Any) -> Any:
         if not isinstance(value, dict):
             raise WrongType("an object", value)
+        inner = self._inner or self.generate()
         return inner(value, into)
 
-    return take
+    def generate(self) -> Callable[[Any, Any], Any]:
+        """Generate the code, and return the function. Raises what cattrs raises for a class that it cannot structure."""
+        forbid = self._converter.forbid_extra_keys or bool(getattr(self._cls, "forbid_extra_keys", False))
+        self._inner = make_dict_structure_fn(self._cls, self._converter, _cattrs_forbid_extra_keys=forbid)
+        return self._inner
+
+
+def _class_strictly(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    hook = _ClassHook(cls, converter)
+    plain = isinstance(cls, type) and attrs.has(cls) and not getattr(cls, "__parameters__", ())
+    # Dataclasses and generic classes have fields of other kinds. Their code tells what cannot be structured.
+    if not plain:
+        hook.generate()
+    # A class may contain itself.
+    elif cls not in _being_checked:
+        _being_checked.add(cls)
+        try:
+            _check_fields(cls, converter)
+        finally:
+            _being_checked.discard(cls)
+    return hook
+
+
+_being_checked: Final[set[type]] = set()
+
+
+def _check_fields(cls: Any, converter: cattrs.Converter) -> None:
+    """Raise for a class with a field that no value can be structured as, as the generation of its code would."""
+    for field in attrs.fields(attrs.resolve_types(cls)):
+        if field.init and field.type not in (None, Final):
+            converter.get_structure_hook(field.type)
 
 
 def _no_hook(kind: Any) -> Any:
