@@ -69,9 +69,10 @@ class Modules:
     def check(self, settings: Mapping[str, Any]) -> None:
         """Check the settings. Raises MisuseError for a module that is not there, or another class than the module's."""
         for name, value in settings.items():
-            wanted = self._named(name).settings
-            if value is not None and not isinstance(value, wanted):
-                raise MisuseError(f"the settings of module `{name}` are {value!r}; give a {wanted.__name__}, or None")
+            module = self._named(name)
+            if value is not None and not isinstance(value, module.settings_class):
+                wanted = module.settings_class.__name__
+                raise MisuseError(f"the settings of module `{name}` are {value!r}; give a {wanted}, or None")
 
     def _named(self, name: str) -> Module:
         if name in self._table:

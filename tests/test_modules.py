@@ -229,6 +229,28 @@ async def test_settings_of_no_module_are_misuse_also_at_a_reload(settings: dict[
     assert str(caught.value) == sentence
 
 
+async def test_the_settings_of_a_module_may_be_given_by_their_place() -> None:
+    probe = Probe()
+    module = attrs.evolve(probe.module(), settings=f"{__name__}:Settings")
+    assert module.settings_class is Settings
+    assert module.default == Settings()
+    async with iii_trio.open_engine(iii_trio.EngineConfig(modules={"probe": Settings(3)}), modules=[module]):
+        assert [step for _, step in probe.opened] == [3]
+    with pytest.raises(MisuseError, match="the settings of module `probe` are 3; give a Settings, or None"):
+        async with iii_trio.open_engine(iii_trio.EngineConfig(modules={"probe": 3}), modules=[module]):
+            pass
+
+
+def test_a_built_in_module_that_does_not_run_by_default_has_the_settings_that_its_entry_reads() -> None:
+    text = "workers: [{name: iii-http}, {name: iii-http-functions}]"
+    read = parse_config(text, "c.yaml", {}, modules=MODULES).config.modules
+    classes = {module.name: module.settings_class for module in MODULES}
+    assert {name: type(settings) for name, settings in read.items()} == {
+        name: classes[name] for name in ("http", "external")
+    }
+    assert classes["cluster"].__name__ == "ClusterConfig"
+
+
 async def test_two_modules_of_one_name_and_a_store_for_none_are_misuse() -> None:
     with pytest.raises(MisuseError, match="there are two modules named `queue`"):
         async with iii_trio.open_engine(modules=MODULES):

@@ -13,7 +13,6 @@ import attrs
 from ..config import EngineConfig, Listener
 from ..records import frozen
 from ..transport.engine_url import EngineUrl, parse_url
-from ..triggers.cluster.settings import ClusterConfig, StoreUrl, is_loopback_host
 from .exits import UsageError
 
 TOKEN: Final = "III_CLUSTER_TOKEN"
@@ -35,6 +34,8 @@ def with_cluster(settings: EngineConfig, options: ClusterOptions) -> EngineConfi
     before = settings.modules.get("cluster")
     if before is None and not given:
         return settings
+    from ..triggers.cluster.settings import ClusterConfig  # here, so that an engine of its own does not load it
+
     # Without an address the others could not call here, and with a guessed one they would call elsewhere.
     if before is None and not ("store" in given and "advertise" in given):
         raise UsageError("a node of a mesh needs both --cluster (the store) and --advertise (its own address)")
@@ -54,6 +55,8 @@ def with_cluster(settings: EngineConfig, options: ClusterOptions) -> EngineConfi
 def _check_store(store: str | None) -> None:
     if store is None:
         return
+    from ..triggers.cluster.settings import StoreUrl
+
     try:
         StoreUrl.parse(store)
     except ValueError:
@@ -99,6 +102,8 @@ def warn_of_advertised(settings: EngineConfig, addresses: Sequence[str]) -> None
 
 def _admits_all(listener: Listener) -> bool:
     """Return whether other machines reach a listener, and need nothing to come in."""
+    from ..triggers.cluster.settings import is_loopback_host
+
     # The auth function of a guarded listener decides.
     if is_loopback_host(listener.host) or listener.rbac is not None:
         return False

@@ -36,7 +36,7 @@ def with_data(settings: EngineConfig, place: str | None, in_file: Mapping[str, s
 
 def with_served_modules(settings: EngineConfig) -> EngineConfig:
     """Return the settings with the modules that an engine of its own has where the file says nothing of them."""
-    added = {module.name: module.settings() for module in MODULES if module.runs_when_served}
+    added = {module.name: module.settings_class() for module in MODULES if module.runs_when_served}
     return attrs.evolve(settings, modules={**added, **settings.modules})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
@@ -150,8 +151,11 @@ class Module:
 
     name: str
     """Its name in `EngineConfig.modules`, in `Engine.modules`, and in its logger (`iii_trio.NAME`)."""
-    settings: type[Any]
-    """Its settings: an attrs class with a default for each field."""
+    settings: type[Any] | str
+    """Its settings: an attrs class with a default for each field, or the place of one, as `package.module:Class`.
+
+    A place is loaded when the configuration names the module. See `settings_class`.
+    """
     open: Callable[[Address, Any, ModuleEnvironment], AbstractAsyncContextManager[RunningModule | None]]
     """Runs it for the length of a block, given the engine's address and the settings. Entered once it is ready."""
     worker: str = ""
@@ -171,10 +175,19 @@ class Module:
     commands: tuple[Command, ...] = ()
 
     @property
+    def settings_class(self) -> type[Any]:
+        """The class of its settings, loaded if need be."""
+        if isinstance(self.settings, type):
+            return self.settings
+        place, _, name = self.settings.partition(":")
+        found: type[Any] = getattr(import_module(place), name)
+        return found
+
+    @property
     def default(self) -> Any:
         """The settings where nothing is said; None where it does not run then."""
-        return self.settings() if self.runs_by_default else None
+        return self.settings_class() if self.runs_by_default else None
 
     def read_entry(self, entry: Entry) -> ModuleEntry:
         """Read its entry in a configuration file. Raises ConfigError."""
-        return (self.read or read_settings(self.settings))(entry)
+        return (self.read or read_settings(self.settings_class))(entry)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...transport.link import Address
 from ..module import Command, Module, ModuleEnvironment, RunningModule
-from .settings import ClusterConfig
+
+if TYPE_CHECKING:
+    from .settings import ClusterConfig
 
 
 def _open(
@@ -20,7 +22,7 @@ def _open(
 
 CLUSTER: Final = Module(
     name="cluster",
-    settings=ClusterConfig,
+    settings="iii_trio.triggers.cluster.settings:ClusterConfig",
     open=_open,
     worker="iii-cluster",
     entries=frozenset({"iii-cluster", "cluster"}),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigError
 from ...transport.link import Address
 from ..module import Module, ModuleEnvironment, RunningModule
-from .entry import ENTRIES, read_external
-from .settings import ExternalConfig
+
+if TYPE_CHECKING:
+    from ...config.section import Entry, ModuleEntry
+    from .settings import ExternalConfig
 
 
 def _open(
@@ -23,12 +25,18 @@ def _open(
     return open_external(address, settings, environment=environment)
 
 
+def _read(entry: Entry) -> ModuleEntry:
+    from .entry import read_external  # here, so that an engine without the module does not load its settings
+
+    return read_external(entry)
+
+
 EXTERNAL: Final = Module(
     name="external",
-    settings=ExternalConfig,
+    settings="iii_trio.triggers.external.settings:ExternalConfig",
     open=_open,
     worker="iii-http-functions",
-    entries=ENTRIES,
-    read=read_external,
+    entries=frozenset({"iii-http-functions", "http-functions"}),
+    read=_read,
     runs_by_default=False,
 )

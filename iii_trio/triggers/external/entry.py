@@ -18,9 +18,6 @@ from .settings import ExternalConfig
 #     response_bytes: 1048576
 #     connections: 100
 
-ENTRIES: Final = frozenset({"iii-http-functions", "http-functions"})
-"""The names of the entry."""
-
 _SECURITY: Final = ("url_allowlist", "block_private_ips", "require_https")
 _OURS: Final = ("secrets", "response_bytes", "connections")
 

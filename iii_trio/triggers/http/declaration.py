@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from ...transport.link import Address
 from ...transport.memory_budget import UNLIMITED_SHARE
 from ..module import Command, Module, ModuleEnvironment, RunningModule
-from .entry import ENTRIES, read_http
-from .settings import HttpConfig
+
+if TYPE_CHECKING:
+    from ...config.section import Entry, ModuleEntry
+    from .settings import HttpConfig
 
 
 def _open(
@@ -28,13 +30,19 @@ def _with_sockets(settings: HttpConfig, descriptors: tuple[int, ...]) -> HttpCon
     return attrs.evolve(settings, descriptors=descriptors)
 
 
+def _read(entry: Entry) -> ModuleEntry:
+    from .entry import read_http  # here, so that an engine without the module does not load its settings
+
+    return read_http(entry)
+
+
 HTTP: Final = Module(
     name="http",
-    settings=HttpConfig,
+    settings="iii_trio.triggers.http.settings:HttpConfig",
     open=_open,
     worker="iii-http",
-    entries=ENTRIES,
-    read=read_http,
+    entries=frozenset({"iii-http", "http"}),
+    read=_read,
     runs_by_default=False,
     with_sockets=_with_sockets,
     commands=(

@@ -23,9 +23,6 @@ from .settings import HttpConfig, HttpLimits, Middleware
 #     mode: "0660"                        # of that socket; a proxy of another user needs it
 #     limits: { json_bytes: 1048576 }
 
-ENTRIES: Final = frozenset({"iii-http", "http"})
-"""The names of the entry."""
-
 _WIRE: Final = ("port", "host", "default_timeout", "concurrency_request_limit", "cors", "middleware")
 _OURS: Final = ("tls", "unix", "mode", "limits")
 
