@@ -200,6 +200,16 @@ def test_a_servers_read_that_is_one_frame_is_its_message(length: int) -> None:
     assert scanner.scan(memoryview(data)) == ([(TEXT, b"a" * length)], b"") and not scanner.tail
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("size", [126, 127, 300, 65_536])
+def test_the_first_read_of_a_longer_frame_is_taken_for_no_frame_whatever_its_length(size: int, masked: bool) -> None:
+    data = frame(TEXT, b"a" * size, mask=KEY if masked else None)
+    # A part of 126 or 127 bytes has the length that the mark of a longer length would be.
+    for cut in range(1, min(size, 160)):
+        feeder = Feeder(MessageScanner(LIMIT, masked=masked)).feed(data[:cut], data[cut:])
+        assert feeder.scanner.error is None and [bytes(each) for _, each in feeder.messages] == [b"a" * size], cut
+
+
 # --- building
 
 

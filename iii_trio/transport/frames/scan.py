@@ -376,7 +376,8 @@ class MessageScanner(_Scanner):
         else:
             begin -= 2
             length += 2
-            if length < 1 or data[1] != self._no_bytes + length:
+            # In the second byte, 126 and 127 are the marks of longer lengths: of a frame that is not wholly here.
+            if not 1 <= length <= MAX_CONTROL or data[1] != self._no_bytes + length:
                 return None
             first, key = data[0], bytes(data[2:begin])
         if length > self._max_message or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
