@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from iii_trio.errors import Rejected
-from iii_trio.triggers.cluster.records import EntryKind
+from iii_trio.triggers.cluster.records import EntryKind, Node
 
 from .mesh_world import LEASE_SECONDS, MeshWorld, mesh_world
 
@@ -110,6 +111,29 @@ async def test_N30_of_two_that_took_a_name_apart_the_one_published_first_stays(
         await trio.sleep(3 * LEASE_SECONDS)
         # With the store apart, b came back first. With the link apart, a had published first.
         assert (one.has_name, two.has_name) == ((False, True) if apart == "store" else (True, False))
+        nursery.cancel_scope.cancel()
+
+
+async def test_N30_a_name_is_asked_for_once_a_lease_that_had_run_out_is_renewed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh_world("a", "b") as world, trio.open_nursery() as nursery:
+        holder = await nursery.start(Claim(world, "a").run)
+        await world.settle()
+        publish, lapsed = world.store.publish, []
+
+        def answered_late(node: Node, number: int, changes: Any) -> None:
+            publish(node, number, changes)
+            # The node reads its own row while its lease has run out by its clock. The store still grants it more time.
+            if node.name == "b" and any(key.id == "harbour" for key in changes):
+                lapsed.append(world["b"].cluster.lease.check(math.inf))
+
+        monkeypatch.setattr(world.store, "publish", answered_late)
+        newcomer = await nursery.start(Claim(world, "b").run)
+        await world.until(lambda: lapsed)
+        assert lapsed == [True]
+        await world.until(lambda: newcomer.refused, LEASE_SECONDS)
+        assert holder.has_name
         nursery.cancel_scope.cancel()
 
 

@@ -23,7 +23,10 @@ LEAVE_SECONDS: Final = 1.0
 
 @final
 class LeaseKeeper:
-    """Keeps one lease. `on_position` is given how far the store is at each renewal."""
+    """Keeps one lease.
+
+    `on_grant` is called when `granted` is set, and `on_position` is given how far the store is at each renewal.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class LeaseKeeper:
         store: MeshStore,
         lease: Lease,
         on_change: Callable[[], object],
+        on_grant: Callable[[], object],
         on_fenced: Callable[[], object],
         on_position: Callable[[Position], object],
     ) -> None:
@@ -46,6 +50,7 @@ class LeaseKeeper:
         self._store = store
         self._lease = lease
         self._on_change = on_change
+        self._on_grant = on_grant
         self._on_fenced = on_fenced
         self._on_position = on_position
 
@@ -110,6 +115,7 @@ class LeaseKeeper:
         self.joined.set()
         self.granted.set()
         self.granted = trio.Event()
+        self._on_grant()
         self._on_change()
 
     async def leave(self) -> None:

@@ -128,6 +128,7 @@ class Cluster(RunningModule):
             store,
             self.lease,
             self._note_change,
+            on_grant=lambda: self._names.update(self.directory),
             on_fenced=lambda: self._publisher.forget(),
             on_position=lambda position: self._follower.compare(position),
         )

@@ -52,7 +52,7 @@ class Names:
         self._asking: set[Key] = set()
 
     def update(self, keys: Iterable[Key]) -> None:
-        """Look at these names again, because a row or the link to a node has changed."""
+        """Look at these names again, because a row, the link to a node or the lease has changed."""
         for key in keys:
             if key.kind == NAME and key not in self._asking and self._earlier(key) is not None:
                 self._asking.add(key)
