@@ -1,11 +1,16 @@
-"""Functions, calls, triggers and channels from a Trio program."""
+"""Functions, calls, triggers and channels from a Trio program.
 
+What describes external functions and HTTP responses is loaded when it is first used. A worker registers such a function,
+or a route, before the first call, so that no call needs a descriptor for an import.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import loader
 from .channels import Channel
 from .context import CallInfo, current_call
 from .ends import ChannelReader, ChannelResult, ChannelWriter
-from .external import ApiKeyAuth, BearerAuth, ExternalCall, HmacAuth
 from .function_spec import Registered
-from .http_response import HttpError, HttpRequest, HttpResponse, HttpResult
 from .jobs import Enqueue, Receipt, enqueue
 from .open_worker import open_worker
 from .queues import Queues
@@ -14,6 +19,10 @@ from .streams import ReaderStream, WriterStream
 from .trigger_binding import TriggerBinding
 from .trigger_types import BoundTrigger, TriggerType
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from .external import ApiKeyAuth, BearerAuth, ExternalCall, HmacAuth
+    from .http_response import HttpError, HttpRequest, HttpResponse, HttpResult
 
 __all__ = [
     "ApiKeyAuth",
@@ -45,3 +54,8 @@ __all__ = [
     "enqueue",
     "open_worker",
 ]
+_HOMES = {
+    "external": ("ApiKeyAuth", "BearerAuth", "ExternalCall", "HmacAuth"),
+    "http_response": ("HttpError", "HttpRequest", "HttpResponse", "HttpResult"),
+}
+__getattr__ = loader(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..errors import MisuseError
 from ..records import define
 from ..wire import RegisterFunction, UnregisterFunction, encode
 from .calls import optional
-from .external import ExternalCall
 from .handler_signature import Handler, HandlerSignature
 from .inline import InlineHandler
 from .registration import Withdraw
+
+if TYPE_CHECKING:
+    from .external import ExternalCall
 
 
 @define(eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final, overload
 
 import trio
 
@@ -19,10 +19,8 @@ from .calls import PendingCall, WorkerSession, call_text
 from .channels import ENGINES_DEFAULT, Channel, channel_request, open_channel, ref_of
 from .end_keeper import EndKeeper
 from .ends import ChannelReader, ChannelResult, ChannelWriter
-from .external import ExternalCall
 from .function_spec import FunctionSpec, Registered
 from .handler_signature import Handler
-from .http import HttpHandlerT, Route, serve_route
 from .introduction import introduction
 from .jobs import NO_OPTIONS, SUBSCRIBER, Enqueue, Receipt, subscription
 from .membership import Membership
@@ -31,6 +29,10 @@ from .start_queue import CallStartQueue
 from .trigger_binding import TriggerBinding
 from .trigger_types import TriggerType
 from .worker_state import WorkerState
+
+if TYPE_CHECKING:
+    from .external import ExternalCall
+    from .http import HttpHandlerT
 
 H = TypeVar("H", bound=Handler)
 P = TypeVar("P")
@@ -58,7 +60,6 @@ class Worker:
         self.namespace = namespace
         """The namespace of its functions and calls, or None for the engine's default."""
         self.address = address
-        """The engine's address."""
         self._tasks: trio.Nursery
         """Runs the handlers. It ends before the connections that they answer through."""
         self._environment = environment
@@ -387,6 +388,8 @@ class Worker:
         `path` is like `/files/{name}` or `/site/{rest:path}`. `condition` and `middleware` are as in `http_binding`.
         Raises MisuseError for a method, a path or a handler that no request could reach.
         """
+        from .http import Route, serve_route  # here, so that an engine without routes starts sooner
+
         return serve_route(self, Route.parse(method, path), function_id, description, condition, middleware, metadata)
 
     # --- calls
@@ -583,17 +586,15 @@ class Worker:
         self._membership.leave()
 
     def _namespace_of(self, function_id: str, namespace: str | None) -> str | None:
-        if namespace is None:
-            return DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
-        return namespace
+        default = DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
+        return default if namespace is None else namespace
 
     async def _wait_session(self) -> WorkerSession:
-        membership = self._membership
-        while membership.session is None:
-            if membership.rejection is not None:
-                raise membership.rejection
-            if membership.state.is_final:
+        while (session := self._membership.session) is None:
+            if self._membership.rejection is not None:
+                raise self._membership.rejection
+            if self._membership.state.is_final:
                 await trio.lowlevel.checkpoint()
                 raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
-            await membership.changed.park()
-        return membership.session
+            await self._membership.changed.park()
+        return session

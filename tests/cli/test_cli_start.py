@@ -45,6 +45,8 @@ _OURS = {
     "iii_trio.triggers.http.settings",
     "iii_trio.triggers.queue.mesh_queue",
     "iii_trio.triggers.queue.sqlite_store",
+    "iii_trio.worker.external",
+    "iii_trio.worker.http",
 }
 """What an engine loads when its configuration names it, with an example of each part."""
 _NEEDED_LATER = {
