@@ -16,10 +16,10 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, final
 
-import attrs
 import trio
 
 from ..errors import ConnectionFailed, FrameError, PeerError
+from ..records import frozen
 from ..state_machine import StateMachine
 from .connection_state import CONNECTION, ConnectionEvent, ConnectionState
 from .control_frames import answer, close_frame, ping_frame
@@ -35,7 +35,7 @@ from .upgrade import Refusal
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
 
 
-@attrs.frozen
+@frozen
 class Lost:
     """The end of a connection without a Close. `by_fin` tells that the peer ended its stream in order."""
 

@@ -154,10 +154,7 @@ class _Schemas:
 
 def _members(kind: type) -> list[tuple[str, Any, Any]] | None:
     """Return name, annotation and default of a class's fields, or None for a class without fields."""
-    try:
-        hints = typing.get_type_hints(kind, include_extras=True)
-    except Exception:  # an annotation that cannot be resolved is unknown, not an error here
-        hints = {}
+    hints = _hints(kind)
     if attrs.has(kind):
         fields = [(one.name, one.default) for one in attrs.fields(kind) if one.init]
     elif dataclasses.is_dataclass(kind):
@@ -170,6 +167,16 @@ def _members(kind: type) -> list[tuple[str, Any, Any]] | None:
     else:
         return None
     return [(name, hints.get(name, Any), default) for name, default in fields]
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    try:
+        # attrs keeps the types that it has resolved, and the check of the annotation has asked for them.
+        if attrs.has(kind):
+            return {one.name: one.type for one in attrs.fields(attrs.resolve_types(kind)) if one.type is not None}
+        return typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # an annotation that cannot be resolved is unknown, not an error here
+        return {}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
