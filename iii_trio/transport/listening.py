@@ -21,26 +21,28 @@ class Listening:
 
     def give(self, messages: Sequence[bytes], reads: Reads | None) -> None:
         """Have the messages of one read heard, in their order, within `reads`."""
-        if reads is None:
-            self._give(messages)
-        elif messages:
-            reads.begin()
-            try:
+        if self._problem is not None or not messages:
+            return
+        try:
+            if reads is None:
                 self._give(messages)
-            finally:
-                reads.end()
+            else:
+                reads.begin()
+                try:
+                    self._give(messages)
+                # It may fail as well, at what others have said within the read.
+                finally:
+                    reads.end()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:  # noqa: ASYNC103 - `wait` raises it
+            self._problem = problem
+            self._over.set()
 
     def _give(self, messages: Sequence[bytes]) -> None:
+        on_message = self._on_message
         for message in messages:
-            if self._problem is not None:
-                return
-            try:
-                self._on_message(message)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as problem:  # noqa: ASYNC103 - `wait` raises it
-                self._problem = problem
-                self._over.set()
+            on_message(message)
 
     def end(self) -> None:
         """There will be no more."""

@@ -152,6 +152,30 @@ async def test_a_bracket_ends_also_where_a_listener_fails() -> None:
     assert seen == ["begin", "end"]
 
 
+async def test_a_bracket_that_fails_at_its_end_ends_the_listening_and_not_the_step_of_the_engine() -> None:
+    link, heard, _ = new_link()
+
+    class Brackets:
+        def begin(self) -> None:
+            pass
+
+        def end(self) -> None:
+            raise ZeroDivisionError("at the end")
+
+    link.bracket(Brackets())
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            with pytest.raises(ZeroDivisionError, match="at the end"):
+                await link.listen(link.send)
+
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        link.put(b"one", bound=100)
+        link.flush()
+        assert heard == [b"one"]
+
+
 async def test_what_a_listener_raises_ends_its_listening_and_not_the_step_of_the_engine() -> None:
     link, _, _ = new_link()
     heard: list[bytes] = []

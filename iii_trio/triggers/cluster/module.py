@@ -302,6 +302,7 @@ class Cluster(RunningModule):
         The queues are handed over first, because they are reached as other offers are.
         If cancelled: nothing is offered all the same.
         """
+        self.links.stop_waiting()
         try:
             await self.mesh.wait_handed_over()
         finally:

@@ -62,9 +62,8 @@ class NodeLink:
         self._rng = rng
         self._on_change = on_change
         self._on_not_run = on_not_run
-        self._passing: Passing | None = None
-        self._early: dict[PassedCall, None] = {}
-        """The calls that wait for the first connection."""
+        self._passing: Passing | None = self._new_passing()
+        """The calls of one connection. Those for the first one may come before it, because the store knows of the node."""
 
     @property
     def up(self) -> bool:
@@ -84,7 +83,7 @@ class NodeLink:
     @property
     def calls(self) -> int:
         """The calls that were passed on and have no answer."""
-        return len(self._early) + (len(self._passing) if self._passing is not None else 0)
+        return len(self._passing) if self._passing is not None else 0
 
     # --- the link
 
@@ -112,13 +111,12 @@ class NodeLink:
     async def _serve(self, worker: Worker) -> None:
         relay_channel_ends(worker, self._on_channel_ended)
         self.worker, self.problem, self.draining = worker, "", False
-        passing = self._passing = Passing(worker, self._not_run, self._ways)
-        passing.session.link.bracket(self._ways.answers)
+        if self._passing is None:
+            self._passing = self._new_passing()
+        passing = self._passing
+        passing.connect(worker).link.bracket(self._ways.answers)
         self._advance(LinkEvent.REACHED)
         LOGGER.info("the link to node %s (%s) is up", self.node.name, self.address)
-        early, self._early = self._early, {}
-        for passed in early:
-            passing.pass_on(passed)
         self._on_change(self)
         try:
             async with trio.open_nursery() as nursery:
@@ -153,15 +151,29 @@ class NodeLink:
         if was_up:
             LOGGER.warning("the link to node %s (%s) is down: %s", self.node.name, self.address, why)
         # No answer can come any more, and their callers must not wait.
-        passing, self._passing = self._passing, None
-        if passing is not None:
-            passing.stop(f"node {self.node.name} is gone: {why}")
+        unsent = self._stop_passing(f"node {self.node.name} is gone: {why}")
         if was_up or event is LinkEvent.NOT_REACHED:
             self._on_change(self)
         # After the change is told, so that they are not given to this link again.
-        early, self._early = self._early, {}
-        for passed in early:
-            passed.tries += 1
+        self._seek_others(unsent)
+
+    def stop_waiting(self) -> None:
+        """Have no call wait for the first connection any more, because this node drains."""
+        if self.expected:
+            self.problem = "it has not answered yet"
+            unsent = self._stop_passing(self.problem)
+            self._on_change(self)
+            self._seek_others(unsent)
+
+    def _new_passing(self) -> Passing:
+        return Passing(f"node {self.node.name}", self._not_run, self._ways)
+
+    def _stop_passing(self, why: str) -> list[PassedCall]:
+        passing, self._passing = self._passing, None
+        return passing.stop(why) if passing is not None else []
+
+    def _seek_others(self, unsent: list[PassedCall]) -> None:
+        for passed in unsent:
             self._on_not_run(self, passed, unreachable(self.node.name, passed.key))
 
     def _advance(self, event: LinkEvent) -> None:
@@ -172,18 +184,9 @@ class NodeLink:
 
     def pass_on(self, passed: PassedCall) -> None:
         """Have the call answered by the function there, once it is reached. Raises CallError, with no call made."""
-        if self._passing is not None:
-            self._passing.pass_on(passed)
-        # A node that has just joined is known by the store before it is reached.
-        elif self.expected:
-            self._early[passed] = None
-            passed.call.when_cancelled(lambda reason: self._cancel_early(passed))
-        else:
+        if self._passing is None:
             raise unreachable(self.node.name, passed.key)
-
-    def _cancel_early(self, passed: PassedCall) -> None:
-        if self._early.pop(passed, passed) is None:
-            passed.call.fail(CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+        self._passing.pass_on(passed)
 
     def _not_run(self, passed: PassedCall, error: CallError) -> None:
         # It takes no more calls at all, so the others of its functions are sought elsewhere at once.

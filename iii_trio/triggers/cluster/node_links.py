@@ -114,6 +114,11 @@ class NodeLinks(Mapping[str, NodeLink]):
             if node is not None and name not in self._links:
                 self._open(node)
 
+    def stop_waiting(self) -> None:
+        """Have no call wait for a node that has not been reached yet, because this node drains."""
+        for link in list(self._links.values()):
+            link.stop_waiting()
+
     def close(self) -> None:
         """Close all links, because this node leaves."""
         for link in self._links.values():

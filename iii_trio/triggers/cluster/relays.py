@@ -10,7 +10,7 @@ import trio
 
 from ...environment import Environment
 from ...errors import CallError, ConnectionFailed
-from ...lowlevel import flush
+from ...lowlevel import flush, wait_link_lost
 from ...transport.link import Address
 from ...wire import RELAY
 from ...worker import Worker, open_worker
@@ -71,11 +71,15 @@ class Relays:
                 features=(RELAY,),
                 environment=self._environment,
             ) as worker:
-                passing = Passing(worker, _gone, BothWays())
-                passing.session.link.bracket(self._ways.calls)
-                relay = self._relays[namespace] = Relay(worker, passing)
-                self._on_open(namespace)
-                await relay.passing.send_waiting()
+                while True:
+                    passing = Passing("this engine", _gone, BothWays())
+                    passing.connect(worker).link.bracket(self._ways.calls)
+                    self._relays[namespace] = Relay(worker, passing)
+                    self._on_open(namespace)
+                    # A link within the process has room always, so that no call waits.
+                    await wait_link_lost(worker)
+                    self._relays[namespace] = None
+                    await worker.wait_connected()
         except ConnectionFailed as error:
             raise ConnectionFailed(f"the functions of other nodes cannot be offered in {namespace}: {error}") from error
 

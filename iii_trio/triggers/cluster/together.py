@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import attrs
@@ -26,8 +27,7 @@ class Together:
         self._depth -= 1
         if not self._depth and self._held:
             held, self._held = self._held, {}
-            for link in held:
-                link.flush_output()
+            _flush(iter(held))
 
     def __enter__(self) -> None:
         self.begin()
@@ -40,6 +40,16 @@ class Together:
         if self._depth and link is not None and link not in self._held:
             self._held[link] = None
             link.hold_output()
+
+
+def _flush(links: Iterator[Link]) -> None:
+    for link in links:
+        try:
+            link.flush_output()
+        # One that fails must not keep the others held.
+        except BaseException:
+            _flush(links)
+            raise
 
 
 @attrs.frozen
