@@ -83,7 +83,7 @@ async def serve_stream(
             await admitted.handler.serve(admitted.head, stream)
         elif admitted is not None:
             connection = await _begin_upgrade(shell, stream, admitted, peer, policy)
-            admitted = None  # nothing of it is needed for the connection's life
+            admitted, begun = None, b""  # nothing of them is needed for the connection's life
             if connection is not None:
                 await connection
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -241,6 +241,7 @@ class WebSocket:
                 self.outbox = Outbox(self.stream, nursery.start_soon, self._unwritable, self._stalled_seconds)
                 try:
                     await shake(nursery)
+                    del shake  # it holds the request, which nothing needs for the connection's life
                     if self.shaking:
                         is_open = True
                         self._advance(ConnectionEvent.ACCEPTED)
@@ -304,6 +305,7 @@ class WebSocket:
         if self.state.current is ConnectionState.LOST:
             return
         assert self._scope is not None
+        # Nearly always all is said, and a stream that can tell has no unread input.
         if self._output_ended is None and self.outbox.is_written and self._nothing_unread():
             return
         if self._scope.deadline == math.inf:
