@@ -17,6 +17,7 @@ from .core.channels import ChannelResult
 from .engine.admit import serve_stream
 from .engine.in_process import InProcess
 from .engine.listeners import Listeners
+from .engine.module_host import ModuleHost
 from .engine.policy import ListenerPolicy
 from .engine.shell import Shell
 from .engine.spans import ChannelSpan
@@ -69,9 +70,11 @@ async def open_engine(
     require_trio()
     environment = environment or Environment()
     shell = Shell(config or EngineConfig(), environment.new_id, environment.wall_clock)
-    shell.on_channel_span = on_channel_span
-    shell.on_telemetry = on_telemetry
-    surroundings = ModuleEnvironment(**attrs.asdict(environment, recurse=False), tracing=shell.tracing, host=shell)
+    shell.reports.on_channel_span = on_channel_span
+    shell.reports.on_telemetry = on_telemetry
+    surroundings = ModuleEnvironment(
+        **attrs.asdict(environment, recurse=False), tracing=shell.tracing, host=ModuleHost(shell)
+    )
     running = Modules(
         (*MODULES, *modules),
         shell.config.modules,

@@ -14,6 +14,7 @@ from ..records import define
 from ..transport.listen import ListeningSocket
 from .admit import handle_connection
 from .policy import ListenerPolicy
+from .policy_change import update_policy
 from .shell import Shell
 
 
@@ -98,7 +99,7 @@ class Listeners:
                     listening.set_mode(listener.mode)
             old, each.listener, each.policy = each.policy, listener, policy
             policy.counts = old.counts
-            self._shell.update_policy(old, policy)
+            update_policy(self._shell, old, policy)
         for each in left:
             each.close()
             self._open.remove(each)

@@ -7,9 +7,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, assert_never
+from typing import Final, assert_never
 
 import attrs
 import trio
@@ -38,58 +38,24 @@ from ..core.effects import (
 )
 from ..core.hub import Hub
 from ..core.session import WorkerSession
-from ..observed import ChannelCounts, Measured
-from ..report import RateLimitedLogger
+from ..observed import Measured
 from ..tracing import Tracing
 from ..transport.link import EndReason
-from ..transport.memory_budget import MemoryAccount, MemoryBudget, MemoryShare
+from ..transport.memory_budget import MemoryAccount, MemoryBudget
 from ..transport.pipe import Pipe
 from ..transport.plain_requests import PlainHandler
-from ..transport.routes import ChannelRoutes
 from ..transport.websocket import ReadBuffer
 from ..wire import Close, Outcome, Ref
-from ..wire.telemetry import Telemetry, telemetry_kind
+from ..wire.telemetry import telemetry_kind
 from .attached_channel import AttachedChannel
 from .flight_recorder import FlightRecorder
 from .heartbeat import Heartbeat
 from .passages import Passages
-from .policy import AuthenticatedPeer, ListenerPolicy
-from .promise_watch import PromiseWatch
-from .spans import ChannelSpan, line_of, span_of
+from .reports import Reports
+from .session_output import Flushable, SessionOutput
 from .statistics import ChannelView, EngineStatistics, channel_io_stats, engine_statistics, process_statistics
 
-_OTHER_RULES: Final = "the listener has another auth function"
-_WITHDRAWN: Final = "its token was withdrawn"
 _TAKES_NOTHING: Final = "it does not take what is sent to it"
-
-
-class _Flushable(Protocol):
-    """What has output for the end of a step."""
-
-    def flush(self) -> None:
-        """Send as much as can be sent without waiting."""
-
-
-class SessionOutput(Protocol):
-    """The way of messages to a session: a socket, or memory."""
-
-    def put(self, message: bytes, *, bound: int) -> bool:
-        """Queue a message for the next `flush`. Return False, and queue nothing, if more than `bound` bytes wait.
-
-        One message may always wait, however large.
-        """
-
-    def flush(self) -> None:
-        """Send as much as can be sent without waiting."""
-
-    def input_waits(self) -> bool:
-        """Return whether there is unread input, including the end of the stream."""
-
-    def hang_up(self, code: int, reason: str) -> None:
-        """Close the link behind the queued messages. A peer that does not take them is dropped soon."""
-
-    def challenge(self, seconds: float, answered: Callable[[bool], object]) -> None:
-        """As `Shell.challenge`."""
 
 
 class Shell:
@@ -105,13 +71,12 @@ class Shell:
         self.tracing = Tracing(new_id, trio.current_time, wall_clock)
         self.recorder = FlightRecorder(config.recorder, wall_clock, config.name)
         self.hub: Hub = self.recorder.open_hub(config, new_id, trio.current_time(), self.tracing)
+        self.reports = Reports(config.name, self.hub, self.tracing, self.recorder, wall_clock)
         self.buffer = ReadBuffer()
         self.outputs: dict[str, SessionOutput] = {}
         self.passages = Passages(self.hub)
         self.health: dict[str, Mapping[str, object]] = {}
         """What modules have `/healthz` say beside the engine's own state."""
-        self.mesh: Any = None
-        """The mesh that the engine is a node of. Modules make it and use it."""
         self.metrics_source: Callable[[], Awaitable[Sequence[Measured]]] | None = None
         """What a module has `/metrics` say beside the engine's own numbers."""
         self.attached_channels: dict[str, AttachedChannel] = {}
@@ -126,14 +91,10 @@ class Shell:
         self.arriving = 0
         """The number of admitted sessions whose handshake is under way."""
         self.closed = False
-        self.on_channel_span: Callable[[ChannelSpan], object] | None = None
-        self.on_telemetry: Callable[[Telemetry, bytes], object] | None = None
         self.at_close: dict[object, Callable[[], object]] = {}
         """Callbacks that stop everything else when the engine closes."""
-        self._logger = RateLimitedLogger(config.name)
-        self._promises = PromiseWatch(self.hub, self.log, self.recorder.note_error)
         self._wall_clock = wall_clock
-        self._unflushed: dict[_Flushable, None] = {}
+        self._unflushed: dict[Flushable, None] = {}
         self._channel_watches: dict[str, Callable[[], object]] = {}
         self._watch: Callable[[], object] | None = None
         self._watched = 0
@@ -181,7 +142,7 @@ class Shell:
         """Handle a message of a telemetry connection. Other messages than telemetry are ignored."""
         kind = telemetry_kind(message)
         if kind is not None:
-            self._pass_telemetry(kind, message, about)
+            self.reports.telemetry(kind, message, about)
 
     def disconnected(
         self, session: WorkerSession, reason: str, *, may_come_back: bool = False, left: bool = False
@@ -190,30 +151,7 @@ class Shell:
         now = trio.current_time()
         self.perform(self.hub.disconnected(session, reason, now, may_come_back=may_come_back, left=left))
         self.outputs.pop(session.id, None)
-        self._promises.session_ended(session)
-
-    def update_policy(self, old: ListenerPolicy, new: ListenerPolicy) -> None:
-        """Replace a listener's policy. Close the sessions that the new one would not admit."""
-        for session_id, output in list(self.outputs.items()):
-            if isinstance(output, AuthenticatedPeer) and output.policy is old:
-                output.policy = new
-                session = self.hub.sessions.get(session_id)
-                if session is not None:
-                    self._change_rules(session, new)
-                if not new.knows(output.token):
-                    self.close_session(session_id, Close.SERVICE_RESTART, _WITHDRAWN)
-
-    def _change_rules(self, session: WorkerSession, policy: ListenerPolicy) -> None:
-        """Give a session the changed rules of its listener. Another auth function has to admit it anew."""
-        old, new = session.access, policy.access
-        max_channels = policy.limits.channels_per_session
-        if old == new:
-            self.hub.change_rules(session, max_channels, old)
-        elif (old.auth_function if old else None) != (new.auth_function if new else None):
-            self.close_session(session.id, Close.SERVICE_RESTART, _OTHER_RULES)
-        else:
-            evolved = new if old is None or new is None else attrs.evolve(new, grants=old.grants)
-            self.hub.change_rules(session, max_channels, evolved)
+        self.reports.session_ended(session)
 
     def close_session(self, session_id: str, code: int, reason: str, *, may_come_back: bool = False) -> None:
         """End a session and tell it the reason."""
@@ -297,81 +235,9 @@ class Shell:
         if attached.reader is None or attached.writer is None:
             self.hub.touch(attached.channel_id, trio.current_time())
 
-    def open_memory_share(self, name: str) -> MemoryShare:
-        """Open the part of the memory budget in which a module keeps data of workers."""
-        return self.memory.open_share(f"module {name}")
-
-    def route_channels(self, routes: ChannelRoutes | None) -> None:
-        """Pass the ends of channels at other engines through, by these routes. None: there are no other engines."""
-        self.passages.routes = routes
-        if routes is not None:
-            self.hub.name_home(routes.home)
-
-    def serve_plain_requests(self, handler: PlainHandler | None) -> None:
-        """Hand this handler the plain requests of listeners that may show the page. None: there is no page."""
-        self.plain_handler = handler
-
     def watch_registrations(self, watch: Callable[[], object] | None) -> None:
         """Call back soon after each change of what `registrations` returns. The callback must not wait."""
         self._watch, self._watched = watch, self.hub.revision
-
-    def registrations(self) -> Iterator[tuple[str, str, str, bytes]]:
-        """Return the kind, namespace, id and row (JSON) of all that this engine's own workers have registered."""
-        return ((each.kind, each.namespace, each.id, each.row) for each in self.hub.exports())
-
-    def show_workers(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Have `engine::workers::list` show these rows, of workers of other engines, beside the engine's own."""
-        self.hub.show_workers(rows)
-
-    def show_gauges(self, worker_id: str, gauges: Mapping[str, int | float], time_ms: int) -> None:
-        """Have `engine::workers::info` show these measurements of a worker, which it took at `time_ms`."""
-        self.hub.show_gauges(worker_id, gauges, time_ms, trio.current_time())
-
-    def log_for_worker(self, level: int, text: str, fields: Mapping[str, str], worker_id: str | None = None) -> None:
-        """Write a line that a worker caused. If `worker_id` is a session's, the line is about it."""
-        about = dict(fields)
-        if worker_id is not None and worker_id in self.hub.sessions:
-            about["session"] = worker_id
-        self._logger.log(trio.current_time(), level, text, about, peer_controlled=True)
-
-    def offer_metrics(self, source: Callable[[], Awaitable[Sequence[Measured]]] | None) -> None:
-        """Have `GET /metrics` show what `source` returns as well. None: nothing any more."""
-        self.metrics_source = source
-
-    def note_health(self, name: str, health: Mapping[str, object] | None) -> None:
-        """Have `/healthz` say this under a name. None: nothing any more."""
-        if health is None:
-            self.health.pop(name, None)
-        else:
-            self.health[name] = health
-
-    def enter_mesh(self, mesh: Any) -> None:
-        """Make this mesh the engine's. None: it is no node of any."""
-        self.mesh = mesh
-
-    def channel_ended_elsewhere(self, channel_id: str, outcome: Outcome, reason: str, code: str | None) -> None:
-        """Tell the holders of its ends how a channel at another engine ended. Their connections end by themselves."""
-        self.perform(self.hub.channel_ended_elsewhere(channel_id, outcome, reason, code))
-
-    def engine_lost(self, home: str, reason: str) -> None:
-        """End all ends of channels at another engine, because it cannot be reached any more."""
-        # The holders learn of the reason first. The connections only say that they are cut.
-        self.perform(self.hub.engine_lost(home, reason))
-        for held in self.passages.of_home(home):
-            held.drop(reason)
-
-    def refuse_name(self, namespace: str, name: str, holder_id: str, node: str) -> None:
-        """Refuse the worker that has a name here, because a worker of another engine had it before."""
-        self.perform(self.hub.refuse_name(namespace, name, holder_id, node, trio.current_time()))
-
-    def relays(self) -> list[str]:
-        """Return the names of the relays that have sessions at this engine."""
-        return [each.info.name or "" for each in self.hub.sessions.values() if each.relays]
-
-    def close_relays(self, names: Collection[str], reason: str) -> None:
-        """End the sessions of the relays that have these names, because they cannot be reached any more."""
-        for each in [each for each in self.hub.sessions.values() if each.relays and each.info.name in names]:
-            self.perform(self.hub.close_session(each, Close.EVICTED, reason, trio.current_time()))
 
     # --- effects
 
@@ -415,23 +281,11 @@ class Shell:
                     for held in self.passages.of_session(effect.session):
                         held.drop(effect.reason)
                 case Log():
-                    now = trio.current_time()
-                    self._logger.log(
-                        now,
-                        effect.level,
-                        effect.message,
-                        effect.fields,
-                        peer_controlled=effect.peer_controlled,
-                        error=effect.error,
-                    )
-                    if self.tracing.active and (line := line_of(effect)) is not None:
-                        self.tracing.log(line)
-                    if effect.error is not None:
-                        self.recorder.note_error(effect.message)
+                    self.reports.log_of_core(effect)
                 case CallEnded():
                     self.tracing.call_ended(effect.call)
                 case PassTelemetry():
-                    self._pass_telemetry(effect.kind, effect.message, {"session": effect.session})
+                    self.reports.telemetry(effect.kind, effect.message, {"session": effect.session})
                 case AskUnreadInput():
                     output = self.outputs.get(effect.session)
                     has_unread_input = output is not None and output.input_waits()
@@ -452,13 +306,6 @@ class Shell:
                 case _:
                     assert_never(effect)
 
-    def _pass_telemetry(self, kind: Telemetry, message: bytes | bytearray, fields: dict[str, str]) -> None:
-        """Hand telemetry, unread, to the embedding program and the recorder of traces. `fields` name its sender."""
-        if self.on_telemetry is not None:
-            self._call_embedder("on_telemetry", self.on_telemetry, kind, bytes(message[4:]))
-        if self.tracing.active:
-            self.tracing.telemetry(kind, bytes(message[4:]), fields)
-
     def _sign_of_life(self, session_id: str, is_alive: bool) -> None:
         self.perform(self.hub.sign_of_life_known(session_id, is_alive, trio.current_time()))
 
@@ -471,32 +318,7 @@ class Shell:
             # A reader is told before the connections that this leaves behind are taken down.
             if attached.reader is not None:
                 self._unflushed[attached.reader] = None
-        # A stream that no writer began has lost nothing by its reader's leaving.
-        unused = effect.outcome is Outcome.READER_CANCELLED and (attached is None or attached.writer is None)
-        level = logging.DEBUG if unused or effect.outcome is Outcome.COMPLETED else logging.INFO
-        text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
-        now = trio.current_time()
-        about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
-        self._logger.log(now, level, text, about)
-        pipe = attached.pipe if attached is not None else None
-        self._promises.channel_ended(effect, pipe)
-        if effect.facts is not None:
-            counts = (
-                (pipe.items_passed, pipe.bytes_passed, pipe.items_peak, pipe.bytes_peak) if pipe is not None else ()
-            )
-            self.tracing.channel_ended(effect.facts, str(effect.outcome), ChannelCounts(*counts))
-        if self.on_channel_span is not None:
-            span = span_of(effect, pipe, now - effect.created_at, int(self._wall_clock() * 1000))
-            self._call_embedder("the tracer", self.on_channel_span, span, channel=effect.channel)
-
-    def _call_embedder(self, name: str, listener: Callable[..., object], *what: object, **about: str) -> None:
-        """Call back the embedding program. Its errors are logged, because they must not interrupt the engine."""
-        try:
-            listener(*what)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: ASYNC103 - nothing waits in there
-            self.log_error(f"{name} failed at what the engine gave it", error, **about)
+        self.reports.channel_ended(effect, attached)
 
     def _cut_off(self, session_id: str) -> None:
         """Drop a session whose outbox is full even for results and control messages."""
@@ -579,16 +401,15 @@ class Shell:
         if deadline != self._alarm:  # setting one costs, also the same
             self._timer_scope.deadline = self._alarm = deadline
 
+    # --- log and statistics
+
     def log(self, level: int, text: str, **about: str) -> None:
         """Write a line in the engine's log."""
-        self._logger.log(trio.current_time(), level, text, about)
+        self.reports.log(level, text, **about)
 
     def log_error(self, text: str, error: BaseException, **about: str) -> None:
         """Write a line in the engine's log about an error of its own, with its traceback."""
-        self._logger.log(trio.current_time(), logging.ERROR, text, about, error=error)
-        self.recorder.note_error(text)
-
-    # --- statistics
+        self.reports.log_error(text, error, **about)
 
     def statistics(self) -> EngineStatistics:
         """Count the objects that the engine holds now for others than its own modules."""

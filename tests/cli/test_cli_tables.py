@@ -63,7 +63,7 @@ async def test_workers_of_the_engine_itself_are_listed_with_all_only(site: Site,
 async def test_workers_of_other_nodes_are_listed_with_their_nodes(site: Site, files: iii_trio.Worker) -> None:
     row = {"name": "shop", "id": "1", "namespace": "default", "function_count": 0, "active_invocations": 0}
     absent = dict.fromkeys(("description", "runtime", "status"))
-    site.engine._shell.show_workers([{**row, **absent, "node": "five"}])
+    site.engine._shell.hub.show_workers([{**row, **absent, "node": "five"}])
     assert [row[0] for row in cells((await site.run("workers")).out)] == ["files", "shop at node five"]
 
 

@@ -17,6 +17,7 @@ import iii_trio
 from iii_trio import CallError, ChannelBroken, Engine, EngineConfig, Limits, Timeouts, open_engine
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
+from iii_trio.engine.policy_change import update_policy
 from tests.helpers.bare import Bare, connected, within
 
 LIMITS = Limits(message_bytes=10_000, outbox_bytes=1_000, outbox_reserve_bytes=2_000, held_back_registrations=3)
@@ -58,7 +59,7 @@ async def closed(scene: Scene) -> None:
 
 
 async def token_withdrawn(scene: Scene) -> None:
-    scene.engine._shell.update_policy(scene.policy, ListenerPolicy(tokens=["another"]))
+    update_policy(scene.engine._shell, scene.policy, ListenerPolicy(tokens=["another"]))
 
 
 async def takes_nothing(scene: Scene) -> None:

@@ -229,6 +229,6 @@ async def test_O14_a_source_of_numbers_that_fails_leaves_the_page_of_the_engine(
         await trio.sleep_forever()
 
     async with iii_trio.open_engine() as engine:
-        engine._shell.offer_metrics(source)
+        engine._shell.metrics_source = source
         status, page = await ask(engine, ListenerPolicy())
         assert status == 200 and "iii_sessions 0.0" in page
