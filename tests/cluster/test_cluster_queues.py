@@ -486,3 +486,15 @@ async def test_N22_a_second_engine_of_the_owners_name_does_not_take_its_queues(a
         await world.start("z", modules=SHARED, joins=False, **settings)
         await trio.sleep(3 * LEASE_SECONDS)
         assert world.store.jobs.shards[0].number == number and queue(world, "a").owned == [0]
+
+
+async def test_N21_an_unknown_queue_is_told_with_the_node_that_lacks_it(autojump_clock: MockClock) -> None:
+    async with shared("a") as world:
+        more = QueueConfig(queues={**QUEUES, "more": QueueSettings()}, in_mesh=True, shards=1)
+        await world.start("b", modules={"queue": more})
+        await world.settle()
+        assert owner(world) == "a"
+        async with world.open_worker("b", "asks") as asks:
+            why = "Queue 'more' not found at node a, which owns its shard: give all nodes the same queues"
+            with pytest.raises(CallError, match=why):
+                await asks.trigger("job", {"n": 1}, action=iii_trio.enqueue("more"))

@@ -58,7 +58,10 @@ class Dispatcher:
         tracing: Tracing | None = None,
         owns: Callable[[], bool] = lambda: True,
         belongs: Callable[[str], bool] = lambda name: True,
+        node: str | None = None,
     ) -> None:
+        self.at_node = f" at node {node}, which owns its shard: give all nodes the same queues" if node else ""
+        """What errors add of a queue that this node of a mesh does not have."""
         self.owns = owns
         """Whether this node may take and start jobs. Another node of the mesh may have the queues by now."""
         self.ledger = Ledger(config, jitter, belongs)

@@ -110,7 +110,7 @@ def _register_inputs(worker: Worker, dispatcher: Dispatcher, subscribers: Subscr
         request: EnqueueInput = read("engine::queue::enqueue", call.payload, _enqueue)
         lane = ledger.lanes.queue(request.queue)
         if lane is None:
-            raise CallError("queue_not_found", f"Queue '{request.queue}' not found")
+            raise CallError("queue_not_found", f"Queue '{request.queue}' not found{dispatcher.at_node}")
         namespace = namespace_of(request.namespace)
         job_id = request.messageReceiptId or new_id(worker)
         check_ids("engine::queue::enqueue", request.function_id, namespace, job_id)

@@ -54,6 +54,7 @@ async def open_queue(
     owns: Callable[[], bool] = lambda: True,
     belongs: Callable[[str], bool] = lambda name: True,
     rooms: list[Room] | None = None,
+    node: str | None = None,
 ) -> AsyncIterator[Queue]:
     """Run the queue of the engine at `address`, for the length of the block.
 
@@ -61,7 +62,7 @@ async def open_queue(
     close. `environment` is for simulations. Attempts at jobs are spans of `tracing`. `memory` is the part of the engine's
     memory budget for payloads (decision 0021). A node of a mesh offers each shard of the queues in a `namespace` of its
     own. `owns` tells whether it owns the shard, and `belongs` whether the queue of a name is in it. `rooms` are those of its
-    shards, which have their bounds together.
+    shards, which have their bounds together. `node` is the name of that node, for errors.
 
     Raises StorageError if the jobs cannot be kept there; ConnectionFailed and Rejected as a worker does.
     Leaving the block cancels the running jobs. They stay jobs, and it costs them nothing (Q2).
@@ -85,6 +86,7 @@ async def open_queue(
                     tracing=tracing,
                     owns=owns,
                     belongs=belongs,
+                    node=node,
                 )
                 room = dispatcher.ledger.room
                 if rooms is not None:

@@ -104,6 +104,7 @@ class ShardOwner:
                 owns=lease.owns,
                 belongs=belongs,
                 rooms=host.rooms,
+                node=mesh.node,
             ) as self.queue:
                 # They may have changed while the jobs were loaded.
                 if host.settings is not settings:
