@@ -5,26 +5,20 @@ python -m tests.cluster.histories FIRST_SEED NUMBER [nofence]
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from random import Random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
-from trio.testing import MockClock
 
 import iii_trio
 from iii_trio.errors import CallError, ConnectionFailed
-from iii_trio.testing.schedule import seeded_schedule
 from iii_trio.testing.sim_stream import Conditions
 from iii_trio.triggers.cluster.records import FUNCTION, Key
 
 from .mesh_world import LEASE_SECONDS, MeshWorld
+from .random_histories import CLOCK_RATES, NAMES, RandomHistory, Violation, main, violation_in
 
-NAMES = "abc"
 FUNCTIONS = tuple(f"f::{number}" for number in range(4))
 STEPS = 14
 WORKER_NAMES = ("left", "right")
@@ -39,12 +33,6 @@ ANSWER_SECONDS = 120.0
 """Longer than two leases and all pauses."""
 ASKING_SECONDS = 30.0
 """Longer than it takes to ask whether the holder of a name is alive, and to hear the answer."""
-CLOCK_RATES = (0.9, 0.97, 1.0, 1.0, 1.03, 1.1)
-"""How fast the nodes' clocks run, beside the store's."""
-
-
-class Violation(AssertionError):
-    """Something that must hold did not."""
 
 
 class Site:
@@ -122,25 +110,18 @@ def _answer(name: str) -> Callable[[], Awaitable[str]]:
     return answer
 
 
-class History:
+class History(RandomHistory):
     """One history, from a seed."""
 
     def __init__(
         self, seed: int, *, checks_fences: bool = True, steps: tuple[tuple[str, ...], ...] = (ALL_STEPS, LATE_STEPS)
     ) -> None:
-        self.seed = seed
-        self.random = Random(seed)
+        super().__init__(seed)
         self._kinds = steps
-        self.transcript: list[str] = []
         self.calls = self.failed = 0
         self._checks_fences = checks_fences
 
-    def run(self) -> None:
-        """Let it happen. Raises Violation."""
-        with seeded_schedule(self.seed):
-            trio.run(self._main, clock=MockClock(autojump_threshold=0))
-
-    async def _main(self) -> None:
+    async def happen(self) -> None:
         async with trio.open_nursery() as nursery:
             slow = Conditions(delay_seconds=self.random.choice((0.0, 0.001, 0.2)))
             world = self.world = MeshWorld(nursery, self.seed, slow, checks_fences=self._checks_fences, log_length=20)
@@ -194,7 +175,7 @@ class History:
         elif step == "silence":
             world.silence(name, other)
         elif step == "mend":
-            self._mend()
+            self.mend()
         elif step == "store":
             which = random.choice(("down", "apart", "back"))
             if which == "apart":
@@ -202,24 +183,11 @@ class History:
             elif which == "down":
                 world.store.is_down = True
             else:
-                self._mend_store()
+                self.mend_store()
         elif step == "slow":
-            # Some requests come late, as over a connection that stalls, and others go past them.
-            share = random.choice((0.0, 0.1, 0.3))
-            world.store_delay = lambda: random.random() * (3 * LEASE_SECONDS if random.random() < share else 0.1)
+            self.slow_store()
         elif step == "lose" and random.random() < 0.3:
             world.store.lose_everything()
-
-    def _mend(self) -> None:
-        for number, one in enumerate(NAMES):
-            for other in NAMES[number + 1 :]:
-                self.world.mend(one, other)
-                self.world.hear(one, other)
-
-    def _mend_store(self) -> None:
-        self.world.reach_store(*NAMES)
-        self.world.store.is_down = False
-        self.world.store_delay = None
 
     def _call_from_anywhere(self) -> None:
         for site in self.sites.values():
@@ -239,8 +207,8 @@ class History:
     async def _end(self) -> None:
         """Mend everything, and look at what is there."""
         world = self.world
-        self._mend()
-        self._mend_store()
+        self.mend()
+        self.mend_store()
         for name in list(self.down):
             await self._start(name)
         # A request that was given up long ago may still be on its way to the store.
@@ -316,35 +284,8 @@ class History:
 
 def violation_of(seed: int, **options: Any) -> str | None:
     """Run one history, and return what did not hold."""
-    history = History(seed, **options)
-    try:
-        history.run()
-    except BaseExceptionGroup as group:
-        found = group.subgroup(Violation)
-        if found is None:
-            raise
-        return f"seed {seed}: {next(_leaves(found))}\n" + "\n".join(history.transcript)
-    return None
-
-
-def _leaves(group: BaseException) -> Iterator[BaseException]:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    yield group
-
-
-def main() -> None:
-    logging.disable(logging.CRITICAL)
-    first, number = int(sys.argv[1]), int(sys.argv[2])
-    began = time.monotonic()
-    for seed in range(first, first + number):
-        found = violation_of(seed, checks_fences="nofence" not in sys.argv)
-        if found is not None:
-            print(found)
-            print(f"after {seed - first + 1} histories, {time.monotonic() - began:.1f} s")
-            raise SystemExit(1)
-    print(f"{number} histories without a violation, {time.monotonic() - began:.1f} s")
+    return violation_in(History(seed, **options))
 
 
 if __name__ == "__main__":
-    main()
+    main(violation_of)

@@ -20,7 +20,7 @@ import iii_trio
 from iii_trio.errors import CallError, ChannelBroken
 
 from .network_namespaces import Hosts, open_hosts, why_not
-from .test_cluster_processes import until_true
+from .node_processes import until_true
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 LEASE_SECONDS = 3

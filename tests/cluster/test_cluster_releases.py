@@ -21,8 +21,7 @@ from iii_trio.errors import CallError
 from iii_trio.version import installed_version
 
 from .conftest import free_port
-from .test_cluster_processes import CONFIG, LEASE_SECONDS, NodeProcess, until_true
-from .test_cluster_queue_processes import QUEUE
+from .node_processes import QUEUE, NodeProcess, stop, until_true
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PACKAGE: Final = Path(iii_trio.__file__).parent
@@ -79,10 +78,8 @@ class Mesh:
         self._store = store
 
     async def start(self, name: str, package: Path | None = None, more: str = "") -> NodeProcess:
-        node = self.nodes[name] = NodeProcess(name, self._store, self._folder)
+        node = self.nodes[name] = NodeProcess(name, self._store, self._folder, more)
         node.package = package
-        text = CONFIG.format(name=name, port=node.port, store=self._store, lease=LEASE_SECONDS)
-        node.config.write_text(text + more)
         await node.start()
         return node
 
@@ -95,10 +92,7 @@ async def mesh_of(folder: Path) -> AsyncIterator[Mesh]:
     try:
         yield mesh
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-            for node in mesh.nodes.values():
-                await node.end()
-        valkey.stop()
+        await stop(mesh.nodes.values(), valkey)
 
 
 async def rows_at(worker: iii_trio.Worker) -> dict[str, dict[str, Any]]:
