@@ -23,8 +23,8 @@ from .random_histories import CLOCK_RATES, NAMES, RandomHistory, Violation, main
 
 STEPS = 14
 ALL_STEPS = ("kill", "kill", "leave", "drain", "start", "start", "cut", "mend", "apart", "down", "back", "slow", "slow")
-LATE_STEPS = ("slow", "apart", "slow", "back")
-"""Of histories in which many requests reach the store late."""
+LATE: dict[str, Any] = {"steps": ("slow", "apart", "back"), "shards": 1, "late_shares": (0.3,), "delays": (90.0,)}
+"""Histories in which many requests reach the store late, and jobs are there long enough for the next owners."""
 ANSWER_SECONDS = 150.0
 """Longer than the calls of a queue wait for owners, several times in a row."""
 SETTINGS = QueueSettings(concurrency=4, max_lost_deliveries=1_000, max_attempts=1_000, backoff_seconds=0.1)
