@@ -33,6 +33,8 @@ from .tls import TlsStream
 from .upgrade import Refusal
 
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
+_PONGS_AT_ONCE: Final = 16
+"""Pings of one read that are answered, the last ones. A pong answers the pings before it, too (RFC 6455 section 5.5.3)."""
 
 
 @frozen
@@ -165,7 +167,8 @@ class WebSocket:
     def cut(self, last_frame: bytes = b"") -> None:
         """Send `last_frame` behind the frames put before, then FIN, and drop the connection without a closing handshake."""
         if self._leave(ConnectionEvent.WE_CUT, self._goodbye_seconds):
-            self.outbox.put(last_frame)
+            if last_frame:
+                self.outbox.put(last_frame)
             self.outbox.flush()
             self._start_ending_output()
 
@@ -277,10 +280,11 @@ class WebSocket:
                 incoming.at_end = True
                 return self._lose(Lost("the connection ended without a Close", by_fin=True))
             controls, how = handler.feed(data)
-            if controls:
-                self._answer_pings(controls)
+            has_pongs = bool(controls) and self._put_pongs(controls)
             if how is not None:
                 return self._peer_ended(how, controls)
+            if has_pongs:
+                self.outbox.flush()
             if not self.talking and incoming.too_late(len(data)):
                 incoming.at_end = True
                 return self._lose(Lost("it went on sending, long after it was told the end"))
@@ -368,14 +372,19 @@ class WebSocket:
             self._close_put_at = outbox.written_bytes + outbox.waiting_bytes
             outbox.flush()
 
-    def _answer_pings(self, controls: bytes) -> None:
-        """Answer the pings among these frames, as long as pongs may follow."""
-        for control in split_controls(controls):
-            if control[0] & 15 == PING and self.talking:
-                pong = answer(control, is_client=self._is_client)
-                if self._may_pong(len(pong)):
-                    self.outbox.put(pong)
-                    self.outbox.flush()
+    def _put_pongs(self, controls: bytes) -> bool:
+        """Put the answers to the pings among these frames, as long as pongs may follow. Return whether there are any.
+
+        They are written after a Close in the same read has been reported. A peer that is gone would else count as lost.
+        """
+        if not self.talking:
+            return False
+        pings = [control for control in split_controls(controls) if control[0] & 15 == PING]
+        for ping in pings[-_PONGS_AT_ONCE:]:
+            pong = answer(ping, is_client=self._is_client)
+            if self._may_pong(len(pong)):
+                self.outbox.put(pong)
+        return bool(pings)
 
     def _may_pong(self, n: int) -> bool:
         """Return whether a pong of `n` bytes may be sent. Pongs that wait are bounded, and count until they are written."""

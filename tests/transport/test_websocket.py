@@ -187,7 +187,44 @@ async def test_a_peer_that_pings_and_never_reads_gets_a_bounded_number_of_pongs(
         assert peer.notes.messages == [b"and still it is heard"]
 
 
+async def test_of_many_pings_in_one_read_the_last_are_answered(autojump_clock: trio.testing.MockClock) -> None:
+    """Each answer takes 20 µs, and the 40,000 pings of one read would stop the loop for a second."""
+    async with served() as peer:
+        pings = b"".join(frame(PING, n.to_bytes(2, "big"), mask=MASK) for n in range(2000))
+        await peer.client.send_all(pings)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(PING, b"last")
+        pongs = b"".join(frame(PONG, n.to_bytes(2, "big")) for n in range(1984, 2000)) + frame(PONG, b"last")
+        assert await peer.read(len(pongs)) == pongs
+
+
 # --- ending
+
+
+async def test_a_close_behind_a_ping_is_noticed_though_its_peer_is_gone() -> None:
+    """Answering the ping fails, because the peer has closed its socket behind its Close."""
+
+    def pair() -> tuple[Socket, Socket]:
+        near, far = socket.socketpair()
+        return Socket(near), Socket(far)
+
+    async with served(pair) as peer:
+        said = (
+            frame(TEXT, b"last", mask=MASK) + frame(PING, b"", mask=MASK) + frame(CLOSE, close_payload(1000), mask=MASK)
+        )
+        assert peer.client.write_now([said]) == len(said)  # type: ignore[attr-defined]
+        peer.client.close()  # type: ignore[attr-defined]
+        await peer.over.wait()
+        assert peer.notes.messages == [b"last"] and peer.notes.ends == [CloseFrame(1000)]
+
+
+async def test_a_connection_may_be_cut_without_a_last_frame(autojump_clock: trio.testing.MockClock) -> None:
+    async with served() as peer:
+        peer.websocket.cut()
+        assert await peer.read_to_the_end() == b""
+        await peer.client.send_eof()
+        await peer.over.wait()
+        assert isinstance(peer.notes.ends[0], Lost)
 
 
 async def test_a_close_is_answered_with_its_code_and_the_stream_ends(autojump_clock: trio.testing.MockClock) -> None:
