@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iii_trio import QueueConfig, QueueSettings
+from iii_trio.triggers.queue.job_loader import JobLoader
 from iii_trio.triggers.queue.ledger import Ledger
 from iii_trio.triggers.queue.record import Options, Progress
 from iii_trio.triggers.queue.store import Damaged
@@ -18,9 +19,9 @@ def loaded(
     now: float = 100.0,
     wall_ms: int = 50_000,
 ) -> list[Damaged]:
-    timestamp = at(now, wall_ms)
-    damaged = ledger.load(records, settings or {}, timestamp)  # type: ignore[arg-type]
-    return damaged + ledger.loaded(settings or {}, timestamp)
+    timestamp, loader = at(now, wall_ms), JobLoader(ledger)
+    damaged = loader.load(records, settings or {}, timestamp)  # type: ignore[arg-type]
+    return damaged + loader.end(settings or {}, timestamp)
 
 
 def test_jobs_of_an_earlier_engine_stand_at_their_positions() -> None:

@@ -17,6 +17,7 @@ from iii_trio import QueueConfig, QueueSettings, enqueue
 from iii_trio.testing.job_stores import record
 from iii_trio.triggers.queue import MemoryStore, Put
 from iii_trio.triggers.queue import ledger as ledger_module
+from iii_trio.triggers.queue.job_loader import JobLoader
 from iii_trio.triggers.queue.lane import Job
 from iii_trio.triggers.queue.ledger import Ledger
 from iii_trio.triggers.queue.parked import ParkedJobs
@@ -32,8 +33,9 @@ def loaded(*positions: int, concurrency: int = 10) -> Ledger:
     """A ledger with jobs of these positions, whose keys are from 1."""
     ledger = Ledger(QueueConfig(queues={"mail": QueueSettings(concurrency=concurrency)}), lambda: 1.0)
     rows = [record(key, position=position, lane=MAIL) for key, position in enumerate(positions, 1)]
-    assert ledger.load(rows, {}, NOW) == []
-    assert ledger.loaded({}, NOW) == []
+    loader = JobLoader(ledger)
+    assert loader.load(rows, {}, NOW) == []
+    assert loader.end({}, NOW) == []
     return ledger
 
 
@@ -44,8 +46,9 @@ def test_Q31_jobs_start_in_the_order_of_their_positions_whatever_the_order_of_th
     positions = [key if rng.random() < 0.5 else 12 + key * 7 % 13 for key in keys]
     ledger = Ledger(QueueConfig(queues={"mail": QueueSettings(concurrency=20)}), lambda: 1.0)
     rows = [record(key, position=position, lane=MAIL) for key, position in zip(keys, positions, strict=True)]
-    ledger.load(rows, {}, NOW)
-    ledger.loaded({}, NOW)
+    loader = JobLoader(ledger)
+    loader.load(rows, {}, NOW)
+    loader.end({}, NOW)
     [lane] = [lane for lane in ledger.lanes if lane.key.name == "mail"]
     assert [job.record.position for job in lane.after(0)] == sorted(positions), "a page has them in order"
     assert [job.record.position for job in ledger.lease(NOW)] == sorted(positions)
@@ -169,7 +172,7 @@ def test_Q31_a_waiting_job_takes_few_bytes() -> None:
     tracemalloc.start()
     try:
         ledger = Ledger(QueueConfig(queues={"mail": QueueSettings()}), lambda: 1.0)
-        ledger.load(rows, {}, NOW)
+        JobLoader(ledger).load(rows, {}, NOW)
         own, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from iii_trio import QueueConfig, QueueSettings
 from iii_trio.triggers.queue import Change, MemoryStore, Put
 from iii_trio.triggers.queue.isolation import is_suspect
+from iii_trio.triggers.queue.job_loader import JobLoader
 from iii_trio.triggers.queue.lane import Job, Lane
 from iii_trio.triggers.queue.lane_key import LaneKey
 from iii_trio.triggers.queue.ledger import Ledger
@@ -219,8 +220,9 @@ class LedgerMachine(RuleBasedStateMachine):
         listeners = self.topic.listeners
         self.now += gap
         self.ledger = Ledger(CONFIG, lambda: 1.0)
-        assert self.ledger.load(self.store.load().jobs, {}, self.timestamp) == []
-        assert self.ledger.loaded({}, self.timestamp) == []
+        loader = JobLoader(self.ledger)
+        assert loader.load(self.store.load().jobs, {}, self.timestamp) == []
+        assert loader.end({}, self.timestamp) == []
         self.topic = self.ledger.lanes.remember(TOPIC, PLAIN, None)
         self.topic.listeners = listeners
         self.begun = set()

@@ -20,6 +20,7 @@ from iii_trio import CallError, QueueConfig, Queues, QueueSettings, Receipt, enq
 from iii_trio.cli.queues import _own
 from iii_trio.testing.job_stores import record
 from iii_trio.triggers.queue import Backlog, Damaged, Loaded, MemoryStore, Put, SaveLane, StorageError, Update, loading
+from iii_trio.triggers.queue.job_loader import JobLoader
 from iii_trio.triggers.queue.journal import Journal
 from iii_trio.triggers.queue.lane_key import LaneKey
 from iii_trio.triggers.queue.ledger import Ledger
@@ -369,7 +370,8 @@ def test_Q5_Q37_whatever_comes_while_jobs_are_loaded_all_are_done_once_and_group
         position = 100 + 10 * ahead + key if redriven else key  # far behind all of those that were there
         records.append(record(key, position=position, lane=MAIL, group=group))
     last = max((one.position for one in records), default=0)
-    ledger.begin_loading(Backlog(last, {MAIL: len(records)} if records else {}), {})
+    loader = JobLoader(ledger)
+    loader.begin(Backlog(last, {MAIL: len(records)} if records else {}), {})
     rows, order, running = iter(records), [], []
     groups = {one.id: one.group for one in records}
     expected = [one.id for one in sorted(records, key=lambda one: one.position)]
@@ -386,7 +388,7 @@ def test_Q5_Q37_whatever_comes_while_jobs_are_loaded_all_are_done_once_and_group
 
     for number, step in enumerate(steps):
         if step == "load":
-            ledger.load([one for one in [next(rows, None)] if one is not None], {}, NOW)
+            loader.load([one for one in [next(rows, None)] if one is not None], {}, NOW)
         elif step.startswith("enqueue"):
             job = ledger.admit(lane, f"new-{number}", ("default", "f"), b"1", NOW, group=step[-1])
             ledger.stored(job, NOW)
@@ -400,8 +402,8 @@ def test_Q5_Q37_whatever_comes_while_jobs_are_loaded_all_are_done_once_and_group
             ledger.reconfigure(QueueConfig(queues={"mail": settings[fifo]}))
         assert ledger.room.unfinished + ledger.room.unloaded == len(expected) - len(order)
         assert lane.unfinished + lane.unloaded == len(expected) - len(order)
-    ledger.load(rows, {}, NOW)
-    ledger.loaded({}, NOW)
+    loader.load(rows, {}, NOW)
+    loader.end({}, NOW)
     positions = [job.record.position for job in lane.after(0)]
     assert positions == sorted(positions) == sorted(lane.jobs) == list(lane.jobs)
     assert len(positions) == len(expected) - len(order)
@@ -414,25 +416,27 @@ def test_Q5_Q37_whatever_comes_while_jobs_are_loaded_all_are_done_once_and_group
 
 def test_Q37_jobs_that_came_while_others_are_loaded_are_not_loaded_again() -> None:
     ledger = Ledger(QueueConfig(queues={"mail": QueueSettings()}), lambda: 1.0)
-    ledger.begin_loading(Backlog(7, {MAIL: 1}), {})
+    loader = JobLoader(ledger)
+    loader.begin(Backlog(7, {MAIL: 1}), {})
     lane = ledger.lanes.queue("mail")
     assert lane is not None
     job = ledger.admit(lane, "new", ("default", "f"), b"1", NOW)
     assert job.record.key == 8
     ledger.stored(job, NOW)
-    ledger.load([record(1, lane=MAIL), job.record], {}, NOW)
-    ledger.loaded({}, NOW)
+    loader.load([record(1, lane=MAIL), job.record], {}, NOW)
+    loader.end({}, NOW)
     assert [one.record.key for one in lane.after(0)] == [1, 8]
     assert lane.oldest_seconds(NOW) == pytest.approx(99.999)
 
 
 def test_Q37_a_jobs_age_is_that_of_the_oldest_loaded_one() -> None:
     ledger = Ledger(QueueConfig(queues={"mail": QueueSettings()}), lambda: 1.0)
-    ledger.begin_loading(Backlog(2, {MAIL: 2}), {})
+    loader = JobLoader(ledger)
+    loader.begin(Backlog(2, {MAIL: 2}), {})
     lane = ledger.lanes.queue("mail")
     assert lane is not None
     ledger.stored(ledger.admit(lane, "new", ("default", "f"), b"1", NOW), NOW)
-    ledger.load([record(1, lane=MAIL)], {}, NOW)
+    loader.load([record(1, lane=MAIL)], {}, NOW)
     assert lane.oldest_seconds(NOW) == pytest.approx(99.999)
 
 
@@ -489,8 +493,9 @@ def test_Q37_damaged_rows_do_not_spoil_the_count(tmp_path: Path) -> None:
     loaded = store.load()
     assert loaded.backlog == Backlog(5, {MAIL: 4})
     ledger = Ledger(QueueConfig(queues={"mail": QueueSettings()}), lambda: 1.0)
-    ledger.begin_loading(loaded.backlog, {})
-    found = ledger.load(loaded.jobs, {}, NOW) + ledger.loaded({}, NOW)
+    loader = JobLoader(ledger)
+    loader.begin(loaded.backlog, {})
+    found = loader.load(loaded.jobs, {}, NOW) + loader.end({}, NOW)
     assert [one.key for one in found] == [2, 4]
     assert (ledger.room.unloaded, ledger.room.unfinished) == (0, 3)
     [lane] = [lane for lane in ledger.lanes if lane.key.name == "mail"]

@@ -47,5 +47,5 @@ def test_what_is_done_long_before_its_limit_leaves_no_heap_behind() -> None:
         job = run_one(ledger, n / 1000)
         ledger.succeeded(job, Timestamp(n / 1000, 0))
         ledger.erased(job)
-    assert len(ledger._timers._heap) <= 1_001  # it is what is measured: nobody sees it otherwise
+    assert len(ledger.timers._heap) <= 1_001  # it is what is measured: nobody sees it otherwise
     assert ledger.next_due() == 3600 and waiting.current_state is JobState.LEASED

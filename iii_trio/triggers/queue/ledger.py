@@ -5,11 +5,10 @@ Synchronous, like the engine's hub. Events go in. Changes for the store, and the
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sys import intern
 from typing import Final, final
 
@@ -17,7 +16,6 @@ from msgspec.structs import replace
 
 from .isolation import Isolation, is_suspect
 from .lane import WAITING, Job, Lane
-from .lane_key import LaneKey
 from .lanes import Lanes
 from .parked import ParkedJobs
 from .protocol import NO_OPTIONS, JobOptions
@@ -25,8 +23,7 @@ from .record import NEW, Record, Timestamp
 from .room import Room
 from .settings import QueueConfig
 from .states import JOB, JobEvent, JobState
-from .store import Backlog, Change, Damaged, Remove, Update
-from .texts import is_json
+from .store import Change, Remove, Update
 from .timers import Timers
 from .unique import UniqueKeys
 
@@ -52,15 +49,7 @@ class Ledger:
         self.unique = UniqueKeys(self._by_id)
         self._recent: OrderedDict[str, bool] = OrderedDict()
         """The last jobs that are over, by id: whether each was done. Others were purged or cancelled."""
-        self._displaced: list[tuple[int, int, Record]] = []
-        """While jobs are loaded: a heap of those that are behind their places by key."""
-        self._backlog: Backlog | None = None
-        """While jobs are loaded and others come: what the store had at first."""
-        self._touched: set[Lane] = set()
-        """The lanes of jobs that were loaded just now."""
-        self.doubles: list[Job | int] = []
-        """Of receipts that came again while jobs were loaded, one of the two jobs: it, or its key if it is not loaded."""
-        self._timers = Timers()
+        self.timers = Timers()
         self._redriven: dict[int, Record] = {}
         """The records of dead letters as jobs again, while they are redriven."""
         self._leased: dict[int, Job] = {}
@@ -84,133 +73,6 @@ class Ledger:
         return sum(lane.running for lane in self.lanes)
 
     # --- arrivals
-
-    def begin_loading(self, backlog: Backlog, settings: Mapping[str, bytes]) -> None:
-        """Expect these jobs of an earlier engine. Others may come meanwhile, behind them. `settings` as in `load`."""
-        self._backlog = backlog
-        self._next = backlog.last + 1
-        self.lanes.keep_all = True
-        self.room.unloaded = sum(backlog.unfinished.values())
-        for text, count in backlog.unfinished.items():
-            try:
-                self._lane(text, settings).unloaded = count
-            except ValueError:
-                continue  # its jobs are damaged, each by itself
-
-    def load(
-        self, records: Iterable[Record | Damaged], settings: Mapping[str, bytes], timestamp: Timestamp
-    ) -> list[Damaged]:
-        """Take over jobs of an earlier engine, in the order of their keys. Return those that cannot be made sense of.
-
-        Subscribers are to be remembered before. `settings` are those of lanes that nothing configures any more, by the
-        texts of their keys. Call `loaded` at the end.
-        """
-        damaged: list[Damaged] = []
-        for record in records:
-            if self._backlog is not None and record.key > self._backlog.last:
-                continue  # it came while jobs were loaded, and is there
-            self._next = max(self._next, record.key + 1)
-            self._load_displaced(record.key, settings, timestamp, damaged)
-            if isinstance(record, Damaged):
-                damaged.append(record)
-            elif record.position > record.key:  # it was redriven, and its place in line is further behind
-                heapq.heappush(self._displaced, (record.position, record.key, record))
-            else:
-                self._load(record, settings, timestamp, damaged)
-        if self._backlog is not None:
-            for lane in self._touched:
-                self.lanes.wake(lane)
-            self._touched.clear()
-        return damaged
-
-    def _load_displaced(
-        self, before: float, settings: Mapping[str, bytes], timestamp: Timestamp, damaged: list[Damaged]
-    ) -> None:
-        while self._displaced and self._displaced[0][0] < before:
-            self._load(heapq.heappop(self._displaced)[2], settings, timestamp, damaged)
-
-    def _load(
-        self, record: Record, settings: Mapping[str, bytes], timestamp: Timestamp, damaged: list[Damaged]
-    ) -> None:
-        try:
-            self._load_one(record, settings, timestamp)
-        except ValueError as error:
-            damaged.append(Damaged(record.key, str(error)))
-
-    def _load_one(self, record: Record, settings: Mapping[str, bytes], timestamp: Timestamp) -> None:
-        if record.data is None or not is_json(record.data):
-            raise ValueError("its data is no JSON")
-        lane = self._lane(record.lane, settings)
-        self._touched.add(lane)
-        self._next = max(self._next, record.position + 1)
-        # An earlier engine saw these events, so the job begins in the state that they led to.
-        if record.progress.died_at_ms is not None:
-            job = self._enter(record, lane, JobState.DEAD)
-            self.room.count_unfinished(lane, -1)
-            self.room.release_payload(job)
-            lane.dead[record.key] = job
-            return
-        if self._backlog is None or not self._came_again(record):
-            self._load_unfinished(record, lane, timestamp)
-        if lane.unloaded:
-            lane.unloaded -= 1
-            self.room.unloaded -= 1
-            if not lane.unloaded:
-                lane.all_loaded()
-
-    def _load_unfinished(self, record: Record, lane: Lane, timestamp: Timestamp) -> None:
-        left = 0.0 if record.progress is NEW else record.progress.pause_left_seconds(timestamp)
-        job = self._enter(record, lane, JobState.DELAYED if left > 0 else JobState.READY)
-        self.room.release_payload(job, unless_room=True)
-        if left > 0:
-            self._timers.set(job, timestamp.now + left)
-        if record.options.unique_key is not None:
-            age = max(0.0, (timestamp.wall_ms - record.created_at_ms) / 1000)
-            self.unique.take(job, timestamp.now, age)
-        lane.join(job)
-
-    def _lane(self, text: str, settings: Mapping[str, bytes]) -> Lane:
-        """Return the lane of a stored job. Raises ValueError for a damaged key, or damaged settings."""
-        lane = self.lanes.get(text)
-        if lane is None:
-            lane = self.lanes.open(LaneKey.parse(text))
-            lane.known = False  # its jobs are still to be done
-            if (description := settings.get(text)) is not None:
-                lane.restore(description)
-        return lane
-
-    def _came_again(self, record: Record) -> bool:
-        """Whether a job of the same receipt, which came while jobs were loaded, takes the place of this one (Q21)."""
-        newer = self._by_id.get(record.id)
-        if newer is None:
-            if (done := self._recent.get(record.id)) is True:
-                self.doubles.append(record.key)
-            return done is True
-        # One that may be refused yet replaces nothing.
-        if newer.record.key == record.key or newer.current_state is JobState.STORING:
-            return False
-        if newer.current_state in WAITING and not newer.record.progress.attempts:
-            del self._by_id[record.id]
-            self.cancel(newer)
-            self.doubles.append(newer)
-            return False
-        self.doubles.append(record.key)
-        return True
-
-    def loaded(self, settings: Mapping[str, bytes], timestamp: Timestamp) -> list[Damaged]:
-        """End the loading: put the dead letters into the order of their deaths, and look at all lanes. Returns as `load`."""
-        damaged: list[Damaged] = []
-        self._load_displaced(math.inf, settings, timestamp, damaged)
-        self._backlog = None
-        self._touched.clear()
-        self.room.unloaded = 0  # damaged jobs are not counted one by one
-        self.lanes.keep_all = False
-        for lane in self.lanes:
-            lane.all_loaded()
-            self.lanes.wake(lane)
-            lane.dead = dict(sorted(lane.dead.items(), key=lambda item: item[1].record.progress.died_at_ms or 0))
-            self.lanes.drop_if_empty(lane)
-        return damaged
 
     def find(self, job_id: str) -> Job | None:
         """Return the job with this id, a dead letter too. None if there is none."""
@@ -260,7 +122,7 @@ class Ledger:
         )
         if delay:
             record.evolve(due_ms=timestamp.wall_at(timestamp.now + delay), pause_ms=round(delay * 1000))
-        job = self._enter(record, lane, JobState.STORING)
+        job = self.enter(record, lane, JobState.STORING)
         job.due = timestamp.now + delay if delay else timestamp.now  # one number for all jobs of one moment
         if options is not NO_OPTIONS:
             record.options = options.lasting
@@ -273,7 +135,7 @@ class Ledger:
         self.room.release_payload(job, unless_room=True)
         if job.due > timestamp.now:
             job.lane.advance(job, JobEvent.STORED_WITH_DELAY)
-            self._timers.set(job, job.due)
+            self.timers.set(job, job.due)
         else:
             job.lane.advance(job, JobEvent.STORED)
         self._join(job)
@@ -282,6 +144,27 @@ class Ledger:
         """Remove a job that the store does not take."""
         job.lane.advance(job, JobEvent.NOT_STORED)
         self._over(job)
+
+    # --- for the loader
+
+    def skip_key(self, key: int) -> None:
+        """Give new jobs keys behind this one."""
+        self._next = max(self._next, key + 1)
+
+    def enter(self, record: Record, lane: Lane, state: JobState) -> Job:
+        """Take in a job in this state. It stands in no line yet."""
+        size = 0 if record.data is None else len(record.data)
+        held = size if record.metadata is None else size + len(record.metadata)
+        job = Job(JOB, state, record, lane, size, held)
+        lane.state_counts[state] += 1
+        self.room.enter(job)
+        self._by_id.setdefault(record.id, job)
+        return job
+
+    def displace(self, job: Job) -> None:
+        """Cancel a waiting job whose id is to belong to another one."""
+        del self._by_id[job.record.id]
+        self.cancel(job)
 
     # --- turns
 
@@ -319,7 +202,7 @@ class Ledger:
                 if timeout is None:
                     job.due = math.inf
                 else:
-                    self._timers.set(job, timestamp.now + timeout)
+                    self.timers.set(job, timestamp.now + timeout)
                     self._timeouts[job.record.key] = timeout
                 yield job
 
@@ -402,7 +285,7 @@ class Ledger:
         self.parked.add(job)
         patience = job.lane.settings.missing_function_seconds
         if patience is not None and job.lane.key.kind == "queue":
-            self._timers.set(job, timestamp.now + patience)
+            self.timers.set(job, timestamp.now + patience)
         else:
             job.due = math.inf  # the limit of its attempt is no limit of its wait
 
@@ -484,7 +367,7 @@ class Ledger:
         left = job.record.progress.pause_left_seconds(timestamp)
         job.lane.advance(job, JobEvent.STORED_WITH_DELAY if left > 0 else JobEvent.STORED)
         if left > 0:
-            self._timers.set(job, timestamp.now + left)
+            self.timers.set(job, timestamp.now + left)
         self._line_up(job)
 
     def pause(self, lane: Lane, paused: bool) -> None:
@@ -504,12 +387,12 @@ class Ledger:
 
     def next_due(self) -> float | None:
         """Return the time at which `tick` has something to do, or None if never."""
-        return self._timers.next_due()
+        return self.timers.next_due()
 
     def tick(self, timestamp: Timestamp) -> list[tuple[Job, list[Change]]]:
         """Handle the jobs that are due. Return the jobs whose attempts have ended, each with its changes."""
         moved = []
-        for job in self._timers.due(timestamp.now):
+        for job in self.timers.due(timestamp.now):
             if job.current_state is JobState.DELAYED:
                 job.lane.advance(job, JobEvent.DUE)
                 self._line_up(job)
@@ -524,15 +407,6 @@ class Ledger:
         return moved
 
     # --- inside
-
-    def _enter(self, record: Record, lane: Lane, state: JobState) -> Job:
-        size = 0 if record.data is None else len(record.data)
-        held = size if record.metadata is None else size + len(record.metadata)
-        job = Job(JOB, state, record, lane, size, held)
-        lane.state_counts[state] += 1
-        self.room.enter(job)
-        self._by_id.setdefault(record.id, job)
-        return job
 
     def _join(self, job: Job) -> None:
         if job.lane.unloaded:
@@ -579,7 +453,7 @@ class Ledger:
 
     def _delay(self, job: Job, event: JobEvent, pause: float, timestamp: Timestamp) -> list[Change]:
         self._end_attempt(job, event)
-        self._timers.set(job, timestamp.now + pause)
+        self.timers.set(job, timestamp.now + pause)
         job.record.evolve(due_ms=timestamp.wall_at(job.due), pause_ms=round(pause * 1000))
         return [self._update(job)]
 

@@ -15,6 +15,7 @@ import trio
 
 from ...report import get_logger
 from .dispatcher import Dispatcher
+from .job_loader import JobLoader
 from .record import Record
 from .store import Change, Damaged, ForgetLane, Loaded, Remove, SetAside, StorageError
 from .subscribers import Subscribers
@@ -33,6 +34,7 @@ class Loading:
     def __init__(self, dispatcher: Dispatcher, subscribers: Subscribers, loaded: Loaded) -> None:
         self._dispatcher = dispatcher
         self._ledger = dispatcher.ledger
+        self._loader = JobLoader(dispatcher.ledger)
         self._subscribers = subscribers
         self._loaded = loaded
         self._rows = iter(loaded.jobs)
@@ -51,7 +53,7 @@ class Loading:
             if (text := self._settings.get(lane.text)) is not None:
                 lane.restore_pause(text)
         if loaded.backlog is not None:
-            ledger.begin_loading(loaded.backlog, self._settings)
+            self._loader.begin(loaded.backlog, self._settings)
         before = math.inf if loaded.backlog is None else _JOBS_BEFORE
         self._dispatcher.is_loading = True
         while await self._load_some():
@@ -89,14 +91,14 @@ class Loading:
         records: list[Record | Damaged] = await self._dispatcher.journal.read(
             lambda: list(islice(self._rows, _JOBS_AT_ONCE))
         )
-        damaged = self._ledger.load(records, self._settings, self._dispatcher.timestamp)
+        damaged = self._loader.load(records, self._settings, self._dispatcher.timestamp)
         self._set_aside(damaged)
         await trio.lowlevel.checkpoint()
         return bool(records)
 
     def _end(self) -> None:
         dispatcher, ledger = self._dispatcher, self._ledger
-        self._set_aside(ledger.loaded(self._settings, dispatcher.timestamp))
+        self._set_aside(self._loader.end(self._settings, dispatcher.timestamp))
         dispatcher.journal.write([ForgetLane(text) for text in self._settings if ledger.lanes.get(text) is None])
         dispatcher.save_settings()
         dispatcher.all_loaded()
@@ -109,9 +111,9 @@ class Loading:
             )
             changes.append(SetAside(row.key, row.problem))
         dispatcher.journal.write(changes)
-        for double in self._ledger.doubles:
+        for double in self._loader.doubles:
             if isinstance(double, int):
                 dispatcher.journal.write([Remove(double)])
             else:
                 dispatcher.journal.write([Remove(double.record.key)], partial(dispatcher.erased, [double]))
-        self._ledger.doubles.clear()
+        self._loader.doubles.clear()
