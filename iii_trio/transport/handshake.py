@@ -95,6 +95,9 @@ async def request_upgrade(
         over = cast("trio.SocketStream", HandshakeStream(read, send))
         await wrap_client_stream(nursery, over, host, target, extra_headers=list(headers))
     if problem is not None:
-        raise problem
+        try:
+            raise problem
+        finally:
+            problem = None  # its traceback has this frame, and the circle would wait for the cycle collector
     assert answer is not None
     return answer

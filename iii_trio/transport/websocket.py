@@ -276,6 +276,8 @@ class WebSocket:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 incoming.at_end = True
                 return self._lose(Lost(str(error)))
+            if self._end_reported:
+                return None  # it was lost while these bytes were on their way to us
             if data is None:
                 incoming.at_end = True
                 return self._lose(Lost("the connection ended without a Close", by_fin=True))

@@ -9,6 +9,7 @@ import hashlib
 import math
 import socket
 import ssl
+import types
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +36,7 @@ from iii_trio.transport.frames import (
     close_payload,
     frame,
 )
+from iii_trio.transport.handshake import request_upgrade
 from iii_trio.transport.http1 import read_head
 from iii_trio.transport.socket import Socket
 from iii_trio.transport.upgrade import Refusal
@@ -404,6 +406,22 @@ async def test_broken_frames_behind_our_close_do_not_keep_the_connection(
         assert trio.current_time() == began and isinstance(peer.notes.ends[0], FrameError)
 
 
+async def test_nothing_is_fed_to_the_handler_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    """The connection is lost when its task has been woken with a message, and has not run yet."""
+    async with served() as peer:
+        fed = []
+
+        def feed(data: memoryview) -> tuple[bytes, None]:
+            fed.append(bytes(data))
+            return b"", None
+
+        peer.notes.feed = feed  # type: ignore[method-assign]
+        await peer.send(TEXT, b"on its way")
+        peer.websocket.lost("nothing could be written")
+        await peer.over.wait()
+        assert not fed and isinstance(peer.notes.ends[0], Lost)
+
+
 async def test_nothing_is_sent_in_reaction_to_a_loss(autojump_clock: trio.testing.MockClock) -> None:
     async with served() as peer:
 
@@ -506,6 +524,24 @@ async def test_a_connection_that_is_closed_during_the_handshake_is_none(
         began = trio.current_time()
         websocket.close(1000)
     assert trio.current_time() == began
+
+
+async def test_a_failed_handshake_keeps_no_frame_for_the_cycle_collector(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def hang_up(server: trio.abc.Stream) -> None:
+        await server.receive_some()
+        await server.aclose()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ConnectionFailed, match="ended before an answer"):
+            await ask(hang_up)
+        frames = [each for each in gc.get_objects() if isinstance(each, types.FrameType)]
+        assert not [each for each in frames if each.f_code is request_upgrade.__code__]
+    finally:
+        gc.enable()
 
 
 async def test_an_answer_that_never_comes_is_waited_for_so_long(autojump_clock: trio.testing.MockClock) -> None:
