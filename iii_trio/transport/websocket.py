@@ -33,8 +33,7 @@ from .tls import TlsStream
 from .upgrade import Refusal
 
 _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads gets no more pongs
-_PONGS_AT_ONCE: Final = 16
-"""Pings of one read that are answered, the last ones. A pong answers the pings before it, too (RFC 6455 section 5.5.3)."""
+_PONGS_AT_ONCE: Final = 16  # each takes 20 µs, and one read may have 40,000 pings
 
 
 @frozen
@@ -282,11 +281,13 @@ class WebSocket:
                 incoming.at_end = True
                 return self._lose(Lost("the connection ended without a Close", by_fin=True))
             controls, how = handler.feed(data)
-            has_pongs = bool(controls) and self._put_pongs(controls)
             if how is not None:
+                # These pongs are written after the end has been reported. A peer that closed and is gone would else count as
+                # lost. They are few, because a ping that comes together with the end needs no answer.
+                self._put_pongs(_pings_among(controls)[:_PONGS_AT_ONCE])
                 return self._peer_ended(how, controls)
-            if has_pongs:
-                self.outbox.flush()
+            if controls:
+                await self._answer_pings(controls)
             if not self.talking and incoming.too_late(len(data)):
                 incoming.at_end = True
                 return self._lose(Lost("it went on sending, long after it was told the end"))
@@ -374,19 +375,22 @@ class WebSocket:
             self._close_put_at = outbox.written_bytes + outbox.waiting_bytes
             outbox.flush()
 
-    def _put_pongs(self, controls: bytes) -> bool:
-        """Put the answers to the pings among these frames, as long as pongs may follow. Return whether there are any.
+    async def _answer_pings(self, controls: bytes) -> None:
+        """Answer the pings among these frames, and let other tasks have their turn between many of them."""
+        pings = _pings_among(controls)
+        for at in range(0, len(pings), _PONGS_AT_ONCE):
+            if at:
+                await trio.lowlevel.checkpoint()
+            self._put_pongs(pings[at : at + _PONGS_AT_ONCE])
+            self.outbox.flush()
 
-        They are written after a Close in the same read has been reported. A peer that is gone would else count as lost.
-        """
-        if not self.talking:
-            return False
-        pings = [control for control in split_controls(controls) if control[0] & 15 == PING]
-        for ping in pings[-_PONGS_AT_ONCE:]:
-            pong = answer(ping, is_client=self._is_client)
-            if self._may_pong(len(pong)):
-                self.outbox.put(pong)
-        return bool(pings)
+    def _put_pongs(self, pings: list[bytes]) -> None:
+        """Put the answers to these pings, as long as pongs may follow."""
+        for ping in pings:
+            if self.talking:
+                pong = answer(ping, is_client=self._is_client)
+                if self._may_pong(len(pong)):
+                    self.outbox.put(pong)
 
     def _may_pong(self, n: int) -> bool:
         """Return whether a pong of `n` bytes may be sent. Pongs that wait are bounded, and count until they are written."""
@@ -404,6 +408,10 @@ class WebSocket:
         if self.shaking:
             self._problem = self._problem or cause
         self.lost(cause)
+
+
+def _pings_among(controls: bytes) -> list[bytes]:
+    return [control for control in split_controls(controls) if control[0] & 15 == PING]
 
 
 __all__ = ["READ_BYTES", "FrameHandler", "Lost", "ReadBuffer", "WebSocket", "choose_read_size"]

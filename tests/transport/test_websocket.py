@@ -25,6 +25,7 @@ import wsproto.connection
 from trio_websocket import WebSocketConnection
 
 from iii_trio.errors import ConnectionFailed, FrameError
+from iii_trio.transport.control_frames import answer
 from iii_trio.transport.frames import (
     BINARY,
     CLOSE,
@@ -189,15 +190,41 @@ async def test_a_peer_that_pings_and_never_reads_gets_a_bounded_number_of_pongs(
         assert peer.notes.messages == [b"and still it is heard"]
 
 
-async def test_of_many_pings_in_one_read_the_last_are_answered(autojump_clock: trio.testing.MockClock) -> None:
+async def test_many_pings_in_one_read_are_answered_and_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
     """Each answer takes 20 µs, and the 40,000 pings of one read would stop the loop for a second."""
-    async with served() as peer:
-        pings = b"".join(frame(PING, n.to_bytes(2, "big"), mask=MASK) for n in range(2000))
-        await peer.client.send_all(pings)
-        await trio.testing.wait_all_tasks_blocked()
-        await peer.send(PING, b"last")
-        pongs = b"".join(frame(PONG, n.to_bytes(2, "big")) for n in range(1984, 2000)) + frame(PONG, b"last")
+    answers = [0]
+
+    def count(ping: bytes, *, is_client: bool) -> bytes:
+        answers[-1] += 1
+        return answer(ping, is_client=is_client)
+
+    async def take_turns() -> None:
+        while True:
+            answers.append(0)
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("iii_trio.transport.websocket.answer", count)
+    async with served() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        await peer.client.send_all(b"".join(frame(PING, n.to_bytes(2, "big"), mask=MASK) for n in range(1000)))
+        pongs = b"".join(frame(PONG, n.to_bytes(2, "big")) for n in range(1000))
         assert await peer.read(len(pongs)) == pongs
+        assert sum(answers) == 1000 and max(answers) <= 32
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_close_takes_effect_between_the_answers_to_many_pings(autojump_clock: trio.testing.MockClock) -> None:
+    async with served() as peer:
+        await peer.client.send_all(frame(PING, b"", mask=MASK) * 1000)
+        assert await peer.read(2) == frame(PONG, b"")
+        peer.websocket.close(1000)
+        await peer.send(CLOSE, close_payload(1000))
+        await peer.client.send_eof()
+        said = await peer.read_to_the_end()
+        assert said.endswith(frame(CLOSE, close_payload(1000))) and len(said) < 1000
+        assert peer.notes.ends == [CloseFrame(1000)]
 
 
 # --- ending
