@@ -25,7 +25,8 @@ from .frames import Buffer
 class EndReason:
     """How an end of a channel, or a link, came to its end. A value: expected ends are not exceptions.
 
-    `outcome` is None for a link, and `code` is the error code that the other side gave, if it gave one.
+    `outcome` is None for a link. `code` is the error code that the other side gave, or of a link that of its Close, if it
+    gave one.
     """
 
     outcome: Outcome | None

@@ -136,16 +136,18 @@ class RemoteLink:
             await self._taken.park()
 
     def on_close(self, how: CloseFrame | FrameError | Lost) -> None:
+        code = None
         match how:
             case _ if self._closed_here is not None:
                 reason = self._closed_here
             case CloseFrame():
+                code = str(how.code)
                 reason = f"the engine closed with {how.code}" + (f" ({how.reason})" if how.reason else "")
             case FrameError():
                 reason = f"the engine broke the protocol: {how.reason}"
             case Lost():
                 reason = how.cause
-        self._ended = EndReason(None, reason)
+        self._ended = EndReason(None, reason, code)
         self._into.close()
         if self._listening is not None:
             self._listening.end()

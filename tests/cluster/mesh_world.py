@@ -252,10 +252,10 @@ class MeshWorld:
 
 
 @asynccontextmanager
-async def mesh_world(*names: str, **store: Any) -> AsyncIterator[MeshWorld]:
+async def mesh_world(*names: str, conditions: Conditions | None = None, **store: Any) -> AsyncIterator[MeshWorld]:
     """Open a mesh with these nodes."""
     async with trio.open_nursery() as nursery:
-        world = MeshWorld(nursery, **store)
+        world = MeshWorld(nursery, 0, conditions, **store)
         await nursery.start(world.network.run)
         for name in names:
             await world.start(name)

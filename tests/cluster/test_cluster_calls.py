@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 import iii_trio
 from iii_trio.errors import CallError
+from iii_trio.testing.sim_stream import Conditions
 from iii_trio.triggers.cluster.records import FUNCTION, Key
 
 from .mesh_world import LEASE_SECONDS, MeshWorld, mesh_world
@@ -370,3 +371,93 @@ async def test_a_second_engine_of_one_name_is_refused_and_serves_alone(autojump_
             assert await alone.trigger("say") == "c"
             await world.until(lambda: third.cluster.joined, 90)  # once the lease of the other one has run out
             assert third.cluster.status == "node c of valkey://store:6379/mesh"
+
+
+async def test_N3_a_call_that_a_leaving_node_has_not_read_goes_to_one_that_stands_by(autojump_clock: MockClock) -> None:
+    async with mesh_world("a", "b", "c", conditions=Conditions(delay_seconds=0.2)) as world:
+        async with (
+            world.open_worker("a", "first") as first,
+            world.open_worker("b", "second") as second,
+            world.open_worker("c", "app") as app,
+        ):
+            await offer(first, "a")
+            await world.settle()
+            await offer(second, "b")
+            await world.settle()
+            assert await app.trigger("say") == "a"
+            answers: list[Any] = []
+
+            async def ask() -> None:
+                answers.append(await app.trigger("say"))
+
+            # Some are on their way when the node closes, and the others learn at once that it has left.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(world.stop, "a")
+                for _ in range(60):
+                    nursery.start_soon(ask)
+                    await trio.sleep(0.02)
+            assert len(answers) == 60 and set(answers) == {"a", "b"}
+            await world.until(lambda: "a" not in world["c"].cluster.links)
+
+
+async def test_N3_a_call_that_an_engine_has_not_read_before_its_close_goes_to_one_that_stands_by(
+    autojump_clock: MockClock,
+) -> None:
+    async with mesh_world("a", "b", "c", conditions=Conditions(delay_seconds=0.2)) as world:
+        async with (
+            world.open_worker("a", "first") as first,
+            world.open_worker("b", "second") as second,
+            world.open_worker("c", "app") as app,
+        ):
+            await offer(first, "a")
+            await world.settle()
+            await offer(second, "b")
+            await world.settle()
+            answers: list[Any] = []
+
+            async def ask() -> None:
+                answers.append(await app.trigger("say"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await trio.sleep(0.1)
+                # The call is on its way. It arrives behind the Close, and is thrown away.
+                world["a"].engine._shell.close("it restarts")
+            assert answers == ["b"]
+
+
+async def test_N3_calls_wait_for_a_node_that_has_joined_before_it_listens(autojump_clock: MockClock) -> None:
+    async with mesh_world("a") as world:
+        world.cut("a", "b")
+        await world.start("b")
+        async with world.open_worker("b", "shop") as shop, world.open_worker("a", "app") as app:
+            await offer(shop, "b")
+            await world.until(lambda: any(key == SAY for key in world["a"].cluster.directory))
+            assert "refused" in world["a"].cluster.links["b"].problem
+            answers: list[Any] = []
+
+            async def ask() -> None:
+                answers.append(await app.trigger("say"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await trio.sleep(0.3)
+                world.mend("a", "b")
+            assert answers == ["b"]
+
+
+async def test_a_node_that_goes_on_refusing_connections_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with mesh_world("a") as world:
+        world.cut("a", "b")
+        await world.start("b")
+        async with world.open_worker("b", "shop") as shop, world.open_worker("a", "app") as app:
+            await offer(shop, "b")
+            await world.until(lambda: any(key == SAY for key in world["a"].cluster.directory))
+            began = trio.current_time()
+            with pytest.raises(CallError) as failed:
+                await app.trigger("say")
+            assert failed.value.code == "function_not_found" and trio.current_time() - began < 7
+            began = trio.current_time()
+            with pytest.raises(CallError):
+                await app.trigger("say")
+            assert trio.current_time() == began

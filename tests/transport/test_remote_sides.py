@@ -215,20 +215,20 @@ async def test_a_link_brackets_what_one_read_brought() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("how", "reason", "code"),
     [
-        (CloseFrame(1000, ""), "the engine closed with 1000"),
-        (CloseFrame(1012, "restarting"), "the engine closed with 1012 (restarting)"),
-        (FrameError(1002, "a reserved bit is set"), "the engine broke the protocol: a reserved bit is set"),
-        (Lost("reset"), "reset"),
+        (CloseFrame(1000, ""), "the engine closed with 1000", "1000"),
+        (CloseFrame(1012, "restarting"), "the engine closed with 1012 (restarting)", "1012"),
+        (FrameError(1002, "a reserved bit is set"), "the engine broke the protocol: a reserved bit is set", None),
+        (Lost("reset"), "reset", None),
     ],
 )
-def test_a_link_says_why_it_ended(how: Any, reason: str) -> None:
+def test_a_link_says_why_it_ended(how: Any, reason: str, code: str | None) -> None:
     link = RemoteLink(lambda: MASK)
     assert link.ended is None
     websocket = opened(link)
     link.on_close(how)
-    assert link.ended == EndReason(None, reason)
+    assert link.ended == EndReason(None, reason, code)
     link.close("later")
     assert websocket.closes == []
 

@@ -10,7 +10,7 @@ import trio
 from .directory import Difference, Directory
 from .events import wait_and_cancel
 from .lease_keeper import RETRY_SECONDS
-from .records import EntryKind, Position
+from .records import LEFT, EntryKind, Position
 from .store import MeshStore, StoreUnavailable
 
 
@@ -87,5 +87,5 @@ class Follower:
                 if changed is None:
                     self._on_change(Difference(odd=list(entry.odd)), "")
                     return
-                why = "its lease has run out" if entry.kind is EntryKind.LOST else "it has left the mesh"
+                why = "its lease has run out" if entry.kind is EntryKind.LOST else LEFT
                 self._on_change(changed, why)

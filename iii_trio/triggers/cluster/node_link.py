@@ -25,6 +25,8 @@ from .together import BothWays
 LOGGER = get_logger("iii_trio.cluster")
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _MAX_PAUSE_SECONDS: Final = 5.0
+_FIRST_SECONDS: Final = 3.0
+"""For so long a node that refuses the first connection is still expected, because it may have joined before it listens."""
 
 
 @final
@@ -56,6 +58,8 @@ class NodeLink:
         """Why the link is not up."""
         self.draining = False
         """Whether the other node takes no more calls."""
+        self._expected = True
+        self._first_until = trio.current_time() + _FIRST_SECONDS
         self._here = here
         self._lease = lease
         self._silence_seconds = lease.seconds
@@ -72,8 +76,8 @@ class NodeLink:
 
     @property
     def expected(self) -> bool:
-        """Whether the node is dialled for the first time. Calls may wait for that, for the time of one dial."""
-        return self.state.current is LinkState.DIALLING and not self.problem
+        """Whether the first connection may still come. Calls wait for it, for three seconds or the time of one dial."""
+        return self._expected and self.state.current in (LinkState.DIALLING, LinkState.WAITING)
 
     @property
     def described(self) -> str:
@@ -115,6 +119,7 @@ class NodeLink:
             self._passing = self._new_passing()
         passing = self._passing
         passing.connect(worker).link.bracket(self._ways.answers)
+        self._expected = False
         self._advance(LinkEvent.REACHED)
         LOGGER.info("the link to node %s (%s) is up", self.node.name, self.address)
         self._on_change(self)
@@ -138,6 +143,17 @@ class NodeLink:
             self._on_silence(self)
             serving.cancel(reason=self.problem)
 
+    async def wait_lost(self, why: str) -> None:
+        """Give the node no more calls, and wait until it has closed the link, or for a lease at most.
+
+        If cancelled: it is given no more calls all the same.
+        """
+        self.draining, self.problem = True, why
+        self._on_change(self)
+        with trio.move_on_after(self._silence_seconds):
+            if self.worker is not None:
+                await wait_link_lost(self.worker)
+
     def close(self, why: str) -> None:
         """Answer the calls under way, because the node is gone."""
         self.problem = why
@@ -150,8 +166,9 @@ class NodeLink:
         self.worker = None
         if was_up:
             LOGGER.warning("the link to node %s (%s) is down: %s", self.node.name, self.address, why)
+        self._expected = self._expected and trio.current_time() < self._first_until
         # No answer can come any more, and their callers must not wait.
-        unsent = self._stop_passing(f"node {self.node.name} is gone: {why}")
+        unsent = [] if self.expected else self._stop_passing(f"node {self.node.name} is gone: {why}")
         if was_up or event is LinkEvent.NOT_REACHED:
             self._on_change(self)
         # After the change is told, so that they are not given to this link again.
@@ -160,7 +177,8 @@ class NodeLink:
     def stop_waiting(self) -> None:
         """Have no call wait for the first connection any more, because this node drains."""
         if self.expected:
-            self.problem = "it has not answered yet"
+            self._expected = False
+            self.problem = self.problem or "it has not answered yet"
             unsent = self._stop_passing(self.problem)
             self._on_change(self)
             self._seek_others(unsent)

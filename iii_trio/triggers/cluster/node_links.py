@@ -19,7 +19,7 @@ from .directory import Directory
 from .lease import Lease
 from .node_link import LOGGER, NodeLink, unreachable
 from .passing import PassedCall
-from .records import Key, Node
+from .records import LEFT, Key, Node
 from .silent_nodes import SilentNodes
 from .together import BothWays
 from .versions import links_refused
@@ -106,11 +106,16 @@ class NodeLinks(Mapping[str, NodeLink]):
                 self.gone[name] = why
                 while len(self.gone) > _GONE_REMEMBERED:
                     self.gone.popitem(last=False)
+            if link is not None and node is None:
+                self._watch.ask(link)
+                # A node that leaves closes the link, and says by that which calls it has not run.
+                if why == LEFT and link.calls:
+                    self._nursery.start_soon(self._close_once_lost, link, why)
+                else:
+                    self._close(name, why)
             # The calls that the old holder of the name was given are lost with it.
-            if link is not None and link.node != node:
-                if node is None:
-                    self._watch.ask(link)
-                self._close(name, why if node is None else "it has joined anew")
+            elif link is not None and link.node != node:
+                self._close(name, "it has joined anew")
             if node is not None and name not in self._links:
                 self._open(node)
 
@@ -155,6 +160,11 @@ class NodeLinks(Mapping[str, NodeLink]):
             # Another link to a node of this name may have taken its place before this task began.
             if self._links.get(link.node.name) is link:
                 await link.run()
+
+    async def _close_once_lost(self, link: NodeLink, why: str) -> None:
+        await link.wait_lost(why)
+        if self._links.get(link.node.name) is link:
+            self._close(link.node.name, why)
 
     def _close(self, name: str, why: str) -> None:
         link = self._links.pop(name)

@@ -12,13 +12,15 @@ import trio
 
 from ...errors import CallError, ConnectionFailed
 from ...lowlevel import InlineCall, PendingCall, WorkerSession, call_by, session_of
-from ...wire import ErrorCode, InvocationResult
+from ...wire import Close, ErrorCode, InvocationResult
 from ...worker import Worker
 from .records import Key
 from .together import BothWays
 
 _NOT_RUN: Final = frozenset({ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.ENGINE_DRAINING})
 """The errors of an engine that has not given the call to a handler."""
+_CLOSED: Final = str(Close.SERVICE_RESTART.value)
+"""How a link ends whose engine has closed."""
 _MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 """Payloads of the calls that wait for one connection. An engine keeps as much for a worker that takes nothing."""
 
@@ -89,7 +91,7 @@ class Passing:
         passed.passing = None
         session = self._session
         # The order of the calls is kept.
-        if session is None or self._waiting or not session.link.has_room:
+        if session is None or self._waiting or not session.link.has_room or session.link.ended is not None:
             size = len(call.payload)
             if self._waiting and self._waiting_bytes + size > _MAX_WAITING_BYTES:
                 text = f"{self._to} does not take what waits for it; the call was not delivered"
@@ -132,6 +134,11 @@ class Passing:
             if error.origin == "engine" and error.code in _NOT_RUN:
                 self._on_not_run(passed, error)
             else:
+                # Before it closes, an engine answers each call that it has taken.
+                if error.origin == "link" and self._closed_in_order:
+                    text = f"{self._to} closed before it read the call"
+                    self._on_not_run(passed, CallError(ErrorCode.ENGINE_DRAINING, text, origin="engine"))
+                    return
                 if error.origin == "link":
                     text = f"Invocation stopped: its node is gone: {error.message}"
                     error = CallError(error.code, text, origin="engine")
@@ -171,6 +178,11 @@ class Passing:
                 self._give_up(passed, why)
                 passed.call.fail(error)
         return list(unsent.values())
+
+    @property
+    def _closed_in_order(self) -> bool:
+        ended = self._session.link.ended if self._session is not None else None
+        return ended is not None and ended.code == _CLOSED
 
     def _cancel(self, passed: PassedCall, reason: str) -> None:
         if self._calls.pop(passed.invocation_id, None) is not None:

@@ -15,6 +15,8 @@ TRIGGER_TYPE: Final = "trigger_type"
 BINDING: Final = "binding"
 WORKER: Final = "worker"
 NAME: Final = "name"
+LEFT: Final = "it has left the mesh"
+"""Why a node is gone that has said so itself."""
 LINKS: Final = (1, 1)
 """The oldest and the newest version of links between nodes that this engine understands. A release that changes what nodes
 say to each other raises the newest, and the oldest once it drops the earlier one."""
