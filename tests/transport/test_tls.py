@@ -17,8 +17,7 @@ from iii_trio.transport.reading import ReadBuffer, StreamInput
 from iii_trio.transport.socket import Socket
 from iii_trio.transport.tls import TlsStream
 from iii_trio.triggers.http import HttpLimits
-from iii_trio.triggers.http.connection import HttpConnection
-from iii_trio.triggers.http.kept_bytes import KeptBytes
+from iii_trio.triggers.http.client_stream import ClientStream
 
 AUTHORITY = trustme.CA()
 SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -270,4 +269,4 @@ def _websockets_read(stream: TlsStream) -> Callable[[], Awaitable[bytes]]:
 
 
 def _https_read(stream: TlsStream) -> Callable[[], Awaitable[bytes]]:
-    return HttpConnection(stream, HttpLimits(), KeptBytes(), memoryview(bytearray(100)))._read
+    return ClientStream(stream, memoryview(bytearray(100)), HttpLimits()).read

@@ -16,13 +16,11 @@ import trio
 
 from ...transport.frames import Buffer
 from ...transport.http1 import BadRequest, HeadRules, broken_rule, check_version
-from ...transport.socket import Socket, WritesNow, drop, reads_now, writes_now
-from ...transport.tls import TlsStream
+from .client_stream import READ_SIZE, ClientGone, ClientStream
 from .kept_bytes import KeptBytes
 from .response import Head, Whole
 from .settings import HttpLimits
 
-_READ: Final = 65_536
 _PIPELINED: Final = 65_536
 """While a request is served, nothing more is read once more bytes than this are behind it.
 
@@ -31,12 +29,6 @@ _UPGRADE_OFFERED: Final = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined
 _READ_STATES: Final = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, _UPGRADE_OFFERED)
 """The states of h11 behind a request's body. The last one is that of a client that offers an upgrade, which is not taken."""
 _KEEP_ALIVE: Final = b"keep-alive"
-_LINGER_SECONDS: Final = 2.0
-_LINGER_BYTES: Final = 1024 * 1024
-
-
-class ClientGone(Exception):
-    """The client left or stalled. The connection is of no more use."""
 
 
 class BrokenBody(Exception):
@@ -55,18 +47,14 @@ class HttpConnection:
         buffer: memoryview,
         address: str | None = None,
     ) -> None:
-        self._stream = stream
+        self.stream = ClientStream(stream, buffer, limits)
         self._limits = limits
         self._buffer = buffer
-        self._is_drained: bool | None = None
-        """Whether the last read took all that was there, so that the next one has to wait."""
         self.address = address
         """The address by which its requests are counted. None: they are not."""
         self._kept = kept
         self._kept_bytes = 0
         """The bytes that it keeps: those of a head that is not whole, and those behind the request that is served."""
-        self._now = writes_now(stream)
-        self._reads = reads_now(stream)
         self._h11 = self._parser()
         self._rest = bytearray()
         """The bytes that were read and not given to h11 yet: the rest of a body, and the next requests."""
@@ -104,7 +92,6 @@ class HttpConnection:
         self._piece = b""
         """The bytes that h11 got last, and in `_before` the last ones of those before."""
         self._before = b""
-        self._writing = trio.Lock()  # a 100 (Continue) may meet the response
 
     # --- reading
 
@@ -147,7 +134,7 @@ class HttpConnection:
                     self._h11 = self._parser()
                     self._keep(0)
                     raise BadRequest(503, "the server holds as many heads as it may: try again later")
-                data = await self._read()
+                data = await self.stream.read()
                 if not data:
                     if begun:
                         raise BadRequest(400, "the request ended within its head")
@@ -253,13 +240,13 @@ class HttpConnection:
             self._is_past_h11 = self._to_come is not None
             if self._rest:
                 if not self._is_past_h11:
-                    self._feed(self._take(_READ))
+                    self._feed(self._take(READ_SIZE))
                     self._keep(len(self._rest))
                 continue
             if self._h11.they_are_waiting_for_100_continue and self._h11.our_state is h11.SEND_RESPONSE:
-                await self._write([self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""])
+                await self.stream.write([self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""])
             if not self._is_past_h11:
-                self._feed(await self._receive_body(_READ))
+                self._feed(await self._receive_body(READ_SIZE))
         return None
 
     async def _next_counted(self) -> bytes:
@@ -280,7 +267,7 @@ class HttpConnection:
     async def _receive_body(self, size: int) -> bytes:
         """Wait for at most so many bytes of a body. Raises ClientGone, also for a client that sends nothing for too long."""
         with trio.move_on_after(self._limits.body_seconds):
-            return await self._receive(size)
+            return await self.stream.receive(size)
         # A silent client must not keep its handler for ever.
         raise ClientGone(f"the client sent nothing of its body for {self._limits.body_seconds:g} s")
 
@@ -312,7 +299,7 @@ class HttpConnection:
         in_h11 = len(self._h11.trailing_data[0])
         while self._keep(behind := in_h11 + len(self._rest)) and behind <= _PIPELINED:
             try:
-                data = await self._receive()
+                data = await self.stream.receive()
             except ClientGone:
                 return
             if not data:
@@ -322,11 +309,6 @@ class HttpConnection:
             if self._is_free:
                 return
         await trio.sleep_forever()  # it sends on: it is there
-
-    async def wait_taken(self) -> None:
-        """Wait until what is being written has left, or has failed. If cancelled: the writing goes on."""
-        async with self._writing:
-            pass
 
     # --- writing
 
@@ -338,7 +320,7 @@ class HttpConnection:
         self._unsent = int(length) if self._sends_body and length.isascii() and length.isdigit() else None
         # The client of a response without a body has all of it by the head.
         self.is_ending = not self._sends_body or self._unsent == 0
-        await self._write(parts)
+        await self.stream.write(parts)
 
     async def send_pieces(self, pieces: Sequence[Buffer]) -> None:
         """Write pieces of the body at once, without copying them. A response that has no body (to HEAD, 304) drops them.
@@ -359,7 +341,7 @@ class HttpConnection:
         if self._unsent is not None:
             self._unsent -= len(whole)
             self.is_ending = self._unsent <= 0
-        await self._write(parts)
+        await self.stream.write(parts)
 
     async def finish(self) -> None:
         """Write the end of the body.
@@ -368,7 +350,7 @@ class HttpConnection:
         """
         parts = self._h11.send_with_data_passthrough(h11.EndOfMessage()) or []
         self.is_ending = True
-        await self._write(parts)
+        await self.stream.write(parts)
 
     async def send_whole(self, whole: Whole, *, close: bool = False) -> None:
         """Write a complete response at once. Raises ClientGone."""
@@ -377,14 +359,14 @@ class HttpConnection:
             head = head.plus(("content-length", str(len(whole.body))))
             if self._is_plain(close=close):
                 self._is_answered = self.is_ending = True
-                await self._write([_plain_head(head), whole.body] if whole.body else [_plain_head(head)])
+                await self.stream.write([_plain_head(head), whole.body] if whole.body else [_plain_head(head)])
                 return
         parts = [self._head(head, close=close)]
         if whole.body and self.has_body:
             parts += self._h11.send_with_data_passthrough(h11.Data(data=whole.body)) or []
         parts += self._h11.send_with_data_passthrough(h11.EndOfMessage()) or []
         self.is_ending = True
-        await self._write(parts)
+        await self.stream.write(parts)
 
     def answer_now(self, whole: Whole, waiting: trio.CancelScope) -> bool:
         """Write a complete response while the task waits in `wait_gone`. Return False if that cannot be; nothing is changed.
@@ -394,12 +376,9 @@ class HttpConnection:
         """
         # A next request that is here already, and a response under way, need the task.
         if (
-            self._now is None
-            or self._reads is None
-            or isinstance(self._stream, TlsStream)
+            not self.stream.may_write_now
             or self._rest
             or self._h11.trailing_data[0]
-            or self._writing.locked()
             or not whole.head.has_body
             or whole.head.value("content-length") is not None
             or not self._is_plain(close=False)
@@ -407,15 +386,11 @@ class HttpConnection:
             return False
         head = _plain_head(whole.head.plus(("content-length", str(len(whole.body)))))
         parts = [memoryview(part) for part in (head, whole.body) if part]
-        try:
-            took = self._now.write_now(parts)
-        # The task finds the same, and ends the connection.
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
-        if not took:
+        rest = self.stream.write_now(parts)
+        if rest is None:
             return False
         self._is_answered = self.is_ending = self._is_free = True
-        self.unwritten = _behind(parts, took)
+        self.unwritten = rest
         if not self.unwritten:
             self.is_idle, self._waiting = True, waiting
             waiting.deadline = trio.current_time() + self._limits.idle_seconds
@@ -425,7 +400,7 @@ class HttpConnection:
         """Write what `answer_now` has left. Raises ClientGone."""
         rest, self.unwritten = self.unwritten, []
         if rest:
-            await self._write(rest)
+            await self.stream.write(rest)
 
     @property
     def has_body(self) -> bool:
@@ -452,27 +427,12 @@ class HttpConnection:
         A chunked or counted body lacks its end. A body that only the connection's end delimits (HTTP/1.0) is cut by a reset.
         """
         self.is_cut = True
-        transport = self._stream.transport if isinstance(self._stream, TlsStream) else self._stream
-        if isinstance(transport, Socket):
-            transport.reset()
-
-    async def linger(self) -> None:
-        """Let the client take the response before the connection goes: closing with unread input would reset it."""
-        if not isinstance(self._stream, trio.abc.HalfCloseableStream):
-            return
-        with trio.move_on_after(_LINGER_SECONDS):
-            try:
-                await self._stream.send_eof()
-                left = _LINGER_BYTES
-                while left > 0 and (data := await self._stream.receive_some(_READ)):
-                    left -= len(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+        self.stream.reset()
 
     async def close(self) -> None:
         """Close the stream now, and keep nothing."""
         self._keep(0)
-        await drop(self._stream)
+        await self.stream.close()
 
     # --- inside
 
@@ -506,63 +466,6 @@ class HttpConnection:
         self._kept_bytes = size
         return self._kept.has_room(self._limits.json_total_bytes, size)
 
-    async def _read(self, size: int = _READ) -> bytes:
-        """Read at most so many bytes, or wait for some. Empty at the end. If cancelled: nothing was read."""
-        now = self._reads
-        if now is None:
-            return bytes(await self._stream.receive_some(size))
-        if self._is_drained:
-            await now.wait_readable()
-        elif self._is_drained is False:
-            # More waits, most likely. Others have their turn first.
-            await trio.lowlevel.checkpoint()
-        buffer = self._buffer[:size]
-        while (found := now.read_now(buffer)) is None:
-            await now.wait_readable()
-        self._is_drained = found < len(buffer)
-        return bytes(buffer[:found])
-
-    async def _receive(self, size: int = _READ) -> bytes:
-        try:
-            return await self._read(size)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ClientGone("the client left") from error
-
-    async def _write(self, parts: Sequence[Buffer]) -> None:
-        try:
-            self._writing.acquire_nowait()
-        except trio.WouldBlock:
-            await self._writing.acquire()
-        try:
-            if self._now is not None:
-                await self._write_at_once(self._now, [memoryview(part) for part in parts if part])
-                return
-            for part in parts:
-                with trio.move_on_after(self._limits.stalled_seconds) as scope:
-                    await self._stream.send_all(part)
-                self._stalled(scope)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ClientGone("the client left") from error
-        finally:
-            self._writing.release()
-
-    async def _write_at_once(self, now: WritesNow, rest: list[memoryview]) -> None:
-        """Write without waiting where the stream takes it, and wait for room otherwise."""
-        # Other tasks run while the next item or request is waited for, so a turn of the loop is not needed here too.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            if rest:
-                rest = _behind(rest, now.write_now(rest))
-            if not rest and not getattr(now, "unsent", 0):
-                return
-            with trio.move_on_after(self._limits.stalled_seconds) as scope:
-                await self._stream.wait_send_all_might_not_block()
-            self._stalled(scope)
-
-    def _stalled(self, scope: trio.CancelScope) -> None:
-        if scope.cancelled_caught:
-            raise ClientGone(f"the client took nothing for {self._limits.stalled_seconds:g} s")
-
 
 def _plain_head(head: Head) -> bytes:
     """Return the bytes of a head, as h11 writes them. All names and values have been checked."""
@@ -589,12 +492,3 @@ def _date(second: int) -> bytes:
 def _has_body(request: h11.Request) -> bool:
     lengths = {name: value for name, value in request.headers if name in (b"content-length", b"transfer-encoding")}
     return b"transfer-encoding" in lengths or lengths.get(b"content-length", b"0") != b"0"
-
-
-def _behind(parts: list[memoryview], took: int) -> list[memoryview]:
-    """Return the rest of some parts behind their first `took` bytes."""
-    for number, part in enumerate(parts):
-        if took < len(part):
-            return [part[took:], *parts[number + 1 :]]
-        took -= len(part)
-    return []

@@ -23,7 +23,8 @@ from ...lowlevel import CallHandle, begin_call, end_nowait, open_channels, recei
 from ...nursery import open_service_nursery
 from ...transport.frames import Buffer
 from ...worker import Channel
-from .connection import BrokenBody, ClientGone, HttpConnection
+from .client_stream import ClientGone
+from .connection import BrokenBody, HttpConnection
 from .request import LARGE_BODY_BYTES, check_body, handler_input, is_json, middleware_input
 from .response import Response, ResponseEvent, ResponseState, Whole, failure, responded, returned
 from .routes import Match
@@ -344,7 +345,7 @@ class Exchange:
 
         If those cannot be written, their writer finds that the client is gone.
         """
-        await self._connection.wait_taken()
+        await self._connection.stream.wait_taken()
         if self._deadline.deadline == math.inf:
             self._restart_deadline()
 

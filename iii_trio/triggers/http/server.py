@@ -17,7 +17,8 @@ from ...transport.memory_budget import UNLIMITED_SHARE, MemoryShare
 from ...transport.socket import Socket
 from ...transport.tls import TlsStream
 from ...worker import Worker
-from .connection import ClientGone, HttpConnection
+from .client_stream import ClientGone
+from .connection import HttpConnection
 from .cors import PERMISSIVE, is_preflight
 from .exchange import Exchange
 from .kept_bytes import KeptBytes
@@ -172,7 +173,7 @@ class HttpServer:
         if connection.is_cut:
             return False
         if not connection.body_is_read:
-            await connection.linger()
+            await connection.stream.linger()
             return False
         return True
 
@@ -274,4 +275,4 @@ class HttpServer:
             await connection.send_whole(failure(status, code, message), close=True)
         except h11.LocalProtocolError:
             return  # it broke the protocol within a response
-        await connection.linger()
+        await connection.stream.linger()
