@@ -21,7 +21,7 @@ DARK = SocketAddress("ws://dark", dial=trio.sleep_forever)
 
 def _sessions_of_b(world: MeshWorld) -> list[int]:
     """Return the fencing numbers of the sessions that node b has at node a."""
-    return sorted(fence for name in world["a"].engine._shell.relays() if (fence := fence_of_link("b", name)))
+    return sorted(fence for name in world["a"].cluster._host.relays() if (fence := fence_of_link("b", name)))
 
 
 async def _lose(world: MeshWorld) -> None:
@@ -105,10 +105,10 @@ async def test_a_node_that_may_not_join_yet_opens_no_links(autojump_clock: MockC
         await trio.sleep(LEASE_SECONDS)
         assert "is node b: name this one otherwise" in world["b"].cluster.problem
         assert not world["b"].cluster.links
-        assert [name for name in world["a"].engine._shell.relays() if name.startswith("node b")] == []
+        assert [name for name in world["a"].cluster._host.relays() if name.startswith("node b")] == []
         await world.until(lambda: world["b"].cluster.joined)
         await world.settle()
-        (name,) = [name for name in world["a"].engine._shell.relays() if name.startswith("node b")]
+        (name,) = [name for name in world["a"].cluster._host.relays() if name.startswith("node b")]
         assert fence_of_link("b", name) == world.store.nodes["b"].fence
 
 
