@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -184,15 +185,34 @@ def url(server: Server) -> str:
     return f"ws://127.0.0.1:{server.port}"
 
 
+_CHAIN = [sys.executable, "-m", "benchmarks.peers.raw_chain"]
+
+
+def raw_relay(stack: ExitStack, *words: str) -> str:
+    """Start a part of the raw chain, and return its port."""
+    process = stack.enter_context(running([*_CHAIN, *words]))
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
 def calls_and_streams(rounds: int) -> list[str]:
     """Compare one node with a hop, in turn, and return lines of tables."""
     found: dict[str, list[tuple[float, float, float]]] = {}
+    raw: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
+        first = raw_relay(stack, "relay", raw_relay(stack, "echo"))
+        second = raw_relay(stack, "relay", first)
         store = stack.enter_context(valkey())
         one, two = stack.enter_context(node("one", store)), stack.enter_context(node("two", store))
         stack.enter_context(running([sys.executable, "-m", "benchmarks.bench_cluster", "serve", url(one)]))
         total = 500_000_000
         for _ in range(rounds):
+            for name, port in (("one raw Trio relay", first), ("two raw Trio relays", second)):
+                out = subprocess.run(
+                    [*_CHAIN, "client", port, "2000"], cwd=ROOT, capture_output=True, check=True
+                ).stdout
+                each, median = map(float, out.split())
+                raw.setdefault(name, []).append((each * 1e6, median * 1e6))
             for where, at in (("one node", one), ("another node", two)):
                 for name, calls, tasks in (("one at a time", 2_000, 1), ("64 at a time", 12_800, 64)):
                     measured, cpu = client([one, two], "call", url(at), str(calls), str(tasks))
@@ -205,6 +225,9 @@ def calls_and_streams(rounds: int) -> list[str]:
         if name.startswith("calls"):
             each, median, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
             lines.append(f"| {name.removeprefix('calls, ')} | {each:.0f} µs | {median:.0f} µs | {cpu:.0f} µs |")
+    for name, pairs in raw.items():
+        each, median = (statistics.median(column) for column in zip(*pairs, strict=True))
+        lines.append(f"| the floor: there and back, one at a time, {name} | {each:.0f} µs | {median:.0f} µs | |")
     lines += ["", "| a stream of 500 MB in pieces of 64 KiB | MB/s | CPU of the engines for a GB |", "|---|---|---|"]
     for name, rows in found.items():
         if name.startswith("stream"):
