@@ -11,6 +11,7 @@ import trio
 from ..core.admission import Credentials
 from ..core.session import SessionState, WorkerSession
 from ..errors import FrameError
+from ..transport.control_frames import ping_frame
 from ..transport.frames import CloseFrame, MessageScanner, text_head
 from ..transport.http1 import Head
 from ..transport.memory_budget import MemoryAccount, MemoryCharge
@@ -24,7 +25,7 @@ from .shell import Shell
 
 _MESSAGES_AT_ONCE: Final = 64  # a millisecond or two before others have their turn
 _FIRST_BYTES: Final = 16_384  # to be read at once, as long as nothing is known of the size of messages
-_PING: Final = b"\x89\x00"
+_PING: Final = ping_frame(is_client=False)
 _LARGE: Final = 4096  # bytes; a copy costs less than a second piece to write
 _CALL_BYTES: Final = 640  # that the records of a call under way take
 _CHANNEL_BYTES: Final = 1536  # that the record of an open channel takes

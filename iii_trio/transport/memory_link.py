@@ -71,14 +71,12 @@ class MemoryLink:
         """As `Link.send`."""
         if self._ended is not None:
             return
-        if self._held:
-            self._said.append(message)
-        elif self._gathered:
-            if not self._said:  # else `serve` is awake already
-                self._spoke.unpark()
-            self._said.append(message)
-        else:
+        if not (self._held or self._gathered):
             self._on_messages([message])
+            return
+        if not (self._held or self._said):  # else it is delivered by whoever holds it, or `serve` is awake already
+            self._spoke.unpark()
+        self._said.append(message)
 
     def bracket(self, reads: Reads) -> None:
         """As `Link.bracket`."""

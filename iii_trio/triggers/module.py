@@ -162,8 +162,8 @@ class Module:
     """The name of its worker. Listings hide the functions of this worker unless they are asked for."""
     entries: Collection[str] = ()
     """The names of its entry in the configuration file. Empty: it has none."""
-    read: Callable[[Entry], ModuleEntry] | None = None
-    """Reads that entry; default: `read_settings(settings)`. Raises ConfigError."""
+    read: Callable[[Entry], ModuleEntry] | str | None = None
+    """Reads that entry, or the place of the function that does. Default: `read_settings(settings)`. Raises ConfigError."""
     runs_by_default: bool = True
     """Whether it runs where nothing says that it is to run."""
     runs_when_served: bool = False
@@ -177,10 +177,7 @@ class Module:
     @property
     def settings_class(self) -> type[Any]:
         """The class of its settings, loaded if need be."""
-        if isinstance(self.settings, type):
-            return self.settings
-        place, _, name = self.settings.partition(":")
-        found: type[Any] = getattr(import_module(place), name)
+        found: type[Any] = _loaded(self.settings)
         return found
 
     @property
@@ -190,4 +187,13 @@ class Module:
 
     def read_entry(self, entry: Entry) -> ModuleEntry:
         """Read its entry in a configuration file. Raises ConfigError."""
-        return (self.read or read_settings(self.settings_class))(entry)
+        read: Callable[[Entry], ModuleEntry] = _loaded(self.read) or read_settings(self.settings_class)
+        return read(entry)
+
+
+def _loaded(part: Any) -> Any:
+    """Return a part of a module. A text is the place of one, as `package.module:name`, and is loaded."""
+    if not isinstance(part, str):
+        return part
+    place, _, name = part.partition(":")
+    return getattr(import_module(place), name)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 from msgspec import Raw
 
 from ..transport.link import Link
-from ..wire import InvokeFunction, to_json
+from ..wire import NULL, InvokeFunction, to_json
 from .calls import WorkerSession
 from .failures import contain
 from .replies import reply_error, reply_result
-
-_NO_PAYLOAD: Final = Raw(b"null")
 
 
 @final
@@ -40,7 +38,7 @@ class InlineCall:
     @property
     def payload(self) -> Raw:
         """The payload's JSON, as it came."""
-        return self._message.data or _NO_PAYLOAD
+        return self._message.data or NULL
 
     @property
     def traceparent(self) -> str | None:
@@ -63,7 +61,7 @@ class InlineCall:
         return InvokeFunction(
             function_id,
             message.invocation_id,
-            message.data or _NO_PAYLOAD,
+            message.data or NULL,
             message.traceparent,
             message.baggage,
             metadata=message.metadata,

@@ -35,9 +35,9 @@ class Together:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def hold(self, link: Link | None) -> None:
+    def hold(self, link: Link) -> None:
         """Hold the output of a link until the end of this read. Within none, nothing is held."""
-        if self._depth and link is not None and link not in self._held:
+        if self._depth and link not in self._held:
             self._held[link] = None
             link.hold_output()
 

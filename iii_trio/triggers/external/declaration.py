@@ -10,7 +10,6 @@ from ...transport.link import Address
 from ..module import Module, ModuleEnvironment, RunningModule
 
 if TYPE_CHECKING:
-    from ...config.section import Entry, ModuleEntry
     from .settings import ExternalConfig
 
 
@@ -25,18 +24,12 @@ def _open(
     return open_external(address, settings, environment=environment)
 
 
-def _read(entry: Entry) -> ModuleEntry:
-    from .entry import read_external  # here, so that an engine without the module does not load its settings
-
-    return read_external(entry)
-
-
 EXTERNAL: Final = Module(
     name="external",
     settings="iii_trio.triggers.external.settings:ExternalConfig",
     open=_open,
     worker="iii-http-functions",
     entries=frozenset({"iii-http-functions", "http-functions"}),
-    read=_read,
+    read="iii_trio.triggers.external.entry:read_external",
     runs_by_default=False,
 )

@@ -12,7 +12,6 @@ from ...transport.memory_budget import UNLIMITED_SHARE
 from ..module import Command, Module, ModuleEnvironment, RunningModule
 
 if TYPE_CHECKING:
-    from ...config.section import Entry, ModuleEntry
     from .settings import HttpConfig
 
 
@@ -30,19 +29,13 @@ def _with_sockets(settings: HttpConfig, descriptors: tuple[int, ...]) -> HttpCon
     return attrs.evolve(settings, descriptors=descriptors)
 
 
-def _read(entry: Entry) -> ModuleEntry:
-    from .entry import read_http  # here, so that an engine without the module does not load its settings
-
-    return read_http(entry)
-
-
 HTTP: Final = Module(
     name="http",
     settings="iii_trio.triggers.http.settings:HttpConfig",
     open=_open,
     worker="iii-http",
     entries=frozenset({"iii-http", "http"}),
-    read=_read,
+    read="iii_trio.triggers.http.entry:read_http",
     runs_by_default=False,
     with_sockets=_with_sockets,
     commands=(
