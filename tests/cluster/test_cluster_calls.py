@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -373,7 +375,9 @@ async def test_a_second_engine_of_one_name_is_refused_and_serves_alone(autojump_
             assert third.cluster.status == "node c of valkey://store:6379/mesh"
 
 
-async def test_N3_a_call_that_a_leaving_node_has_not_read_goes_to_one_that_stands_by(autojump_clock: MockClock) -> None:
+@asynccontextmanager
+async def slow_mesh_with_a_standby() -> AsyncIterator[tuple[MeshWorld, iii_trio.Worker]]:
+    """Open a mesh of slow links, in which a offers a function and b stands by. Yields it with a worker of c."""
     async with mesh_world("a", "b", "c", conditions=Conditions(delay_seconds=0.2)) as world:
         async with (
             world.open_worker("a", "first") as first,
@@ -384,46 +388,39 @@ async def test_N3_a_call_that_a_leaving_node_has_not_read_goes_to_one_that_stand
             await world.settle()
             await offer(second, "b")
             await world.settle()
-            assert await app.trigger("say") == "a"
-            answers: list[Any] = []
+            yield world, app
 
-            async def ask() -> None:
-                answers.append(await app.trigger("say"))
 
-            # Some are on their way when the node closes, and the others learn at once that it has left.
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(world.stop, "a")
-                for _ in range(60):
-                    nursery.start_soon(ask)
-                    await trio.sleep(0.02)
-            assert len(answers) == 60 and set(answers) == {"a", "b"}
-            await world.until(lambda: "a" not in world["c"].cluster.links)
+async def ask(worker: iii_trio.Worker, answers: list[Any]) -> None:
+    """Call the function, and note its answer."""
+    answers.append(await worker.trigger("say"))
+
+
+async def test_N3_a_call_that_a_leaving_node_has_not_read_goes_to_one_that_stands_by(autojump_clock: MockClock) -> None:
+    async with slow_mesh_with_a_standby() as (world, app):
+        assert await app.trigger("say") == "a"
+        answers: list[Any] = []
+        # Some are on their way when the node closes, and the others learn at once that it has left.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.stop, "a")
+            for _ in range(60):
+                nursery.start_soon(ask, app, answers)
+                await trio.sleep(0.02)
+        assert len(answers) == 60 and set(answers) == {"a", "b"}
+        await world.until(lambda: "a" not in world["c"].cluster.links)
 
 
 async def test_N3_a_call_that_an_engine_has_not_read_before_its_close_goes_to_one_that_stands_by(
     autojump_clock: MockClock,
 ) -> None:
-    async with mesh_world("a", "b", "c", conditions=Conditions(delay_seconds=0.2)) as world:
-        async with (
-            world.open_worker("a", "first") as first,
-            world.open_worker("b", "second") as second,
-            world.open_worker("c", "app") as app,
-        ):
-            await offer(first, "a")
-            await world.settle()
-            await offer(second, "b")
-            await world.settle()
-            answers: list[Any] = []
-
-            async def ask() -> None:
-                answers.append(await app.trigger("say"))
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask)
-                await trio.sleep(0.1)
-                # The call is on its way. It arrives behind the Close, and is thrown away.
-                world["a"].engine._shell.close("it restarts")
-            assert answers == ["b"]
+    async with slow_mesh_with_a_standby() as (world, app):
+        answers: list[Any] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, app, answers)
+            await trio.sleep(0.1)
+            # The call is on its way. It arrives behind the Close, and is thrown away.
+            world["a"].engine._shell.close("it restarts")
+        assert answers == ["b"]
 
 
 async def test_N3_calls_wait_for_a_node_that_has_joined_before_it_listens(autojump_clock: MockClock) -> None:
@@ -435,12 +432,8 @@ async def test_N3_calls_wait_for_a_node_that_has_joined_before_it_listens(autoju
             await world.until(lambda: any(key == SAY for key in world["a"].cluster.directory))
             assert "refused" in world["a"].cluster.links["b"].problem
             answers: list[Any] = []
-
-            async def ask() -> None:
-                answers.append(await app.trigger("say"))
-
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask)
+                nursery.start_soon(ask, app, answers)
                 await trio.sleep(0.3)
                 world.mend("a", "b")
             assert answers == ["b"]

@@ -94,18 +94,13 @@ async def test_calls_that_come_together_leave_together(
             async def ask(n: int) -> None:
                 answers[n] = await app.trigger("double", {"n": n})
 
-            async def all_at_once() -> int:
-                written.clear()
-                async with trio.open_nursery() as nursery:
-                    for n in range(64):
-                        nursery.start_soon(ask, n)
-                return len(written)
-
             monkeypatch.setattr(Outbox, "_write_now", counted)
-            writes = await all_at_once()
+            async with trio.open_nursery() as nursery:
+                for n in range(64):
+                    nursery.start_soon(ask, n)
             assert answers == {n: 2 * n for n in range(64)}
             # One at a time they are 64 of the caller, and six for each call on its further way.
-            assert writes < 64 + 5 * 20, writes
+            assert len(written) < 64 + 5 * 20, len(written)
 
 
 class Steps(trio.abc.Instrument):
@@ -118,7 +113,9 @@ class Steps(trio.abc.Instrument):
         self.count += "InProcess.connect" in task.name
 
 
-async def test_an_answer_is_passed_on_in_the_step_that_read_it(autojump_clock: MockClock) -> None:
+@asynccontextmanager
+async def caller_of_another_node() -> AsyncIterator[iii_trio.Worker]:
+    """Open a mesh, and a worker that has called `price` of another node once."""
     async with mesh_world("a", "b") as world:
         async with world.open_worker("a", "shop", "network") as shop, world.open_worker("b", "app", "network") as app:
 
@@ -129,35 +126,31 @@ async def test_an_answer_is_passed_on_in_the_step_that_read_it(autojump_clock: M
             await shop.wait_registered()
             await world.settle()
             await app.trigger("price", {"n": 1})
-            steps = Steps()
-            trio.lowlevel.add_instrument(steps)
-            for n in range(20):
-                assert await app.trigger("price", {"n": n}) == n
-            trio.lowlevel.remove_instrument(steps)
-            assert steps.count < 10, steps.count
+            yield app
+
+
+async def test_an_answer_is_passed_on_in_the_step_that_read_it(autojump_clock: MockClock) -> None:
+    async with caller_of_another_node() as app:
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        for n in range(20):
+            assert await app.trigger("price", {"n": n}) == n
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count < 10, steps.count
 
 
 async def test_a_call_that_was_passed_on_leaves_nothing_for_the_cycle_collector(autojump_clock: MockClock) -> None:
-    async with mesh_world("a", "b") as world:
-        async with world.open_worker("a", "shop", "network") as shop, world.open_worker("b", "app", "network") as app:
-
-            @shop.function("price")
-            async def price(n: int) -> int:
-                return n
-
-            await shop.wait_registered()
-            await world.settle()
-            await app.trigger("price", {"n": 1})
-            gc.collect()
-            gc.disable()
-            try:
-                for n in range(20):
-                    assert await app.trigger("price", {"n": n}) == n
-                # The collector's own count, because a list of what it found would keep that alive.
-                found = gc.collect()
-            finally:
-                gc.enable()
-            assert found < 20, found
+    async with caller_of_another_node() as app:
+        gc.collect()
+        gc.disable()
+        try:
+            for n in range(20):
+                assert await app.trigger("price", {"n": n}) == n
+            # The collector's own count, because a list of what it found would keep that alive.
+            found = gc.collect()
+        finally:
+            gc.enable()
+        assert found < 20, found
 
 
 async def test_calls_of_one_id_in_two_namespaces_do_not_share_an_answer(autojump_clock: MockClock) -> None:

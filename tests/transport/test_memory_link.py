@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
@@ -124,6 +127,20 @@ async def test_what_one_step_of_the_engine_says_is_bracketed_together() -> None:
         link.hang_up(None, "over")
 
 
+@asynccontextmanager
+async def listener_that_fails(link: MemoryLink, hear: Callable[[bytes], object], why: str) -> AsyncIterator[None]:
+    """Have a link listened to by a function whose failure ends the listening, which has to be by the end of the block."""
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            with pytest.raises(ZeroDivisionError, match=why):
+                await link.listen(hear)
+
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+
+
 async def test_a_bracket_ends_also_where_a_listener_fails() -> None:
     link, _, _ = new_link()
     seen: list[str] = []
@@ -139,14 +156,7 @@ async def test_a_bracket_ends_also_where_a_listener_fails() -> None:
         raise ZeroDivisionError(message)
 
     link.bracket(Brackets())
-    async with trio.open_nursery() as nursery:
-
-        async def listen() -> None:
-            with pytest.raises(ZeroDivisionError, match="one"):
-                await link.listen(hear)
-
-        nursery.start_soon(listen)
-        await trio.testing.wait_all_tasks_blocked()
+    async with listener_that_fails(link, hear, "one"):
         link.put(b"one", bound=100)
         link.flush()
     assert seen == ["begin", "end"]
@@ -163,14 +173,7 @@ async def test_a_bracket_that_fails_at_its_end_ends_the_listening_and_not_the_st
             raise ZeroDivisionError("at the end")
 
     link.bracket(Brackets())
-    async with trio.open_nursery() as nursery:
-
-        async def listen() -> None:
-            with pytest.raises(ZeroDivisionError, match="at the end"):
-                await link.listen(link.send)
-
-        nursery.start_soon(listen)
-        await trio.testing.wait_all_tasks_blocked()
+    async with listener_that_fails(link, link.send, "at the end"):
         link.put(b"one", bound=100)
         link.flush()
         assert heard == [b"one"]
@@ -184,14 +187,7 @@ async def test_what_a_listener_raises_ends_its_listening_and_not_the_step_of_the
         heard.append(message)
         raise ZeroDivisionError(message)
 
-    async with trio.open_nursery() as nursery:
-
-        async def listen() -> None:
-            with pytest.raises(ZeroDivisionError, match="one"):
-                await link.listen(hear)
-
-        nursery.start_soon(listen)
-        await trio.testing.wait_all_tasks_blocked()
+    async with listener_that_fails(link, hear, "one"):
         for message in b"one", b"two":
             link.put(message, bound=100)
         link.flush()
