@@ -20,6 +20,7 @@ from .processes import ROOT, client, module, port_of, running
 _JOBS: dict[str, tuple[str, dict[str, Any], int]] = {
     "call, one at a time": ("calls", {"in_flight": 1}, 400),
     "call, 64 at once": ("calls", {"in_flight": 64}, 1600),
+    "there and back, one at a time": ("round_trips", {"protocol": "engine", "in_flight": 1}, 400),
     "channel made, used and closed": ("churn", {"protocol": "engine"}, 100),
 }
 _SERVE = "-m", "iii_trio", "serve", "--host", "127.0.0.1", "--port", "0", "--data", "memory"

@@ -124,11 +124,10 @@ class _WriterSocket:
     def feed(self, data: memoryview) -> tuple[bytes, CloseFrame | FrameError | None]:
         batch, controls = self._scanner.scan(data)
         if batch is not None and not self.websocket.discarding:
+            ahead = self._attached.pipe.push(batch) if self._ahead is None else self._ahead.followed_by(batch)
             self.websocket.input.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
-            if self._ahead is not None:
-                self._set_ahead(self._ahead.followed_by(batch))
-            elif (left := self._attached.pipe.push(batch)) is not None:
-                self._set_ahead(left)
+            if ahead is not None:
+                self._set_ahead(ahead)
             self._shell.touch(self._attached)
         return controls, self._scanner.error or self._scanner.closed
 

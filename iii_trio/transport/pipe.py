@@ -96,20 +96,20 @@ class Pipe:
         """Take as much of a batch as there is room for; give back the rest. Past an empty pipe it is written at once."""
         if self.broken is not None:
             return None
-        self.moved_at = trio.current_time()
+        rest: FrameBatch | None = batch
         if not self._chunks and self._direct is not None:
-            items, payload = batch.items, batch.payload
             rest = self._direct(batch)
-            if rest is None:
-                self.items_passed += items
-                self.bytes_passed += payload
-                return None
-            self.items_passed += items - rest.items
-            self.bytes_passed += payload - rest.payload
-            batch = rest
+            self.items_passed += batch.items
+            self.bytes_passed += batch.payload
+            if rest is not None:
+                self.items_passed -= rest.items
+                self.bytes_passed -= rest.payload
+        self.moved_at = trio.current_time()  # behind the writing, because a reader waits for that
+        if rest is None:
+            return None
         if self._budget.tight and self._chunks:
-            return batch
-        fitting, left = batch.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)
+            return rest
+        fitting, left = rest.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)
         if fitting is not None:
             self._put(fitting)
         return left

@@ -186,11 +186,41 @@ def test_a_read_that_is_one_frame_means_what_it_means_in_pieces(name: str, befor
         assert whole[0] and whole[2:4] == (None, None)
 
 
+@pytest.mark.parametrize("before", ["nothing", "a piece", "a Close", "a broken rule", "half a head"])
+@pytest.mark.parametrize("name", _ONE_FRAME)
+def test_a_writers_read_that_is_one_frame_means_what_it_means_byte_by_byte(name: str, before: str) -> None:
+    def fed(*chunks: bytes) -> tuple[object, ...]:
+        feeder = Feeder(BatchScanner(LIMIT))
+        first = {"a piece": from_client(TEXT, b"a", fin=False), "a Close": from_client(CLOSE, b"")}
+        feeder.feed({**first, "a broken rule": b"\xf0\x80", "half a head": b"\x82", "nothing": b""}[before])
+        feeder.feed(*chunks)
+        error = feeder.scanner.error and (feeder.scanner.error.code, feeder.scanner.error.reason)
+        whole: list[tuple[int, bytes]] = []
+        ended = True
+        for batch in feeder.runs:
+            for opcode, fin, payload in frames_of(batch):
+                whole = (
+                    [*whole, (opcode, bytes(payload))]
+                    if ended
+                    else [*whole[:-1], (whole[-1][0], whole[-1][1] + payload)]
+                )
+                ended = fin
+        counted = sum(batch.items for batch in feeder.runs), sum(batch.payload for batch in feeder.runs)
+        return whole, ended, counted, feeder.controls, error, feeder.scanner.closed, feeder.scanner.tail
+
+    data = _ONE_FRAME[name]
+    if before == "half a head":
+        data = data[1:]
+    step = max(1, len(data) // 300)
+    assert fed(data) == fed(*(data[at : at + step] for at in range(0, len(data), step)))
+
+
 @pytest.mark.parametrize("limit", [10, 300])
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_a_read_that_is_one_frame_keeps_to_the_limit(limit: int, beyond: int) -> None:
-    feeder = Feeder(MessageScanner(limit, masked=True)).feed(from_client(TEXT, b"a" * (limit + beyond)))
-    assert len(feeder.messages) == (not beyond) and (feeder.scanner.error is None) is (not beyond)
+    for scanner in MessageScanner(limit, masked=True), BatchScanner(limit):
+        feeder = Feeder(scanner).feed(from_client(TEXT, b"a" * (limit + beyond)))
+        assert len(messages_from(feeder)) == (not beyond) and (scanner.error is None) is (not beyond)
 
 
 @pytest.mark.parametrize("length", [1, 125, 126, 127])
@@ -201,13 +231,17 @@ def test_a_servers_read_that_is_one_frame_is_its_message(length: int) -> None:
 
 
 @pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
 @pytest.mark.parametrize("size", [126, 127, 300, 65_536])
-def test_the_first_read_of_a_longer_frame_is_taken_for_no_frame_whatever_its_length(size: int, masked: bool) -> None:
-    data = frame(TEXT, b"a" * size, mask=KEY if masked else None)
+def test_the_first_read_of_a_longer_frame_is_taken_for_no_frame_whatever_its_length(
+    size: int, kind: int, masked: bool
+) -> None:
+    data = frame(kind, b"a" * size, mask=KEY if masked else None)
     # A part of 126 or 127 bytes has the length that the mark of a longer length would be.
     for cut in range(1, min(size, 160)):
-        feeder = Feeder(MessageScanner(LIMIT, masked=masked)).feed(data[:cut], data[cut:])
-        assert feeder.scanner.error is None and [bytes(each) for _, each in feeder.messages] == [b"a" * size], cut
+        for scanner in [MessageScanner(LIMIT, masked=masked), *([BatchScanner(LIMIT)] if masked else [])]:
+            feeder = Feeder(scanner).feed(data[:cut], data[cut:])
+            assert scanner.error is None and messages_from(feeder) == [(kind, b"a" * size)], cut
 
 
 # --- building

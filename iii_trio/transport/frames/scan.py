@@ -259,6 +259,9 @@ class BatchScanner(_Scanner):
 
     def scan(self, data: memoryview) -> tuple[FrameBatch | None, bytes]:
         """Scan `tail` and the bytes behind it. Returns the data frames as one batch, and the control frames as they came."""
+        # A lone message is one plain frame, and nobody else is waiting for it but its reader.
+        if self._kind == CONTINUATION and (only := self._take_only(data)) is not None:
+            return only, b""
         controls = self._scan(data)
         if self._pieces:
             self._parts.append(b"".join(self._pieces))
@@ -268,6 +271,26 @@ class BatchScanner(_Scanner):
         batch = FrameBatch(self._parts, self._items, self._payload)
         self._parts, self._items, self._payload = [], 0, 0
         return batch, controls
+
+    def _take_only(self, data: memoryview) -> FrameBatch | None:
+        """Take a read that is one plain frame of at most 125 bytes. Take nothing of any other read, and return None."""
+        length = len(data) - 6
+        # In the second byte, 126 and 127 are the marks of longer lengths: of a frame that is not wholly here.
+        if not 0 < length <= MAX_CONTROL or data[1] != _MASKED + length or length > self._max_message:
+            return None
+        first = data[0]
+        if self.error or self.closed or (first != _WHOLE_BINARY and first != _WHOLE_TEXT):
+            return None
+        payload = apply_mask(data[6:], bytes(data[2:6]))
+        if first == _WHOLE_BINARY:
+            head = _BINARY_HEADS[length]
+        # A text that breaks a rule is left to the code that knows all rules.
+        elif payload.isascii() or is_utf8(payload):
+            head = _TEXT_HEADS[length]
+        else:
+            return None
+        self.tail = b""
+        return FrameBatch([head + payload], 1, length)
 
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
         opcode = CONTINUATION if self._begun else self._kind
