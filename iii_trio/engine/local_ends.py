@@ -122,7 +122,7 @@ class LocalReader(_LocalEnd):
     def __init__(self, shell: Shell, attached: AttachedChannel, who: str) -> None:
         super().__init__(shell, attached, who)
         self._items: deque[bytes | str] = deque()  # of a chunk that was taken whole
-        self._chunk: Chunk | None = None
+        self._chunk: FrameBatch | None = None  # the one that they are of
         self._scanner = MessageScanner(shell.config.limits.message_bytes, masked=False)
         self._memory = attached.memory.charge()  # of a message that has come in part
         self._kind = BINARY  # of the message whose pieces come
@@ -136,14 +136,14 @@ class LocalReader(_LocalEnd):
                 raise broken(pipe.broken)
         while not self._items:
             chunk = await self._next_chunk()
-            if isinstance(chunk, bytes | str):
-                self._chunk = chunk
-                self._done()
+            if not isinstance(chunk, FrameBatch):
+                self._done(chunk)
                 return chunk
             self._open(chunk)
         item = self._items.popleft()
         if not self._items and self._chunk is not None:
-            self._done()
+            chunk, self._chunk = self._chunk, None
+            self._done(chunk)
         return item
 
     async def take_pieces(self) -> list[Buffer | str]:
@@ -151,7 +151,7 @@ class LocalReader(_LocalEnd):
         found: list[Buffer | str] = []
         while not found:
             chunk = await self._next_chunk()
-            if isinstance(chunk, bytes | str):
+            if not isinstance(chunk, FrameBatch):
                 found.append(chunk)
             else:
                 for opcode, fin, piece in pieces_of(chunk):
@@ -166,8 +166,7 @@ class LocalReader(_LocalEnd):
                     elif piece or opcode != CONTINUATION:
                         found.append(piece)
                 self._memory.set(len(self._text))
-            self._chunk = chunk
-            self._done()
+            self._done(chunk)
         return found
 
     async def _next_chunk(self) -> Chunk:
@@ -205,14 +204,14 @@ class LocalReader(_LocalEnd):
         messages, _ = self._scanner.scan(memoryview(b"".join(chunk.parts)))
         self._memory.set(self._scanner.held_bytes)
         self._items.extend(bytes(data).decode() if kind == TEXT else bytes(data) for kind, data in messages)
-        self._chunk = chunk
-        if not self._items:  # part of a message
-            self._done()
+        if self._items:
+            self._chunk = chunk
+        else:  # part of a message
+            self._done(chunk)
 
-    def _done(self) -> None:
-        """Note that the chunk has been handed out. The reader that took the last of a finished stream has everything."""
-        assert self._chunk is not None
-        self._attached.pipe.done(self._chunk)
-        self._chunk = None
-        if self._attached.pipe.drained:
+    def _done(self, chunk: Chunk) -> None:
+        """Note that a chunk has been handed out. The reader that took the last of a finished stream has everything."""
+        pipe = self._attached.pipe
+        pipe.done(chunk)
+        if pipe.sealed and pipe.empty:
             self._shell.channel_event(self._attached.channel_id, ChannelEvent.READER_FINISHED)

@@ -56,12 +56,11 @@ class MemoryBudget:
             before = self.used_bytes
             self._evict_largest()
 
-    def change(self, account: MemoryAccount, delta: int, *, first: bool) -> None:
-        """Count `delta` bytes more of an account, and evict one if that is too much. For accounts only.
-
-        `first`: the account held nothing before.
-        """
-        if first:
+    def change(self, account: MemoryAccount, delta: int) -> None:
+        """Count `delta` bytes more of an account, and evict one if that is too much. For charges only."""
+        before = account.used_bytes
+        account.used_bytes = before + delta
+        if not before:
             self._accounts[account] = None
         elif not account.used_bytes:
             del self._accounts[account]
@@ -106,12 +105,6 @@ class MemoryAccount:
         """Make a charge, of nothing yet."""
         return MemoryCharge(self)
 
-    def change(self, delta: int) -> None:
-        """Count `delta` bytes more. For charges only."""
-        before = self.used_bytes
-        self.used_bytes = before + delta
-        self.budget.change(self, delta, first=not before)
-
 
 @final
 class MemoryCharge:
@@ -128,7 +121,7 @@ class MemoryCharge:
         delta = size - self.bytes
         if delta:
             self.bytes = size
-            self.account.change(delta)
+            self.account.budget.change(self.account, delta)
 
 
 @final

@@ -23,7 +23,7 @@ from .memory_budget import UNLIMITED, MemoryCharge
 _CHUNK_OVERHEAD: Final = 256  # bytes that the records of one chunk take
 _BLOCK: Final = 4096  # bytes; memory is counted in these, so that most chunks change nothing
 _LARGE: Final = 8192  # bytes; a payload from this size on is a part of its own
-_SPARE: Final = 65_536  # bytes; so much more than is held stays counted
+_SPARE: Final = 17 * _BLOCK  # bytes; so much more than is held stays counted: one message of 64 KiB with its record
 
 Chunk: TypeAlias = FrameBatch | bytes | str
 
@@ -240,8 +240,9 @@ class Pipe:
         """Count what waits in the budget, in whole blocks. This may end the channel, if its owner holds most of all."""
         if self.memory is not None:
             held = self.bytes_waiting + _CHUNK_OVERHEAD * self._chunks
-            self._counted = -(-held // _BLOCK) * _BLOCK
-            self.memory.set(int(self._counted))
+            counted = -(-held // _BLOCK) * _BLOCK
+            self._counted = counted
+            self.memory.set(counted)
 
     def _put(self, chunk: Chunk) -> None:
         items, payload = _measure(chunk)

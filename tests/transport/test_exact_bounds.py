@@ -11,7 +11,7 @@ import trio
 from iii_trio.transport.frames import BINARY, TEXT, BatchScanner, FrameBatch, MessageScanner, frame
 from iii_trio.transport.http1 import HeadRules, answer
 from iii_trio.transport.link import EndReason
-from iii_trio.transport.memory_budget import MemoryBudget
+from iii_trio.transport.memory_budget import MemoryAccount, MemoryBudget
 from iii_trio.transport.outbox import Outbox
 from iii_trio.transport.pipe import Pipe
 from iii_trio.wire import Outcome
@@ -157,7 +157,7 @@ async def test_while_memory_is_tight_one_chunk_fills_a_pipe() -> None:
     assert not pipe.full and pipe.push(held) is None
 
 
-BLOCK, OVERHEAD, SPARE = 4096, 256, 65_536
+BLOCK, OVERHEAD, SPARE = 4096, 256, 69_632
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,29 @@ async def test_the_memory_of_a_pipe_is_counted_in_blocks_with_its_overhead(sizes
 
 
 @pytest.mark.parametrize(("size", "given_back"), [(SPARE, False), (SPARE + BLOCK, True)])
-async def test_memory_that_a_pipe_no_longer_needs_is_given_back_beyond_64_KiB(size: int, given_back: bool) -> None:
+async def test_memory_that_a_pipe_no_longer_needs_is_given_back_beyond_68_KiB(size: int, given_back: bool) -> None:
     account = MemoryBudget(1 << 30).open_account("owner")
     pipe = Pipe(100, 1 << 20, account.charge())
     pipe.push_item(bytes(size - OVERHEAD))
     assert account.used_bytes == size
     pipe.done(await pipe.take())
     assert account.used_bytes == (0 if given_back else size)
+
+
+async def test_a_stream_of_messages_of_64_KiB_is_counted_once() -> None:
+    """Streams cut bytes into items of this size, and to count each of them twice would take longer than to pass it on."""
+    changes: list[int] = []
+
+    class Counted(MemoryBudget):
+        def change(self, account: MemoryAccount, delta: int) -> None:
+            changes.append(delta)
+            super().change(account, delta)
+
+    pipe = Pipe(100, 1 << 20, Counted(1 << 30).open_account("owner").charge())
+    for _ in range(10):
+        pipe.push_item(bytes(65_536))
+        pipe.done(await pipe.take())
+    assert changes == [SPARE]
 
 
 # --- the budget of memory
