@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import auto
+from functools import partial
 from typing import Final
 
 import attrs
@@ -74,4 +75,4 @@ class Call:
     """Takes the answer to a call that the engine itself makes: its result, or its error."""
     facts: CallFacts | None = None
     """Its facts, where it belongs to a trace that is recorded."""
-    state: StateMachine[CallState, CallEvent] = attrs.field(factory=lambda: StateMachine(CALL, CallState.WAITING))
+    state: StateMachine[CallState, CallEvent] = attrs.field(factory=partial(StateMachine, CALL, CallState.WAITING))

@@ -8,7 +8,7 @@ no callbacks (docs/decisions/0013).
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from ..wire import Outcome, Ref
 from ..wire.telemetry import Telemetry
 
 
+@final
 class Send(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Put a result or a control message into a session's outbox. It may use the reserve."""
 
@@ -24,6 +25,7 @@ class Send(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     message: bytes
 
 
+@final
 class Deliver(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
     """Put a call into its callee's outbox. Answer with `Hub.undelivered` if the outbox is full."""
 

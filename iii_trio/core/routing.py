@@ -31,7 +31,8 @@ from .request import Request
 from .session import WorkerSession
 from .state import State
 
-_is_uuid: Final = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
+_DIGIT: Final = "[0-9a-fA-F]"
+_is_uuid: Final = re.compile("-".join(f"{_DIGIT}{{{count}}}" for count in (8, 4, 4, 4, 12))).fullmatch
 _ENQUEUE: Final = "engine::queue::enqueue"
 NO_OPTIONS: Final = "the queue of this engine knows no `options` of jobs: leave them out, or use iii-trio's queue"
 

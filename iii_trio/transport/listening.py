@@ -23,26 +23,22 @@ class Listening:
         """Have the messages of one read heard, in their order, within `reads`."""
         if self._problem is not None or not messages:
             return
+        on_message = self._on_message
         try:
-            if reads is None:
-                self._give(messages)
-            else:
+            if reads is not None:
                 reads.begin()
-                try:
-                    self._give(messages)
-                # It may fail as well, at what others have said within the read.
-                finally:
+            try:
+                for message in messages:
+                    on_message(message)
+            # It may fail as well, at what others have said within the read.
+            finally:
+                if reads is not None:
                     reads.end()
         except KeyboardInterrupt:
             raise
         except BaseException as problem:  # noqa: ASYNC103 - `wait` raises it
             self._problem = problem
             self._over.set()
-
-    def _give(self, messages: Sequence[bytes]) -> None:
-        on_message = self._on_message
-        for message in messages:
-            on_message(message)
 
     def end(self) -> None:
         """There will be no more."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -22,6 +21,9 @@ class MemoryLink:
     hurries: for one that has a lot to say, so that what this leads to is written with one write per peer.
     """
 
+    is_checked: Final = True  # the engine checks messages before it passes them on
+    has_room: Final = True  # the engine takes messages at once
+
     def __init__(
         self, on_messages: Callable[[list[bytes]], None], on_close: Callable[[str], None], *, gathered: bool = False
     ) -> None:
@@ -32,12 +34,13 @@ class MemoryLink:
         self._reads: Reads | None = None
         self._said: list[bytes] = []
         self._spoke = trio.lowlevel.ParkingLot()
-        self._waiting: deque[bytes] = deque()
+        self._waiting: list[bytes] = []  # few wait, and an empty deque would take 600 bytes
         self._waiting_bytes = 0
         self._came = trio.lowlevel.ParkingLot()
         self._listening: Listening | None = None
         self._flushing = False
-        self._ended: EndReason | None = None
+        self.ended: EndReason | None = None
+        """As `Link.ended`."""
 
     # --- the worker's side
 
@@ -45,7 +48,7 @@ class MemoryLink:
         """As `Link.receive`."""
         await trio.lowlevel.checkpoint()
         while not self._waiting:
-            if self._ended is not None:
+            if self.ended is not None:
                 return None
             await self._came.park()
         return self._take()
@@ -55,7 +58,7 @@ class MemoryLink:
         listening = self._listening = Listening(on_message)
         try:
             self.flush()
-            if self._ended is not None:
+            if self.ended is not None:
                 listening.end()
             await listening.wait()
             self.flush()
@@ -63,13 +66,13 @@ class MemoryLink:
             self._listening = None
 
     def _take(self) -> bytes:
-        message = self._waiting.popleft()
+        message = self._waiting.pop(0)
         self._waiting_bytes -= len(message)
         return message
 
     def send(self, message: bytes) -> None:
         """As `Link.send`."""
-        if self._ended is not None:
+        if self.ended is not None:
             return
         if not (self._held or self._gathered):
             self._on_messages([message])
@@ -93,16 +96,6 @@ class MemoryLink:
             said, self._said = self._said, []
             self._on_messages(said)
 
-    @property
-    def is_checked(self) -> bool:
-        """As `Link.is_checked`. The engine checks messages before it passes them on."""
-        return True
-
-    @property
-    def has_room(self) -> bool:
-        """As `Link.has_room`."""
-        return True
-
     async def wait_room(self) -> None:
         """As `Link.wait_room`: the engine hears at once, so there always is room."""
         await trio.lowlevel.checkpoint()
@@ -110,20 +103,16 @@ class MemoryLink:
     def close(self, reason: str = "") -> None:
         """As `Link.close`."""
         self.flush_output()
-        if self._ended is None:
+        if self.ended is None:
             self._end(reason or "it closed")
             self._on_close(reason or "it closed")
-
-    @property
-    def ended(self) -> EndReason | None:
-        return self._ended
 
     # --- the engine's side
 
     async def serve(self) -> None:
         """Deliver the gathered messages until the link is over. If cancelled: all messages so far are delivered."""
         try:
-            while self._ended is None:
+            while self.ended is None:
                 if not self._said:
                     await self._spoke.park()
                 self.flush_output()
@@ -132,7 +121,7 @@ class MemoryLink:
 
     def put(self, message: bytes, *, bound: int) -> bool:
         """Take a message for the worker; False if more than `bound` bytes wait already."""
-        if self._ended is not None:
+        if self.ended is not None:
             return True
         if self._waiting_bytes and self._waiting_bytes + len(message) > bound:
             return False
@@ -148,7 +137,7 @@ class MemoryLink:
             self._flushing = True
             try:
                 while self._waiting and self._listening is not None:
-                    messages, self._waiting = self._waiting, deque()
+                    messages, self._waiting = self._waiting, []
                     self._waiting_bytes = 0
                     self._listening.give(messages, self._reads)
             finally:
@@ -160,15 +149,15 @@ class MemoryLink:
 
     def hang_up(self, code: int | None, reason: str) -> None:
         """End the link from the engine's side. Earlier messages are still delivered."""
-        if self._ended is None:
+        if self.ended is None:
             self._end(reason)
 
     def challenge(self, seconds: float, answered: Callable[[bool], object]) -> None:
         """Answer for a worker in this process, which is there as long as its link."""
-        answered(self._ended is None)
+        answered(self.ended is None)
 
     def _end(self, reason: str) -> None:
-        self._ended = EndReason(None, reason)
+        self.ended = EndReason(None, reason)
         self._said.clear()  # nobody is there to hear it
         self._came.unpark_all()
         self._spoke.unpark_all()

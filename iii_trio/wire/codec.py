@@ -46,7 +46,7 @@ def decode(text: bytes | bytearray | memoryview, *, checked: bool = False) -> Me
     It never raises. A text that is no message, or that a peer could not read, comes back as `Undecodable`.
     Text and binary messages are read alike and checked for UTF-8, also in the parts that are passed on unparsed.
     """
-    plain = bytes(text) if isinstance(text, memoryview) else text
+    plain = bytes(text) if type(text) is memoryview else text
     try:
         message: Message = _decoder.decode(plain)
     except RecursionError:

@@ -10,13 +10,13 @@ from msgspec import Raw
 
 from ..errors import CallError, ChannelBroken
 from ..nursery import sort_failure
-from ..wire import ErrorCode, Ref, bad_input, from_json
+from ..wire import ErrorCode, InvokeFunction, Ref, bad_input, from_json
 from .call_context import CallContext
 from .context import CURRENT, CallInfo
 from .ends import ChannelWriter
 from .failures import describe
 from .handler_signature import HandlerSignature
-from .payload import End, Ends, encode_payload, with_live_ends
+from .payload import End, Ends, encode_payload, may_hold_refs, with_live_ends
 from .received_call import ReceivedCall
 from .replies import reply_error, reply_result
 
@@ -52,47 +52,8 @@ async def answer(context: CallContext, call: ReceivedCall) -> None:
 
 
 async def _run(context: CallContext, call: ReceivedCall, signature: HandlerSignature, ends: Ends) -> None:
-    session, message = call.session, call.message
-    data = bytes(message.data)
     try:
-        payload = from_json(data) if data and signature.takes_raw is None else None
-        metadata = from_json(bytes(message.metadata)) if message.metadata else None
-    # The payload came from a peer, so a fault in it is an answer and not a bug.
-    except ValueError as error:
-        reply_error(session, message, bad_input(message.function_id, str(error)))
-        return
-    caller = payload.pop("_caller_worker_id", None) if isinstance(payload, dict) else None
-
-    def open_end(ref: Ref) -> End:
-        end = context.open_end(ref, message.invocation_id)
-        ends.add(end)
-        return end
-
-    CURRENT.set(
-        CallInfo(
-            invocation_id=message.invocation_id or "",
-            function_id=message.function_id,
-            caller=caller if isinstance(caller, str) else None,
-            metadata=metadata,
-            traceparent=message.traceparent,
-            baggage=message.baggage,
-        )
-    )
-    try:
-        if signature.takes_raw is not None:
-            arguments: dict[str, Any] = {signature.takes_raw: Raw(data or b"null")}
-            # Raw payloads bypass the signature, which would otherwise fill in the metadata.
-            if signature.takes_metadata:
-                arguments["metadata"] = metadata
-        else:
-            # Most payloads hold no ref. The name of its key may be written with escapes.
-            live = with_live_ends(payload, open_end) if b"channel_id" in data or b"\\" in data else payload
-            arguments = signature.arguments(live, metadata)
-            for key, value in signature.untaken(live).items() if ends else ():
-                # Closed cleanly it would look like an empty stream of a function that does not stream at all.
-                if isinstance(value, ChannelWriter):
-                    ends.remove(value)
-                    value.abort(f"{message.function_id} takes no `{key}`")
+        arguments = _arguments(context, call.message, signature, ends)
         # A plain function could block the event loop, so it runs in a thread.
         if signature.is_async:
             call.start()
@@ -113,7 +74,56 @@ async def _run(context: CallContext, call: ReceivedCall, signature: HandlerSigna
     if ends:
         ends.let_go(context.finish_later)
         ends.clear()
-    reply_result(session, message, result, call.waited_us)
+    reply_result(call.session, call.message, result, call.waited_us)
+
+
+def _arguments(
+    context: CallContext, message: InvokeFunction, signature: HandlerSignature, ends: Ends
+) -> dict[str, Any]:
+    """Read a call's payload and make it the current call. Return the handler's arguments, and add their ends to `ends`.
+
+    Raises CallError for a payload that the handler does not take.
+    """
+    data = bytes(message.data)
+    try:
+        payload = from_json(data) if data and signature.takes_raw is None else None
+        metadata = from_json(bytes(message.metadata)) if message.metadata else None
+    # The payload came from a peer, so a fault in it is an answer and not a bug.
+    except ValueError as error:
+        raise bad_input(message.function_id, str(error)) from None
+    caller = payload.pop("_caller_worker_id", None) if isinstance(payload, dict) else None
+    CURRENT.set(
+        CallInfo(
+            invocation_id=message.invocation_id or "",
+            function_id=message.function_id,
+            caller=caller if isinstance(caller, str) else None,
+            metadata=metadata,
+            traceparent=message.traceparent,
+            baggage=message.baggage,
+        )
+    )
+    if signature.takes_raw is not None:
+        arguments: dict[str, Any] = {signature.takes_raw: Raw(data or b"null")}
+        # Raw payloads bypass the signature, which would otherwise fill in the metadata.
+        if signature.takes_metadata:
+            arguments["metadata"] = metadata
+        return arguments
+    if not may_hold_refs(data):
+        return signature.arguments(payload, metadata)
+
+    def open_end(ref: Ref) -> End:
+        end = context.open_end(ref, message.invocation_id)
+        ends.append(end)
+        return end
+
+    live = with_live_ends(payload, open_end)
+    arguments = signature.arguments(live, metadata)
+    for key, value in signature.untaken(live).items() if ends else ():
+        # Closed cleanly it would look like an empty stream of a function that does not stream at all.
+        if isinstance(value, ChannelWriter):
+            ends.remove(value)
+            value.abort(f"{message.function_id} takes no `{key}`")
+    return arguments
 
 
 def _failed(context: CallContext, call: ReceivedCall, ends: Ends, error: BaseException) -> None:

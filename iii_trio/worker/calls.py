@@ -37,7 +37,7 @@ from .payload import encode_payload
 
 Origin: TypeAlias = Literal["handler", "engine", "link"]
 
-_NO_ERROR = (b"", b"null", b"false")
+_NO_ERROR = (b"null", b"false")
 _error_body = msgspec.json.Decoder(WireError)
 
 
@@ -58,14 +58,15 @@ class AwaitedCall(Protocol):
         """Take the result, or learn why there is none: a lost link, or an answer that cannot be read."""
 
 
-@define(eq=False)
-class PendingCall:
+class PendingCall(msgspec.Struct, eq=False):
     """A call that waits for its answer."""
 
     function_id: str
     invocation_id: str
     then: Callable[[], object] = _nothing
     """Called once, when the call is settled. It must not wait."""
+    waiter: trio.lowlevel.Task | None = None
+    """The task that waits until the call is settled. It is woken instead of `then`."""
     settled: bool = False
     answer: InvocationResult | None = None
     lost: str | None = None
@@ -78,7 +79,10 @@ class PendingCall:
         """Resolve the call with a result, a lost link or an unreadable answer."""
         self.answer, self.lost, self.unread = answer, lost, unread
         self.settled = True
-        contain(self.then, what="the callback of a call")
+        if self.waiter is not None:
+            trio.lowlevel.reschedule(self.waiter)
+        else:
+            contain(self.then, what="the callback of a call")
 
     async def wait_settled(self) -> None:
         """Wait until the call is settled. At most one task may wait, and `then` is not called.
@@ -89,13 +93,12 @@ class PendingCall:
             await trio.lowlevel.checkpoint()
             return
         # An Event would do, but costs more than the rest of the wait.
-        self.then = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+        self.waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
 
-        def give_up(_: Callable[[], object]) -> trio.lowlevel.Abort:
-            self.then = _nothing
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(give_up)
+    def _stop_waiting(self, _: Callable[[], object]) -> trio.lowlevel.Abort:
+        self.waiter, self.then = None, _nothing
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def value(self) -> Any:
         """Return the value of the settled call. Raises CallError."""
@@ -240,8 +243,8 @@ def optional(value: Any) -> Raw:
 
 def error_in(body: Raw) -> WireError | None:
     """Return the error that a message carries, or None. A body of no known shape becomes the error's text."""
-    # Engines write a missing error in several ways.
-    if bytes(body) in _NO_ERROR:
+    # Most results have none. Engines write a missing error in several ways.
+    if not body or bytes(body) in _NO_ERROR:
         return None
     try:
         return _error_body.decode(bytes(body))

@@ -173,16 +173,14 @@ class HandlerSignature:
                 raise BadShape(parameter.name, "missing")
         if self.forbid_extra_keys and (unknown := sorted(payload.keys() - {one.name for one in parameters})):
             raise BadShape("", f"unknown key(s): {', '.join(unknown)}")
-        return {
-            parameter.name: structure_as(
-                payload[parameter.name],
-                parameter.annotation,
-                parameter.name,
-                forbid_extra_keys=self.forbid_extra_keys,
-            )
-            for parameter in parameters
-            if parameter.name in payload
-        }
+        forbid = self.forbid_extra_keys
+        arguments = {}
+        for parameter in parameters:
+            name = parameter.name
+            if name in payload:
+                value = payload[name]
+                arguments[name] = structure_as(value, parameter.annotation, name, forbid_extra_keys=forbid)
+        return arguments
 
     def _structured(self, value: Any, annotation: Any, path: str) -> Any:
         return structure_as(value, annotation, path, forbid_extra_keys=self.forbid_extra_keys)

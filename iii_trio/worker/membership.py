@@ -24,6 +24,7 @@ from ..wire import (
     ErrorCode,
     InvocationResult,
     InvokeFunction,
+    Message,
     Ping,
     Pong,
     Reattach,
@@ -40,7 +41,6 @@ from ..wire import (
     to_json,
 )
 from .calls import PendingCall, WorkerSession
-from .failures import contain
 from .registrations import Registrations
 from .replies import reply_error
 from .worker_state import MEMBERSHIP, WorkerEvent, WorkerState
@@ -212,17 +212,26 @@ class Membership:
 
     def _on_message(self, session: WorkerSession, text: bytes) -> None:
         """Handle one message. A failure in it ends neither the link nor what else comes over it."""
-        contain(self._handle, session, text, what="handling a message of the engine")
-
-    def _handle(self, session: WorkerSession, text: bytes) -> None:
-        match decode(text, checked=session.link.is_checked):
-            case InvokeFunction() as call:
-                self._on_call(session, call)
-            case InvocationResult() as result:
-                pending = session.pending.pop(result.invocation_id, None)
+        try:
+            message = decode(text, checked=session.link.is_checked)
+            # Most messages are calls and results. To compare their types takes less than to match their classes.
+            if type(message) is InvokeFunction:
+                self._on_call(session, message)
+            elif type(message) is InvocationResult:
+                pending = session.pending.pop(message.invocation_id, None)
                 # The call may have been given up while its answer was on the way.
                 if pending is not None:
-                    pending.settle(result)
+                    pending.settle(message)
+            else:
+                self._handle(session, message)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: ASYNC103
+            LOGGER.exception("handling a message of the engine raised")
+
+    def _handle(self, session: WorkerSession, received: Message | Undecodable) -> None:
+        """Handle a message that is neither a call nor a result."""
+        match received:
             case CancelInvocation() as message:
                 running = session.running.get(message.invocation_id)
                 # The cancellation may cross the answer.

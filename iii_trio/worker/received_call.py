@@ -6,17 +6,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import trio
 
 from ..observed import is_sampled
-from ..records import define
 from ..wire import InvokeFunction
 from .calls import WorkerSession
 from .function_spec import FunctionSpec
 
 
-@define(eq=False)
-class ReceivedCall:
+class ReceivedCall(msgspec.Struct, eq=False):
     """A call that a handler has to answer. It may be cancelled before its handler starts."""
 
     session: WorkerSession

@@ -56,7 +56,8 @@ class CallStartQueue:
             InlineCall(session, message)._run(spec.inline)
         elif self._idle or self._start_task():
             call = ReceivedCall(session, message, spec)
-            call.watch_wait()
+            if message.traceparent is not None:
+                call.watch_wait()
             # A void call has no id that a cancellation could name.
             if message.invocation_id is not None:
                 session.running[message.invocation_id] = call  # a cancellation may come before the handler starts
@@ -83,7 +84,7 @@ class CallStartQueue:
                 call = self._waiting.popleft()
                 call.scope = scope
                 await answer(self._context, call)
-                if scope.cancel_called or not self._may_wait(clean):
+                if call.cancelled or not self._may_wait(clean):  # a cancelled call may have cancelled the scope
                     break
                 await self._wait_for_call()
         # A cancelled call is still answered, so that nothing waits for it at the engine.

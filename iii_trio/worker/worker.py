@@ -52,18 +52,18 @@ class Worker(Registering):
         self._tasks: trio.Nursery
         """Runs the handlers. It ends before the connections that they answer through."""
         self._environment = environment
+        self._ends = EndKeeper(address, connections, lambda: self._membership.session, self._wait_session, LOGGER)
+        context = CallContext(run_sync, self._log, self._ends.open, self._ends.finish_later)
+        self._start_queue = CallStartQueue(self._registrations.functions, context, self._run)
         self._membership = Membership(
             address,
             connections,
             introduction(name, namespace, description, features),
             self._registrations,
-            lambda session, call: self._start_queue.add(session, call),
-            lambda session, message: self._ends.on_channel_ended(session, message),
+            self._start_queue.add,
+            self._ends.on_channel_ended,
             environment,
         )
-        self._ends = EndKeeper(address, connections, lambda: self._membership.session, self._wait_session, LOGGER)
-        context = CallContext(run_sync, self._log, self._ends.open, self._ends.finish_later)
-        self._start_queue = CallStartQueue(self._registrations.functions, context, self._run)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name!r} at {self.address}: {self.state}>"
@@ -194,6 +194,9 @@ class Worker(Registering):
         If cancelled: the handler is cancelled too, if the engine and its worker have the extensions (clause C5.5). Otherwise
         its late answer is ignored.
         """
+        job = None
+        if isinstance(action, Enqueue):
+            job, action = action, action.action
         call = PendingCall(function_id, self._environment.new_id())
         text = call_text(
             function_id,
@@ -203,12 +206,12 @@ class Worker(Registering):
             metadata=metadata,
             traceparent=traceparent,
             baggage=baggage,
-            action=action.action if isinstance(action, Enqueue) else action,
+            action=action,
         )
         session = self._membership.session or await self._wait_session()
         # An engine without the extensions would drop the options without a word.
-        if isinstance(action, Enqueue) and action.options and not session.supports_extensions:
-            raise CallError("enqueue_error", NO_OPTIONS.format(", ".join(action.options)), function_id=function_id)
+        if job is not None and job.options and not session.supports_extensions:
+            raise CallError("enqueue_error", NO_OPTIONS.format(", ".join(job.options)), function_id=function_id)
         if session.link.has_room:
             await trio.lowlevel.checkpoint_if_cancelled()  # other tasks run while the answer is awaited
         else:
@@ -217,9 +220,10 @@ class Worker(Registering):
         try:
             await call.wait_settled()
         finally:
-            session.give_up(call, "the caller was cancelled")  # unless it is settled
+            if not call.settled:
+                session.give_up(call, "the caller was cancelled")
         value = call.value()
-        if isinstance(action, Enqueue):
+        if job is not None:
             return Receipt.from_json(value, function_id, self.trigger)
         return value if into is Any else structure_result(value, into, function_id)
 

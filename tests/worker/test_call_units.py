@@ -138,6 +138,21 @@ async def test_waiting_for_a_call_is_a_checkpoint_and_can_be_given_up() -> None:
         await call.wait_settled()
 
 
+async def test_a_call_wakes_the_task_that_waits_for_it_instead_of_calling_back() -> None:
+    called: list[str] = []
+    awaited, given_up = pending(called), pending(called)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(given_up.wait_settled)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(awaited.wait_settled)
+        await trio.testing.wait_all_tasks_blocked()
+        awaited.settle(lost="x")
+        given_up.settle(lost="x")
+    assert awaited.settled and given_up.settled and called == []
+
+
 def test_a_call_is_pending_until_it_is_given_up() -> None:
     for extensions in (True, False):
         link = FakeLink()

@@ -6,7 +6,9 @@ import contextvars
 
 import pytest
 import trio
+import trio.testing
 
+from iii_trio.wire import ChannelEnded, InvokeFunction, Message
 from iii_trio.worker import open_worker
 from tests.helpers.fake_engine import FakeEngine
 
@@ -43,3 +45,27 @@ async def test_a_task_answers_one_call_after_another_if_its_handlers_leave_no_co
         assert [await engine.link.call("f", {"number": number}) for number in range(3)] == [0, 1, 2]
     assert found == [None] * 3
     assert (len({id(task) for task in tasks}) == 1) is same
+
+
+@pytest.mark.parametrize("message", [InvokeFunction("f", "broken"), ChannelEnded("c", "completed")])
+async def test_a_failure_at_one_message_of_the_engine_ends_nothing_else(
+    message: Message, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("odd")
+
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f() -> str:
+            return "done"
+
+        await worker.wait_registered()
+        with monkeypatch.context() as patched:
+            patched.setattr(worker._membership, "_on_call", fail)
+            patched.setattr(worker._membership, "_on_channel_ended", fail)
+            engine.link.say(message)
+            await trio.testing.wait_all_tasks_blocked()
+        assert await engine.link.call("f") == "done"
+    assert "handling a message of the engine raised" in caplog.text and "odd" in caplog.text
