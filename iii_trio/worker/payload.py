@@ -38,8 +38,8 @@ def encode_payload(value: Any, what: str) -> bytes:
     except RecursionError:
         problem = "it is nested too deeply, or contains itself"
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-        where = _at_fault(value, "") or ""
-        problem = f"{where}: {error}" if where else str(error)
+        where, fault = _at_fault(value, "") or ("", error)
+        problem = f"{where}: {fault}" if where else str(fault)
     raise CallError(ErrorCode.SERIALIZATION_ERROR, f"{what} cannot be sent as JSON: {problem}")
 
 
@@ -50,11 +50,8 @@ _JSON: Final = frozenset({str, int, bool, type(None)})
 def _check_nothing_is_made_up(value: Any) -> None:
     """Raise ValueError for values that the encoder would change: NaN into null, bytes into base64."""
     waiting = [value]
-    while waiting:
-        item = waiting.pop()
+    for item in waiting:  # it grows meanwhile
         kind = type(item)
-        if kind in _JSON:
-            continue
         if kind is dict:
             for key, inner in item.items():
                 if type(key) is not str and not isinstance(key, str):
@@ -72,8 +69,8 @@ def _check_nothing_is_made_up(value: Any) -> None:
             raise ValueError("bytes are no JSON: stream them through a channel, or choose an encoding")
 
 
-def _at_fault(value: Any, path: str) -> str | None:
-    """Return the path of the first value inside that cannot be encoded."""
+def _at_fault(value: Any, path: str) -> tuple[str, Exception] | None:
+    """Return the path of the first value inside that cannot be encoded, and its error."""
     items: list[tuple[str, Any]] = []
     if attrs.has(type(value)):
         value = {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
@@ -85,8 +82,8 @@ def _at_fault(value: Any, path: str) -> str | None:
         try:
             _encode(inner)
             _check_nothing_is_made_up(inner)
-        except Exception:
-            return _at_fault(inner, where) or where
+        except Exception as error:
+            return _at_fault(inner, where) or (where, error)
     return None
 
 

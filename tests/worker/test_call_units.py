@@ -478,6 +478,21 @@ def test_a_payload_that_cannot_be_sent_is_named_with_its_place(payload: Any, pro
     assert caught.value.code == ErrorCode.SERIALIZATION_ERROR and problem in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        ({"a": float("nan"), "b": b"x"}, "a: nan is no JSON"),
+        ({"a": b"x", "b": float("nan")}, "a: bytes are no JSON"),
+        ({"a": [float("nan")], "b": b"x"}, "a[0]: nan is no JSON"),
+        ([[b"x"], {"b": {"c": float("nan")}}], "[0][0]: bytes are no JSON"),
+    ],
+)
+def test_the_first_of_two_faults_is_named_with_its_own_reason(payload: Any, problem: str) -> None:
+    with pytest.raises(CallError) as caught:
+        encode_payload(payload, "the payload")
+    assert caught.value.message.startswith(f"the payload cannot be sent as JSON: {problem}")
+
+
 # --- byte streams
 
 
