@@ -136,9 +136,8 @@ class MemoryLink:
         elif not self._flushing:  # else whoever listens has said something, and its answer follows in its turn
             self._flushing = True
             try:
-                while self._waiting and self._listening is not None:
-                    messages, self._waiting = self._waiting, []
-                    self._waiting_bytes = 0
+                while (messages := self._waiting) and self._listening is not None:
+                    self._waiting, self._waiting_bytes = [], 0
                     self._listening.give(messages, self._reads)
             finally:
                 self._flushing = False

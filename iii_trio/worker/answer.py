@@ -26,19 +26,34 @@ async def answer(context: CallContext, call: ReceivedCall) -> None:
 
     If cancelled: the ends that the call used are aborted, and nothing is answered.
     """
-    session, message, spec = call.session, call.message, call.spec
+    session, message = call.session, call.message
     ends = Ends()
     why = "cancelled"
     try:
-        # The caller may have left before the handler starts.
-        if call.cancelled:
-            reply_error(session, message, CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
-        # The function may have been unregistered while the call was on its way.
-        elif spec is None or spec.signature is None:
-            problem = f"Function '{message.function_id}' not found"
-            reply_error(session, message, CallError(ErrorCode.FUNCTION_NOT_FOUND, problem))
-        else:
-            await _run(context, call, spec.signature, ends)
+        try:
+            signature = _signature(call)
+            arguments = _arguments(context, message, signature, ends)
+            # A plain function could block the event loop, so it runs in a thread.
+            if signature.is_async:
+                call.start()
+                value = await signature.handler(**arguments)
+            else:
+                value = await context.run_sync(call.starting(signature.handler), arguments)
+            result = encode_payload(value, "the result")
+        except BaseException as error:  # noqa: ASYNC103 - one handler's bug must not end the worker
+            failure, passing = sort_failure(error)
+            if failure is not None:
+                _failed(context, call, ends, failure)
+            if passing is error:
+                raise
+            if passing is not None:  # cancelled, and something failed on the way out
+                raise passing from None  # noqa: ASYNC104
+            return  # noqa: ASYNC104
+        # The closes are sent before the result. Waiting for them could be waiting for the caller, who may be the reader.
+        if ends:
+            ends.let_go(context.finish_later)
+            ends.clear()
+        reply_result(session, message, result, call.waited_us)
     except trio.Cancelled as cancelled:
         why = cancelled.reason or why
         raise
@@ -51,30 +66,15 @@ async def answer(context: CallContext, call: ReceivedCall) -> None:
             ends.break_off(why, ErrorCode.INVOCATION_CANCELLED)
 
 
-async def _run(context: CallContext, call: ReceivedCall, signature: HandlerSignature, ends: Ends) -> None:
-    try:
-        arguments = _arguments(context, call.message, signature, ends)
-        # A plain function could block the event loop, so it runs in a thread.
-        if signature.is_async:
-            call.start()
-            value = await signature.handler(**arguments)
-        else:
-            value = await context.run_sync(call.starting(signature.handler), arguments)
-        result = encode_payload(value, "the result")
-    except BaseException as error:  # noqa: ASYNC103 - one handler's bug must not end the worker
-        failure, passing = sort_failure(error)
-        if failure is not None:
-            _failed(context, call, ends, failure)
-        if passing is error:
-            raise
-        if passing is not None:  # cancelled, and something failed on the way out
-            raise passing from None  # noqa: ASYNC104
-        return  # noqa: ASYNC104
-    # The closes are sent before the result. Waiting for them could be waiting for the caller, who may be the reader.
-    if ends:
-        ends.let_go(context.finish_later)
-        ends.clear()
-    reply_result(call.session, call.message, result, call.waited_us)
+def _signature(call: ReceivedCall) -> HandlerSignature:
+    """Return the signature of a call's handler. Raises CallError if the handler is not to start."""
+    # The caller may have left before the handler starts.
+    if call.cancelled:
+        raise CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled")
+    # The function may have been unregistered while the call was on its way.
+    if call.spec is None or call.spec.signature is None:
+        raise CallError(ErrorCode.FUNCTION_NOT_FOUND, f"Function '{call.message.function_id}' not found")
+    return call.spec.signature
 
 
 def _arguments(

@@ -160,7 +160,10 @@ class HandlerSignature:
                     return {}
                 path = "" if attrs.has(_bare(only)) else only.name
                 return {only.name: self._structured(payload, only.annotation, path)}
-            if only.name not in payload and _takes_whole_object(only):
+            if only.name in payload:
+                if not self.forbid_extra_keys:
+                    return {only.name: structure_as(payload[only.name], only.annotation, only.name)}
+            elif _takes_whole_object(only):
                 return {only.name: self._structured(payload, only.annotation, "")}
         elif not parameters and not self.forbid_extra_keys:
             return {}
@@ -173,14 +176,11 @@ class HandlerSignature:
                 raise BadShape(parameter.name, "missing")
         if self.forbid_extra_keys and (unknown := sorted(payload.keys() - {one.name for one in parameters})):
             raise BadShape("", f"unknown key(s): {', '.join(unknown)}")
-        forbid = self.forbid_extra_keys
-        arguments = {}
-        for parameter in parameters:
-            name = parameter.name
-            if name in payload:
-                value = payload[name]
-                arguments[name] = structure_as(value, parameter.annotation, name, forbid_extra_keys=forbid)
-        return arguments
+        return {
+            parameter.name: self._structured(payload[parameter.name], parameter.annotation, parameter.name)
+            for parameter in parameters
+            if parameter.name in payload
+        }
 
     def _structured(self, value: Any, annotation: Any, path: str) -> Any:
         return structure_as(value, annotation, path, forbid_extra_keys=self.forbid_extra_keys)
