@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final, final
 
-import attrs
+import msgspec
 import trio
 
 from .config import EngineConfig, Listener
@@ -73,7 +73,7 @@ async def open_engine(
     shell.reports.on_channel_span = on_channel_span
     shell.reports.on_telemetry = on_telemetry
     surroundings = ModuleEnvironment(
-        **attrs.asdict(environment, recurse=False), tracing=shell.tracing, host=ModuleHost(shell)
+        **msgspec.structs.asdict(environment), tracing=shell.tracing, host=ModuleHost(shell)
     )
     running = Modules(
         (*MODULES, *modules),

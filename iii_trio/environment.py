@@ -7,10 +7,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-import attrs
+import msgspec
 
 from . import ids
-from .records import frozen
 
 T = TypeVar("T")
 
@@ -21,13 +20,12 @@ class RunBlocking(Protocol):
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
 
 
-@frozen
-class Environment:
+class Environment(msgspec.Struct, frozen=True):
     """What an engine or a worker takes from outside of Trio. The defaults are right for every real program."""
 
     new_id: Callable[[], str] = ids.new_id
     """Makes ids and secrets (UUID v4 texts) that cannot be guessed."""
-    rng: random.Random = attrs.field(factory=random.Random)
+    rng: random.Random = msgspec.field(default_factory=random.Random)
     """Draws the jitter of pauses."""
     wall_clock: Callable[[], float] = time.time
     """Tells the date, in seconds since 1970. Only an engine uses it."""

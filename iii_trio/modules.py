@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
-import attrs
+import msgspec
 import trio
 
 from .errors import IIIError, MisuseError, ModuleFailed
@@ -114,7 +114,7 @@ class Modules:
                 async with module.open(
                     self._address,
                     self._settings[module.name],
-                    attrs.evolve(self._environment, store=self._stores.get(module.name), kept=kept),
+                    msgspec.structs.replace(self._environment, store=self._stores.get(module.name), kept=kept),
                 ) as running:
                     self.running[module.name] = running or RunningModule()
                     # `started` may be called once only, and a restart is no start of the engine.

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 import attrs
 import cattrs
 import msgspec
-from cattrs.cols import list_structure_factory
+from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.msgspec import configure_converter
@@ -114,6 +114,15 @@ def _list_strictly(wanted: Any, converter: cattrs.Converter) -> Any:
     return structure_list
 
 
+def _is_dict(wanted: Any) -> bool:
+    return wanted is dict or get_origin(wanted) is dict
+
+
+def _dict(wanted: Any, converter: cattrs.Converter) -> Any:
+    # cattrs' own factory empties the cache of hooks, so that the code of all classes would be generated again.
+    return mapping_structure_factory(wanted, converter)
+
+
 def _is_literal(wanted: Any) -> bool:
     return get_origin(wanted) is Literal
 
@@ -191,6 +200,7 @@ def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter.register_structure_hook(type(None), _none)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     converter.register_structure_hook_factory(_is_list, _list_strictly)
+    converter.register_structure_hook_factory(_is_dict, _dict)
     converter.register_structure_hook_func(_is_literal, _one_of)
     converter.register_structure_hook_factory(_is_class, _class_strictly)
     return converter

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -231,7 +232,7 @@ async def test_settings_of_no_module_are_misuse_also_at_a_reload(settings: dict[
 
 async def test_the_settings_of_a_module_may_be_given_by_their_place() -> None:
     probe = Probe()
-    module = attrs.evolve(probe.module(), settings=f"{__name__}:Settings")
+    module = msgspec.structs.replace(probe.module(), settings=f"{__name__}:Settings")
     assert module.settings_class is Settings
     assert module.default == Settings()
     async with iii_trio.open_engine(iii_trio.EngineConfig(modules={"probe": Settings(3)}), modules=[module]):

@@ -70,4 +70,6 @@ def test_code_is_generated_with_the_first_object(monkeypatch: pytest.MonkeyPatch
     structure.check_annotation(Point, "the parameter 'x'")
     assert generated == []
     assert [structure.structure({"x": x}, Point).x for x in (1, 2)] == [1, 2]
+    structure.check_annotation(dict[str, Point], "the parameter 'y'")  # cattrs would forget all code for a new mapping
+    assert structure.structure({"x": 3}, Point).x == 3
     assert generated == [Point]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import attrs
+import msgspec
 
 from ..config import EngineConfig, Listener
-from ..records import frozen
 from ..transport.engine_url import EngineUrl, parse_url
 from .exits import UsageError
 
@@ -19,8 +19,7 @@ TOKEN: Final = "III_CLUSTER_TOKEN"
 _logger = logging.getLogger("iii_trio.cli")
 
 
-@frozen
-class ClusterOptions:
+class ClusterOptions(msgspec.Struct, frozen=True):
     """The options that were given on the command line."""
 
     store: str | None = None
@@ -30,7 +29,7 @@ class ClusterOptions:
 
 def with_cluster(settings: EngineConfig, options: ClusterOptions) -> EngineConfig:
     """Return the settings with what the options and the environment say of the cluster. Raises UsageError."""
-    given = {name: value for name, value in attrs.asdict(options).items() if value is not None}
+    given = {name: value for name, value in msgspec.structs.asdict(options).items() if value is not None}
     before = settings.modules.get("cluster")
     if before is None and not given:
         return settings

@@ -30,15 +30,17 @@ _MIN_WIDTH: Final = 20
 
 # C0, DEL and C1; marks, embeddings, overrides and isolates of direction; separators of lines; characters without width
 # that hide in names; lone surrogates.
-_HIDDEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+_HIDDEN: Final = (
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str) -> str:
     """Return a text in which every control character is a backslash escape, on one line."""
-    return _HIDDEN.sub(_escaped, text)
+    # No hidden character counts as printable. The ready line of an engine is printable, and needs no pattern compiled.
+    return text if text.isprintable() else re.sub(_HIDDEN, _escaped, text)
 
 
 def visible_lines(text: str) -> str:
@@ -57,7 +59,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON that shows every control character as an escape of JSON's own."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     # json.dumps escapes C0. The others stand in strings only, so an escape there means the same.
-    return _HIDDEN.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
+    return re.sub(_HIDDEN, lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
 
 
 class ReaderLeft(Exception):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+import msgspec
 import trio
 
 import iii_trio
@@ -20,7 +21,6 @@ from ..config import EngineConfig, Listener
 from ..config.data import directory_of
 from ..errors import ConfigError, ListenFailed, StorageError
 from ..nursery import open_service_nursery
-from ..records import define
 from ..triggers.table import MODULES
 from . import output
 from .cluster import ClusterOptions, warn_of_advertised, with_cluster
@@ -124,15 +124,14 @@ class Signals:
             self._sender.send_nowait(number)
 
 
-@define
-class Loader:
+class Loader(msgspec.Struct, eq=False):
     """Loads the settings that a file (None: the built-in default) and the options say."""
 
     config: str | None = None
     host: str | None = None
     port: int | None = None
     data: str | None = None
-    cluster: ClusterOptions = attrs.field(factory=ClusterOptions)
+    cluster: ClusterOptions = msgspec.field(default_factory=ClusterOptions)
     sockets: Sequence[tuple[int, str]] = ()
     """The sockets that were handed over for modules, with their names."""
     _before: ConfigFile | None = None

@@ -6,26 +6,24 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
-import attrs
+import msgspec
 
 from ..errors import ConfigError
-from ..records import define
 
 Path: TypeAlias = tuple[Any, ...]
 """The keys and indices that lead from the top of the document to a value."""
 _VARIABLE: Final = re.compile(r"\$\{([^}:]*)(?::([^}]*))?\}")
 
 
-@define(eq=False)
-class Document:
+class Document(msgspec.Struct, eq=False):
     """One file with its value, its lines, and the warnings about it."""
 
     file: str
     value: Any = None
-    warnings: list[str] = attrs.field(factory=list)
-    _lines: dict[Path, int] = attrs.field(factory=dict)
+    warnings: list[str] = msgspec.field(default_factory=list)
+    _lines: dict[Path, int] = msgspec.field(default_factory=dict)
     """The line of each key or item, counted from 0 in the expanded text."""
-    _origins: list[int] = attrs.field(factory=list)
+    _origins: list[int] = msgspec.field(default_factory=list)
     """The line of the file behind each line of the expanded text."""
 
     @classmethod

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import attrs
+import msgspec
 
 from ..errors import ConfigError
-from ..records import define, frozen
 from .document import Document
 from .rbac_entry import read_access_rules
 from .section import OURS, Entry, ModuleEntry, Section, is_whole, kind_of, shown
@@ -78,13 +78,12 @@ class ReadsEntry(Protocol):
         """Read its entry. Raises ConfigError."""
 
 
-@frozen
-class ConfigFile:
+class ConfigFile(msgspec.Struct, frozen=True):
     """What a file says, and what in it has no effect here (one sentence each, with file and line)."""
 
     config: EngineConfig
     warnings: tuple[str, ...] = ()
-    data: Mapping[str, str] = attrs.field(factory=dict)
+    data: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Where modules are to keep their data, by name: `memory`, or a directory. A module that is not here is not told."""
     empty: bool = False
     """Whether the file holds nothing: no key at all."""
@@ -135,16 +134,15 @@ def _grace_from_environment(timeouts: Timeouts, environ: Mapping[str, str]) -> T
     return attrs.evolve(timeouts, registration_grace_seconds=int(value) / 1000)
 
 
-@define(eq=False)
-class _Reader:
+class _Reader(msgspec.Struct, eq=False):
     document: Document
     modules: tuple[ReadsEntry, ...]
-    engine: dict[str, Any] = attrs.field(factory=dict)
+    engine: dict[str, Any] = msgspec.field(default_factory=dict)
     """The settings of the whole engine, by field of `EngineConfig`."""
-    listeners: list[Listener] = attrs.field(factory=list)
-    found: dict[str, ModuleEntry] = attrs.field(factory=dict)
+    listeners: list[Listener] = msgspec.field(default_factory=list)
+    found: dict[str, ModuleEntry] = msgspec.field(default_factory=dict)
     """What the entries of modules say, by the module's name."""
-    _lines: dict[object, int] = attrs.field(factory=dict)
+    _lines: dict[object, int] = msgspec.field(default_factory=dict)
     """The line of each place to listen at, of each module, and of the whole engine's settings."""
 
     def read(self, environ: Mapping[str, str]) -> ConfigFile:

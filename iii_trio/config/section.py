@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn, TypeVar, cast, get_origin
 
 import attrs
+import msgspec
 
-from ..records import frozen
 from ..structure import WrongType, convert, first_error
 from .document import Document, Path
 from .settings import MAX_NUMBER, MAX_SECONDS
@@ -25,8 +25,7 @@ OURS: Final = "iii-trio"
 """The key of an entry under which the settings of this engine stand."""
 
 
-@frozen
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """The keys and values at one place of a document."""
 
     document: Document
@@ -173,8 +172,7 @@ class Section:
         return self.count(key, minimum, " of milliseconds", MAX_SECONDS * 1000) / 1000
 
 
-@frozen
-class Entry(Section):
+class Entry(Section, frozen=True):
     """One entry of `workers` with its name and the keys beside it."""
 
     @property
@@ -190,8 +188,7 @@ class Entry(Section):
         return super().section(key)
 
 
-@frozen
-class ModuleEntry:
+class ModuleEntry(msgspec.Struct, frozen=True):
     """What a module's entry in the file says."""
 
     settings: Any

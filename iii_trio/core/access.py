@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 import attrs
+import msgspec
 from msgspec import Raw
 
 from ..config.rbac import FunctionFilter, RbacConfig, pattern_in
@@ -128,8 +129,7 @@ def _filter_matches(each: FunctionFilter, call: Target) -> bool:
 # --- decisions
 
 
-@frozen
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A function that a session wants to call, bind or see."""
 
     namespace: str

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
+import msgspec
 
 from ..config import ChannelDefaults, Limits
 from ..errors import CallError
@@ -18,8 +19,7 @@ from .effects import Effect, EndChannel, SealPipe, Send
 from .session import WorkerSession, same_secret
 
 
-@frozen
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The reason why an end is not attached, as an HTTP answer (clause C2.1)."""
 
     status: int

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import final
 
 import attrs
+import msgspec
 from msgspec import Raw
 
-from ..records import define, frozen
+from ..records import frozen
 from ..wire import ABSENT, JsonValue, WireError, from_json
 from .call import Call
 from .session import WorkerSession
@@ -34,8 +35,7 @@ class EngineAnswer:
         return from_json(bytes(self.result)) if self.result else None
 
 
-@define(eq=False)
-class EngineCall:
+class EngineCall(msgspec.Struct, eq=False):
     """A call of the engine, with the session that waits for it."""
 
     session: WorkerSession

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
 from msgspec import Raw
 
-from ..records import frozen
 from ..wire import DEFAULT_NAMESPACE, is_given, to_json
 from .binding import Provider, TriggerBinding
 from .registry import Function
@@ -26,8 +26,7 @@ WORKER: Final = "worker"
 NAME: Final = "name"
 
 
-@frozen
-class Export:
+class Export(msgspec.Struct, frozen=True):
     """One registration. `row` is a JSON object."""
 
     kind: str

@@ -15,9 +15,8 @@ import math
 from enum import auto
 from typing import Final, final
 
-import attrs
+import msgspec
 
-from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from .request import Request
 from .session import WorkerSession
@@ -59,15 +58,14 @@ NAME_WAITER: Final[Table[WaiterState, WaiterEvent]] = {
 }
 
 
-@define(eq=False)
-class NameWaiter:
+class NameWaiter(msgspec.Struct, eq=False):
     """One register call that waits for a name."""
 
     request: Request
     holder: WorkerSession
     until: float
-    state: StateMachine[WaiterState, WaiterEvent] = attrs.field(
-        factory=lambda: StateMachine(NAME_WAITER, WaiterState.WAITING)
+    state: StateMachine[WaiterState, WaiterEvent] = msgspec.field(
+        default_factory=lambda: StateMachine(NAME_WAITER, WaiterState.WAITING)
     )
 
 

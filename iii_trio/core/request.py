@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
 from msgspec import Raw
 
 from ..errors import CallError
 from ..observed import CallFacts
-from ..records import define
 from ..structure import BadShape, structure
 from ..wire import FEATURE, InvokeFunction, JsonValue, WireError, bad_input, to_json
 from .effects import Effect, Log, Send
@@ -21,8 +21,7 @@ from .session import WorkerSession
 T = TypeVar("T")
 
 
-@define(eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """A call that the engine itself answers, with `reply` or `fail`, now or later.
 
     The first answer counts. Later ones, and answers to a session that is gone, are dropped.

@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Awaitable
 from typing import Final
 
+import msgspec
 import trio
 
 from ..core.channels import Refused
 from ..core.session import WorkerSession
 from ..errors import MessageError
 from ..nursery import sort_failure
-from ..records import frozen
 from ..transport.http1 import BadRequest, Head, HeadParser, answer, read_head
 from ..transport.plain_requests import PlainHandler
 from ..transport.reading import read_at_once
@@ -34,16 +34,14 @@ _HEALTH: Final = "/healthz"
 _METRICS: Final = "/metrics"
 
 
-@frozen
-class _Plain:
+class _Plain(msgspec.Struct, frozen=True):
     """A plain request that passed the checks of the page, and the handler that serves it."""
 
     head: Head
     handler: PlainHandler
 
 
-@frozen
-class _Admitted:
+class _Admitted(msgspec.Struct, frozen=True):
     """An upgrade that passed all checks, with the token it showed if one is needed."""
 
     head: Head

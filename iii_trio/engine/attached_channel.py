@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..records import define
+import msgspec
+
 from ..transport.link import EndReason
 from ..transport.memory_budget import MemoryAccount
 from ..transport.pipe import Pipe
@@ -20,8 +21,7 @@ class AttachedEnd(Protocol):
         """Write what `finish` left to be written, as far as that takes no waiting."""
 
 
-@define(eq=False)
-class AttachedChannel:
+class AttachedChannel(msgspec.Struct, eq=False):
     """One attached channel's bytes and ends. Its life is decided elsewhere (`core/channel.py`)."""
 
     channel_id: str

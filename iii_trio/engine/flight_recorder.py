@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import attrs
+import msgspec
 import trio
 
 from ..config import EngineConfig, RecorderSettings
@@ -23,7 +24,6 @@ from ..core.effects import AskRecording
 from ..core.hub import Hub
 from ..errors import ChannelBroken, ConnectionFailed, MisuseError
 from ..observed import TraceSource
-from ..records import frozen
 from ..report import LOGGER
 from ..transport.link import Address, WritingEnd
 from ..version import installed_version
@@ -57,8 +57,7 @@ class NothingRecorded(Exception):
     """There is no recording. The text says why."""
 
 
-@frozen
-class _Saving:
+class _Saving(msgspec.Struct, frozen=True):
     writer: Ref
     segments: list[Segment]
     last_seconds: float | None

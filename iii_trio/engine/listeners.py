@@ -6,11 +6,11 @@ import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import final
 
+import msgspec
 import trio
 
 from ..config import Listener
 from ..errors import ConfigError
-from ..records import define
 from ..transport.listen import ListeningSocket
 from .admit import handle_connection
 from .policy import ListenerPolicy
@@ -18,8 +18,7 @@ from .policy_change import update_policy
 from .shell import Shell
 
 
-@define(eq=False)
-class BoundListener:
+class BoundListener(msgspec.Struct, eq=False):
     """One listener with its sockets. Its policy may change while they are open."""
 
     listener: Listener

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol, final, runtime_checkable
 
+import msgspec
 import trio
 
 from ..core.hub import Hub
 from ..core.session import WorkerSession
 from ..errors import ChannelBroken, ConnectionFailed
-from ..records import frozen
 from ..transport.http1 import Head
 from ..transport.routes import ChannelRoutes, Passage
 from ..transport.socket import drop, end_writing
@@ -36,8 +36,7 @@ _READ: Final = 128 * 1024
 _ACCEPTED: Final = b"HTTP/1.1 101"
 
 
-@frozen(eq=False)
-class _Held:
+class _Held(msgspec.Struct, frozen=True, eq=False):
     channel_id: str
     session: WorkerSession | None
     drop: Callable[[str], object]

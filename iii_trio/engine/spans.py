@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+import msgspec
+
 from ..core.effects import EndChannel, Log
 from ..observed import LogLine, parse_traceparent
-from ..records import frozen
 from ..transport.pipe import Pipe
 from ..wire import JsonValue, Outcome
 
@@ -15,8 +16,7 @@ _ERROR: Final = 2  # OTLP's status code
 _INTERNAL: Final = 1  # OTLP's span kind
 
 
-@frozen
-class ChannelSpan:
+class ChannelSpan(msgspec.Struct, frozen=True):
     """One ended channel, for a tracer. Ids are lower-case hex, as in W3C's traceparent; times are ms since the epoch.
 
     Without a traceparent on the call that made the channel, it begins a trace of its own.

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
+
 from ..errors import MisuseError
-from ..records import frozen
 from ..wire import DEFAULT_PORT
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -22,8 +23,7 @@ _OURS: Final = frozenset(
 )
 
 
-@frozen
-class EngineUrl:
+class EngineUrl(msgspec.Struct, frozen=True):
     """A checked address. `target` is the path and query of a worker's upgrade. `unix` is the path of a unix socket."""
 
     host: str

@@ -14,15 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import trio
 
-from ..records import frozen
 from ..wire import Outcome, Ref
 from .frames import Buffer
 
 
-@frozen
-class EndReason:
+class EndReason(msgspec.Struct, frozen=True):
     """How an end of a channel, or a link, came to its end. A value: expected ends are not exceptions.
 
     `outcome` is None for a link. `code` is the error code that the other side gave, or of a link that of its Close, if it
@@ -34,8 +33,7 @@ class EndReason:
     code: str | None = None
 
 
-@frozen
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """The session that becomes the holder of an end, and the call that it is used in (clause C8.2)."""
 
     worker_id: str

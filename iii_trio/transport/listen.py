@@ -47,9 +47,11 @@ class ListeningSocket:
         Raises ListenFailed with one sentence that names the obstacle.
         """
         where = f"{host}:{port}"
+        # For a text, Python loads its codec of international names, also where the address is a number.
+        name = host.encode() if host.isascii() else host
         try:
             found = await trio.socket.getaddrinfo(
-                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+                name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
             )
         except OSError as error:
             raise ListenFailed(f"cannot listen at {where}: {error.strerror or error}") from None

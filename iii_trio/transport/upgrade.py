@@ -7,10 +7,10 @@ import hashlib
 from typing import Final
 
 import h11
+import msgspec
 import trio
 
 from ..errors import PeerError
-from ..records import frozen
 from .http1 import HeadParser
 
 _READ: Final = 64 * 1024
@@ -21,16 +21,14 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455
 _TLS_RECORDS: Final = frozenset({0x15, 0x16})  # alert, handshake: RFC 8446 section 5.1
 
 
-@frozen
-class Acceptance:
+class Acceptance(msgspec.Struct, frozen=True):
     """A 101 that accepts the upgrade. `head` is a minimal form of it, `rest` the bytes that were read behind it."""
 
     head: bytes
     rest: bytes
 
 
-@frozen
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """A final answer to an upgrade other than 101."""
 
     status: int

@@ -16,10 +16,10 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, final
 
+import msgspec
 import trio
 
 from ..errors import ConnectionFailed, FrameError, PeerError
-from ..records import frozen
 from ..state_machine import StateMachine
 from .connection_state import CONNECTION, ConnectionEvent, ConnectionState
 from .control_frames import answer, close_frame, ping_frame
@@ -36,8 +36,7 @@ _UNSENT_PONGS: Final = 16 * 1024  # bytes; a peer that pings and never reads get
 _PONGS_AT_ONCE: Final = 16  # each takes 20 µs, and one read may have 40,000 pings
 
 
-@frozen
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The end of a connection without a Close. `by_fin` tells that the peer ended its stream in order."""
 
     cause: str

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, final
 
+import msgspec
 import trio
-
-from ..records import frozen
 
 
 class StoreUnavailable(Exception):
@@ -27,16 +26,14 @@ class Fenced(Exception):
     """The lease of this fencing number is no longer the node's."""
 
 
-@frozen
-class Ownership:
+class Ownership(msgspec.Struct, frozen=True):
     """The node that owns a shard of the queues, and the fencing number of its lease."""
 
     node: str
     number: int
 
 
-@frozen
-class Ownerships:
+class Ownerships(msgspec.Struct, frozen=True):
     """Who owns the queues of a mesh, as the store has it at one moment."""
 
     shards: Sequence[Ownership | None]
@@ -50,8 +47,7 @@ class Ownerships:
         return -(-len(self.shards) // max(1, self.nodes))
 
 
-@frozen
-class StoredJob:
+class StoredJob(msgspec.Struct, frozen=True):
     """A job as the store has it, in two parts."""
 
     key: int

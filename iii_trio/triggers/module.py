@@ -13,13 +13,12 @@ from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import attrs
+import msgspec
 
 from .. import ids
 from ..config.section import Entry, ModuleEntry
 from ..environment import Environment
 from ..observed import Measured
-from ..records import frozen
 from ..tracing import Tracing
 from ..transport.link import Address
 from ..transport.memory_budget import MemoryShare
@@ -110,15 +109,14 @@ class Host(Protocol):
         """Refuse the worker that has a name here for good, because a worker of another engine had it before."""
 
 
-@frozen
-class ModuleEnvironment(Environment):
+class ModuleEnvironment(Environment, frozen=True):
     """What a module takes from its surroundings."""
 
     store: Any = None
     """Where the module keeps its data, made by the program that embeds the engine. None: the settings say where."""
-    kept: dict[str, Any] = attrs.field(factory=dict)
+    kept: dict[str, Any] = msgspec.field(default_factory=dict)
     """The objects that the module keeps in this process when it fails and is started again. It is free to fill it."""
-    tracing: Tracing = attrs.field(factory=lambda: Tracing(ids.new_id, time.monotonic, time.time))
+    tracing: Tracing = msgspec.field(default_factory=lambda: Tracing(ids.new_id, time.monotonic, time.time))
     """Begins spans for the module's own work. The engine's: a span is recorded if the engine records traces."""
     host: Host | None = None
     """The engine beside which it runs. None: it is elsewhere."""
@@ -134,8 +132,7 @@ def read_settings(settings: type[Any]) -> Callable[[Entry], ModuleEntry]:
     return read
 
 
-@frozen
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """A command of `iii-trio` that goes with a module."""
 
     name: str
@@ -145,8 +142,7 @@ class Command:
     """What it does, as the function's docstring begins."""
 
 
-@frozen
-class Module:
+class Module(msgspec.Struct, frozen=True):
     """The description of a module."""
 
     name: str

@@ -6,10 +6,8 @@ import codecs
 from collections.abc import Mapping
 from typing import Final
 
-import attrs
 import msgspec
 
-from ..records import frozen
 from .bounds import MAX_ERROR_MESSAGE, MAX_INVOCATION_ID, MAX_NAME
 from .diagnosis import explain, top_level_strings
 from .gate import KEPT, SHORT, cut, why_unreadable
@@ -22,8 +20,7 @@ _CHUNK: Final = 1024 * 1024
 encode: Final = _encoder.encode
 
 
-@frozen
-class Undecodable:
+class Undecodable(msgspec.Struct, frozen=True):
     """A text that is no message, with the names found in it, so that the peer that waits can be answered.
 
     `type` is empty where not even that could be read. `names` holds `id`, `trigger_type` and `function_id`.
@@ -32,7 +29,7 @@ class Undecodable:
     problem: str
     type: str = ""
     invocation_id: str | None = None
-    names: Mapping[str, str] = attrs.field(factory=dict)
+    names: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def function_id(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from ..records import frozen
+import msgspec
+
 from ..report import RateLimitedLogger
 from ..wire import Ref
 from .ends import ChannelWriter
@@ -15,8 +16,7 @@ RunSync: TypeAlias = Callable[[Callable[..., Any], dict[str, Any]], Awaitable[An
 """Runs a handler that is a plain function with keyword arguments, and returns its value."""
 
 
-@frozen
-class CallContext:
+class CallContext(msgspec.Struct, frozen=True):
     """What all calls of a worker share."""
 
     run_sync: RunSync

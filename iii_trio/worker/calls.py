@@ -7,13 +7,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias, final
 
-import attrs
 import msgspec
 import trio
 from msgspec import Raw
 
 from ..errors import CallError
-from ..records import define
 from ..text import sendable
 from ..transport.link import Link
 from ..wire import (
@@ -144,8 +142,7 @@ class Cancellable(Protocol):
         """Cancel the handler, or keep it from starting."""
 
 
-@define(eq=False)
-class WorkerSession:
+class WorkerSession(msgspec.Struct, eq=False):
     """One link, and the calls that are under way on it."""
 
     link: Link
@@ -154,10 +151,10 @@ class WorkerSession:
     channel_secret: str | None
     supports_extensions: bool
     """Whether the engine announced iii-trio.v1 (clause C8.1)."""
-    pending: dict[str, AwaitedCall] = attrs.field(factory=dict)
-    running: dict[str, Cancellable] = attrs.field(factory=dict)
-    outcomes: dict[str, trio.Event] = attrs.field(factory=dict)
-    pings: deque[trio.Event] = attrs.field(factory=deque)
+    pending: dict[str, AwaitedCall] = msgspec.field(default_factory=dict)
+    running: dict[str, Cancellable] = msgspec.field(default_factory=dict)
+    outcomes: dict[str, trio.Event] = msgspec.field(default_factory=dict)
+    pings: deque[trio.Event] = msgspec.field(default_factory=deque)
     """One for each ping whose pong has not come, in their order."""
 
     def send(self, call: AwaitedCall, text: bytes) -> None:

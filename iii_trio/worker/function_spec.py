@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
+import msgspec
+
 from ..errors import MisuseError
-from ..records import define
 from ..wire import RegisterFunction, UnregisterFunction, encode
 from .calls import optional
 from .handler_signature import Handler, HandlerSignature
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from .external import ExternalCall
 
 
-@define(eq=False)
-class FunctionSpec:
+class FunctionSpec(msgspec.Struct, eq=False):
     """One function that a worker offers. It has a signature, an inline handler, or code behind a URL."""
 
     id: str

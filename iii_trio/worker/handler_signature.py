@@ -12,7 +12,6 @@ import attrs
 import msgspec
 
 from ..errors import MisuseError
-from ..records import frozen
 from ..structure import BadShape, check_annotation, in_words, register_type, structure_as
 from ..wire import bad_input
 from .ends import ChannelReader, ChannelWriter
@@ -40,8 +39,7 @@ _live_end(ChannelReader)
 _live_end(ChannelWriter)
 
 
-@frozen
-class _Parameter:
+class _Parameter(msgspec.Struct, frozen=True):
     name: str
     annotation: Any
     default: Any
@@ -52,8 +50,7 @@ class _Parameter:
         return self.default is attrs.NOTHING
 
 
-@frozen
-class HandlerSignature:
+class HandlerSignature(msgspec.Struct, frozen=True):
     """The way to call one handler, read from its signature at registration."""
 
     function_id: str

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import attrs
+import msgspec
 import trio
 from msgspec import Raw
 
@@ -24,12 +25,11 @@ _AGAIN_SECONDS: Final = 0.2
 NO_OPTIONS: Final = "the engine knows no options of jobs ({}): leave them out, or use an engine of iii-trio"
 
 
-@frozen
-class Enqueue:
+class Enqueue(msgspec.Struct, frozen=True):
     """The action of a call that becomes a job of a queue. Made by `enqueue`."""
 
     queue: str
-    options: Mapping[str, Any] = attrs.field(factory=dict)
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """The options that differ from their defaults, as they travel."""
 
     @property

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
+import msgspec
 
 from ..errors import CallError, MisuseError
-from ..records import define
 from ..report import get_logger
 from ..transport.link import Link
 from ..wire import ErrorCode, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger, WireError
@@ -20,16 +19,15 @@ from .trigger_types import TriggerType, answer_binding
 LOGGER = get_logger("iii_trio.worker")
 
 
-@define(eq=False)
-class Registrations:
+class Registrations(msgspec.Struct, eq=False):
     """The registrations of a worker.
 
     Registering is synchronous. So a registration is sent on a link with all others or by itself, and never twice.
     """
 
-    functions: dict[str, FunctionSpec] = attrs.field(factory=dict)
-    trigger_types: dict[str, TriggerType] = attrs.field(factory=dict)
-    bindings: dict[str, TriggerBinding] = attrs.field(factory=dict)
+    functions: dict[str, FunctionSpec] = msgspec.field(default_factory=dict)
+    trigger_types: dict[str, TriggerType] = msgspec.field(default_factory=dict)
+    bindings: dict[str, TriggerBinding] = msgspec.field(default_factory=dict)
     _link: Link | None = None
     """The link on which all of them were sent, also before the engine has accepted this worker."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -82,7 +83,9 @@ async def test_C2_1_a_claimant_with_a_wrong_secret_is_403_and_attaches_nothing(
         assert (await world.raw(wref, ("Iii-Session", said))).status == 403, said
     with pytest.raises(AttachRefused, match="403"):
         await world.nursery.start(
-            world.address(IN_PROCESS).attach_writer, wref, attrs.evolve(owner.identity, channel_secret="wrong")
+            world.address(IN_PROCESS).attach_writer,
+            wref,
+            msgspec.structs.replace(owner.identity, channel_secret="wrong"),
         )
     assert await world.writer(WEBSOCKET, wref, owner)
 

@@ -29,10 +29,10 @@ sys.stdout = Stdout()
 main(["serve", "--host", "127.0.0.1", "--port", "0", "--data", "memory"])
 """
 _LIBRARIES = {
-    "asyncio", "cyclopts", "glide", "google", "h2", "httpcore2", "multipart", "opentelemetry", "prometheus_client",
-    "rich", "ruamel", "sqlite3", "tomllib", "unittest", "xml",
+    "asyncio", "cyclopts", "encodings.idna", "glide", "google", "h2", "httpcore2", "multipart", "opentelemetry",
+    "prometheus_client", "rich", "ruamel", "sqlite3", "tomllib", "unittest", "xml",
 }  # fmt: skip
-"""The command line's parser, drawing, YAML, databases, and all that only modules use which do not run."""
+"""The command line's parser, drawing, YAML, databases, names of hosts, and all that only modules use which do not run."""
 _OURS = {
     "iii_trio.cli.app",
     "iii_trio.conformance",

@@ -37,4 +37,6 @@ def _is_value(kind: Any) -> bool:
 
 
 def _is_thing(kind: Any) -> bool:
+    if issubclass(kind, msgspec.Struct):
+        return not kind.__struct_config__.frozen and not kind.__struct_config__.eq
     return kind.__setattr__ is object.__setattr__ and kind.__eq__ is object.__eq__

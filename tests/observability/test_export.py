@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 import trio
 
@@ -131,7 +131,7 @@ async def exporting_to(settings: ObservabilityConfig, **exporters: Any) -> Async
         ) as running:
             yield running
 
-    ours = attrs.evolve(OBSERVABILITY, name="exporting", open=open_with, entries=())
+    ours = msgspec.structs.replace(OBSERVABILITY, name="exporting", open=open_with, entries=())
     config = iii_trio.EngineConfig(modules={"exporting": settings})
     async with iii_trio.open_engine(config, modules=[ours]) as engine:
         yield engine

@@ -19,7 +19,7 @@ from tests.helpers.objects import unruly_classes
 
 
 def test_an_object_of_the_queue_is_a_value_or_a_thing_but_for_what_is_filled_in_or_counted() -> None:
-    assert unruly_classes(iii_trio.triggers.queue) == {"EnqueueInput", "JobOptions", "PublishInput", "Rate", "Record"}
+    assert unruly_classes(iii_trio.triggers.queue) == {"EnqueueInput", "JobOptions", "PublishInput", "Record"}
 
 
 # --- texts

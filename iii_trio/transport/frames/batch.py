@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-from ...records import frozen
+import msgspec
+
 from .build import Buffer
 
 _SMALL = 8192  # bytes; joining two parts of less costs less than keeping both
@@ -116,8 +117,7 @@ def pieces_of(batch: FrameBatch) -> Iterator[tuple[int, bool, Buffer]]:
                 at += taken
 
 
-@frozen
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """A place between two frames of a batch, and what lies before it."""
 
     part: int

@@ -6,8 +6,9 @@ import functools
 import struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 from ...errors import FrameError
-from ...records import frozen
 
 CONTINUATION: Final = 0
 TEXT: Final = 1
@@ -52,8 +53,7 @@ class ReservedOpcode(FrameError):
         super().__init__(PROTOCOL_ERROR, f"the opcode {opcode} is reserved")
 
 
-@frozen
-class CloseFrame:
+class CloseFrame(msgspec.Struct, frozen=True):
     """What a Close said. `code` is 1005 when it had none."""
 
     code: int

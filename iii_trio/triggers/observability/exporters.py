@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from ...errors import ConfigError
-from ...records import frozen
 from .otel_records import to_lines, to_metrics, to_spans
 from .settings import Exporter, ExportSettings, ObservabilityConfig
 
@@ -27,8 +28,7 @@ class OtelExporter(Protocol):
         """End, and interrupt the pauses between repetitions."""
 
 
-@frozen
-class Signal:
+class Signal(msgspec.Struct, frozen=True):
     """A kind of records, with what its export needs."""
 
     name: str

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import attrs
+import msgspec
 import trio
 
 from ...records import frozen
@@ -145,7 +146,7 @@ class Functions:
         oldest = now_ns - int(self.config.metrics_retention_seconds * 1e9)
         points = points_between(list(self._recorder.points), which, oldest)
         answer: dict[str, Any] = {
-            "engine_metrics": engine_metrics(counts, self._durations) | {"queue": attrs.asdict(queues)},
+            "engine_metrics": engine_metrics(counts, self._durations) | {"queue": msgspec.to_builtins(queues)},
             "sdk_metrics": [point_row(point) for point in points],
             "timestamp": now_ns // 1_000_000,
         }

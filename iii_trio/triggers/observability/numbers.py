@@ -6,12 +6,11 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, final
 
-import attrs
+import msgspec
 import trio
 
 from ...errors import IIIError
 from ...observed import Measured
-from ...records import frozen
 from ...worker import Worker
 from .export import Export
 from .recorder import Recorder
@@ -23,8 +22,7 @@ OTHERS: Final = "(others)"
 _SCOPE: Final = Scope("iii_trio")
 
 
-@frozen
-class QueueRow:
+class QueueRow(msgspec.Struct, frozen=True):
     """The numbers of a queue or topic, as `engine::queue::list` has them."""
 
     name: str
@@ -39,8 +37,7 @@ class QueueRow:
     overruns: int = 0
 
 
-@frozen
-class Commits:
+class Commits(msgspec.Struct, frozen=True):
     """The writing of the queue's store."""
 
     count: int = 0
@@ -48,12 +45,11 @@ class Commits:
     max_seconds: float | None = None
 
 
-@frozen
-class QueueNumbers:
+class QueueNumbers(msgspec.Struct, frozen=True):
     """An answer of `engine::queue::list`. It is empty where there is no queue."""
 
-    queues: list[QueueRow] = attrs.field(factory=list)
-    commits: Commits = attrs.field(factory=Commits)
+    queues: list[QueueRow] = msgspec.field(default_factory=list)
+    commits: Commits = msgspec.field(default_factory=Commits)
 
 
 async def read_queues(worker: Worker) -> QueueNumbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -199,9 +200,22 @@ class _Metrics(msgspec.Struct):
     resourceMetrics: list[_ResourceMetrics] | None = None
 
 
-_spans: Final = msgspec.json.Decoder(_Spans)
-_logs: Final = msgspec.json.Decoder(_Logs)
-_metrics: Final = msgspec.json.Decoder(_Metrics)
+# Decoders are made with the first message, because msgspec reads the annotations of all shapes for them.
+
+
+@cache
+def _spans() -> msgspec.json.Decoder[_Spans]:
+    return msgspec.json.Decoder(_Spans)
+
+
+@cache
+def _logs() -> msgspec.json.Decoder[_Logs]:
+    return msgspec.json.Decoder(_Logs)
+
+
+@cache
+def _metrics() -> msgspec.json.Decoder[_Metrics]:
+    return msgspec.json.Decoder(_Metrics)
 
 
 # --- reading
@@ -213,7 +227,7 @@ def read_spans(body: bytes) -> Iterator[StoredSpan]:
 
 
 def _spans_of(body: bytes) -> Iterator[StoredSpan]:
-    for group in _decode(_spans, body, _MAX_SPAN_BYTES).resourceSpans or ():
+    for group in _decode(_spans(), body, _MAX_SPAN_BYTES).resourceSpans or ():
         resource = _resource(group.resource)
         for scope_spans in group.scopeSpans or ():
             scope = _scope(scope_spans.scope)
@@ -272,7 +286,7 @@ def read_logs(body: bytes, now_ns: int) -> Iterator[StoredLog]:
 
 
 def _logs_of(body: bytes, now_ns: int) -> Iterator[StoredLog]:
-    for group in _decode(_logs, body).resourceLogs or ():
+    for group in _decode(_logs(), body).resourceLogs or ():
         resource = _resource(group.resource)
         for scope_logs in group.scopeLogs or ():
             scope = _scope(scope_logs.scope)
@@ -301,7 +315,7 @@ def read_points(body: bytes, now_ns: int) -> Iterator[StoredPoint]:
 
 
 def _points_of(body: bytes, now_ns: int) -> Iterator[StoredPoint]:
-    for group in _decode(_metrics, body).resourceMetrics or ():
+    for group in _decode(_metrics(), body).resourceMetrics or ():
         resource = _resource(group.resource)
         for scope_metrics in group.scopeMetrics or ():
             scope = _scope(scope_metrics.scope)

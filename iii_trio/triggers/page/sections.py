@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 
-from ...records import define, frozen
 
-
-@frozen
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """One part of the page."""
 
     name: str
@@ -65,12 +61,11 @@ def encode(section: Section, answer: Any, limit: int) -> bytes:
     return msgspec.json.encode({"rows": rows[:limit], "more": more})
 
 
-@define
-class Board:
+class Board(msgspec.Struct, eq=False):
     """The encoded sections, and the number of the change that made each of them."""
 
     change: int = 0
-    _sections: dict[str, tuple[int, bytes]] = attrs.field(factory=dict)
+    _sections: dict[str, tuple[int, bytes]] = msgspec.field(default_factory=dict)
 
     def put(self, name: str, encoded: bytes) -> None:
         """Keep a section, and count a change if it differs from the one before."""

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final, final
 
+import msgspec
 from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import CallHandle, call_nowait, can_call
-from ...records import frozen
 from ...tracing import Span, Tracing
 from ...wire import DEFAULT_NAMESPACE, GIVEN_UP, LEFT, ErrorCode, InvokeFunction, from_json, to_json
 from ...worker import Worker
@@ -35,8 +35,7 @@ class AttemptOutcome(Enum):
     DAMAGED = auto()  # the job cannot be called, now or later
 
 
-@frozen
-class AttemptResult:
+class AttemptResult(msgspec.Struct, frozen=True):
     """The result of an attempt, with the code and the message of a failure."""
 
     outcome: AttemptOutcome

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import attrs
 import msgspec
 from msgspec import Raw
 
@@ -227,7 +226,7 @@ def _register_views(worker: Worker, dispatcher: Dispatcher) -> None:
         rows = []
         for (kind, name), lanes in _named(dispatcher).items():
             ages = [age for lane in lanes if (age := lane.oldest_seconds(timestamp)) is not None]
-            row = attrs.asdict(depths(lanes)) | {
+            row = msgspec.structs.asdict(depths(lanes)) | {
                 "name": name,
                 "kind": kind,
                 "consumers": _consumers(lanes),
@@ -431,7 +430,7 @@ def _consumers(lanes: list[Lane]) -> int:
 
 
 def _subscriber(lane: Lane) -> dict[str, Any]:
-    return attrs.asdict(depths([lane])) | {
+    return msgspec.structs.asdict(depths([lane])) | {
         "function_id": lane.key.function_id,
         "namespace": lane.key.namespace,
         "subscribed": lane.known,

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from ...records import frozen
+import msgspec
+
 from .lane import Job, Lane
 from .record import Timestamp
 from .states import JobState
@@ -31,8 +32,7 @@ MAX_ROWS: Final = 500
 _MAX_LOOKED_AT: Final = 5_000  # jobs that one page looks at, so that a filter that fits few jobs blocks nothing
 
 
-@frozen
-class JobFilter:
+class JobFilter(msgspec.Struct, frozen=True):
     """The jobs that a page is to have."""
 
     state: str | None = None

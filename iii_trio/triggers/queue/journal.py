@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, final
 
+import msgspec
 import trio
 
 from ...environment import RunBlocking
 from ...errors import CallError
 from ...nursery import sort_failure
-from ...records import define
 from ...report import get_logger
 from ...text import named_error
 from .store import BadChange, Change, Payload, StorageError, Store
@@ -29,8 +29,7 @@ _BREATH_SECONDS: Final = 0.05
 _IDLE_SECONDS: Final = 2.0  # without a change, after which the store tidies up
 
 
-@define(eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     changes: Sequence[Change]
     kept: Callable[[], object] | None
     refused: Callable[[StorageError], object] | None

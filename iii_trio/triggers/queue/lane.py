@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final, final
 
 import attrs
+import msgspec
 
-from ...records import define, frozen
+from ...records import define
 from ...state_machine import StateMachine
 from ...wire import from_json, to_json
 from .lane_key import LaneKey
@@ -56,8 +57,7 @@ class Job(StateMachine[JobState, JobEvent]):
         return self.record.namespace, self.record.function_id
 
 
-@define
-class Rate:
+class Rate(msgspec.Struct, eq=False):
     """How often something happens, in events a second, weighted towards the last ten seconds."""
 
     _value: float = 0.0
@@ -377,8 +377,7 @@ class Lane:
         return None if oldest is None else max(0.0, (timestamp.wall_ms - oldest.record.created_at_ms) / 1000)
 
 
-@frozen
-class Depths:
+class Depths(msgspec.Struct, frozen=True):
     """How many jobs of some lanes are in which state."""
 
     depth: int

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ...records import frozen
+import msgspec
+
 from ...wire import from_json, to_json
 
 
-@frozen
-class LaneKey:
+class LaneKey(msgspec.Struct, frozen=True):
     """The name of a lane: a queue, or one subscriber of a topic."""
 
     kind: Literal["queue", "topic"]

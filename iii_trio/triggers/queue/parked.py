@@ -9,9 +9,8 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final, TypeAlias, final
 
-import attrs
+import msgspec
 
-from ...records import define
 from .lane import Job, Lane
 from .states import JobState
 
@@ -19,11 +18,10 @@ Function: TypeAlias = tuple[str, str]
 _FEW: Final = 64
 
 
-@define(eq=False)
-class _Line:
-    jobs: deque[Job] = attrs.field(factory=deque)
+class _Line(msgspec.Struct, eq=False):
+    jobs: deque[Job] = msgspec.field(default_factory=deque)
     """In the order in which they came, with some that have left."""
-    counts: Counter[str] = attrs.field(factory=Counter)
+    counts: Counter[str] = msgspec.field(default_factory=Counter)
     """The number of jobs that have not left, by lane."""
 
     def count(self, job: Job, change: int) -> None:

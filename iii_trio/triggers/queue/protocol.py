@@ -10,7 +10,6 @@ from msgspec import Raw
 
 from ...config.settings import MAX_SECONDS
 from ...errors import CallError
-from ...records import frozen
 from ...wire import DEFAULT_NAMESPACE, NULL, ErrorCode, bad_input, from_json, to_json
 from .lane import Lane
 from .record import NORMAL_PRIORITY, Options
@@ -179,8 +178,7 @@ def _fields(data: bytes) -> dict[str, Raw]:
         return {}  # no object: it has no fields
 
 
-@frozen
-class SubscriberConfig:
+class SubscriberConfig(msgspec.Struct, frozen=True):
     """The config of a `durable:subscriber` binding."""
 
     topic: str

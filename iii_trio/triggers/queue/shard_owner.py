@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 import attrs
+import msgspec
 import trio
 
 from ...errors import IIIError
@@ -97,7 +98,7 @@ class ShardOwner:
                 host.address,
                 settings,
                 store=store,  # type: ignore[arg-type]  # its methods are awaited by `run_awaitable`
-                environment=attrs.evolve(host.environment, run_blocking=run_awaitable),
+                environment=msgspec.structs.replace(host.environment, run_blocking=run_awaitable),
                 tracing=host.environment.tracing,
                 memory=host.memory,
                 namespace=namespace_of_shard(mesh.node, self.shard),

@@ -12,7 +12,6 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from ...errors import StorageError
-from ...records import frozen
 from .record import Record
 
 
@@ -94,16 +93,14 @@ class Payload(msgspec.Struct, frozen=True):
     metadata: bytes | None = None
 
 
-@frozen
-class Damaged:
+class Damaged(msgspec.Struct, frozen=True):
     """A record that a store has, and cannot make sense of."""
 
     key: int
     problem: str
 
 
-@frozen
-class Backlog:
+class Backlog(msgspec.Struct, frozen=True):
     """What a store knows of its jobs before it has read them."""
 
     last: int
@@ -112,8 +109,7 @@ class Backlog:
     """The number of jobs that are no dead letters, by the texts of the keys of their lanes."""
 
 
-@frozen
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """The content of a store."""
 
     jobs: Iterable[Record | Damaged] = ()
