@@ -238,6 +238,10 @@ async def test_unknown_keys_are_an_error_at_any_depth_where_they_are_forbidden()
         async def keys(items: list[Item], rush: bool = False) -> int:
             return len(items)
 
+        @worker.function("one", forbid_extra_keys=True)
+        async def one(items: list[Item]) -> int:
+            return len(items)
+
         @worker.function("whole", forbid_extra_keys=True)
         async def whole(order: Order) -> int:
             return len(order.items)
@@ -252,11 +256,13 @@ async def test_unknown_keys_are_an_error_at_any_depth_where_they_are_forbidden()
 
         link = engine.link
         good = {"items": [{"name": "a"}]}
-        for function_id in ("keys", "whole", "lenient"):
+        for function_id in ("keys", "one", "whole", "lenient"):
             assert await link.call(function_id, {**good, "_caller_worker_id": "w1"}) == 1
         for function_id, data, problem in [
             ("keys", {**good, "b": 1, "a": 1}, "unknown key(s): a, b"),
             ("keys", {"items": [{"name": "a", "x": 1}]}, "items[0]: unknown key(s): x"),
+            ("one", {**good, "a": 1}, "unknown key(s): a"),
+            ("one", {"items": [{"name": "a", "x": 1}]}, "items[0]: unknown key(s): x"),
             ("whole", {**good, "a": 1}, "unknown key(s): a"),
             ("whole", {"items": [{"name": "a", "x": 1}]}, "items[0]: unknown key(s): x"),
             ("none", {"a": 1}, "unknown key(s): a"),
