@@ -132,6 +132,17 @@ class Socket(trio.abc.HalfCloseableStream):
         except OSError as error:
             raise self._break(error) from error
 
+    def hold_output(self) -> None:
+        """Keep output below a packet's size in the kernel until `end_writing`, so that it leaves in one packet with FIN.
+
+        The kernel keeps it for 0.2 s at most. Harmless where it cannot be kept, as by a unix socket.
+        """
+        if self._is_tcp and hasattr(socket, "TCP_CORK"):
+            try:
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            except OSError:
+                pass  # the write behind this tells of it
+
     def close(self) -> None:
         """Close now. Waiting tasks get ClosedResourceError. Unread input makes the kernel send a reset."""
         if not self.closed:

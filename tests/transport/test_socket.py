@@ -178,6 +178,21 @@ async def test_whether_closing_now_would_reset_can_be_asked(tcp: tuple[Socket, s
     assert ours.nothing_unread()
 
 
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_held_output_arrives_with_the_end(pair: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
+    near, far = pair()
+    ours = Socket(near)
+    with far:
+        ours.hold_output()
+        assert ours.write_now([b"last"]) == 4
+        ours.end_writing()
+        assert far.recv(10) == b"last" and far.recv(10) == b""
+    ours.close()
+    ours.hold_output()
+    with pytest.raises(trio.ClosedResourceError):
+        ours.write_now([b"more"])
+
+
 async def test_what_was_sent_goes_before_the_end_and_nothing_after_it(tcp: tuple[Socket, socket.socket]) -> None:
     ours, far = tcp
     await ours.send_all(b"all")

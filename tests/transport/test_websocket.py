@@ -256,6 +256,27 @@ async def test_a_connection_may_be_cut_without_a_last_frame(autojump_clock: trio
         assert isinstance(peer.notes.ends[0], Lost)
 
 
+@pytest.mark.parametrize("waiting", [b"", frame(BINARY, b"data")], ids=["nothing waits", "output waits"])
+async def test_the_last_frame_of_a_cut_leaves_in_one_packet_with_the_end(waiting: bytes) -> None:
+    """The kernel holds it until FIN, unless output waits, because FIN may then come much later."""
+
+    def pair() -> tuple[Socket, Socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            near = socket.create_connection(listening.getsockname())
+            far, _ = listening.accept()
+        return Socket(near), Socket(far)
+
+    async with served(pair) as peer:
+        stream = peer.websocket.stream
+        assert isinstance(stream, Socket)
+        if waiting:
+            peer.websocket.outbox.put(waiting)
+        peer.websocket.cut(b"\x83\x00")
+        held = stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
+        assert bool(held) is not bool(waiting)
+        assert await peer.read_to_the_end() == waiting + b"\x83\x00"
+
+
 async def test_a_close_is_answered_with_its_code_and_the_stream_ends(autojump_clock: trio.testing.MockClock) -> None:
     async with served() as peer:
         await peer.send(TEXT, b"last")
