@@ -186,7 +186,8 @@ class _WriterSocket:
     def finish(self, end: EndReason) -> None:
         self._finished = end
         self._set_ahead(None)
-        self._has_room.unpark_all()
+        if self._has_room:
+            self._has_room.unpark_all()
         if not self.websocket.shaking:
             self._say(end)
 

@@ -233,8 +233,9 @@ class Pipe:
 
     def _wake(self) -> None:
         """Wake the tasks of both sides."""
-        self._came.unpark_all()
-        self._room.unpark_all()
+        if self._parked:
+            self._came.unpark_all()
+            self._room.unpark_all()
 
     def _count(self) -> None:
         """Count what waits in the budget, in whole blocks. This may end the channel, if its owner holds most of all."""
