@@ -109,6 +109,10 @@ class _RecordedLink:
         self.note(self.name, "said", _shown(message))
         self.inner.send(message)
 
+    def send_later(self, message: bytes) -> None:
+        self.note(self.name, "said", _shown(message))
+        self.inner.send_later(message)
+
     def bracket(self, reads: Reads) -> None:
         self.inner.bracket(reads)
 

@@ -72,6 +72,9 @@ class Link(Protocol):
         On a link that is over this does nothing: the receiving side learns of the end.
         """
 
+    def send_later(self, message: bytes) -> None:
+        """Do as `send`, but let the message wait for the next `send` or `flush_output`. The caller has to see to that."""
+
     def bracket(self, reads: Reads) -> None:
         """Call `begin` before a listener hears the messages of a read that came together, and `end` behind them."""
 

@@ -72,6 +72,12 @@ class RemoteLink:
             if not self._held:
                 websocket.outbox.flush()
 
+    def send_later(self, message: bytes) -> None:
+        """As `Link.send_later`."""
+        websocket = self._websocket
+        if websocket is not None and websocket.talking:
+            websocket.outbox.put(masked_text(message, self._new_mask()))
+
     def bracket(self, reads: Reads) -> None:
         """As `Link.bracket`."""
         self._reads = reads

@@ -156,6 +156,8 @@ class WorkerSession(msgspec.Struct, eq=False):
     outcomes: dict[str, trio.Event] = msgspec.field(default_factory=dict)
     pings: deque[trio.Event] = msgspec.field(default_factory=deque)
     """One for each ping whose pong has not come, in their order."""
+    answers_wait: bool = False
+    """Whether answers wait for those of other calls, whose handlers start in the same turn of the loop."""
 
     def send(self, call: AwaitedCall, text: bytes) -> None:
         """Send a call. Its answer or the loss of the link settles it."""
@@ -164,6 +166,13 @@ class WorkerSession(msgspec.Struct, eq=False):
         # A link that is lost already will not settle a call that comes after.
         if self.link.ended is not None and self.pending.pop(call.invocation_id, None) is not None:
             call.settle(lost=self.link.ended.reason)
+
+    def answer(self, text: bytes) -> None:
+        """Send an answer."""
+        if self.answers_wait:
+            self.link.send_later(text)
+        else:
+            self.link.send(text)
 
     def give_up(self, call: AwaitedCall, reason: str) -> None:
         """Give a call up. Its handler is cancelled, if the engine supports the extensions. Harmless once it is settled."""

@@ -19,7 +19,7 @@ def reply_result(session: WorkerSession, call: InvokeFunction, result: bytes, wa
     text = encode(message)
     if len(text) > MAX_MESSAGE_BYTES:
         text = _too_large(call.invocation_id, call.function_id, len(text), waited_us)
-    session.link.send(text)
+    session.answer(text)
 
 
 def reply_error(
@@ -31,7 +31,7 @@ def reply_error(
     text = _error(call.invocation_id, call.function_id, error, waited_us)
     if len(text) > MAX_MESSAGE_BYTES:
         text = _too_large(call.invocation_id, call.function_id, len(text), waited_us)
-    session.link.send(text)
+    session.answer(text)
 
 
 def _too_large(invocation_id: str, function_id: str, size: int, waited_us: int | None) -> bytes:

@@ -81,7 +81,7 @@ class CallStartQueue:
         with trio.CancelScope() as scope:
             while True:
                 await trio.lowlevel.checkpoint_if_cancelled()  # the worker may have left before the handler starts
-                call = self._waiting.popleft()
+                call = self._take()
                 call.scope = scope
                 await answer(self._context, call)
                 if call.cancelled or not self._may_wait(clean):  # a cancelled call may have cancelled the scope
@@ -90,6 +90,18 @@ class CallStartQueue:
         # A cancelled call is still answered, so that nothing waits for it at the engine.
         if scope.cancelled_caught:
             reply_error(call.session, call.message, CallError(ErrorCode.INVOCATION_CANCELLED, "the call was cancelled"))
+
+    def _take(self) -> ReceivedCall:
+        """Return the call that has waited longest. The answers of calls that start in the same turn leave together."""
+        call = self._waiting.popleft()
+        session = call.session
+        # Every call that waits has a task that runs in this turn, so the last one sends what the others have answered.
+        if self._waiting:
+            session.answers_wait = True
+        elif session.answers_wait:
+            session.answers_wait = False
+            session.link.flush_output()
+        return call
 
     async def _wait_for_call(self) -> None:
         task = trio.lowlevel.current_task()

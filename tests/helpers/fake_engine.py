@@ -67,6 +67,10 @@ class FakeLink:
     said_goodbye: str | None = None
     ended: EndReason | None = None
 
+    writes: list[int] = attrs.field(factory=list)
+    """How many messages came together, for each time that some came."""
+    _later: list[bytes] = attrs.field(factory=list, init=False)
+
     def __attrs_post_init__(self) -> None:
         self._into, self._out_of = trio.open_memory_channel[bytes](math.inf)
 
@@ -86,8 +90,14 @@ class FakeLink:
                     on_message(self._out_of.receive_nowait())
 
     def send(self, message: bytes) -> None:
-        if self.ended is not None:
-            return
+        self.send_later(message)
+        self._write()
+
+    def send_later(self, message: bytes) -> None:
+        if self.ended is None:
+            self._later.append(message)
+
+    def _hear(self, message: bytes) -> None:
         decoded = decode(message)
         assert not hasattr(decoded, "problem"), decoded
         self.heard.append(decoded)
@@ -101,7 +111,14 @@ class FakeLink:
         pass
 
     def flush_output(self) -> None:
-        pass
+        self._write()
+
+    def _write(self) -> None:
+        later, self._later = self._later, []
+        if later:
+            self.writes.append(len(later))
+        for message in later:
+            self._hear(message)
 
     @property
     def is_checked(self) -> bool:
@@ -117,6 +134,7 @@ class FakeLink:
             await self.engine.news.park()
 
     def close(self, reason: str = "") -> None:
+        self._write()
         if self.ended is None:
             self.said_goodbye = reason
             self._end(reason)

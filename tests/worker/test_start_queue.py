@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from iii_trio.wire import ChannelEnded, InvokeFunction, Message
+from iii_trio.wire import ChannelEnded, InvocationResult, InvokeFunction, Message, RegisterFunction
 from iii_trio.worker import open_worker
 from tests.helpers.fake_engine import FakeEngine
 
@@ -69,3 +69,63 @@ async def test_a_failure_at_one_message_of_the_engine_ends_nothing_else(
             await trio.testing.wait_all_tasks_blocked()
         assert await engine.link.call("f") == "done"
     assert "handling a message of the engine raised" in caplog.text and "odd" in caplog.text
+
+
+async def test_answers_of_calls_that_start_together_leave_together() -> None:
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f(number: int) -> int:
+            return number
+
+        await worker.wait_registered()
+        before = len(engine.link.writes)
+        for number in range(5):
+            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [answer.invocation_id for answer in engine.link.of(InvocationResult)] == [f"i{n}" for n in range(5)]
+        # The last call sends the answers of the others before it starts, because its handler may take long.
+        assert engine.link.writes[before:] == [4, 1]
+        assert await engine.link.call("f", {"number": 7}) == 7
+        assert engine.link.writes[before:] == [4, 1, 1]
+
+
+async def test_no_answer_waits_for_a_handler_that_takes_long() -> None:
+    engine, done = FakeEngine(), trio.Event()
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f(number: int) -> int:
+            if number >= 2:
+                await done.wait()
+            return number
+
+        await worker.wait_registered()
+        for number in range(4):
+            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [answer.invocation_id for answer in engine.link.of(InvocationResult)] == ["i0", "i1"]
+        done.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(engine.link.of(InvocationResult)) == 4
+
+
+async def test_what_a_handler_registers_arrives_in_its_place_and_at_once() -> None:
+    engine, heard = FakeEngine(), list[int]()
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f(number: int) -> int:
+            if number == 1:
+                worker.register_function("g", lambda: None)
+                heard.append(len(engine.link.of(RegisterFunction)))
+            return number
+
+        await worker.wait_registered()
+        for number in range(3):
+            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [2]
+        kinds = [type(message).__name__ for message in engine.link.heard[-4:]]
+        assert kinds == ["InvocationResult", "RegisterFunction", "InvocationResult", "InvocationResult"]
