@@ -78,7 +78,7 @@ DEFECTS: tuple[Defect, ...] = (
         "a_batch_is_never_cut",
         "A batch goes into the pipe as a whole, however many items it has.",
         "frames",
-        "batch.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)",
+        "rest.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)",
         "(None, batch) if self.full else (batch, None)",
     ),
     Defect(
@@ -106,7 +106,7 @@ DEFECTS: tuple[Defect, ...] = (
         "an_idle_writer_is_not_told",
         "A writer is told that its channel has ended only while something of it waits.",
         "clauses",
-        "self._set_ahead(None) self._has_room.unpark_all() if not self.websocket.shaking: self._say(end)",
+        "self._set_ahead(None) if self._has_room: self._has_room.unpark_all() if not self.websocket.shaking: self._say(end)",
         "if self._ahead is not None and not self.websocket.shaking: self._say(end)",
     ),
     Defect(
@@ -141,8 +141,8 @@ DEFECTS: tuple[Defect, ...] = (
         "one_item_too_many_fits",
         "The room for items is counted too large.",
         "frames",
-        "batch.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)",
-        "batch.cut(self.max_items - self.items_waiting + 2, self.max_bytes - self.bytes_waiting)",
+        "rest.cut(self.max_items - self.items_waiting, self.max_bytes - self.bytes_waiting)",
+        "rest.cut(self.max_items - self.items_waiting + 2, self.max_bytes - self.bytes_waiting)",
     ),
     Defect(
         "owned_channels_outlive_their_owner",

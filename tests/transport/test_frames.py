@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from struct import Struct
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +39,7 @@ from iii_trio.transport.frames import (
     split_controls,
     text_head,
 )
+from iii_trio.transport.frames import scan as scan_module
 
 KEY = b"\x11\x92\x53\xe4"
 
@@ -242,6 +245,112 @@ def test_the_first_read_of_a_longer_frame_is_taken_for_no_frame_whatever_its_len
         for scanner in [MessageScanner(LIMIT, masked=masked), *([BatchScanner(LIMIT)] if masked else [])]:
             feeder = Feeder(scanner).feed(data[:cut], data[cut:])
             assert scanner.error is None and messages_from(feeder) == [(kind, b"a" * size)], cut
+
+
+# --- runs of frames of one length
+
+
+_ODD = {
+    "nothing": b"",
+    "another length": from_client(BINARY, b"b" * 63),
+    "a longer head": from_client(BINARY, b"b" * 126),
+    "the longest length that is taken with others": from_client(BINARY, b"b" * 8191),
+    "a payload that is a part of its own": from_client(BINARY, b"b" * 8192),
+    "the other kind": from_client(TEXT, b"b" * 64),
+    "no payload": from_client(BINARY, b""),
+    "a first piece, and the rest": from_client(BINARY, b"b" * 64, fin=False) + from_client(CONTINUATION, b"c" * 64),
+    "a ping": from_client(PING, b"b" * 64),
+    "a Close": from_client(CLOSE, close_payload(1000, "x")),
+    "a piece of nothing": from_client(CONTINUATION, b"b" * 64),
+    "a reserved bit": bytes([0xC2]) + from_client(BINARY, b"b" * 64)[1:],
+    "no mask": frame(BINARY, b"b" * 64),
+    "a length not in its shortest form": bytes([0x82, 0xFE, 0, 64]) + KEY + b"b" * 64,
+    "too large": from_client(BINARY, b"b" * (LIMIT + 1)),
+}
+
+
+def _batched(data: bytes, step: int, limit: int = LIMIT) -> tuple[object, ...]:
+    """Return what a writer's bytes mean, fed in pieces of `step` bytes."""
+    feeder = Feeder(BatchScanner(limit)).feed(*(data[at : at + step] for at in range(0, len(data), step)))
+    whole: list[tuple[int, bytes]] = []
+    ended = True
+    for batch in feeder.runs:
+        assert batch.size == len(wire(batch))
+        for opcode, fin, payload in frames_of(batch):
+            if not ended:
+                payload, opcode = b"".join((whole[-1][1], payload)), whole.pop()[0]
+            whole.append((opcode, bytes(payload)))
+            ended = fin
+    counted = sum(batch.items for batch in feeder.runs), sum(batch.payload for batch in feeder.runs)
+    error = feeder.scanner.error and (feeder.scanner.error.code, feeder.scanner.error.reason)
+    return whole, ended, counted, feeder.controls, error, feeder.scanner.closed, feeder.scanner.tail
+
+
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
+@pytest.mark.parametrize("length", [1, 64, 125, 126, 1000, 8191, 8192])
+@pytest.mark.parametrize("odd", _ODD)
+def test_frames_of_one_length_mean_what_they_mean_in_pieces(odd: str, length: int, kind: int) -> None:
+    # Different keys and payloads, so that nothing is taken for its neighbour.
+    frames = [frame(kind, bytes([n % 120]) * length, mask=bytes([n % 256, 7, n // 256, 9])) for n in range(300)]
+    for place in 0, 1, 3, 4, 5, 299 if length < 1000 else 17:
+        run = b"".join([*frames[:place], _ODD[odd], *frames[place : 300 if length < 1000 else 20]])
+        assert _batched(run, len(run)) == _batched(run, max(7, len(run) // 50)), place
+        assert _batched(run[:-1], len(run)) == _batched(run[:-1], max(7, len(run) // 50)), place
+
+
+@pytest.mark.parametrize("length", [64, 200])
+@pytest.mark.parametrize("place", [0, 4, 5, 19])
+@pytest.mark.parametrize("text", [b"\xff", "\u00fc".encode()])
+def test_one_text_of_a_run_is_checked_like_any_other(text: bytes, place: int, length: int) -> None:
+    texts = [b"a" * length] * 20
+    texts[place] = text.ljust(length, b"a")
+    run = b"".join(from_client(TEXT, each) for each in texts)
+    whole, _, _, _, error, *_ = _batched(run, len(run))
+    is_wrong = text == b"\xff"
+    assert (
+        whole == [(TEXT, each) for each in (texts[:place] if is_wrong else texts)] and (error is not None) is is_wrong
+    )
+
+
+def test_half_a_letter_in_each_of_two_texts_is_no_text() -> None:
+    halves = [b"a" * 63 + b"\xc3", b"\xbc" + b"a" * 63]
+    run = b"".join(from_client(TEXT, half) for half in halves * 10)
+    whole, _, _, _, error, *_ = _batched(run, len(run))
+    assert whole == [] and error is not None
+
+
+@pytest.mark.parametrize("length", [10, 125, 126, 300])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_run_of_frames_keeps_to_the_limit(length: int, beyond: int) -> None:
+    run = from_client(BINARY, b"a" * (length + beyond)) * 10
+    whole, _, _, _, error, *_ = _batched(run, len(run), limit=length)
+    assert len(cast("list[object]", whole)) == (0 if beyond else 10) and (error is None) is (not beyond)
+
+
+def test_a_run_of_lengths_in_a_longer_form_is_refused() -> None:
+    run = (bytes([0x82, 0xFE, 0, 64]) + KEY + b"b" * 64) * 10
+    whole, _, _, _, error, *_ = _batched(run, len(run))
+    assert whole == [] and error is not None
+
+
+@pytest.mark.parametrize("length", [8191, 8192])
+def test_a_large_payload_of_a_run_is_not_copied_again(length: int) -> None:
+    (batch,) = Feeder(BatchScanner(LIMIT)).feed(from_client(BINARY, b"a" * length) * 10).runs
+    assert [len(part) for part in batch.parts if len(part) == length] == ([length] * 10 if length == 8192 else [])
+
+
+def test_a_scan_does_not_take_two_frames_together_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def layout(head_size: int, length: int) -> Struct:
+        taken.append(length)
+        return Struct(f"{head_size}x4s{length}s")
+
+    monkeypatch.setattr(scan_module, "_keys_and_payloads", layout)
+    # Wherever a scan looks, it finds two frames that are alike, and such a one again where the fifth would be.
+    alike, other = from_client(BINARY, b"a" * 4), from_client(BINARY, b"a" * 14)
+    Feeder(BatchScanner(LIMIT)).feed((alike * 2 + other) * 3000)
+    assert len(taken) < 20
 
 
 # --- building
