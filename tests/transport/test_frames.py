@@ -327,6 +327,27 @@ def test_a_run_of_frames_keeps_to_the_limit(length: int, beyond: int) -> None:
     assert len(cast("list[object]", whole)) == (0 if beyond else 10) and (error is None) is (not beyond)
 
 
+def _of_eight_bytes(length: int, size: int) -> bytes:
+    """The beginning of a masked frame whose head says so in 64 bits, `size` bytes of it."""
+    return b"\x82\xff" + length.to_bytes(8, "big") + bytes(size - 10)
+
+
+@pytest.mark.parametrize("length", [5, 1 << 40])
+def test_a_length_in_64_bits_is_no_length_of_127(length: int) -> None:
+    run = _of_eight_bytes(length, 135) * 6  # 135 bytes, as a frame of 127 has
+    whole, _, _, _, error, *_ = _batched(run, len(run), limit=1000)
+    assert whole == [] and error == _batched(run, 7, limit=1000)[4] and error is not None
+
+
+def test_heads_within_a_payload_are_payload() -> None:
+    payload = bytearray(65_536)
+    for place in range(135 - 14, 135 * 6, 135):
+        payload[place : place + 4] = b"\x82\xff\0\0"
+    run = b"\x82\xff" + len(payload).to_bytes(8, "big") + bytes(4) + payload  # its mask changes nothing
+    whole, _, _, _, error, *_ = _batched(run, len(run))
+    assert whole == [(BINARY, payload)] and error is None
+
+
 def test_a_run_of_lengths_in_a_longer_form_is_refused() -> None:
     run = (bytes([0x82, 0xFE, 0, 64]) + KEY + b"b" * 64) * 10
     whole, _, _, _, error, *_ = _batched(run, len(run))

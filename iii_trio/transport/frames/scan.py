@@ -334,10 +334,10 @@ class BatchScanner(_Scanner):
         while size - at > _FEW * 7:
             head = bytes(data[at : at + 4])
             length = head[1] - _MASKED
-            if 0 < length <= MAX_CONTROL:
-                head = head[:2]
-            elif length == 126:
+            if length == 126:
                 length = int.from_bytes(head[2:], "big")
+            else:
+                head = head[:2]
             step = len(head) + 4 + length
             # A frame that is not plain is left to the code that knows all rules, and so is a text that breaks one.
             if (
