@@ -125,7 +125,8 @@ class _WriterSocket:
         batch, controls = self._scanner.scan(data)
         if batch is not None and not self.websocket.discarding:
             ahead = self._attached.pipe.push(batch) if self._ahead is None else self._ahead.followed_by(batch)
-            self.websocket.input.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
+            if self._finished is None:  # the writing may have led to the channel's end
+                self.websocket.input.read_size = choose_read_size(len(data), batch.items, _MESSAGES_AT_ONCE)
             if ahead is not None:
                 self._set_ahead(ahead)
             self._shell.touch(self._attached)

@@ -105,7 +105,7 @@ class Pipe:
                 self.items_passed -= rest.items
                 self.bytes_passed -= rest.payload
         self.moved_at = trio.current_time()  # behind the writing, because a reader waits for that
-        if rest is None:
+        if rest is None or self.broken is not None:  # the writing may have led to the channel's end
             return None
         if self._budget.tight and self._chunks:
             return rest

@@ -103,6 +103,18 @@ async def test_an_empty_pipe_is_flowed_past() -> None:
     assert (pipe.items_waiting, pipe.items_passed, pipe.bytes_passed) == (0, 3, 3)
 
 
+async def test_a_pipe_that_its_reader_breaks_off_keeps_nothing_of_what_it_was_given() -> None:
+    pipe = Pipe(10, 10_000)
+
+    def broken(batch: FrameBatch) -> FrameBatch:
+        pipe.break_off(CUT)
+        return batch
+
+    pipe.flow_directly(broken)
+    assert pipe.push(batch_of(b"a", b"b")) is None
+    assert pipe.empty and pipe.items_waiting == 0
+
+
 async def test_what_the_reader_does_not_take_at_once_waits_and_nothing_overtakes_it() -> None:
     pipe, written, room = Pipe(10, 1000), list[bytes](), [1]
 
