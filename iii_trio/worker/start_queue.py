@@ -21,6 +21,7 @@ from .received_call import ReceivedCall
 from .replies import reply_error
 
 _MAX_IDLE: Final = 64  # tasks that wait for a call; each takes a few kB
+_TOGETHER: Final = 0.0005  # seconds; an answer waits no longer for others, but for the step of one handler
 
 
 @final
@@ -47,6 +48,8 @@ class CallStartQueue:
         self._waiting: deque[ReceivedCall] = deque()
         self._idle: list[trio.lowlevel.Task] = []
         """The tasks that wait for a call. The last one that came is the next to run."""
+        self._held_since = 0.0
+        """When the first of the answers that wait for others could have been sent: Trio's time."""
 
     def add(self, session: WorkerSession, message: InvokeFunction) -> None:
         """Start the handler of a call. A leaving worker ignores the call, and the engine stops it."""
@@ -80,7 +83,11 @@ class CallStartQueue:
         """Answer the first call, and then others for which it waits, until one is cancelled."""
         with trio.CancelScope() as scope:
             while True:
-                await trio.lowlevel.checkpoint_if_cancelled()  # the worker may have left before the handler starts
+                try:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # the worker may have left before the handler starts
+                except trio.Cancelled:
+                    self._send_answers(self._waiting[0].session)  # no later call will: it is this task's own that waits
+                    raise
                 call = self._take()
                 call.scope = scope
                 await answer(self._context, call)
@@ -95,13 +102,18 @@ class CallStartQueue:
         """Return the call that has waited longest. The answers of calls that start in the same turn leave together."""
         call = self._waiting.popleft()
         session = call.session
-        # Every call that waits has a task that runs in this turn, so the last one sends what the others have answered.
-        if self._waiting:
-            session.answers_wait = True
-        elif session.answers_wait:
+        # Every call that waits has a task that runs soon, so the last one sends what the others have answered.
+        if session.answers_wait and (not self._waiting or trio.current_time() - self._held_since > _TOGETHER):
+            self._send_answers(session)
+        if self._waiting and not session.answers_wait:
+            session.answers_wait, self._held_since = True, trio.current_time()
+        return call
+
+    def _send_answers(self, session: WorkerSession) -> None:
+        """Send the answers that wait for those of other calls."""
+        if session.answers_wait:
             session.answers_wait = False
             session.link.flush_output()
-        return call
 
     async def _wait_for_call(self) -> None:
         task = trio.lowlevel.current_task()

@@ -10,7 +10,7 @@ import trio.testing
 
 from iii_trio.wire import ChannelEnded, InvocationResult, InvokeFunction, Message, RegisterFunction
 from iii_trio.worker import open_worker
-from tests.helpers.fake_engine import FakeEngine
+from tests.helpers.fake_engine import FakeEngine, outcome
 
 LEFT_BEHIND: contextvars.ContextVar[object] = contextvars.ContextVar("left_behind")
 
@@ -109,6 +109,55 @@ async def test_no_answer_waits_for_a_handler_that_takes_long() -> None:
         done.set()
         await trio.testing.wait_all_tasks_blocked()
         assert len(engine.link.of(InvocationResult)) == 4
+
+
+async def test_no_answer_waits_for_several_handlers_that_keep_the_loop_busy(mock_clock: trio.testing.MockClock) -> None:
+    engine = FakeEngine()
+    async with open_worker(engine) as worker:
+
+        @worker.function("f")
+        async def f(number: int) -> int:
+            mock_clock.jump(0.001)
+            return number
+
+        await worker.wait_registered()
+        before = len(engine.link.writes)
+        for number in range(4):
+            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert engine.link.writes[before:] == [1, 1, 1, 1]
+
+
+async def test_no_answer_waits_for_a_call_that_does_not_start_because_the_worker_leaves() -> None:
+    engine, done, leaving = FakeEngine(), trio.Event(), trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def work() -> None:
+            with leaving:
+                async with open_worker(engine) as worker:
+
+                    @worker.function("leave")
+                    async def leave() -> str:
+                        leaving.cancel()
+                        return "bye"
+
+                    @worker.function("stay")
+                    async def stay() -> None:
+                        with trio.CancelScope(shield=True):
+                            await done.wait()
+
+                    await trio.sleep_forever()
+
+        await trio.testing.wait_all_tasks_blocked()
+        engine.link.invoke("stay", invocation_id="i0")
+        await trio.testing.wait_all_tasks_blocked()
+        for number in 1, 2:
+            engine.link.invoke("leave", invocation_id=f"i{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        answers = [outcome(answer) for answer in engine.link.of(InvocationResult)]
+        done.set()
+    assert answers == ["bye"]
 
 
 async def test_what_a_handler_registers_arrives_in_its_place_and_at_once() -> None:
