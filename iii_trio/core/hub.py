@@ -397,8 +397,7 @@ class Hub:
     def next_due(self) -> float | None:
         """Return when `tick` has something to do, at the latest. None means never."""
         state = self.state
-        expiries = state.channels.due
-        earliest = expiries[0][0] if expiries else None
+        earliest = state.channels.next_due()
         if state.graces:
             grace = state.next_grace()
             if grace is not None and (earliest is None or grace < earliest):
