@@ -71,7 +71,7 @@ async def test_a_failure_at_one_message_of_the_engine_ends_nothing_else(
     assert "handling a message of the engine raised" in caplog.text and "odd" in caplog.text
 
 
-async def test_answers_of_calls_that_start_together_leave_together() -> None:
+async def test_answers_of_calls_that_start_together_leave_together(mock_clock: trio.testing.MockClock) -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:
 
