@@ -16,13 +16,12 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from .frames import BINARY, TEXT, Buffer, FrameBatch, frame, frame_head
+from .frames import BINARY, TEXT, FrameBatch, message_batch
 from .link import EndReason
 from .memory_budget import UNLIMITED, MemoryCharge
 
 _CHUNK_OVERHEAD: Final = 256  # bytes that the records of one chunk take
 _BLOCK: Final = 4096  # bytes; memory is counted in these, so that most chunks change nothing
-_LARGE: Final = 8192  # bytes; a payload from this size on is a part of its own
 _SPARE: Final = 17 * _BLOCK  # bytes; so much more than is held stays counted: one message of 64 KiB with its record
 
 Chunk: TypeAlias = FrameBatch | bytes | str
@@ -32,13 +31,7 @@ def as_batch(chunk: Chunk) -> FrameBatch:
     """Return a chunk as frames."""
     if isinstance(chunk, FrameBatch):
         return chunk
-    if isinstance(chunk, str):
-        data = chunk.encode()
-        return FrameBatch([frame(TEXT, data)], items=1, payload=len(data))
-    size = len(chunk)
-    # Joining a large item with its head would copy it.
-    parts: list[Buffer] = [frame(BINARY, chunk)] if size < _LARGE else [frame_head(BINARY, size), chunk]
-    return FrameBatch(parts, items=1, payload=size)
+    return message_batch(TEXT, chunk.encode()) if isinstance(chunk, str) else message_batch(BINARY, chunk)
 
 
 def _measure(chunk: Chunk) -> tuple[int, int]:

@@ -66,11 +66,10 @@ class RemoteLink:
 
     def send(self, message: bytes) -> None:
         """As `Link.send`."""
+        self.send_later(message)
         websocket = self._websocket
-        if websocket is not None and websocket.talking:
-            websocket.outbox.put(masked_text(message, self._new_mask()))
-            if not self._held:
-                websocket.outbox.flush()
+        if websocket is not None and websocket.talking and not self._held:
+            websocket.outbox.flush()
 
     def send_later(self, message: bytes) -> None:
         """As `Link.send_later`."""

@@ -156,8 +156,8 @@ class WorkerSession(msgspec.Struct, eq=False):
     outcomes: dict[str, trio.Event] = msgspec.field(default_factory=dict)
     pings: deque[trio.Event] = msgspec.field(default_factory=deque)
     """One for each ping whose pong has not come, in their order."""
-    answers_wait: bool = False
-    """Whether answers wait for those of other calls, whose handlers start in the same turn of the loop."""
+    answers_held_since: float | None = None
+    """Since when answers wait for those of other calls, whose handlers start soon: Trio's time. None: none wait."""
 
     def send(self, call: AwaitedCall, text: bytes) -> None:
         """Send a call. Its answer or the loss of the link settles it."""
@@ -169,10 +169,16 @@ class WorkerSession(msgspec.Struct, eq=False):
 
     def answer(self, text: bytes) -> None:
         """Send an answer."""
-        if self.answers_wait:
-            self.link.send_later(text)
-        else:
+        if self.answers_held_since is None:
             self.link.send(text)
+        else:
+            self.link.send_later(text)
+
+    def send_answers(self) -> None:
+        """Send the answers that wait, and let no more wait."""
+        if self.answers_held_since is not None:
+            self.answers_held_since = None
+            self.link.flush_output()
 
     def give_up(self, call: AwaitedCall, reason: str) -> None:
         """Give a call up. Its handler is cancelled, if the engine supports the extensions. Harmless once it is settled."""

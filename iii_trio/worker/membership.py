@@ -24,7 +24,6 @@ from ..wire import (
     ErrorCode,
     InvocationResult,
     InvokeFunction,
-    Message,
     Ping,
     Pong,
     Reattach,
@@ -41,6 +40,7 @@ from ..wire import (
     to_json,
 )
 from .calls import PendingCall, WorkerSession
+from .failures import contain
 from .registrations import Registrations
 from .replies import reply_error
 from .worker_state import MEMBERSHIP, WorkerEvent, WorkerState
@@ -212,25 +212,20 @@ class Membership:
 
     def _on_message(self, session: WorkerSession, text: bytes) -> None:
         """Handle one message. A failure in it ends neither the link nor what else comes over it."""
-        try:
-            message = decode(text, checked=session.link.is_checked)
-            # Most messages are calls and results. To compare their types takes less than to match their classes.
-            if type(message) is InvokeFunction:
-                self._on_call(session, message)
-            elif type(message) is InvocationResult:
-                pending = session.pending.pop(message.invocation_id, None)
-                # The call may have been given up while its answer was on the way.
-                if pending is not None:
-                    pending.settle(message)
-            else:
-                self._handle(session, message)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: ASYNC103
-            LOGGER.exception("handling a message of the engine raised")
+        contain(self._handle, session, text, what="handling a message of the engine")
 
-    def _handle(self, session: WorkerSession, received: Message | Undecodable) -> None:
-        """Handle a message that is neither a call nor a result."""
+    def _handle(self, session: WorkerSession, text: bytes) -> None:
+        received = decode(text, checked=session.link.is_checked)
+        # Most messages are calls and results. To compare their types takes less than to match their classes.
+        if type(received) is InvokeFunction:
+            self._on_call(session, received)
+            return
+        if type(received) is InvocationResult:
+            pending = session.pending.pop(received.invocation_id, None)
+            # The call may have been given up while its answer was on the way.
+            if pending is not None:
+                pending.settle(received)
+            return
         match received:
             case CancelInvocation() as message:
                 running = session.running.get(message.invocation_id)

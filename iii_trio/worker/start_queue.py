@@ -48,8 +48,6 @@ class CallStartQueue:
         self._waiting: deque[ReceivedCall] = deque()
         self._idle: list[trio.lowlevel.Task] = []
         """The tasks that wait for a call. The last one that came is the next to run."""
-        self._held_since = 0.0
-        """When the first of the answers that wait for others could have been sent: Trio's time."""
 
     def add(self, session: WorkerSession, message: InvokeFunction) -> None:
         """Start the handler of a call. A leaving worker ignores the call, and the engine stops it."""
@@ -86,7 +84,7 @@ class CallStartQueue:
                 try:
                     await trio.lowlevel.checkpoint_if_cancelled()  # the worker may have left before the handler starts
                 except trio.Cancelled:
-                    self._send_answers(self._waiting[0].session)  # no later call will: it is this task's own that waits
+                    self._waiting[0].session.send_answers()  # no later call will: it is this task's own that waits
                     raise
                 call = self._take()
                 call.scope = scope
@@ -103,17 +101,12 @@ class CallStartQueue:
         call = self._waiting.popleft()
         session = call.session
         # Every call that waits has a task that runs soon, so the last one sends what the others have answered.
-        if session.answers_wait and (not self._waiting or trio.current_time() - self._held_since > _TOGETHER):
-            self._send_answers(session)
-        if self._waiting and not session.answers_wait:
-            session.answers_wait, self._held_since = True, trio.current_time()
+        since = session.answers_held_since
+        if since is not None and (not self._waiting or trio.current_time() - since > _TOGETHER):
+            session.send_answers()
+        if self._waiting and session.answers_held_since is None:
+            session.answers_held_since = trio.current_time()
         return call
-
-    def _send_answers(self, session: WorkerSession) -> None:
-        """Send the answers that wait for those of other calls."""
-        if session.answers_wait:
-            session.answers_wait = False
-            session.link.flush_output()
 
     async def _wait_for_call(self) -> None:
         task = trio.lowlevel.current_task()

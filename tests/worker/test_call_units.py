@@ -124,12 +124,16 @@ async def test_the_callback_of_a_call_may_raise(caplog: pytest.LogCaptureFixture
     assert call.settled and "the callback of a call raised" in caplog.text
 
 
-async def test_waiting_for_a_call_is_a_checkpoint_and_can_be_given_up() -> None:
-    call = pending()
+async def wait_and_give_up(call: PendingCall) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.wait_settled)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+async def test_waiting_for_a_call_is_a_checkpoint_and_can_be_given_up() -> None:
+    call = pending()
+    await wait_and_give_up(call)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.wait_settled)
         await trio.testing.wait_all_tasks_blocked()
@@ -141,10 +145,7 @@ async def test_waiting_for_a_call_is_a_checkpoint_and_can_be_given_up() -> None:
 async def test_a_call_wakes_the_task_that_waits_for_it_instead_of_calling_back() -> None:
     called: list[str] = []
     awaited, given_up = pending(called), pending(called)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(given_up.wait_settled)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
+    await wait_and_give_up(given_up)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(awaited.wait_settled)
         await trio.testing.wait_all_tasks_blocked()

@@ -71,6 +71,13 @@ async def test_a_failure_at_one_message_of_the_engine_ends_nothing_else(
     assert "handling a message of the engine raised" in caplog.text and "odd" in caplog.text
 
 
+async def call_together(engine: FakeEngine, count: int) -> None:
+    """Have the handlers of this many calls of `f` start together, and run as far as they go."""
+    for number in range(count):
+        engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
+    await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_answers_of_calls_that_start_together_leave_together(mock_clock: trio.testing.MockClock) -> None:
     engine = FakeEngine()
     async with open_worker(engine) as worker:
@@ -81,9 +88,7 @@ async def test_answers_of_calls_that_start_together_leave_together(mock_clock: t
 
         await worker.wait_registered()
         before = len(engine.link.writes)
-        for number in range(5):
-            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
-        await trio.testing.wait_all_tasks_blocked()
+        await call_together(engine, 5)
         assert [answer.invocation_id for answer in engine.link.of(InvocationResult)] == [f"i{n}" for n in range(5)]
         # The last call sends the answers of the others before it starts, because its handler may take long.
         assert engine.link.writes[before:] == [4, 1]
@@ -102,9 +107,7 @@ async def test_no_answer_waits_for_a_handler_that_takes_long() -> None:
             return number
 
         await worker.wait_registered()
-        for number in range(4):
-            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
-        await trio.testing.wait_all_tasks_blocked()
+        await call_together(engine, 4)
         assert [answer.invocation_id for answer in engine.link.of(InvocationResult)] == ["i0", "i1"]
         done.set()
         await trio.testing.wait_all_tasks_blocked()
@@ -122,9 +125,7 @@ async def test_no_answer_waits_for_several_handlers_that_keep_the_loop_busy(mock
 
         await worker.wait_registered()
         before = len(engine.link.writes)
-        for number in range(4):
-            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
-        await trio.testing.wait_all_tasks_blocked()
+        await call_together(engine, 4)
         assert engine.link.writes[before:] == [1, 1, 1, 1]
 
 
@@ -172,9 +173,7 @@ async def test_what_a_handler_registers_arrives_in_its_place_and_at_once() -> No
             return number
 
         await worker.wait_registered()
-        for number in range(3):
-            engine.link.invoke("f", {"number": number}, invocation_id=f"i{number}")
-        await trio.testing.wait_all_tasks_blocked()
+        await call_together(engine, 3)
         assert heard == [2]
         kinds = [type(message).__name__ for message in engine.link.heard[-4:]]
         assert kinds == ["InvocationResult", "RegisterFunction", "InvocationResult", "InvocationResult"]

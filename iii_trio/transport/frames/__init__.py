@@ -1,6 +1,6 @@
 """The only place that knows the frames of RFC 6455. Pure: no I/O, no clock, no randomness."""
 
-from .batch import FrameBatch, frames_of, pieces_of
+from .batch import FrameBatch, frames_of, message_batch, pieces_of
 from .build import (
     BINARY,
     CLOSE,
@@ -41,6 +41,7 @@ __all__ = [
     "frame_head",
     "frames_of",
     "masked_text",
+    "message_batch",
     "pieces_of",
     "split_controls",
     "text_head",

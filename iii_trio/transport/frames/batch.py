@@ -12,7 +12,7 @@ from typing import final
 
 import msgspec
 
-from .build import Buffer
+from .build import Buffer, frame_head
 
 _SMALL = 8192  # bytes; joining two parts of less costs less than keeping both
 
@@ -80,6 +80,14 @@ class FrameBatch:
         if place.offset:
             parts[0] = memoryview(parts[0])[place.offset :]
         return FrameBatch(parts, self.items - place.items, self.payload - place.payload)
+
+
+def message_batch(opcode: int, payload: bytes) -> FrameBatch:
+    """Return a whole message as a batch."""
+    size = len(payload)
+    head = frame_head(opcode, size)
+    # Joining a large payload with its head would copy it.
+    return FrameBatch([head + payload] if size < _SMALL else [head, payload], items=1, payload=size)
 
 
 def frames_of(batch: FrameBatch) -> Iterator[tuple[int, bool, memoryview]]:

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from typing import Final, final
 
 from ...errors import FrameError
-from .batch import FrameBatch
+from .batch import FrameBatch, message_batch
 from .build import (
     BINARY,
     CLOSE,
@@ -88,6 +88,9 @@ class _Scanner(ABC):
         self._max_message = max_message
         self._masked = masked
         self._key_size = 4 if masked else 0
+        self._payload_at = 4 + self._key_size  # in a frame of 126 to 65,535 bytes
+        self._no_bytes = _MASKED if masked else 0  # the second byte of a frame, but for its length
+        self._two_bytes = 126 | self._no_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")() if check_text else None
         self._kind = CONTINUATION  # of the message that has begun and not ended, if there is one: TEXT or BINARY
         self._size = 0  # its payload bytes, by the heads of its frames so far
@@ -112,6 +115,33 @@ class _Scanner(ABC):
     @abstractmethod
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
         """Take a piece of the present message, or all of it. Not empty, unless it `ends` the message."""
+
+    def _take_only(self, data: memoryview) -> tuple[int, bytes] | None:
+        """Take a read that is one plain frame of at most 65,535 bytes. Take nothing of any other read, and return None."""
+        begin = self._payload_at
+        length = len(data) - begin
+        if self.error or self.closed or self._kind != CONTINUATION:
+            return None
+        if length >= 126:
+            first, second, said, key = _HEAD.unpack_from(data)
+            if said != length or second != self._two_bytes:
+                return None
+        # The two bytes of a longer length are not there.
+        else:
+            begin -= 2
+            length += 2
+            # In the second byte, 126 and 127 are the marks of longer lengths: of a frame that is not wholly here.
+            if not 1 <= length <= MAX_CONTROL or data[1] != self._no_bytes + length:
+                return None
+            first, key = data[0], bytes(data[2:begin])
+        if length > self._max_message or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
+            return None
+        payload = apply_mask(data[begin:], key) if self._masked else bytes(data[begin:])
+        # A frame that breaks a rule is left to the code that knows all rules.
+        if first == _WHOLE_TEXT and self._utf8 is not None and not payload.isascii() and not is_utf8(payload):
+            return None
+        self.tail = b""
+        return first - _FIN, payload
 
     def _scan(self, data: memoryview) -> bytes:
         """Take all there is; give back the control frames."""
@@ -152,8 +182,7 @@ class _Scanner(ABC):
         """Plain frames of more than 125 bytes."""
         size = len(data)
         take = self._take_whole
-        masked, key_size, most = self._masked, self._key_size, self._max_message
-        two_bytes = 126 | _MASKED if masked else 126
+        masked, key_size, most, two_bytes = self._masked, self._key_size, self._max_message, self._two_bytes
         while size - at > 126:
             first, second, length, key = _HEAD.unpack_from(data, at)
             if second == two_bytes:
@@ -269,9 +298,9 @@ class BatchScanner(_Scanner):
 
     def scan(self, data: memoryview) -> tuple[FrameBatch | None, bytes]:
         """Scan `tail` and the bytes behind it. Returns the data frames as one batch, and the control frames as they came."""
-        # A lone message is one plain frame, and nobody else is waiting for it but its reader.
-        if self._kind == CONTINUATION and (only := self._take_only(data)) is not None:
-            return only, b""
+        # A lone message is one plain frame.
+        if (only := self._take_only(data)) is not None:
+            return message_batch(*only), b""
         controls = self._scan(data)
         self._end_part()
         if not self._parts:
@@ -279,26 +308,6 @@ class BatchScanner(_Scanner):
         batch = FrameBatch(self._parts, self._items, self._payload)
         self._parts, self._items, self._payload = [], 0, 0
         return batch, controls
-
-    def _take_only(self, data: memoryview) -> FrameBatch | None:
-        """Take a read that is one plain frame of at most 125 bytes. Take nothing of any other read, and return None."""
-        length = len(data) - 6
-        # In the second byte, 126 and 127 are the marks of longer lengths: of a frame that is not wholly here.
-        if not 0 < length <= MAX_CONTROL or data[1] != _MASKED + length or length > self._max_message:
-            return None
-        first = data[0]
-        if self.error or self.closed or (first != _WHOLE_BINARY and first != _WHOLE_TEXT):
-            return None
-        payload = apply_mask(data[6:], bytes(data[2:6]))
-        if first == _WHOLE_BINARY:
-            head = _BINARY_HEADS[length]
-        # A text that breaks a rule is left to the code that knows all rules.
-        elif payload.isascii() or is_utf8(payload):
-            head = _TEXT_HEADS[length]
-        else:
-            return None
-        self.tail = b""
-        return FrameBatch([head + payload], 1, length)
 
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
         opcode = CONTINUATION if self._begun else self._kind
@@ -417,9 +426,6 @@ class MessageScanner(_Scanner):
 
     def __init__(self, max_message: int, *, masked: bool, check_text: bool = True) -> None:
         super().__init__(max_message, masked=masked, check_text=check_text)
-        self._payload_at = 4 + self._key_size  # in a frame of 126 to 65,535 bytes
-        self._no_bytes = _MASKED if masked else 0  # the second byte of a frame, but for its length
-        self._two_bytes = 126 | self._no_bytes
         self._messages: list[tuple[int, bytes | bytearray]] = []
         self._message: bytearray | None = None  # what is here of the present one
         self._keeps = True
@@ -441,38 +447,11 @@ class MessageScanner(_Scanner):
     def scan(self, data: memoryview) -> tuple[list[tuple[int, bytes | bytearray]], bytes]:
         """Scan `tail` and the bytes behind it. Returns messages (TEXT or BINARY, payload), and control frames."""
         # Most reads of a worker's link bring one message.
-        if self._kind == CONTINUATION and (only := self._take_only(data)) is not None:
+        if self._keeps and (only := self._take_only(data)) is not None:
             return [only], b""
         controls = self._scan(data)
         messages, self._messages = self._messages, []
         return (messages if self._keeps else []), controls
-
-    def _take_only(self, data: memoryview) -> tuple[int, bytes] | None:
-        """Take a read that is one plain frame of at most 65,535 bytes. Take nothing of any other read, and return None."""
-        begin = self._payload_at
-        length = len(data) - begin
-        if self.error or self.closed or not self._keeps:
-            return None
-        if length >= 126:
-            first, second, said, key = _HEAD.unpack_from(data)
-            if said != length or second != self._two_bytes:
-                return None
-        # The two bytes of a longer length are not there.
-        else:
-            begin -= 2
-            length += 2
-            # In the second byte, 126 and 127 are the marks of longer lengths: of a frame that is not wholly here.
-            if not 1 <= length <= MAX_CONTROL or data[1] != self._no_bytes + length:
-                return None
-            first, key = data[0], bytes(data[2:begin])
-        if length > self._max_message or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
-            return None
-        payload = apply_mask(data[begin:], key) if self._masked else bytes(data[begin:])
-        # A frame that breaks a rule is left to the code that knows all rules.
-        if first == _WHOLE_TEXT and self._utf8 is not None and not payload.isascii() and not is_utf8(payload):
-            return None
-        self.tail = b""
-        return first - _FIN, payload
 
     def _take_whole(self, opcode: int, payload: bytes) -> None:
         self._messages.append((opcode, payload))
