@@ -26,7 +26,8 @@ _BATCH: Final = 131_072
 """Plain bytes that are encrypted before the transport is asked to take them."""
 _RECORD: Final = 16_384
 """The largest record of TLS. Smaller frames are joined up to this size, because each record costs a MAC and a header."""
-_CIPHERTEXT: Final = memoryview(bytearray(262_144))
+_CIPHERTEXT_BYTES: Final = 262_144
+_CIPHERTEXT: Final = memoryview(bytearray(_CIPHERTEXT_BYTES))
 """Where every connection reads ciphertext. Nothing waits between a read and the hand-over to the SSL object."""
 _ALERTS: Final = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the peer asks for a certificate of this side, and none was shown",
@@ -62,6 +63,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
         )
         self._shaken = False
         self._at_end = False
+        self._more_waits = False
+        """Whether the transport's last read filled the buffer, so that more waits, most likely."""
         self._read_error: ssl.SSLError | None = None
         """The error that came behind the bytes of the last read. OpenSSL gives another one to the next read."""
         self._receiving = self._sending = False
@@ -109,19 +112,23 @@ class TlsStream(trio.abc.HalfCloseableStream):
             return 0 if self._at_end else None
         if self._read_error is not None:
             raise self._fail(self._read_error) from self._read_error
-        got = 0
-        room = len(into)
+        got, room, tls, incoming = 0, len(into), self._tls, self._incoming
         while got < room:
-            try:
-                n = cast(int, self._tls.read(room - got, into[got:]))  # with a buffer it returns a count
-            except ssl.SSLWantReadError:
+            # OpenSSL is asked only where it has something to decrypt. Its answer that it has nothing is an exception.
+            if not incoming.pending and not tls.pending():
+                if got and not self._more_waits:
+                    break
                 try:
-                    if not self._feed():
+                    if self._at_end or not self._feed():
                         break
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     if not got:
                         raise
                     break  # errors of the transport are sticky, so the next read raises this one
+            try:
+                n = cast(int, tls.read(room - got, into[got:] if got else into))  # with a buffer it returns a count
+            except ssl.SSLWantReadError:
+                pass  # the rest of a record has not come yet, or it was a record of the protocol itself
             except ssl.SSLZeroReturnError:
                 self._at_end = True
                 break
@@ -152,6 +159,11 @@ class TlsStream(trio.abc.HalfCloseableStream):
             return 0
         if self._unsent is not None and not self._push():
             return 0
+        # Most writes are one small frame.
+        if len(parts) == 1 and len(parts[0]) < _RECORD:
+            took = self._encrypt(parts[0])
+            self._push()
+            return took
         took = 0
         batch = bytearray()
         for part in parts:
@@ -274,6 +286,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
     def _feed(self) -> bool:
         """Hand the transport's available ciphertext to the SSL object; return whether there was any."""
         n = self.transport.read_now(_CIPHERTEXT)
+        self._more_waits = n == _CIPHERTEXT_BYTES
         # Nothing has arrived yet.
         if n is None:
             return False
@@ -304,18 +317,17 @@ class TlsStream(trio.abc.HalfCloseableStream):
         """Write waiting ciphertext; return whether all of it left."""
         while True:
             # Ciphertext of an earlier call leaves first, because records have an order.
-            if self._unsent is None:
-                if not self._outgoing.pending:
-                    return True
-                self._unsent = memoryview(self._outgoing.read())
-            n = self.transport.write_now([self._unsent])
-            # All of it left, and more may have been prepared meanwhile.
-            if n == len(self._unsent):
-                self._unsent = None
-                continue
-            if n:
-                self._unsent = self._unsent[n:]
-            return False
+            if self._unsent is not None:
+                data: Buffer = self._unsent
+            elif self._outgoing.pending:
+                data = self._outgoing.read()
+            else:
+                return True
+            n = self.transport.write_now([data])
+            if n != len(data):
+                self._unsent = memoryview(data)[n:]
+                return False
+            self._unsent = None  # more may have been prepared meanwhile
 
     async def _flush(self) -> None:
         while not self._push():

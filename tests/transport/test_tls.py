@@ -13,6 +13,7 @@ import trio
 import trio.testing
 import trustme
 
+from iii_trio.transport import tls
 from iii_trio.transport.reading import ReadBuffer, StreamInput
 from iii_trio.transport.socket import Socket
 from iii_trio.transport.tls import TlsStream
@@ -73,6 +74,34 @@ async def test_every_record_that_came_is_read_at_once() -> None:
         assert server.read_now(into) == 30
         assert bytes(into[:30]) == b"a" * 10 + b"b" * 10 + b"c" * 10
         assert server.read_now(into) is None
+
+
+async def test_every_record_is_read_at_once_also_where_the_transport_delivers_them_in_several_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tls, "_CIPHERTEXT", memoryview(bytearray(1000)))
+    monkeypatch.setattr(tls, "_CIPHERTEXT_BYTES", 1000)
+    async with connected() as (client, server):
+        for _ in range(10):
+            client.write_now([bytes(290)])
+        assert server.read_now(memoryview(bytearray(4000))) == 2900
+
+
+async def test_a_record_that_comes_byte_by_byte_is_read_with_its_last_byte() -> None:
+    async with connected() as (client, server):
+        client._tls.write(b"first")
+        first = client._outgoing.read()
+        client._tls.write(b"second")
+        flight = first + client._outgoing.read()
+        into = memoryview(bytearray(100))
+        read = []
+        for at in range(len(flight)):
+            assert client.transport.write_now([flight[at : at + 1]]) == 1
+            n = server.read_now(into)
+            read.append(None if n is None else bytes(into[:n]))
+        assert read.index(b"first") == len(first) - 1
+        assert read[-1] == b"second"
+        assert read.count(None) == len(flight) - 2
 
 
 async def test_small_parts_are_joined_into_few_records() -> None:
