@@ -12,6 +12,7 @@ import types
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
@@ -19,7 +20,7 @@ import cattrs
 import msgspec
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, make_dict_structure_fn_from_attrs
 from cattrs.preconf.msgspec import configure_converter
 
 from .errors import CallError, IIIError, MisuseError
@@ -186,6 +187,74 @@ def _check_fields(cls: Any, converter: cattrs.Converter) -> None:
             converter.get_structure_hook(field.type)
 
 
+class FunctionInput(msgspec.Struct, frozen=True):
+    """The payload of one of the engine's own functions. It is structured as an object of an attrs class is.
+
+    An engine starts with thirty such classes, and attrs would compile code for each. Here the code is generated with the
+    first object.
+    """
+
+
+def is_input(kind: object) -> bool:
+    """Return whether this is a class of such payloads."""
+    return isinstance(kind, type) and issubclass(kind, FunctionInput)
+
+
+def has_fields(kind: Any) -> bool:
+    """Return whether a class is structured field by field: one of attrs, or a payload of the engine's own functions."""
+    return attrs.has(kind) or is_input(kind)
+
+
+def needs_nothing(kind: Any) -> bool:
+    """Return whether all fields of such a class have a default."""
+    if is_input(kind):
+        return _needs_nothing(kind)
+    return all(field.default is not attrs.NOTHING for field in attrs.fields(kind) if field.init)
+
+
+@cache
+def _needs_nothing(kind: type[FunctionInput]) -> bool:
+    return all(default is not attrs.NOTHING for _, _, default in input_fields(kind))
+
+
+def input_fields(kind: type[FunctionInput]) -> list[tuple[str, Any, Any]]:
+    """Return name, annotation and default of the fields. The default is attrs.NOTHING for a field that must be given."""
+    return [
+        (field.name, field.type, attrs.NOTHING if field.required else field.default)
+        for field in msgspec.structs.fields(kind)
+    ]
+
+
+def refuse_negative(**numbers: float | None) -> None:
+    """Raise ValueError, naming the first of these fields of a payload that is negative."""
+    for name, number in numbers.items():
+        # Written so that NaN is refused too.
+        if number is not None and not number >= 0:
+            raise ValueError(f"'{name}' must be >= 0: {number}")
+
+
+def _input_hook(converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    made: dict[type[FunctionInput], Callable[[Any, Any], Any]] = {}
+
+    def structure_input(value: Any, into: Any) -> Any:
+        if not isinstance(value, dict):
+            raise WrongType("an object", value)
+        if into not in made:
+            made[into] = _generate(into, converter)
+        return made[into](value, into)
+
+    return structure_input
+
+
+def _generate(kind: type[FunctionInput], converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    # cattrs knows the fields of attrs, so it is given those of a class that has the same ones.
+    described = {name: attrs.field(default=default, type=wanted) for name, wanted, default in input_fields(kind)}
+    same: Any = attrs.make_class(kind.__name__, described, kw_only=True)
+    return make_dict_structure_fn_from_attrs(
+        attrs.fields(same), kind, converter, _cattrs_forbid_extra_keys=converter.forbid_extra_keys
+    )
+
+
 def _no_hook(kind: Any) -> Any:
     raise _NoHook(kind)
 
@@ -203,6 +272,7 @@ def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter.register_structure_hook_factory(_is_dict, _dict)
     converter.register_structure_hook_func(_is_literal, _one_of)
     converter.register_structure_hook_factory(_is_class, _class_strictly)
+    converter.register_structure_hook(FunctionInput, _input_hook(converter))
     return converter
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
+import iii_trio
 from iii_trio import structure
+from iii_trio.core.paging import Paged
 from iii_trio.errors import MisuseError
 
 
@@ -73,3 +79,70 @@ def test_code_is_generated_with_the_first_object(monkeypatch: pytest.MonkeyPatch
     structure.check_annotation(dict[str, Point], "the parameter 'y'")  # cattrs would forget all code for a new mapping
     assert structure.structure({"x": 3}, Point).x == 3
     assert generated == [Point]
+
+
+class Bounds(structure.FunctionInput, frozen=True):
+    name: str
+    limit: int | None = None
+    words: list[str] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        structure.refuse_negative(limit=self.limit)
+
+
+@attrs.frozen
+class SameBounds:
+    name: str
+    limit: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    words: list[str] = attrs.field(factory=list)
+
+
+@pytest.mark.parametrize("forbid", [False, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "a"},
+        {"name": "a", "limit": 0, "words": ["b"]},
+        {},
+        None,
+        [],
+        {"name": 1, "limit": "2"},
+        {"name": "a", "limit": -1},
+        {"name": "a", "words": "bc"},
+        {"name": "a", "words": ["b", 1]},
+        {"name": "a", "other": 1},
+    ],
+)
+def test_a_payload_of_the_engines_functions_is_structured_as_a_class_of_attrs_is(value: Any, forbid: bool) -> None:
+    def outcome(kind: Any) -> Any:
+        try:
+            made = structure.structure_as(value, kind, forbid_extra_keys=forbid)
+        except structure.BadShape as problem:
+            return problem.field, problem.problem
+        return made.name, made.limit, made.words
+
+    assert outcome(Bounds) == outcome(SameBounds)
+
+
+def test_a_payload_that_need_not_be_given_has_a_default_for_each_field() -> None:
+    assert structure.needs_nothing(Paged)
+    assert not structure.needs_nothing(Bounds)
+
+
+def all_inputs() -> list[type[structure.FunctionInput]]:
+    for module in pkgutil.walk_packages([str(Path(iii_trio.__file__).parent)], "iii_trio."):
+        if module.name.startswith(("iii_trio.core", "iii_trio.triggers.queue", "iii_trio.triggers.observability")):
+            importlib.import_module(module.name)
+    found: list[type[structure.FunctionInput]] = [structure.FunctionInput]
+    for kind in found:
+        found += [one for one in kind.__subclasses__() if one.__module__.startswith("iii_trio.")]
+    return found
+
+
+def test_each_field_of_the_engines_payloads_can_be_structured() -> None:
+    """Their annotations are not checked when their functions are registered."""
+    inputs = all_inputs()
+    assert len(inputs) > 30
+    for kind in inputs:
+        for name, wanted, _ in structure.input_fields(kind):
+            structure.check_annotation(wanted, f"the field '{name}' of {kind.__name__}")

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Raw
 
 from ..errors import CallError
-from ..records import frozen
+from ..structure import FunctionInput
 from ..wire import ABSENT, DEFAULT_NAMESPACE, ErrorCode, JsonValue, check_name, to_json
 from . import engine_events
 from .access import Access
@@ -23,8 +23,7 @@ PROVIDER_SECONDS: Final = 10.0
 """The time in seconds that a provider has to refuse. Its silence counts as acceptance."""
 
 
-@frozen
-class RegisterTriggerInput:
+class RegisterTriggerInput(FunctionInput, frozen=True):
     """The payload of `engine::register_trigger`. Its `config` and `metadata` are any JSON, and are not structured."""
 
     trigger_type: str
@@ -105,8 +104,7 @@ def _check_room(state: State, trigger_type: str, size: int) -> None:
     raise CallError(ErrorCode.REGISTRATION_LIMIT_REACHED, f"{text}: end some first")
 
 
-@frozen
-class UnregisterTriggerInput:
+class UnregisterTriggerInput(FunctionInput, frozen=True):
     """The payload of `engine::unregister_trigger`."""
 
     id: str

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from ..config.settings import MAX_SECONDS
 from ..errors import CallError
 from ..observed import TRACE, LogLine, parse_traceparent
-from ..records import frozen
 from ..report import visible
+from ..structure import FunctionInput
 from ..wire import DEFAULT_NAMESPACE, Direction, JsonValue, Ref, bad_input, is_ref, to_json
 from . import introspection
 from .channel import Channel, ChannelEvent
@@ -32,8 +32,7 @@ EngineFunction: TypeAlias = Callable[[State, Request], None]
 # --- channels
 
 
-@frozen
-class CreateChannelInput:
+class CreateChannelInput(FunctionInput, frozen=True):
     """The payload of `engine::channels::create` (clause C8.4 for the last two)."""
 
     buffer_size: int | None = None
@@ -75,13 +74,11 @@ def create_channel(state: State, request: Request) -> None:
     )
 
 
-@frozen
-class ListChannels(Paged):
+class ListChannels(Paged, frozen=True):
     """The payload of `engine::channels::list`."""
 
 
-@frozen
-class EndOfChannelInput:
+class EndOfChannelInput(FunctionInput, frozen=True):
     """The payload of `engine::channels::end`, which is a ref with the way in which its end of the channel ends."""
 
     channel_id: str
@@ -113,8 +110,7 @@ def end_channel(state: State, request: Request) -> None:
     request.reply({"ended": True})
 
 
-@frozen
-class NoInput:
+class NoInput(FunctionInput, frozen=True):
     """The payload of functions without parameters, which may be any object."""
 
 
@@ -153,8 +149,7 @@ def answer_channel_list(state: State, request: Request, io: Mapping[str, Mapping
         request.fail(error)
 
 
-@frozen
-class ListEndedInput:
+class ListEndedInput(FunctionInput, frozen=True):
     """The payload of `engine::channels::ended`."""
 
     limit: int | None = None
@@ -183,8 +178,7 @@ def list_ended_channels(state: State, request: Request) -> None:
     )
 
 
-@frozen
-class StatisticsInput:
+class StatisticsInput(FunctionInput, frozen=True):
     """The payload of `engine::statistics`."""
 
     calls: bool = False
@@ -203,8 +197,7 @@ def answer_statistics(state: State, request: Request, statistics: Mapping[str, J
     request.reply({**statistics, **counts})
 
 
-@frozen
-class SaveRecordingInput:
+class SaveRecordingInput(FunctionInput, frozen=True):
     """The payload of `engine::recorder::save`. Its `writer` is the writing end of a channel."""
 
     last_seconds: float | None = None
@@ -243,8 +236,7 @@ def _entries(baggage: str | None) -> dict[str, str]:
     return found
 
 
-@frozen
-class BaggageKey:
+class BaggageKey(FunctionInput, frozen=True):
     """The payload of `engine::baggage::get`."""
 
     key: str
@@ -255,8 +247,7 @@ def get_baggage(state: State, request: Request) -> None:
     request.reply({"value": _entries(request.message.baggage).get(request.read(BaggageKey).key)})
 
 
-@frozen
-class BaggageEntry:
+class BaggageEntry(FunctionInput, frozen=True):
     """The payload of `engine::baggage::set`."""
 
     key: str
@@ -276,8 +267,7 @@ def get_all_baggage(state: State, request: Request) -> None:
     request.reply({"baggage": _entries(request.message.baggage)})
 
 
-@frozen
-class LogInput:
+class LogInput(FunctionInput, frozen=True):
     """The payload of `engine::log::*`. Its `data` is any JSON, and is not structured."""
 
     message: str

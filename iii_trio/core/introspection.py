@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from ..errors import CallError
-from ..records import frozen
+from ..structure import FunctionInput
 from ..wire import DEFAULT_NAMESPACE, ErrorCode
 from .gauges import latest_metrics
 from .paging import Key, Paged, reply_with_list
@@ -45,8 +45,7 @@ def _finds(needle: str | None, *texts: str | None) -> bool:
 # --- functions
 
 
-@frozen
-class ListFunctions(Paged):
+class ListFunctions(Paged, frozen=True):
     search: str | None = None
     prefix: str | None = None
     worker: str | None = None
@@ -89,8 +88,7 @@ def _rank(function_id: str, needle: str | None) -> int:
     return 1 if needle in id_ else 2
 
 
-@frozen
-class DescribeFunctions:
+class DescribeFunctions(FunctionInput, frozen=True):
     function_id: str | None = None
     function_ids: list[str] | None = None
     namespace: str | None = None
@@ -160,8 +158,7 @@ def _choose_namespace(namespaces: list[str], named: str | None) -> str | None:
 # --- trigger types
 
 
-@frozen
-class ListTriggers(Paged):
+class ListTriggers(Paged, frozen=True):
     search: str | None = None
     prefix: str | None = None
     worker: str | None = None
@@ -186,8 +183,7 @@ def list_triggers(state: State, request: Request) -> None:
     reply_with_list(request, "triggers", found, lambda each: (each.type, each.namespace), type_row, params)
 
 
-@frozen
-class DescribeTrigger:
+class DescribeTrigger(FunctionInput, frozen=True):
     id: str
     namespace: str | None = None
 
@@ -206,8 +202,7 @@ def describe_trigger(state: State, request: Request) -> None:
 # --- bindings
 
 
-@frozen
-class ListBindings(Paged):
+class ListBindings(Paged, frozen=True):
     search: str | None = None
     trigger_type: str | None = None
     function_id: str | None = None
@@ -239,8 +234,7 @@ def list_bindings(state: State, request: Request) -> None:
     reply_with_list(request, "registered_triggers", found, lambda each: (each.id,), partial(binding_row, state), params)
 
 
-@frozen
-class DescribeBinding:
+class DescribeBinding(FunctionInput, frozen=True):
     id: str
 
 
@@ -263,8 +257,7 @@ def describe_binding(state: State, request: Request) -> None:
 # --- workers
 
 
-@frozen
-class ListWorkers(Paged):
+class ListWorkers(Paged, frozen=True):
     search: str | None = None
     runtime: str | None = None
     status: str | None = None
@@ -311,8 +304,7 @@ def _seen_by(state: State, viewer: WorkerSession, row: Row, owner: WorkerSession
     return row
 
 
-@frozen
-class DescribeWorker:
+class DescribeWorker(FunctionInput, frozen=True):
     name: str
     namespace: str | None = None
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
-import attrs
 from msgspec import Raw
 
 from ..compat.sdk_limits import SMALL_MESSAGE
 from ..errors import CallError
-from ..records import frozen
+from ..structure import FunctionInput
 from ..wire import ErrorCode, bad_input, to_json
 from .request import Request
 
@@ -28,13 +27,12 @@ _MAX_PAGE_BYTES: Final = 512 * 1024
 _ENVELOPE: Final = 4096
 
 
-@frozen
-class Paged:
+class Paged(FunctionInput, frozen=True):
     """The parameters of a list that can be asked for in pages. They are an extension."""
 
-    limit: int | None = attrs.field(default=None, kw_only=True)
+    limit: int | None = None
     """The largest number of rows. None: all."""
-    after: list[str | int | float] | None = attrs.field(default=None, kw_only=True)
+    after: list[str | int | float] | None = None
     """The `after` of the page before."""
 
 

@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from ..errors import MisuseError
-from ..structure import BadShape, check_annotation, in_words, register_type, structure_as
+from ..structure import BadShape, check_annotation, has_fields, in_words, needs_nothing, register_type, structure_as
 from ..wire import bad_input
 from .ends import ChannelReader, ChannelWriter
 from .schemas import Schema, schema_of, schema_of_parameters
@@ -155,7 +155,7 @@ class HandlerSignature(msgspec.Struct, frozen=True):
             if not isinstance(payload, dict):
                 if payload is None and not only.required:
                     return {}
-                path = "" if attrs.has(_bare(only)) else only.name
+                path = "" if has_fields(_bare(only)) else only.name
                 return {only.name: self._structured(payload, only.annotation, path)}
             if only.name in payload:
                 if not self.forbid_extra_keys:
@@ -188,17 +188,13 @@ class HandlerSignature(msgspec.Struct, frozen=True):
 
 def _takes_whole_object(parameter: _Parameter) -> bool:
     bare = _bare(parameter)
-    return parameter.required and (bare is Any or bare in _WHOLE_OBJECT or attrs.has(bare))
+    return parameter.required and (bare is Any or bare in _WHOLE_OBJECT or has_fields(bare))
 
 
 def _needs_nothing(parameter: _Parameter) -> bool:
     """Return whether the parameter takes the whole payload as a class whose fields all have a default."""
     kind = _bare(parameter)
-    return (
-        parameter.required
-        and attrs.has(kind)
-        and all(field.default is not attrs.NOTHING for field in attrs.fields(kind) if field.init)
-    )
+    return parameter.required and has_fields(kind) and needs_nothing(kind)
 
 
 def _bare(parameter: _Parameter) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ..structure import registered_schema
+from ..structure import input_fields, is_input, registered_schema
 from ..wire import Direction
 from .ends import ChannelReader, ChannelWriter
 
@@ -154,6 +154,8 @@ class _Schemas:
 
 def _members(kind: type) -> list[tuple[str, Any, Any]] | None:
     """Return name, annotation and default of a class's fields, or None for a class without fields."""
+    if is_input(kind):
+        return input_fields(kind)
     hints = _hints(kind)
     if attrs.has(kind):
         fields = [(one.name, one.default) for one in attrs.fields(kind) if one.init]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final
 
-import attrs
 import msgspec
 import trio
 
-from ...records import frozen
+from ...structure import FunctionInput, refuse_negative
 from ...version import installed_version
 from ...worker import Worker
 from .export import NOT_EXPORTING, Export
@@ -30,7 +29,6 @@ from .trace_queries import (
     find_traces,
     latest_groups,
     page,
-    row_count,
     select,
     tree,
 )
@@ -40,8 +38,7 @@ _SPANS_A_TURN: Final = 2000
 _MAX_LINES: Final = 1000
 
 
-@frozen
-class LogsInput:
+class LogsInput(FunctionInput, frozen=True):
     """The payload of `engine::logs::list`."""
 
     start_time: float | None = None
@@ -50,8 +47,11 @@ class LogsInput:
     span_id: str | None = None
     severity_min: int | None = None
     severity_text: str | None = None
-    offset: int | None = row_count()
-    limit: int | None = row_count()
+    offset: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse_negative(offset=self.offset, limit=self.limit)
 
 
 class Functions:
@@ -130,7 +130,7 @@ class Functions:
             "total": len(found),
             "timestamp": self._recorder.now_ns // 1_000_000,
         }
-        query = {key: value for key, value in attrs.asdict(which).items() if value is not None}
+        query = {key: value for key, value in msgspec.structs.asdict(which).items() if value is not None}
         return {**answer, "query": query} if query else answer
 
     async def clear_logs(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Functions:
         }
         if which.aggregate_interval:
             answer["aggregated_metrics"] = aggregate(points, which.aggregate_interval)
-        query = {key: value for key, value in attrs.asdict(which).items() if value is not None}
+        query = {key: value for key, value in msgspec.structs.asdict(which).items() if value is not None}
         return {**answer, "query": query} if query else answer
 
     async def sampling_rules(self) -> dict[str, Any]:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
-from attrs import validators
-
-from ...records import frozen
+from ...structure import FunctionInput, refuse_negative
 from .records import StoredPoint, StoredSpan
 
 _MAX_POINTS: Final = 10_000
 _MAX_DURATIONS: Final = 4096
 
 
-@frozen
-class MetricsInput:
+class MetricsInput(FunctionInput, frozen=True):
     """The payload of `engine::metrics::list`."""
 
     start_time: float | None = None
     end_time: float | None = None
     metric_name: str | None = None
-    aggregate_interval: float | None = attrs.field(default=None, validator=validators.optional(validators.ge(0)))
+    aggregate_interval: float | None = None
+
+    def __post_init__(self) -> None:
+        refuse_negative(aggregate_interval=self.aggregate_interval)
 
 
 class Durations:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import attrs
-from attrs import validators
-
 from ...errors import CallError
-from ...records import frozen
+from ...structure import FunctionInput, refuse_negative
 from .records import STATUS, StoredSpan
 from .rows import span_row, text
 from .span_store import SpanStore
@@ -25,19 +22,13 @@ _FANS: Final = frozenset({"state_triggers", "stream_triggers"})
 TraceSpans = dict[str, StoredSpan]
 
 
-def row_count() -> Any:
-    """Return the field of a payload that says how many rows to skip, or to answer with. A negative number is refused."""
-    return attrs.field(default=None, validator=validators.optional(validators.ge(0)))
-
-
-@frozen
-class TracesInput:
+class TracesInput(FunctionInput, frozen=True):
     """The payload of `engine::traces::list`."""
 
     trace_id: str | None = None
     trace_ids: list[str] | None = None
-    offset: int | None = row_count()
-    limit: int | None = row_count()
+    offset: int | None = None
+    limit: int | None = None
     service_name: str | None = None
     name: str | None = None
     status: str | None = None
@@ -52,23 +43,27 @@ class TracesInput:
     include_internal: bool | None = None
     search_all_spans: bool | None = None
 
+    def __post_init__(self) -> None:
+        refuse_negative(offset=self.offset, limit=self.limit)
 
-@frozen
-class TreeInput:
+
+class TreeInput(FunctionInput, frozen=True):
     """The payload of `engine::traces::tree`."""
 
     trace_id: str
 
 
-@frozen
-class GroupInput:
+class GroupInput(FunctionInput, frozen=True):
     """The payload of `engine::traces::group_by`."""
 
     attribute: str
     since_ms: float | None = None
-    limit: int | None = row_count()
+    limit: int | None = None
     include_internal: bool | None = None
     label_attribute: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_negative(limit=self.limit)
 
 
 def find_traces(store: SpanStore, which: TracesInput) -> Iterator[TraceSpans]:

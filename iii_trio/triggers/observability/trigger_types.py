@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, final
 import trio
 
 from ...errors import CallError, ConnectionFailed
-from ...records import frozen
+from ...structure import FunctionInput
 from ...worker import BoundTrigger
 from .bounded import Bounded
 from .recorder import Recorder
@@ -28,15 +28,13 @@ _GATHER_SECONDS: Final = 0.3
 _LOWEST: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17}
 
 
-@frozen
-class LogTriggerConfig:
+class LogTriggerConfig(FunctionInput, frozen=True):
     """The configuration of a binding to `log`. The level is exact, and no minimum."""
 
     level: Literal["all", "trace", "debug", "info", "warn", "error"] = "all"
 
 
-@frozen
-class TraceTriggerConfig:
+class TraceTriggerConfig(FunctionInput, frozen=True):
     """The configuration of a binding to `trace`. Both have to match, in any case of letters."""
 
     service_name: str | None = None

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from ...errors import CallError
 from ...lowlevel import InlineCall, new_id, register_inline_handler
-from ...records import frozen
+from ...structure import FunctionInput
 from ...wire import NULL, bad_input
 from ...worker import Worker
 from .baggage import for_job
@@ -45,8 +45,7 @@ _INTERNAL: Final = {"internal": True}
 _LIST_BYTES: Final = 768 * 1024  # of one answer, because Python SDKs before 0.25 take no more than 1 MiB
 
 
-@frozen
-class Which:
+class Which(FunctionInput, frozen=True):
     """The payload of the functions about one queue, or one topic."""
 
     queue: str | None = None

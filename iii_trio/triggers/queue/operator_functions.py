@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from ...errors import CallError
-from ...records import frozen
+from ...structure import FunctionInput
 from ...worker import ChannelWriter, Worker
 from .dispatcher import Dispatcher
 from .job_rows import STATES, JobFilter, page, row
@@ -21,8 +21,7 @@ _MAX_BYTES: Final = 512 * 1024
 _LIVE: Final = WAITING | {JobState.LEASED}
 
 
-@frozen
-class JobsInput:
+class JobsInput(FunctionInput, frozen=True):
     """The payload of `engine::queue::jobs`."""
 
     queue: str | None = None
@@ -36,16 +35,14 @@ class JobsInput:
     limit: int = 50
 
 
-@frozen
-class JobInput:
+class JobInput(FunctionInput, frozen=True):
     """The payload of the functions about one job."""
 
     id: str = ""
     payload_bytes: int = _CUT_BYTES
 
 
-@frozen
-class LaneInput:
+class LaneInput(FunctionInput, frozen=True):
     """The payload of the functions about a queue, a topic, or one subscriber of it."""
 
     queue: str | None = None
