@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Generic, TypeAlias, TypeVar
 
+import msgspec
+
 from .errors import IllegalTransition
-from .records import define
 
 S = TypeVar("S", bound=Enum)
 E = TypeVar("E", bound=Enum)
@@ -23,8 +24,7 @@ class TableEnum(Enum):
     __hash__ = object.__hash__
 
 
-@define(eq=False, weakref_slot=False)
-class StateMachine(Generic[S, E]):
+class StateMachine(msgspec.Struct, Generic[S, E], eq=False):
     """The current state of one object, and the only way to change it."""
 
     table: Table[S, E]

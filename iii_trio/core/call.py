@@ -7,11 +7,10 @@ from enum import auto
 from functools import partial
 from typing import Final
 
-import attrs
+import msgspec
 from msgspec import Raw
 
 from ..observed import CallFacts
-from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import WireError
 from .session import WorkerSession
@@ -54,8 +53,7 @@ CALL: Final[Table[CallState, CallEvent]] = {
 }
 
 
-@define(eq=False)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One call that was given to a callee."""
 
     id: str
@@ -75,4 +73,6 @@ class Call:
     """Takes the answer to a call that the engine itself makes: its result, or its error."""
     facts: CallFacts | None = None
     """Its facts, where it belongs to a trace that is recorded."""
-    state: StateMachine[CallState, CallEvent] = attrs.field(factory=partial(StateMachine, CALL, CallState.WAITING))
+    state: StateMachine[CallState, CallEvent] = msgspec.field(
+        default_factory=partial(StateMachine, CALL, CallState.WAITING)
+    )

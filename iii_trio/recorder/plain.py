@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import msgspec
 from msgspec import Raw
+from msgspec.structs import force_setattr
 
 from ..config import ChannelDefaults, FunctionFilter, Limits, RbacConfig, Timeouts
 from ..core.access import Access, Grants
@@ -144,22 +145,16 @@ class Reader:
     def __init__(self, objects: list[Plain]) -> None:
         self._made: list[Any] = []
         try:
-            # Messages are made with their fields, because they refer to no other object.
-            self._made = [self._new(CLASSES[node[0]], node[1:]) for node in objects]
+            # All of them are made before they are filled, because they refer to each other.
+            self._made = [_made_empty(CLASSES[node[0]]) for node in objects]
             for made, node in zip(self._made, objects, strict=True):
-                if not isinstance(made, msgspec.Struct):
-                    for name, value in zip(_FIELDS[type(made)], node[1:], strict=True):
-                        object.__setattr__(made, name, self.read(value))
+                fill = force_setattr if isinstance(made, msgspec.Struct) else object.__setattr__
+                for name, value in zip(_FIELDS[type(made)], node[1:], strict=True):
+                    fill(made, name, self.read(value))
         except NotPlain:
             raise
         except Exception as error:
             raise NotPlain(f"it holds an object that cannot be read ({type(error).__name__})") from None
-
-    def _new(self, cls: Any, values: list[Plain]) -> Any:
-        # msgspec makes no struct without its fields.
-        if issubclass(cls, msgspec.Struct):
-            return cls(**dict(zip(_FIELDS[cls], map(self.read, values), strict=True)))
-        return cls.__new__(cls)
 
     def read(self, node: Plain) -> Any:
         """Return the value that plain data stands for. Raises NotPlain."""
@@ -189,6 +184,11 @@ class Reader:
             raise
         except Exception as error:
             raise NotPlain(f"it holds a value that cannot be read ({type(error).__name__})") from None
+
+
+def _made_empty(cls: Any) -> Any:
+    # msgspec makes no struct without its fields.
+    return cls(**dict.fromkeys(_FIELDS[cls])) if issubclass(cls, msgspec.Struct) else cls.__new__(cls)
 
 
 def write_one(value: Any) -> Plain:

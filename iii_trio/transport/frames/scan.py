@@ -109,8 +109,8 @@ class _Scanner(ABC):
         """Take plain frames of at most 125 bytes; give back where others begin."""
 
     @abstractmethod
-    def _take_whole(self, opcode: int, payload: bytes) -> None:
-        """Take a whole message."""
+    def _take_whole(self, messages: list[tuple[int, bytes]]) -> None:
+        """Take whole messages."""
 
     @abstractmethod
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
@@ -180,26 +180,33 @@ class _Scanner(ABC):
 
     def _take_larger(self, data: memoryview, at: int) -> int:
         """Plain frames of more than 125 bytes."""
-        size = len(data)
-        take = self._take_whole
-        masked, key_size, most, two_bytes = self._masked, self._key_size, self._max_message, self._two_bytes
+        size, most, two_bytes, payload_at = len(data), self._max_message, self._two_bytes, self._payload_at
+        masked, check_text, found = self._masked, self._utf8 is not None, []
         while size - at > 126:
             first, second, length, key = _HEAD.unpack_from(data, at)
-            if second == two_bytes:
-                shortest, begin = 126, at + 4 + key_size
-            elif second == two_bytes + 1:
-                length = int.from_bytes(data[at + 2 : at + 10], "big")
-                shortest, begin, key = 65_536, at + 10 + key_size, bytes(data[at + 10 : at + 14])
-            else:
+            begin = at + payload_at
+            # Nearly all have a length of two bytes.
+            if second != two_bytes:
+                if second != two_bytes + 1:
+                    break
+                length, begin, key = (
+                    int.from_bytes(data[at + 2 : at + 10], "big"),
+                    begin + 6,
+                    bytes(data[at + 10 : at + 14]),
+                )
+                if length < 65_536:
+                    break
+            elif length < 126:
                 break
             end = begin + length
-            if not shortest <= length <= most or end > size or (first != _WHOLE_BINARY and first != _WHOLE_TEXT):
+            if length > most or end > size or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
                 break
             payload = apply_mask(data[begin:end], key) if masked else bytes(data[begin:end])
-            if first == _WHOLE_TEXT and self._utf8 is not None and not payload.isascii() and not is_utf8(payload):
+            if check_text and first == _WHOLE_TEXT and not payload.isascii() and not is_utf8(payload):
                 break
-            take(first - _FIN, payload)
+            found.append((first - _FIN, payload))
             at = end
+        self._take_whole(found)
         return at
 
     def _take_any(self, data: memoryview, at: int) -> int:
@@ -315,9 +322,10 @@ class BatchScanner(_Scanner):
         self._begun = not ends
         self._items += ends
 
-    def _take_whole(self, opcode: int, payload: bytes) -> None:
-        self._put(frame_head(opcode, len(payload)), payload)
-        self._items += 1
+    def _take_whole(self, messages: list[tuple[int, bytes]]) -> None:
+        for opcode, payload in messages:
+            self._put(frame_head(opcode, len(payload)), payload)
+        self._items += len(messages)
 
     def _end_part(self) -> None:
         """Join the pieces to a part."""
@@ -453,8 +461,8 @@ class MessageScanner(_Scanner):
         messages, self._messages = self._messages, []
         return (messages if self._keeps else []), controls
 
-    def _take_whole(self, opcode: int, payload: bytes) -> None:
-        self._messages.append((opcode, payload))
+    def _take_whole(self, messages: list[tuple[int, bytes]]) -> None:
+        self._messages += messages
 
     def _take_piece(self, piece: bytes, *, ends: bool) -> None:
         if not self._keeps:

@@ -12,7 +12,6 @@ from typing import Final, final
 import attrs
 import msgspec
 
-from ...records import define
 from ...state_machine import StateMachine
 from ...wire import from_json, to_json
 from .lane_key import LaneKey
@@ -30,7 +29,6 @@ _OLDEST_EVERY: Final = 4  # starts
 _MAX_HELD: Final = 100  # jobs that a lane looks past while a suspect runs alone
 
 
-@define(eq=False, weakref_slot=False)
 class Job(StateMachine[JobState, JobEvent]):
     """One job of the ledger, which is its own state machine, because a million of them may wait."""
 
