@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection
 
 from iii_trio.transport.control_frames import answer, close_frame, ping_frame
 from iii_trio.transport.frames import CLOSE, PING, PONG, MessageScanner, close_payload, frame
@@ -45,6 +47,37 @@ def test_a_close_is_answered_with_its_code_and_reason(payload: bytes, is_client:
 def test_a_close_with_a_code_that_the_library_does_not_know_is_answered_as_a_broken_rule() -> None:
     said = answer(frame(CLOSE, close_payload(1014), mask=MASK), is_client=False)
     assert said[:1] == b"\x88" and said[2:4] == (1002).to_bytes(2, "big")
+
+
+def test_a_server_answers_each_close_as_wsproto_does_whatever_its_mask() -> None:
+    payloads = [b"", *(code.to_bytes(2, "big") for code in (*range(999, 1017), 2999, 3000, 4999, 5000))]
+    for mask in (MASK, b"\xff\x00\x7f\x80", bytes(4), MASK):
+        for payload in payloads:
+            close = frame(CLOSE, payload, mask=mask)
+            protocol = Connection(ConnectionType.SERVER)
+            protocol.receive_data(close)
+            (event,) = protocol.events()
+            assert isinstance(event, CloseConnection)
+            assert answer(close, is_client=False) == protocol.send(event.response()), payload
+
+
+@pytest.mark.parametrize("code", [*range(1000, 1016), 3000, 4999])
+def test_a_server_closes_as_wsproto_does_each_time(code: int) -> None:
+    for reason in ("", "no good", "", "ü" * 100):
+        close = Connection(ConnectionType.SERVER).send(CloseConnection(code=code, reason=reason))
+        assert close_frame(code, reason, is_client=False) == close
+
+
+def test_a_client_masks_each_close_anew() -> None:
+    said = {answer(frame(CLOSE, close_payload(1000)), is_client=True) for _ in range(8)}
+    assert len(said | {close_frame(1000, "", is_client=True) for _ in range(8)}) > 8
+
+
+def test_a_short_ping_is_answered_by_a_pong() -> None:
+    for payload in (b"", b"\x03\xe8"):
+        close, ping = frame(CLOSE, payload, mask=MASK), frame(PING, payload, mask=MASK)
+        assert answer(close, is_client=False) == frame(CLOSE, payload)
+        assert answer(ping, is_client=False) == frame(PONG, payload)
 
 
 @pytest.mark.parametrize("is_client", [False, True])
