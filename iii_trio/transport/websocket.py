@@ -286,16 +286,17 @@ class WebSocket:
             if how is not None:
                 # These pongs are written after the end has been reported. A peer that closed and is gone would else count as
                 # lost. They are few, because a ping that comes together with the end needs no answer.
-                self._put_pongs(_pings_among(controls)[:_PONGS_AT_ONCE])
-                return self._peer_ended(how, controls)
+                frames = split_controls(controls)
+                self._put_pongs(_pings_among(frames)[:_PONGS_AT_ONCE])
+                return self._peer_ended(how, frames)
             if controls:
-                await self._answer_pings(controls)
+                await self._answer_pings(_pings_among(split_controls(controls)))
             if not self.talking and incoming.too_late(len(data)):
                 incoming.at_end = True
                 return self._lose(Lost("it went on sending, long after it was told the end"))
 
-    def _peer_ended(self, how: CloseFrame | FrameError, controls: bytes) -> None:
-        """End the peer's stream, in the order of its bytes."""
+    def _peer_ended(self, how: CloseFrame | FrameError, controls: list[bytes]) -> None:
+        """End the peer's stream, in the order of its bytes. A Close is the last of the control frames."""
         awaits_answer = False
         if isinstance(how, CloseFrame):
             if self.state.can(ConnectionEvent.PEER_CLOSED):
@@ -307,7 +308,7 @@ class WebSocket:
             self._start_ending_output()  # an answer to our Close could not be found in broken frames
         self._report_end(how)  # its effects may not change how this connection ends
         if awaits_answer:
-            self._send_close(answer(split_controls(controls)[-1], is_client=self._is_client))
+            self._send_close(answer(controls[-1], is_client=self._is_client))
 
     async def _part(self) -> None:
         """Let the peer have the last output before the stream goes. Reads on, because unread input would send a reset."""
@@ -377,9 +378,8 @@ class WebSocket:
             self._close_put_at = outbox.written_bytes + outbox.waiting_bytes
             outbox.flush()
 
-    async def _answer_pings(self, controls: bytes) -> None:
-        """Answer the pings among these frames, and let other tasks have their turn between many of them."""
-        pings = _pings_among(controls)
+    async def _answer_pings(self, pings: list[bytes]) -> None:
+        """Answer these pings, and let other tasks have their turn between many of them."""
         for at in range(0, len(pings), _PONGS_AT_ONCE):
             if at:
                 await trio.lowlevel.checkpoint()
@@ -412,8 +412,8 @@ class WebSocket:
         self.lost(cause)
 
 
-def _pings_among(controls: bytes) -> list[bytes]:
-    return [control for control in split_controls(controls) if control[0] & 15 == PING]
+def _pings_among(controls: list[bytes]) -> list[bytes]:
+    return [control for control in controls if control[0] & 15 == PING]
 
 
 __all__ = ["READ_BYTES", "FrameHandler", "Lost", "ReadBuffer", "WebSocket", "choose_read_size"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iii_trio.errors import MessageError
@@ -83,6 +84,21 @@ def test_a_target_keeps_the_path_and_query_of_the_engines_address() -> None:
 def test_of_several_parameters_of_one_name_the_last_counts() -> None:
     read = read_attach_target("/ws/channels/c", "key=theirs&dir=write&x=1&key=k&dir=read")
     assert read == Ref("c", "k", Direction.READ)
+
+
+@given(st.text(st.sampled_from("kd=&;%+2 ü"), max_size=16))
+@example("k=2=2&k2=3&&")
+@example("k=2+2")
+@example("k=%32+%C3%BC&d=2")
+def test_a_query_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    more = text.replace("k", "key").replace("d", "dir")
+    named = dict(parse_qsl(f"dir=write&{more}", keep_blank_values=True))
+    try:
+        read = read_attach_target("/ws/channels/c", f"dir=write&{more}")
+    except MessageError:
+        assert not named.get("key") or named["dir"] not in ("read", "write")
+    else:
+        assert (read.access_key, read.direction) == (named["key"], named["dir"])
 
 
 @pytest.mark.parametrize(

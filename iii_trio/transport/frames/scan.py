@@ -168,6 +168,9 @@ class _Scanner(ABC):
         """Between two messages: take whole ones as long as each comes in one frame; give back where others begin."""
         size = len(data)
         while True:
+            # A Close or a ping is found here before any message is looked for.
+            if data[at] & CLOSE:
+                return at
             beyond = at
             # A message of a worker is longer as a rule, and looking for small ones would cost as much as reading it.
             if size - at < 2 or data[at + 1] & 127 <= MAX_CONTROL:

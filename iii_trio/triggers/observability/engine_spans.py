@@ -47,13 +47,13 @@ def span_of_channel(
 ) -> StoredSpan:
     """Return the span of a channel that has ended. It has no reason of an end, because a worker may have written it."""
     attributes: Attributes = {"iii.channel.id": channel.channel_id, "iii.channel.owner": channel.owner}
-    for end in ("writer", "reader"):
-        holder = getattr(channel, end)
-        if holder is not None:
-            attributes[f"iii.channel.{end}"] = holder
+    if channel.writer is not None:
+        attributes["iii.channel.writer"] = channel.writer
+    if channel.reader is not None:
+        attributes["iii.channel.reader"] = channel.reader
     attributes["iii.channel.outcome"] = outcome
-    for name, count in counts._asdict().items():
-        attributes[f"iii.channel.{name}"] = count
+    attributes["iii.channel.items"], attributes["iii.channel.bytes"] = counts.items, counts.bytes
+    attributes["iii.channel.peak_items"], attributes["iii.channel.peak_bytes"] = counts.peak_items, counts.peak_bytes
     status = (OK, "") if outcome == "completed" else (ERROR, outcome)
     return _span(channel, "channel", INTERNAL, (start_ns, end_ns), status, attributes, resource, channel.links)
 
