@@ -101,6 +101,10 @@ class RateLimitedLogger:
         self._each: dict[tuple[str, bool], _TokenBucket] = {}
         """The buckets of each worker or address. The one that was written of last is the last one."""
 
+    def shows(self, level: int) -> bool:
+        """Return whether lines of this level are written, so that a frequent one need not be made in vain."""
+        return self._logger.isEnabledFor(level)
+
     def log(
         self,
         now: float,

@@ -39,3 +39,8 @@ class AttachedChannel(msgspec.Struct, eq=False):
         for attached in (self.writer, self.reader):
             if attached is not None:
                 attached.finish(end)
+
+    def forget_ends(self) -> None:
+        """Take apart the circles of an ended channel, so that nothing waits for the cycle collector."""
+        self.writer = self.reader = None
+        self.pipe.forget_ends()

@@ -78,10 +78,11 @@ class Reports:
         # A stream that no writer began has lost nothing by its reader's leaving.
         unused = effect.outcome is Outcome.READER_CANCELLED and (attached is None or attached.writer is None)
         level = logging.DEBUG if unused or effect.outcome is Outcome.COMPLETED else logging.INFO
-        text = f"channel {effect.channel} ended: {effect.outcome}" + (f" ({effect.reason})" if effect.reason else "")
         now = trio.current_time()
-        about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
-        self._logger.log(now, level, text, about)
+        if self._logger.shows(level):
+            reason = f" ({effect.reason})" if effect.reason else ""
+            about = {"channel": effect.channel, "outcome": str(effect.outcome), **effect.sessions}
+            self._logger.log(now, level, f"channel {effect.channel} ended: {effect.outcome}{reason}", about)
         pipe = attached.pipe if attached is not None else None
         self._promises.channel_ended(effect, pipe)
         if effect.facts is not None:

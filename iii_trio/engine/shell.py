@@ -232,7 +232,9 @@ class Shell:
 
     def touch(self, attached: AttachedChannel) -> None:
         """Restart a channel's expiry, because a message passed while only one end is attached (clause C2.3)."""
-        if attached.reader is None or attached.writer is None:
+        half_attached = attached.reader is None or attached.writer is None
+        # The message itself may have led to the channel's end.
+        if half_attached and attached.channel_id in self.attached_channels:
             self.hub.touch(attached.channel_id, trio.current_time())
 
     def watch_registrations(self, watch: Callable[[], object] | None) -> None:
@@ -322,6 +324,8 @@ class Shell:
             if attached.reader is not None:
                 self._unflushed[attached.reader] = None
         self.reports.channel_ended(effect, attached)
+        if attached is not None:
+            attached.forget_ends()
 
     def _cut_off(self, session_id: str) -> None:
         """Drop a session whose outbox is full even for results and control messages."""

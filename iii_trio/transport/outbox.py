@@ -201,6 +201,10 @@ class Outbox:
             self._empty.set()
         self._count()
 
+    def forget_connection(self) -> None:
+        """Forget the connection, which is over. The outbox was abandoned before, so that it reports nothing more."""
+        del self._tell_broken
+
     def _count(self) -> None:
         """Count what waits, and its overhead. This may close the connection, if its peer holds most of all."""
         if self.memory is not None:

@@ -217,6 +217,10 @@ class Pipe:
             self.memory.set(0)
             self.memory, self._counted = None, math.inf
 
+    def forget_ends(self) -> None:
+        """Forget the two ends, because the channel has ended."""
+        self._direct = self._tell = self._tell_room = None
+
     async def _park(self, lot: trio.lowlevel.ParkingLot) -> None:
         self._parked += 1
         try:

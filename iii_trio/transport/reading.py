@@ -10,7 +10,7 @@ from typing import Final, final
 
 import trio
 
-from .socket import reads_now
+from .socket import Socket, reads_now
 
 READ_BYTES: Final = 262_144
 """The largest single read: the read-ahead of clause C3.2."""
@@ -70,7 +70,9 @@ class StreamInput:
         self._buffer = buffer
         self._now = reads_now(stream)
         self._late_bytes = 0
-        self._drained: bool | None = None  # whether the last read emptied the kernel's buffer
+        # Whether the last read emptied the stream. The kernel tells of all that a socket has, and the other side rarely
+        # sends before it has our head. Under TLS input may wait in the stream itself, so that only a read tells of it.
+        self._drained: bool | None = True if isinstance(stream, Socket) else None
 
     async def read(self, tail: bytes) -> memoryview | None:
         """Return the next bytes behind `tail`, valid until any connection reads again. None at the end of the stream.

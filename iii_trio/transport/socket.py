@@ -8,6 +8,7 @@ and a lost peer would look like a finished one. Once broken, always broken.
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
 from collections.abc import Awaitable, Sequence
@@ -89,8 +90,8 @@ class Socket(trio.abc.HalfCloseableStream):
         self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._dead_peer_seconds = dead_peer_seconds
         if self._is_tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _keep_alive(sock, dead_peer_seconds)
+            for level, name, value in _options(dead_peer_seconds):
+                sock.setsockopt(level, name, value)
 
     @property
     def peer(self) -> str | None:
@@ -312,14 +313,18 @@ class Socket(trio.abc.HalfCloseableStream):
         return trio.BrokenResourceError(self._broken)
 
 
-def _keep_alive(sock: socket.socket, dead_peer_seconds: float) -> None:
-    """Let the kernel ask an idle peer's kernel whether it is there (clause C3.3)."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    interval = max(1, int(dead_peer_seconds / (_KEEPALIVE_PROBES * 2)))
+@functools.lru_cache(maxsize=8)
+def _options(dead_peer_seconds: float) -> tuple[tuple[int, int, int], ...]:
+    """Return the options of a TCP socket: no delay, and the kernel asks an idle peer's kernel whether it is there (C3.3).
+
+    They are the same for nearly all sockets of a process.
+    """
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in (
         ("TCP_KEEPIDLE", max(1, int(dead_peer_seconds / 2))),
-        ("TCP_KEEPINTVL", interval),
+        ("TCP_KEEPINTVL", max(1, int(dead_peer_seconds / (_KEEPALIVE_PROBES * 2)))),
         ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
     ):
         if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return tuple(options)

@@ -207,7 +207,8 @@ class WebSocket:
         if self.state.current is ConnectionState.LOST:
             self._scope.cancel()
             return False
-        self._scope.deadline = trio.current_time() + seconds
+        if seconds != math.inf:  # setting a deadline costs, also the same
+            self._scope.deadline = trio.current_time() + seconds
         return True
 
     def _lose(self, how: Lost) -> None:
@@ -261,6 +262,9 @@ class WebSocket:
                         failure = self._problem or "the connection ended"
                     self._lose(Lost(f"no handshake: {failure}" if failure else "the connection was dropped"))
                     self.outbox.abandon()
+                    # It has been told the end. Without these circles nothing waits for the cycle collector.
+                    del self.handler
+                    self.outbox.forget_connection()
                     if nursery.child_tasks:
                         nursery.cancel_scope.cancel()
         finally:

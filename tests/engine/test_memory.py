@@ -18,8 +18,12 @@ import iii_trio
 from iii_trio import EngineConfig, Limits
 from iii_trio.engine.admit import serve_stream
 from iii_trio.engine.policy import ListenerPolicy
-from iii_trio.transport.frames import MessageScanner, frame_head
+from iii_trio.transport.frames import BINARY, CLOSE, BatchScanner, MessageScanner, close_payload, frame_head
 from iii_trio.transport.memory_budget import MemoryBudget
+from iii_trio.transport.outbox import Outbox
+from iii_trio.transport.pipe import Pipe
+from iii_trio.transport.websocket import WebSocket
+from iii_trio.wire import attach_target
 from tests.helpers.bare import Bare, connected, within
 
 MIB = 1024 * 1024
@@ -255,6 +259,68 @@ async def test_a_scanner_is_released_with_its_connection_without_the_cycle_colle
                 assert left is None or left.held_bytes == 0
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("ending", ["closed", "aborted", "cancelled", "writer lost", "reader lost"])
+@within(100)
+async def test_an_ended_channel_is_released_without_the_cycle_collector(ending: str, autojump_clock: Clock) -> None:
+    kinds = (WebSocket, Outbox, Pipe, BatchScanner, trio.Nursery)
+    async with (
+        iii_trio.open_engine(config()) as engine,
+        engine.open_worker("maker") as worker,
+        worker.create_channel() as channel,
+    ):
+        gc.collect()
+        gc.disable()
+        try:
+            before = {id(each) for each in gc.get_objects()}
+            async with (
+                connected(engine, attach_target(channel.writer.ref)) as writer,
+                connected(engine, attach_target(channel.reader.ref)) as reader,
+            ):
+                await writer.say(BINARY, b"data")
+                assert await reader.frame() == (BINARY, b"data")
+                made = [each for each in gc.get_objects() if type(each) in kinds and id(each) not in before]
+                # The other two nurseries are those of the connections of this test.
+                of_engine = [weakref.ref(each) for each in made if type(each) is not trio.Nursery]
+                nurseries = [weakref.ref(each) for each in made if type(each) is trio.Nursery]
+                assert [len(of_engine), len(nurseries)] == [7, 4]
+                del made
+                if ending in ("closed", "aborted"):
+                    await writer.say(CLOSE, close_payload(1000 if ending == "closed" else 4001))
+                    assert await writer.frame() is not None
+                    assert await reader.frame() is not None
+                elif ending == "cancelled":
+                    await reader.say(CLOSE, close_payload(1000))
+                    assert await writer.frame() is not None
+                await trio.aclose_forcefully(reader.stream if ending == "reader lost" else writer.stream)
+                await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not engine.channels()
+            assert [each for each in (*of_engine, *nurseries) if each() is not None] == []
+        finally:
+            gc.enable()
+
+
+@within(100)
+async def test_a_message_that_ended_its_channel_restarts_no_expiry(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        iii_trio.open_engine(config()) as engine,
+        engine.open_worker("maker") as worker,
+        worker.create_channel() as channel,
+        connected(engine, attach_target(channel.writer.ref)),
+    ):
+        shell = engine._shell
+        touched: list[str] = []
+        monkeypatch.setattr(shell.hub, "touch", lambda channel_id, now: touched.append(channel_id))
+        attached = shell.attached_channels[channel.writer.ref.channel_id]
+        shell.touch(attached)
+        assert touched == [attached.channel_id]
+        shell.end_channel(attached.channel_id, "enough")
+        shell.touch(attached)
+        assert touched == [attached.channel_id]
 
 
 @within(100)

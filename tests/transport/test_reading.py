@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import attrs
 import pytest
 import trio
 
 from iii_trio.transport.reading import READ_BYTES, ReadBuffer, StreamInput, choose_read_size, read_at_once
+from iii_trio.transport.socket import Socket
 
 LATE = 16 * 1024 * 1024
 
@@ -107,6 +110,26 @@ async def test_a_read_waits_exactly_when_the_last_one_emptied_the_stream() -> No
     assert stream.steps[3:] == ["wait", "read 4"]
     stream.arrived.append(b"")
     assert await reading.read(b"") is None
+
+
+async def test_the_first_read_of_a_socket_waits_because_its_peer_has_still_to_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    near, far = socket.socketpair()
+    tries: list[int] = []
+    read_now = Socket.read_now
+    monkeypatch.setattr(Socket, "read_now", lambda ours, into: tries.append(len(into)) or read_now(ours, into))
+    async with Socket(near) as stream, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            assert bytes(await StreamInput(stream, ReadBuffer()).read(b"") or b"") == b"later"
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not tries
+        far.sendall(b"later")
+    assert len(tries) == 1
+    far.close()
 
 
 async def test_a_read_that_finds_nothing_waits() -> None:
