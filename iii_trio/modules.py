@@ -6,7 +6,6 @@ engine and its other modules go on. `triggers/module.py` defines modules. docs/m
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
@@ -77,6 +76,8 @@ class Modules:
     def _named(self, name: str) -> Module:
         if name in self._table:
             return self._table[name]
+        import difflib  # here, because only a program that is wrong needs it
+
         near = difflib.get_close_matches(name, self._table, 1)
         raise MisuseError(
             f"there is no module `{name}`; "

@@ -19,7 +19,8 @@ from iii_trio.config import (
     Timeouts,
     Tls,
 )
-from iii_trio.config.file import default_config, parse_config, read_config
+from iii_trio.config.default import default_config
+from iii_trio.config.file import parse_config, read_config
 from iii_trio.errors import ConfigError
 from iii_trio.triggers.table import MODULES
 

@@ -19,6 +19,7 @@ import iii_trio
 
 from ..config import EngineConfig, Listener
 from ..config.data import directory_of
+from ..config.default import default_config
 from ..errors import ConfigError, ListenFailed, StorageError
 from ..nursery import open_service_nursery
 from ..triggers.table import MODULES
@@ -143,8 +144,6 @@ class Loader(msgspec.Struct, eq=False):
         Raises UsageError, and ConfigError: also for a file that was loaded before and now says nothing of listeners, as the
         listeners with their tokens would give way to the default one. Blocks.
         """
-        from ..config import file  # here, so that other commands do not load a YAML reader
-
         # As of a shell's variable that is not set.
         if self.config is not None and not self.config.strip():
             raise UsageError("--config is empty; name a file, or leave it out")
@@ -156,19 +155,23 @@ class Loader(msgspec.Struct, eq=False):
             raise UsageError("--data is empty; name a directory, or say --data memory")
         if self.data is not None and os.path.isfile(directory_of(self.data) or ""):
             raise UsageError(f"--data is {self.data}, which is a file; name a directory")
-        if self.config is None:
-            found = file.ConfigFile(file.default_config())
-        else:
-            found = file.read_config(self.config, modules=MODULES)
-            self._check(found)
-            for warning in found.warnings:
-                logger.warning("%s", warning)
-        settings = _with_listener(with_served_modules(found.config), self.config, self.host, self.port)
-        settings = with_data(settings, self.data, found.data)
+        found = None if self.config is None else self._read(self.config)
+        given = default_config() if found is None else found.config
+        settings = _with_listener(with_served_modules(given), self.config, self.host, self.port)
+        settings = with_data(settings, self.data, {} if found is None else found.data)
         settings = with_cluster(settings, self.cluster)
         settings = with_sockets(settings, self.sockets)
         self._before = found
         return settings
+
+    def _read(self, config: str) -> ConfigFile:
+        from ..config import file  # here, so that an engine without a file loads no reader
+
+        found = file.read_config(config, modules=MODULES)
+        self._check(found)
+        for warning in found.warnings:
+            logger.warning("%s", warning)
+        return found
 
     def _check(self, found: ConfigFile) -> None:
         if self._before is None:

@@ -17,10 +17,9 @@ _Reader = Callable[[str], Any]
 
 def _matching(pattern: str, kind: _Reader) -> _Reader:
     """Return a reader of texts of one form, which raises ValueError for all others."""
-    form = re.compile(pattern)
 
     def read(text: str) -> Any:
-        if not form.fullmatch(text):
+        if not re.fullmatch(pattern, text):
             raise ValueError(text)
         return kind(text)
 

@@ -4,6 +4,7 @@
     rbac.py       the access rules of a guarded listener, and `rbac_entry.py` their reading
     document.py   a YAML text becomes plain dicts, and the line of every key
     section.py    some keys of that document become settings; errors name file, line and key
+    default.py    the settings of an engine without such a file
     file.py       a whole configuration file becomes an `EngineConfig`
     data.py       the words for a directory, or for memory
 

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 
 Path: TypeAlias = tuple[Any, ...]
 """The keys and indices that lead from the top of the document to a value."""
-_VARIABLE: Final = re.compile(r"\$\{([^}:]*)(?::([^}]*))?\}")
+_VARIABLE: Final = r"\$\{([^}:]*)(?::([^}]*))?\}"
 
 
 class Document(msgspec.Struct, eq=False):
@@ -71,7 +71,7 @@ class Document(msgspec.Struct, eq=False):
                 return found
 
             # A variable may hold several lines, and errors must still name the file's own line.
-            for part in _VARIABLE.sub(value, line).split("\n"):
+            for part in re.sub(_VARIABLE, value, line).split("\n"):
                 expanded.append(part)
                 self._origins.append(number)
         return "\n".join(expanded) + "\n"

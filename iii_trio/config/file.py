@@ -31,6 +31,7 @@ import attrs
 import msgspec
 
 from ..errors import ConfigError
+from .default import grace_from_environment
 from .document import Document
 from .rbac_entry import read_access_rules
 from .section import OURS, Entry, ModuleEntry, Section, is_whole, kind_of, shown
@@ -48,7 +49,6 @@ from .settings import (
 
 LISTENER: Final = "iii-worker-manager"
 GRACE_KEY: Final = "registration_namespace_grace_ms"
-GRACE_VARIABLE: Final = "III_NAMESPACE_GRACE_MS"
 TOP_LEVEL: Final = (GRACE_KEY, "workers", "modules")
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "limits": Limits,
@@ -110,28 +110,12 @@ def read_config(
     return parse_config(text, file, environ, modules=modules)
 
 
-def default_config(environ: Mapping[str, str] | None = None) -> EngineConfig:
-    """Return the settings of an engine without a file. It has one listener on 127.0.0.1:49134. Raises ConfigError."""
-    timeouts = _grace_from_environment(Timeouts(), os.environ if environ is None else environ)
-    return EngineConfig(timeouts=timeouts)
-
-
 def parse_config(
     text: str, file: str, environ: Mapping[str, str] | None = None, *, modules: Iterable[ReadsEntry] = ()
 ) -> ConfigFile:
     """As `read_config`, for text that is already read; `file` is the name that errors show."""
     document = Document.parse(text, file, os.environ if environ is None else environ)
     return _Reader(document, tuple(modules)).read(os.environ if environ is None else environ)
-
-
-def _grace_from_environment(timeouts: Timeouts, environ: Mapping[str, str]) -> Timeouts:
-    value = environ.get(GRACE_VARIABLE, "").strip()
-    # A variable that is set to nothing is often meant to be unset, as in compose files.
-    if not value:
-        return timeouts
-    if not (value.isascii() and value.isdigit() and len(value) < 13):  # up to MAX_SECONDS
-        raise ConfigError(f"environment variable {GRACE_VARIABLE} is {value!r}; set it to a number of milliseconds")
-    return attrs.evolve(timeouts, registration_grace_seconds=int(value) / 1000)
 
 
 class _Reader(msgspec.Struct, eq=False):
@@ -166,7 +150,7 @@ class _Reader(msgspec.Struct, eq=False):
         return ConfigFile(
             EngineConfig(
                 listeners=self.listeners or (Listener(),),
-                timeouts=_grace_from_environment(timeouts, environ),
+                timeouts=grace_from_environment(timeouts, environ),
                 modules={name: entry.settings for name, entry in self.found.items()},
                 **self.engine,
             ),

@@ -11,12 +11,12 @@ import attrs
 
 from ..records import frozen
 
-_MATCH: Final = re.compile(r"""match\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
+_MATCH: Final = r"""match\(\s*(?:"([^"]*)"|'([^']*)')\s*\)"""
 
 
 def pattern_in(text: str) -> str | None:
     """Return the pattern in a text of the form `match("svc::*")`, or None for other texts."""
-    found = _MATCH.fullmatch(text.strip())
+    found = re.fullmatch(_MATCH, text.strip())
     return None if found is None else found[1] if found[1] is not None else found[2]
 
 

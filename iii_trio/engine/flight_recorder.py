@@ -70,7 +70,7 @@ class FlightRecorder:
     def __init__(self, settings: RecorderSettings, wall_clock: Callable[[], float], name: str) -> None:
         self.settings = settings
         self._wall_clock = wall_clock
-        self._name = re.sub(r"[^\w.-]+", "-", name)[:64] or "engine"
+        self._engine_name = name
         self._key = secrets.token_bytes(_KEY_BYTES)
         self._hub: RecordedHub | None = None
         self._queue, self._jobs = trio.open_memory_channel[_Saving](_MAX_WAITING)
@@ -228,7 +228,8 @@ class FlightRecorder:
         """Write a recording into the directory, and remove the oldest ones. Blocks. Raises OSError."""
         directory = self._make_directory()
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._wall_clock()))
-        place = directory / f"{self._name}-{stamp}-{secrets.token_hex(2)}{SUFFIX}"
+        name = re.sub(r"[^\w.-]+", "-", self._engine_name)[:64] or "engine"
+        place = directory / f"{name}-{stamp}-{secrets.token_hex(2)}{SUFFIX}"
         part = place.with_name(f".{place.name}.part")
         # Under its name the file is whole.
         try:
@@ -236,7 +237,7 @@ class FlightRecorder:
             os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
-        mine = re.compile(re.escape(self._name) + r"-\d{8}T\d{6}-[0-9a-f]{4}" + re.escape(SUFFIX))
+        mine = re.compile(re.escape(name) + r"-\d{8}T\d{6}-[0-9a-f]{4}" + re.escape(SUFFIX))
         # The names begin with the date, so that they sort by age.
         for old in sorted(each for each in directory.iterdir() if mine.fullmatch(each.name))[: -self.settings.files]:
             old.unlink(missing_ok=True)

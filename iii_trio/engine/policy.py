@@ -17,10 +17,8 @@ from ..errors import ConfigError
 from ..transport.certificates import server_context
 from ..transport.http1 import BadRequest, Head
 
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\],]+)(:[0-9]+)?")
-_NAMED_ORIGIN: Final = re.compile(
-    r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?)(:[0-9]{1,5})?"
-)
+_ORIGIN: Final = r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\],]+)(:[0-9]+)?"
+_NAMED_ORIGIN: Final = r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?)(:[0-9]{1,5})?"
 """As above, with the characters that names of hosts are made of."""
 
 
@@ -156,7 +154,7 @@ class ListenerPolicy:
         # A request of HTTP/1.0 may lack it, and then nothing tells the name.
         if not host:
             raise BadRequest(400, "the Host header is missing")
-        name = _ORIGIN.fullmatch(f"http://{host}")
+        name = re.fullmatch(_ORIGIN, f"http://{host}")
         if name is not None and (_is_address(name[1]) or name[1] == self._host or _is_loopback(f"http://{host}")):
             return
         # A listener that serves pages of a name is itself known by it.
@@ -197,12 +195,12 @@ def _is_local(listener: Listener) -> bool:
 
 def _can_be_named(origin: str) -> bool:
     """Return whether an origin is well-formed, so that it can be advised as a value of `origins`."""
-    return len(origin) <= 300 and _NAMED_ORIGIN.fullmatch(origin.lower()) is not None
+    return len(origin) <= 300 and re.fullmatch(_NAMED_ORIGIN, origin.lower()) is not None
 
 
 def _is_loopback(origin: str) -> bool:
     """Return whether a page of this machine has this origin (localhost, *.localhost, 127.0.0.0/8 or [::1])."""
-    match = _ORIGIN.fullmatch(origin)
+    match = re.fullmatch(_ORIGIN, origin)
     if match is None:
         return False
     host = match[1].removesuffix(".")

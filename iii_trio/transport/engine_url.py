@@ -13,10 +13,10 @@ import msgspec
 from ..errors import MisuseError
 from ..wire import DEFAULT_PORT
 
-_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
-_TARGET: Final = re.compile(r"[!-~]*")
-_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_VALUE: Final = r"[\t\x20-\x7e\xa0-\xff]*"
+_TARGET: Final = r"[!-~]*"
+_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _MAX_HOST: Final = 253  # RFC 1035 section 2.3.4, without the root's dot
 _OURS: Final = frozenset(
     {"host", "connection", "upgrade", "content-length", "transfer-encoding", "expect", "iii-session", "iii-invocation"}
@@ -90,7 +90,7 @@ def _host(text: str, host: str) -> str:
     except UnicodeError:
         _refuse(text, "its host is no host name")
     labels = name.removesuffix(".").split(".")
-    wrong = [label for label in labels if not _LABEL.fullmatch(label)]
+    wrong = [label for label in labels if not re.fullmatch(_LABEL, label)]
     if wrong and len(wrong[0]) > 63:
         _refuse(text, "its host is no host name: a part has more than 63 characters")
     if wrong or len(name) > _MAX_HOST:
@@ -100,7 +100,7 @@ def _host(text: str, host: str) -> str:
 
 def _target(text: str, parts: SplitResult) -> str:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not _TARGET.fullmatch(target):
+    if not re.fullmatch(_TARGET, target):
         _refuse(text, "percent-encode the characters of its path (urllib.parse.quote)")
     return target
 
@@ -109,7 +109,7 @@ def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Encode a user's headers. Raises MisuseError for a name or value that cannot be sent, without showing the value."""
     lines = []
     for name, value in headers.items():
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not re.fullmatch(_NAME, name) or not re.fullmatch(_VALUE, value):
             raise MisuseError(
                 f"the header {name!r} cannot be sent: a name or value has characters that no header may have"
             )

@@ -16,7 +16,7 @@ from ..records import frozen
 _READ: Final = 16 * 1024
 _BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
 """A line that ends with LF alone, or one that begins with white space."""
-_ABSOLUTE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)")
+_ABSOLUTE_FORM: Final = r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]+)([^#]*)"
 _TLS_HANDSHAKE: Final = 0x16  # the first byte of a TLS ClientHello (RFC 8446 section 5.1)
 
 
@@ -206,7 +206,7 @@ def check_version(request: h11.Request) -> str:
 def split_target(target: str) -> tuple[str | None, str, str]:
     """Return the host (None unless the target is absolute), the path and the query of a request's target."""
     host = None
-    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    absolute = re.fullmatch(_ABSOLUTE_FORM, target) if not target.startswith("/") else None
     if absolute is not None:
         host, target = absolute[1], absolute[2]
         target = target if target.startswith("/") else "/" + target

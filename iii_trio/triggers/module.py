@@ -11,12 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from .. import ids
-from ..config.section import Entry, ModuleEntry
 from ..environment import Environment
 from ..observed import Measured
 from ..tracing import Tracing
@@ -26,6 +25,9 @@ from ..transport.plain_requests import PlainHandler
 from ..transport.routes import ChannelRoutes
 from ..wire import Outcome
 from .mesh import Mesh
+
+if TYPE_CHECKING:
+    from ..config.section import Entry, ModuleEntry
 
 T = TypeVar("T")
 MetricsSource: TypeAlias = Callable[[], Awaitable[Sequence[Measured]]]
@@ -124,6 +126,7 @@ class ModuleEnvironment(Environment, frozen=True):
 
 def read_settings(settings: type[Any]) -> Callable[[Entry], ModuleEntry]:
     """Return a reader for a module whose settings stand under `iii-trio:` in its entry, one key for each field."""
+    from ..config.section import ModuleEntry  # here, so that an engine without a configuration file loads no reader
 
     def read(entry: Entry) -> ModuleEntry:
         entry.only(("name", "image", "config", "iii-trio"), f"in the entry {entry.name}")

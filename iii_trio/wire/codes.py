@@ -117,7 +117,7 @@ DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_PORT: Final = 49134
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
-_CODE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.:-]{0,63}): (.*)", re.DOTALL)
+_CODE: Final = r"(?s)([A-Za-z_][A-Za-z0-9_.:-]{0,63}): (.*)"
 
 
 def join_reason(reason: str, code: str | None) -> str:
@@ -127,5 +127,5 @@ def join_reason(reason: str, code: str | None) -> str:
 
 def split_reason(text: str) -> tuple[str, str | None]:
     """Split the text of a Close frame into the reason and the error code, or None."""
-    match = _CODE.fullmatch(text)
+    match = re.fullmatch(_CODE, text) if ": " in text else None
     return (match[2], match[1]) if match else (text, None)

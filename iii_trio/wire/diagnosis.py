@@ -17,12 +17,12 @@ MAX_TOKENS: Final = TAIL_BYTES
 """Tokens that are looked at, from each end. The last bytes have no more, so they are always read to their end."""
 
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'  # a string, or the start of one that was cut off
-_OUTERMOST: Final = re.compile(_STRING + rb'|[{}\[\],:]|[^{}\[\],:"]++', re.DOTALL)
-_DEEPER: Final = re.compile(rb"[{\[]++|[}\]]++|(?:[^\"{}\[\]]++|" + _STRING + rb")++", re.DOTALL)
-_END_OF_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_BYTE: Final = re.compile(r"\(byte (\d+)\)")
-_NO_NUMBER: Final = re.compile(rb"[:\[,]\s*+-?(NaN|Infinity)\b")
-_LONE_SURROGATE: Final = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
+_OUTERMOST: Final = b"(?s)" + _STRING + rb'|[{}\[\],:]|[^{}\[\],:"]++'
+_DEEPER: Final = rb"(?s)[{\[]++|[}\]]++|(?:[^\"{}\[\]]++|" + _STRING + rb")++"
+_END_OF_STRING: Final = rb'(?s)(?:[^"\\]++|\\.)*+"'
+_BYTE: Final = r"\(byte (\d+)\)"
+_NO_NUMBER: Final = rb"[:\[,]\s*+-?(NaN|Infinity)\b"
+_LONE_SURROGATE: Final = rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F].."
 
 
 def top_level_strings(text: bytes | bytearray | memoryview) -> dict[str, str]:
@@ -51,13 +51,15 @@ def _tail(text: bytes | bytearray | memoryview) -> bytes:
     return bytes(text[start + is_escaped :])
 
 
-def _pairs(text: bytes, deeper: re.Pattern[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
+def _pairs(text: bytes, deeper: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield depth, key and value of fields that are strings. A last item without key holds the depth at the end."""
+    # They are compiled here and not at the import, because most engines never see an unreadable text.
+    outermost, other = re.compile(_OUTERMOST), re.compile(deeper)
     depth = at = 0
     key: bytes | None = None
     after_colon = False
     for _ in range(MAX_TOKENS):
-        match = (_OUTERMOST if depth == 1 or deeper is _OUTERMOST else deeper).match(text, at)
+        match = (outermost if depth == 1 else other).match(text, at)
         if match is None:
             break
         at = match.end()
@@ -89,7 +91,7 @@ def _pairs(text: bytes, deeper: re.Pattern[bytes]) -> Iterator[tuple[int, bytes,
 def _add_from_tail(found: dict[str, str], tail: bytes) -> None:
     """Add the fields of the outermost object that its last bytes hold."""
     # The tail may begin inside a string. Of the two readings, one ends outside of a string, and that is the right one.
-    end_of_string = _END_OF_STRING.match(tail)
+    end_of_string = re.match(_END_OF_STRING, tail)
     readings = [tail] if end_of_string is None else [tail, tail[end_of_string.end() :]]
     for reading in readings:
         pairs = list(_pairs(reading, _OUTERMOST))
@@ -125,16 +127,16 @@ def _add(found: dict[str, str], key: bytes, value: bytes) -> None:
 
 def explain(text: bytes | bytearray | memoryview, problem: str) -> str:
     """Return what to do about a fault that Python's own JSON allows and JSON does not, or an empty text."""
-    found = _BYTE.search(problem)
+    found = re.search(_BYTE, problem)
     # The place that the decoder names is the likeliest one, so it is looked at first.
     places = [bytes(text[:HEAD_BYTES])]
     if found is not None:
         at = int(found[1])
         places.insert(0, bytes(text[max(0, at - NEAR_BYTES) : at + NEAR_BYTES]))
     for place in places:
-        if (match := _NO_NUMBER.search(place)) is not None:
+        if (match := re.search(_NO_NUMBER, place)) is not None:
             return f"; {match[1].decode()} is not JSON: send null, or a text, in its place"
     for place in places:
-        if (match := _LONE_SURROGATE.search(place)) is not None:
+        if (match := re.search(_LONE_SURROGATE, place)) is not None:
             return f"; {match[0].decode(errors='replace')} is half a character (a lone surrogate), which is no Unicode"
     return ""

@@ -7,7 +7,6 @@ from typing import Final
 
 from ...transport.link import Address
 from ..module import Command, Module, ModuleEnvironment, RunningModule
-from .entry import ENTRIES, read_observability
 from .settings import ObservabilityConfig
 
 
@@ -24,8 +23,8 @@ OBSERVABILITY: Final = Module(
     settings=ObservabilityConfig,
     open=_open,
     worker="iii-observability",
-    entries=ENTRIES,
-    read=read_observability,
+    entries=frozenset({"iii-observability", "observability"}),
+    read="iii_trio.triggers.observability.entry:read_observability",
     runs_by_default=False,
     runs_when_served=True,
     commands=(

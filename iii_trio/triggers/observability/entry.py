@@ -29,9 +29,6 @@ from .settings import DEFAULT_TRACES_PER_SECOND, ExportSettings, ObservabilityCo
 #       memory_bytes: 67108864
 #       export: { queue_records: 8192 }
 
-ENTRIES: Final = frozenset({"iii-observability", "observability"})
-"""The names of the entry."""
-
 _OURS: Final = ("memory_bytes", "logs_bytes", "metrics_bytes", "export", "resource", "max_traces_per_second")
 _WITHOUT_EFFECT: Final = {
     "live_spans": "spans that have not ended are shown whenever a worker sends them",

@@ -19,7 +19,7 @@ from .settings import ObservabilityConfig
 from .span_store import SpanStore
 
 _SCOPE: Final = Scope("iii_trio")
-_GAUGE: Final = re.compile(r"iii\.worker\.([a-z0-9_.]{1,64})")
+_GAUGE: Final = r"iii\.worker\.([a-z0-9_.]{1,64})"
 
 
 @final
@@ -155,7 +155,7 @@ class Recorder:
         """Have the engine show what workers measured of themselves. Other names are the workers' own business."""
         of_workers: dict[tuple[str, int], dict[str, int | float]] = {}
         for point in points:
-            match, worker_id = _GAUGE.fullmatch(point.name), _worker_of(point)
+            match, worker_id = re.fullmatch(_GAUGE, point.name), _worker_of(point)
             if match is not None and point.kind == "gauge" and worker_id is not None:
                 gauges = of_workers.setdefault((worker_id, point.time_ns // 1_000_000), {})
                 gauges[match[1].replace(".", "_")] = point.value

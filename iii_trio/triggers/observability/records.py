@@ -19,11 +19,9 @@ _SECRET: Final = frozenset({
     "refresh_token", "password", "secret", "credential",
 })  # fmt: skip
 """The names of attributes whose values are never kept. The last part of a longer name counts as well."""
-_USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
-_PARAMETER: Final = re.compile(r"(?P<name>(?:^|[?&;#])[^?&;#=\s]{1,128}=)[^&;#\s]+")
-_SECRET_PARAMETER: Final = re.compile(
-    r".*(?:token|signature|secret|password|credential|api[-_]?key)|sig|key|pwd|passwd|jwt|auth|authorization|awsaccesskeyid"
-)
+_USERINFO: Final = r"(?<=://)[^/?#\s]*@"
+_PARAMETER: Final = r"(?P<name>(?:^|[?&;#])[^?&;#=\s]{1,128}=)[^&;#\s]+"
+_SECRET_PARAMETER: Final = r".*(?:token|signature|secret|password|credential|api[-_]?key)|sig|key|pwd|passwd|jwt|auth|authorization|awsaccesskeyid"
 """The names of parameters of a URL whose values are never kept, in small letters."""
 REDACTED: Final = "[REDACTED]"
 _MAX_DEPTH: Final = 64
@@ -190,8 +188,8 @@ def _without_secrets(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         # Libraries for HTTP put the whole URL into an attribute (`url.full`, `http.url`), and those for databases theirs.
         if "@" in value:
-            value = _USERINFO.sub(f"{REDACTED}@", value)
-        return _PARAMETER.sub(_without_parameter, value) if "=" in value else value
+            value = re.sub(_USERINFO, f"{REDACTED}@", value)
+        return re.sub(_PARAMETER, _without_parameter, value) if "=" in value else value
     if not isinstance(value, dict | list):
         return value
     if depth >= _MAX_DEPTH:
@@ -203,7 +201,7 @@ def _without_secrets(value: Any, depth: int) -> Any:
 
 def _without_parameter(match: re.Match[str]) -> str:
     name = unquote(match["name"]).strip("?&;#=").lower()
-    return match["name"] + REDACTED if _SECRET_PARAMETER.fullmatch(name) else match[0]
+    return match["name"] + REDACTED if re.fullmatch(_SECRET_PARAMETER, name) else match[0]
 
 
 def is_secret(name: str) -> bool:

@@ -9,8 +9,7 @@ import attrs
 
 from ...transport.link import Address
 from ..module import Command, Module, ModuleEnvironment, RunningModule
-from .entry import ENTRIES, IN_MESH, read_queue
-from .settings import QueueConfig
+from .settings import IN_MESH, QueueConfig
 
 
 def _open(
@@ -50,8 +49,8 @@ QUEUE: Final = Module(
     settings=QueueConfig,
     open=_open,
     worker="iii-queue",
-    entries=ENTRIES,
-    read=read_queue,
+    entries=frozenset({"iii-queue", "queue"}),
+    read="iii_trio.triggers.queue.entry:read_queue",
     in_directory=_in_directory,
     commands=(
         Command(

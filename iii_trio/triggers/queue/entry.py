@@ -23,12 +23,7 @@ import attrs
 
 from ...config.data import MEMORY, directory_of
 from ...config.section import OURS, Entry, ModuleEntry, Section, kind_of, shown
-from .settings import QueueConfig, QueueSettings
-
-IN_MESH: Final = "mesh"
-"""The word that stands in the place of a directory where the store of the mesh has the jobs."""
-ENTRIES: Final = frozenset({"iii-queue", "queue"})
-"""The names of the entry."""
+from .settings import IN_MESH, QueueConfig, QueueSettings
 
 _ADAPTER: Final = ("store_method", "file_path", "save_interval_ms")
 _FILE_PATH: Final = "kv_store_data.db"  # iii's default

@@ -14,6 +14,8 @@ from ...records import frozen
 
 DEFAULT_QUEUE = "default"
 """The queue that is always there."""
+IN_MESH = "mesh"
+"""The word that stands in the place of a directory where the store of the mesh has the jobs."""
 MAX_SHARDS = 256
 """More would cost each look at who owns them more than it spreads."""
 
