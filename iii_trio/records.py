@@ -7,6 +7,7 @@ is compared or hashed for each message stays with attrs' own decorators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from operator import attrgetter
 from reprlib import recursive_repr
@@ -43,6 +44,17 @@ def _with_shared_methods(cls: Any, hash_: Any, *, repr: bool = True, eq: bool = 
     return cls
 
 
+def repr_without(*hidden: str) -> Callable[[Any], str]:
+    """Return the `__repr__` of a struct that does not show these fields, because they are secret or large."""
+
+    @recursive_repr("...")
+    def show(self: Any) -> str:
+        shown = (name for name in self.__struct_fields__ if name not in hidden)
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+    return show
+
+
 @recursive_repr("...")
 def _repr(self: Any) -> str:
     cls = type(self)
@@ -77,4 +89,4 @@ def _values(cls: Any) -> Any:
     return attrgetter(*names) if names else type
 
 
-__all__ = ["define", "frozen"]
+__all__ = ["define", "frozen", "repr_without"]

@@ -6,9 +6,17 @@ import math
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
+from msgspec import Raw
 
-from iii_trio.records import define, frozen
+from iii_trio.core.admission import Credentials
+from iii_trio.core.channel import Channel
+from iii_trio.core.channels import ChannelResult
+from iii_trio.core.registry import Function
+from iii_trio.core.session import WorkerSession
+from iii_trio.records import define, frozen, repr_without
+from iii_trio.wire import Outcome
 
 
 def _made_by(decorate: Any, **options: Any) -> Any:
@@ -123,3 +131,27 @@ def test_options_reach_attrs() -> None:
     with pytest.raises(TypeError):
         kind("ada")
     assert attrs.evolve(kind(name="ada"), hidden=math.pi)._hidden == math.pi
+
+
+class Key(msgspec.Struct):
+    name: str
+    secret: str
+    next: Key | None = None
+
+    __repr__ = repr_without("secret")
+
+
+def test_a_struct_does_not_show_its_hidden_fields() -> None:
+    key = Key("ada", "hush", Key("bob", "hush"))
+    assert repr(key) == "Key(name='ada', next=Key(name='bob', next=None))"
+    key.next = key
+    assert repr(key) == "Key(name='ada', next=...)"
+
+
+def test_no_secret_of_the_core_is_shown() -> None:
+    session = WorkerSession("w", "hush", "hush", 0.0, 0, None, False)
+    channel = Channel("c", "hush", "hush", None, 1, 1, None, 0.0, 0.0)
+    result = ChannelResult("c", Outcome.COMPLETED, "", None, None, 0.0, 0.0, "hush", "hush")
+    function = Function("default", "f", None, invocation=Raw(b"hush"))
+    for one in (session, channel, result, function, Credentials({"a": "hush"}, {"b": ["hush"]}, "::1")):
+        assert repr(one).startswith(f"{type(one).__name__}(") and "hush" not in repr(one)

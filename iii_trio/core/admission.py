@@ -7,9 +7,10 @@ import logging
 from collections.abc import Mapping
 
 import attrs
+import msgspec
 from msgspec import Raw
 
-from ..records import frozen
+from ..records import repr_without
 from ..structure import BadShape
 from ..wire import Close, ErrorCode, ErrorMessage, WireError, encode, to_json
 from .access import NO_RESULT, read_grants
@@ -21,14 +22,15 @@ from .state import State
 from .waiting import ask_worker
 
 
-@frozen
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """What a connection shows at its upgrade. It is given to the auth function and to nothing else."""
 
-    headers: Mapping[str, str] = attrs.field(repr=False)
+    headers: Mapping[str, str]
     """Names in lower case."""
-    query_params: Mapping[str, list[str]] = attrs.field(repr=False)
+    query_params: Mapping[str, list[str]]
     ip_address: str
+
+    __repr__ = repr_without("headers", "query_params")
 
 
 def ask_auth_function(state: State, session: WorkerSession, credentials: Credentials | None, now: float) -> None:

@@ -12,10 +12,9 @@ from __future__ import annotations
 from enum import auto
 from typing import Final
 
-import attrs
+import msgspec
 from msgspec import Raw
 
-from ..records import define
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT, DEFAULT_NAMESPACE, NULL, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger
 from .request import Request
@@ -74,8 +73,7 @@ III_PROVIDERS: Final = {
 LIVE: Final = frozenset({BindingState.OFFERED, BindingState.BOUND})
 
 
-@define(eq=False)
-class Provider:
+class Provider(msgspec.Struct, eq=False):
     """The provider of one trigger type. It is a session, or the engine itself (`session` is None)."""
 
     namespace: str
@@ -93,8 +91,7 @@ class Provider:
         return self.namespace, self.type
 
 
-@define(eq=False)
-class TriggerBinding:
+class TriggerBinding(msgspec.Struct, eq=False):
     """One binding of a function to a trigger type."""
 
     id: str
@@ -116,8 +113,8 @@ class TriggerBinding:
     """Its place in the order in which bindings came."""
     provider: Provider | None = None
     """Its provider, or None while it is parked."""
-    state: StateMachine[BindingState, BindingEvent] = attrs.field(
-        factory=lambda: StateMachine(BINDING, BindingState.PARKED)
+    state: StateMachine[BindingState, BindingEvent] = msgspec.field(
+        default_factory=lambda: StateMachine(BINDING, BindingState.PARKED)
     )
     request: Request | None = None
     """The request for a durable binding, while it waits for the provider's answer."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from enum import auto
 from typing import Final
 
-import attrs
+import msgspec
 
 from ..observed import ChannelFacts
-from ..records import define
+from ..records import repr_without
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import Direction, Outcome, Ref
 
@@ -118,33 +118,34 @@ HALF_ATTACHED: Final = frozenset({ChannelState.AWAITING_READER, ChannelState.AWA
 """The states in which a channel may expire (clause C2.3)."""
 
 
-@define(eq=False)
-class Channel:
+class Channel(msgspec.Struct, eq=False):
     """One channel, as the core sees it. Its bytes are in a pipe of the shell."""
 
     id: str
-    read_key: str = attrs.field(repr=False)
-    write_key: str = attrs.field(repr=False)
+    read_key: str
+    write_key: str
     owner: str | None
     buffer_size: int
     max_bytes: int
     expires_after_seconds: float | None
     created_at: float
     touched_at: float
-    state: StateMachine[ChannelState, ChannelEvent] = attrs.field(
-        factory=lambda: StateMachine(CHANNEL, ChannelState.ALLOCATED)
+    state: StateMachine[ChannelState, ChannelEvent] = msgspec.field(
+        default_factory=lambda: StateMachine(CHANNEL, ChannelState.ALLOCATED)
     )
     writer: str | None = None
     """The session that attached the writing end, while it is attached."""
     reader: str | None = None
-    invocations: list[str] = attrs.field(factory=list)
+    invocations: list[str] = msgspec.field(default_factory=list)
     """The calls that used it (clause C7.3)."""
     traceparent: str | None = None
     """The traceparent of the call that created it."""
-    used_by: list[str] = attrs.field(factory=list)
+    used_by: list[str] = msgspec.field(default_factory=list)
     """The traceparents of the calls that used it."""
     facts: ChannelFacts | None = None
     """Its facts, where it belongs to a trace that is recorded."""
+
+    __repr__ = repr_without("read_key", "write_key")
 
     @property
     def outcome(self) -> Outcome | None:

@@ -7,12 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-import attrs
 import msgspec
 
 from ..config import ChannelDefaults, Limits
 from ..errors import CallError
-from ..records import frozen
+from ..records import repr_without
 from ..wire import FEATURE, ChannelEnded, Direction, ErrorCode, Outcome, encode, to_json
 from .channel import HALF_ATTACHED, Channel, ChannelEvent, ChannelState
 from .effects import Effect, EndChannel, SealPipe, Send
@@ -26,8 +25,7 @@ class Refused(msgspec.Struct, frozen=True):
     body: bytes
 
 
-@frozen
-class ChannelResult:
+class ChannelResult(msgspec.Struct, frozen=True):
     """The result of an ended channel, in the bounded list of the last ones."""
 
     id: str
@@ -37,8 +35,10 @@ class ChannelResult:
     owner: str | None
     created_at: float
     ended_at: float
-    read_key: str = attrs.field(repr=False)
-    write_key: str = attrs.field(repr=False)
+    read_key: str
+    write_key: str
+
+    __repr__ = repr_without("read_key", "write_key")
 
 
 _WITHOUT_OWNER_SECONDS: Final = 300.0

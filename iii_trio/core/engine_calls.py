@@ -11,23 +11,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import final
 
-import attrs
 import msgspec
 from msgspec import Raw
 
-from ..records import frozen
 from ..wire import ABSENT, JsonValue, WireError, from_json
 from .call import Call
 from .session import WorkerSession
 
 
-@frozen
-class EngineAnswer:
+class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a call of the engine: a result, or an error."""
 
     result: Raw = ABSENT
     error: WireError | None = None
-    from_function: bool = attrs.field(kw_only=True)
+    from_function: bool
     """Whether the function itself answered. Otherwise it is missing, late or gone, and trying again may help."""
 
     def value(self) -> JsonValue:

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
-from ..records import define
+import msgspec
+
 from .binding import TriggerBinding
 
 SLICE_LISTENERS: Final = 256
@@ -23,8 +24,7 @@ CONNECTED: Final = "worker_connected"
 DISCONNECTED: Final = "worker_disconnected"
 
 
-@define(eq=False)
-class WorkerEvent:
+class WorkerEvent(msgspec.Struct, eq=False):
     """An event about one worker, for the bindings with numbers above `after` and up to `upto`."""
 
     name: str

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from enum import auto
 from typing import Final
 
-import attrs
+import msgspec
 from msgspec import Raw
 
-from ..records import define
+from ..records import repr_without
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT
 from .session import WorkerSession
@@ -51,8 +51,7 @@ FUNCTION: Final[Table[FunctionState, FunctionEvent]] = {
 }
 
 
-@define(eq=False)
-class Function:
+class Function(msgspec.Struct, eq=False):
     """One registered function."""
 
     namespace: str
@@ -65,7 +64,7 @@ class Function:
     metadata: Raw = ABSENT
     marked_internal: bool = False
     """Whether its metadata marks it as internal."""
-    invocation: Raw = attrs.field(default=ABSENT, repr=False)
+    invocation: Raw = ABSENT
     """Where it is to be invoked in place of its owner, or absent. Its headers can hold secrets."""
     local_id: str | None = None
     """The id that its owner knows, where access rules made it another one."""
@@ -77,9 +76,11 @@ class Function:
     """Its row for other engines, once it was made."""
     size: int = 0
     """The bytes that it takes of its owner's registrations."""
-    state: StateMachine[FunctionState, FunctionEvent] = attrs.field(
-        factory=lambda: StateMachine(FUNCTION, FunctionState.ACTIVE)
+    state: StateMachine[FunctionState, FunctionEvent] = msgspec.field(
+        default_factory=lambda: StateMachine(FUNCTION, FunctionState.ACTIVE)
     )
+
+    __repr__ = repr_without("invocation")
 
 
 class Registry:

@@ -8,10 +8,10 @@ from collections import deque
 from enum import auto
 from typing import Final
 
-import attrs
+import msgspec
 
 from ..compat.sdk_limits import reads_large_messages
-from ..records import define, frozen
+from ..records import frozen, repr_without
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import DEFAULT_NAMESPACE, Message, Undecodable, caller_field
@@ -66,45 +66,44 @@ class WorkerInfo:
     isolation: str | None = None
 
 
-@define(eq=False)
-class WorkerSession:
+class WorkerSession(msgspec.Struct, eq=False):
     """One worker's connection, as the core sees it. Its pending calls are in the ledger `PendingCalls`."""
 
     id: str
-    reattach_token: str = attrs.field(repr=False)
-    channel_secret: str = attrs.field(repr=False)
+    reattach_token: str
+    channel_secret: str
     connected_at: float
     connected_at_ms: int
     peer: str | None
     in_process: bool
     internal: bool = False
     """Whether it is a module of the engine's own."""
-    state: StateMachine[SessionState, SessionEvent] = attrs.field(
-        factory=lambda: StateMachine(SESSION, SessionState.UNNAMED)
+    state: StateMachine[SessionState, SessionEvent] = msgspec.field(
+        default_factory=lambda: StateMachine(SESSION, SessionState.UNNAMED)
     )
     namespace: str = DEFAULT_NAMESPACE
-    info: WorkerInfo = attrs.field(factory=WorkerInfo)
+    info: WorkerInfo = msgspec.field(default_factory=WorkerInfo)
     features: frozenset[str] = frozenset()
     relays: bool = False
     """Whether it passes calls on to another engine, or from one."""
     max_channels: int | None = None
     """The bound on channels that it owns. None uses the engine's limit."""
-    deferred_registrations: list[Message] = attrs.field(factory=list)
+    deferred_registrations: list[Message] = msgspec.field(default_factory=list)
     registration_bytes: int = 0
     """The size of its registrations, deferred ones included."""
-    functions: set[tuple[str, str]] = attrs.field(factory=set)
-    standbys: set[tuple[str, str]] = attrs.field(factory=set)
+    functions: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    standbys: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """The functions for which it stands by, because another worker has them."""
-    owned: set[str] = attrs.field(factory=set)
-    held_writers: set[str] = attrs.field(factory=set)
-    held_readers: set[str] = attrs.field(factory=set)
-    held_elsewhere: set[str] = attrs.field(factory=set)
+    owned: set[str] = msgspec.field(default_factory=set)
+    held_writers: set[str] = msgspec.field(default_factory=set)
+    held_readers: set[str] = msgspec.field(default_factory=set)
+    held_elsewhere: set[str] = msgspec.field(default_factory=set)
     """The channels at other engines of which it holds ends."""
-    trigger_types: set[tuple[str, str]] = attrs.field(factory=set)
+    trigger_types: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """The trigger types that it provides, as (namespace, type)."""
-    bindings: set[str] = attrs.field(factory=set)
+    bindings: set[str] = msgspec.field(default_factory=set)
     """The ids of the bindings that end with it."""
-    gauges: dict[str, int | float] = attrs.field(factory=dict)
+    gauges: dict[str, int | float] = msgspec.field(default_factory=dict)
     """Its latest measurements of itself, from its telemetry."""
     gauges_at: float = 0.0
     """The time at which they arrived."""
@@ -117,13 +116,17 @@ class WorkerSession:
     held: deque[tuple[Message | Undecodable, int]] | None = None
     """The messages, with their sizes, that wait for an auth function or a hook. None: it waits for neither."""
     held_bytes: int = 0
-    registered_ids: dict[str, str] = attrs.field(factory=dict)
+    registered_ids: dict[str, str] = msgspec.field(default_factory=dict)
     """The ids of its functions in the registry, by the ids that it gave them, where access rules make them differ."""
     caller_field: bytes = b""
     """`"_caller_worker_id":"…"}`, which replaces the last brace of an object that it sends."""
 
-    def __attrs_post_init__(self) -> None:
-        self.caller_field = caller_field(self.id)
+    __repr__ = repr_without("reattach_token", "channel_secret")
+
+    def __post_init__(self) -> None:
+        # A session of a recording has it already.
+        if self.caller_field == b"":
+            self.caller_field = caller_field(self.id)
 
     @property
     def label(self) -> str:

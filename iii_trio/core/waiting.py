@@ -63,7 +63,7 @@ def ask_worker(
 
     def answered(result: Raw, error: WireError | None) -> None:
         by_engine = waiting.call is not None and waiting.call.state.current is not CallState.ANSWERED
-        ledger.settle(waiting, EngineAnswer(result.copy(), error, from_function=not by_engine))
+        ledger.settle(waiting, EngineAnswer(result=result.copy(), error=error, from_function=not by_engine))
 
     called = calls.call_for_engine(state, function, to_json(payload), answered)
     if isinstance(called, WireError):

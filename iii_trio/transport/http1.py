@@ -6,12 +6,12 @@ import base64
 import re
 from typing import Final, final
 
-import attrs
 import h11
+import msgspec
 import trio
 
 from ..errors import PeerError
-from ..records import frozen
+from ..records import repr_without
 
 _READ: Final = 16 * 1024
 _BAD_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
@@ -30,19 +30,20 @@ class BadRequest(PeerError):
         self.headers = headers
 
 
-@frozen
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The head of a request. `rest` holds the bytes that were read behind it.
 
     The names in `headers` are in lower case. The lines of a repeated field are joined with a comma (RFC 9110 section 5.3).
     """
 
-    rest: bytes = attrs.field(repr=False)
+    rest: bytes
     method: str
     path: str
     query: str
     headers: dict[str, str]
     version: str = "1.1"
+
+    __repr__ = repr_without("rest")
 
     @property
     def wants_upgrade(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import attrs
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -184,7 +184,7 @@ def test_F3_a_call_that_goes_to_another_worker_differs_also_when_it_is_redacted(
     real = routing.calls.deliver
 
     def astray(state: Any, session: Any, function: Any, *rest: Any, **more: Any) -> None:
-        real(state, session, attrs.evolve(function, owner=state.sessions[c.id]), *rest, **more)
+        real(state, session, msgspec.structs.replace(function, owner=state.sessions[c.id]), *rest, **more)
 
     with mock.patch.object(routing.calls, "deliver", astray), pytest.raises(Difference, match="here Deliver"):
         list(replay(recording))

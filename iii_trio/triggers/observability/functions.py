@@ -1,6 +1,6 @@
 """The functions of the observability module (builtin-workers 13.4)."""
 
-from __future__ import annotations
+# Annotations are no texts here, because a start reads them and would compile each text.
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final

@@ -21,7 +21,10 @@ _SECRET: Final = frozenset({
 """The names of attributes whose values are never kept. The last part of a longer name counts as well."""
 _USERINFO: Final = r"(?<=://)[^/?#\s]*@"
 _PARAMETER: Final = r"(?P<name>(?:^|[?&;#])[^?&;#=\s]{1,128}=)[^&;#\s]+"
-_SECRET_PARAMETER: Final = r".*(?:token|signature|secret|password|credential|api[-_]?key)|sig|key|pwd|passwd|jwt|auth|authorization|awsaccesskeyid"
+_SECRET_PARAMETER: Final = (
+    r".*(?:token|signature|secret|password|credential|api[-_]?key)"
+    r"|sig|key|pwd|passwd|jwt|auth|authorization|awsaccesskeyid"
+)
 """The names of parameters of a URL whose values are never kept, in small letters."""
 REDACTED: Final = "[REDACTED]"
 _MAX_DEPTH: Final = 64

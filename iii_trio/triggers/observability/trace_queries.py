@@ -1,6 +1,6 @@
 """The answers of `engine::traces::*`, which are lists of spans, trees of one trace, and groups of traces."""
 
-from __future__ import annotations
+# Annotations are no texts here, because a start reads them and would compile each text.
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final

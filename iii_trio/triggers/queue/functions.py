@@ -1,6 +1,6 @@
 """The functions of the queue, as iii's clients call them."""
 
-from __future__ import annotations
+# Annotations are no texts here, because a start reads them and would compile each text.
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The payloads of the queue's functions, and the codes and texts of its refusals, as iii's clients expect them."""
 
-from __future__ import annotations
+# Annotations are no texts here, because a start reads them and would compile each text.
 
 import hashlib
 from typing import Annotated, Any, Final, TypeAlias

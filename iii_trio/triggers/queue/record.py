@@ -8,7 +8,7 @@ from sys import intern
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import astuple, fields, replace
+from msgspec.structs import astuple, replace
 
 from .texts import MAX_CODE_BYTES, MAX_MESSAGE_BYTES, cut
 
@@ -141,8 +141,8 @@ class Record(msgspec.Struct, gc=False):
         )
 
 
-RECORD_COLUMNS: Final = len(fields(Record)) - 2
+RECORD_COLUMNS: Final = len(Record.__struct_fields__) - 2
 """The number of columns of a record, before those of its progress and its options."""
-_SECOND: Final = RECORD_COLUMNS + len(fields(Progress))
+_SECOND: Final = RECORD_COLUMNS + len(Progress.__struct_fields__)
 _NEW: Final = astuple(NEW)
 _PLAIN: Final = astuple(PLAIN)
