@@ -14,9 +14,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
-
-from .records import define
+import msgspec
 
 _complained: set[str] = set()
 """The loggers whose handlers have raised."""
@@ -67,15 +65,17 @@ _WHOSE: Final = ("session", "owner", "peer", "queue", "function")
 _LONGEST: Final = 8192  # characters of a text or an id
 
 
-@define
-class _TokenBucket:
+class _TokenBucket(msgspec.Struct):
     """A bound of so many lines at once, and so many a second in the long run. It counts the lines that are left out."""
 
     burst: int
     per_second: int
-    left: float = attrs.field(default=attrs.Factory(lambda self: float(self.burst), takes_self=True))
+    left: float = 0.0
     last: float = 0.0
     left_out: int = 0
+
+    def __post_init__(self) -> None:
+        self.left = float(self.burst)
 
     def take(self, now: float) -> bool:
         """Take one line, and return whether there is room for it."""

@@ -249,7 +249,7 @@ def _input_hook(converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
 def _generate(kind: type[FunctionInput], converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     # cattrs knows the fields of attrs, so it is given those of a class that has the same ones.
     described = {name: attrs.field(default=default, type=wanted) for name, wanted, default in input_fields(kind)}
-    same: Any = attrs.make_class(kind.__name__, described, kw_only=True)
+    same: Any = attrs.make_class(kind.__name__, described, kw_only=True, eq=False, repr=False)
     return make_dict_structure_fn_from_attrs(
         attrs.fields(same), kind, converter, _cattrs_forbid_extra_keys=converter.forbid_extra_keys
     )
@@ -277,11 +277,20 @@ def _new_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
 
 
 _converter: Final = _new_converter(forbid_extra_keys=False)
-_forbidding: Final = _new_converter(forbid_extra_keys=True)
 _plain: Final[set[type]] = {str, int, float, bool}
 """The types whose values are taken as they are."""
 _unstructure: Final[dict[type, Callable[[Any], Any]]] = {}
 _schemas: Final[dict[type, Mapping[str, Any]]] = {}
+_registered: Final[dict[type, Callable[[Any, Any], Any]]] = {}
+
+
+@cache
+def _forbidding() -> cattrs.Converter:
+    """Return the converter that refuses unknown keys. It is made at its first use, because few engines need it."""
+    converter = _new_converter(forbid_extra_keys=True)
+    for kind, hook in _registered.items():
+        converter.register_structure_hook(kind, hook)
+    return converter
 
 
 def register_type(
@@ -298,8 +307,9 @@ def register_type(
     the type are registered. It holds for the whole process.
     """
     _plain.discard(kind)
-    for converter in (_converter, _forbidding):
-        converter.register_structure_hook(kind, lambda value, _: structure(value))
+    _registered[kind] = hook = lambda value, _: structure(value)
+    _converter.register_structure_hook(kind, hook)
+    _forbidding.cache_clear()
     if unstructure is not None:
         _unstructure[kind] = unstructure
     if schema is not None:
@@ -339,7 +349,7 @@ def structure_as(value: Any, annotation: Any, path: str = "", *, forbid_extra_ke
     if annotation is Any or (type(value) is annotation and annotation in _plain):
         return value
     try:
-        return (_forbidding if forbid_extra_keys else _converter).structure(value, annotation)
+        return (_forbidding() if forbid_extra_keys else _converter).structure(value, annotation)
     except Exception as error:
         raise BadShape(*first_problem(error, path)) from None
 

@@ -146,3 +146,16 @@ def test_each_field_of_the_engines_payloads_can_be_structured() -> None:
     for kind in inputs:
         for name, wanted, _ in structure.input_fields(kind):
             structure.check_annotation(wanted, f"the field '{name}' of {kind.__name__}")
+
+
+def test_a_registered_type_is_known_where_unknown_keys_are_refused_too() -> None:
+    class Early(str): ...
+
+    class Late(str): ...
+
+    structure.register_type(Early, Early)
+    for _ in range(2):
+        assert type(structure.structure_as("a", Early, forbid_extra_keys=True)) is Early
+        # The converter that refuses them exists by now.
+        structure.register_type(Late, Late)
+        assert type(structure.structure_as("a", Late, forbid_extra_keys=True)) is Late

@@ -138,8 +138,7 @@ class Target(msgspec.Struct, frozen=True):
     """The function's metadata, absent if there is no such function."""
 
 
-@frozen
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """The rules of a guarded listener together with the grants of one session.
 
     `rules` is None for a listener that has a middleware function only.

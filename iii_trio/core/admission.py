@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Mapping
 
-import attrs
 import msgspec
 from msgspec import Raw
 
@@ -57,7 +56,7 @@ def _answered(state: State, session: WorkerSession, answer: EngineAnswer, now: f
         text = str(problem)
         _refuse(state, session, text if text == NO_RESULT else f"invalid auth result: {text}", now)
         return
-    session.access = attrs.evolve(session.access, grants=grants)
+    session.access = msgspec.structs.replace(session.access, grants=grants)
     session.state.advance(SessionEvent.ADMITTED)
     greet(state, session, now)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import heapq
 from typing import final
 
-from ..records import frozen
+import msgspec
+
 from .channels import Channels
 from .session import WorkerSession, same_secret
 
 
-@frozen
-class LostSession:
+class LostSession(msgspec.Struct, frozen=True):
     """A session that was lost, and the time until which its channels wait."""
 
     session: WorkerSession

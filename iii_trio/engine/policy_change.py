@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
+import msgspec
 
 from ..core.session import WorkerSession
 from ..wire import Close
@@ -36,5 +36,5 @@ def _change_rules(shell: Shell, session: WorkerSession, policy: ListenerPolicy) 
     elif (old.auth_function if old else None) != (new.auth_function if new else None):
         shell.close_session(session.id, Close.SERVICE_RESTART, _OTHER_RULES)
     else:
-        evolved = new if old is None or new is None else attrs.evolve(new, grants=old.grants)
+        evolved = new if old is None or new is None else msgspec.structs.replace(new, grants=old.grants)
         shell.hub.change_rules(session, max_channels, evolved)
