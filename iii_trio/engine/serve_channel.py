@@ -81,6 +81,7 @@ def _websocket(
         stream,
         end,
         buffer=shell.buffer,
+        lost_connections=shell.lost_connections,
         goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
 

@@ -51,6 +51,7 @@ async def serve_session(
         stream,
         line,
         buffer=shell.buffer,
+        lost_connections=shell.lost_connections,
         goodbye_seconds=timeouts.goodbye_seconds,
         stalled_seconds=timeouts.stalled_session_seconds,
     )

@@ -41,6 +41,7 @@ from ..core.session import WorkerSession
 from ..observed import Measured
 from ..tracing import Tracing
 from ..transport.link import EndReason
+from ..transport.lost_connections import LostConnections
 from ..transport.memory_budget import MemoryAccount, MemoryBudget
 from ..transport.pipe import Pipe
 from ..transport.plain_requests import PlainHandler
@@ -73,6 +74,7 @@ class Shell:
         self.hub: Hub = self.recorder.open_hub(config, new_id, trio.current_time(), self.tracing)
         self.reports = Reports(config.name, self.hub, self.tracing, self.recorder, wall_clock)
         self.buffer = ReadBuffer()
+        self.lost_connections = LostConnections()
         self.outputs: dict[str, SessionOutput] = {}
         self.passages = Passages(self.hub)
         self.health: dict[str, Mapping[str, object]] = {}

@@ -33,6 +33,7 @@ async def serve_telemetry(
         stream,
         handler,
         buffer=shell.buffer,
+        lost_connections=shell.lost_connections,
         goodbye_seconds=shell.config.timeouts.goodbye_seconds,
     )
     with shell.stopped_by_close(lambda: websocket.close(Close.SERVICE_RESTART, "the engine was closed")):

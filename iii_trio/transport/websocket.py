@@ -26,6 +26,7 @@ from .control_frames import answer, close_frame, ping_frame
 from .frames import PING, CloseFrame, split_controls
 from .handshake import accept_upgrade, request_upgrade
 from .http1 import Head
+from .lost_connections import LostConnections
 from .outbox import Outbox
 from .reading import READ_BYTES, ReadBuffer, StreamInput, choose_read_size
 from .socket import Buffer, Socket, drop, end_writing
@@ -85,6 +86,7 @@ class WebSocket:
         handler: FrameHandler,
         *,
         buffer: ReadBuffer,
+        lost_connections: LostConnections | None = None,
         handshake_seconds: float = 10.0,
         goodbye_seconds: float = 5.0,
         stalled_seconds: float = math.inf,
@@ -97,6 +99,7 @@ class WebSocket:
         """Whether data may be sent. It is asked for each message, and so kept beside the state."""
         self.input = StreamInput(stream, buffer)
         """The incoming side. A handler sets its `read_size`, and asks for less while messages are small."""
+        self._lost_connections = lost_connections
         self._handshake_seconds = handshake_seconds
         self._goodbye_seconds = goodbye_seconds
         self._stalled_seconds = stalled_seconds
@@ -317,6 +320,8 @@ class WebSocket:
     async def _part(self) -> None:
         """Let the peer have the last output before the stream goes. Reads on, because unread input would send a reset."""
         if self.state.current is ConnectionState.LOST:
+            if self._lost_connections is not None:
+                await self._lost_connections.wait_turn()
             return
         assert self._scope is not None
         # Nearly always all is said, and a stream that can tell has no unread input.
