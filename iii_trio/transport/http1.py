@@ -185,10 +185,14 @@ class HeadParser:
         if not isinstance(request, h11.Request):
             raise BadRequest(400, "no HTTP request")
         version = check_version(request)
-        headers: dict[str, str] = {}
-        for name, value in request.headers.raw_items():
-            key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        fields = request.headers.raw_items()
+        headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in fields}
+        # Few heads repeat a field.
+        if len(headers) < len(fields):
+            headers = {}
+            for name, value in fields:
+                key, text = name.lower().decode("latin-1"), value.decode("latin-1")
+                headers[key] = f"{headers[key]}, {text}" if key in headers else text
         host, path, query = split_target(request.target.decode("latin-1"))
         if host is not None:  # RFC 9112 section 3.2.2: it replaces the field
             headers["host"] = host
