@@ -6,7 +6,6 @@ import logging
 from typing import Any, Final
 
 from ..errors import CallError
-from ..records import frozen
 from ..structure import BadShape, structure
 from ..wire import (
     DEFAULT_NAMESPACE,
@@ -34,8 +33,7 @@ from .state import State
 _TAKEN: Final = "another worker has this name"
 
 
-@frozen
-class RegisterInput(WorkerInfo):
+class RegisterInput(WorkerInfo, frozen=True):
     """The payload of `engine::workers::register`."""
 
     namespace: str | None = None

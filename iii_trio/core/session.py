@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 
 from ..compat.sdk_limits import reads_large_messages
-from ..records import frozen, repr_without
+from ..records import repr_without
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
+from ..structure import FunctionInput
 from ..wire import DEFAULT_NAMESPACE, Message, Undecodable, caller_field
 from .access import Access
 
@@ -53,8 +54,7 @@ SESSION: Final[Table[SessionState, SessionEvent]] = {
 }
 
 
-@frozen
-class WorkerInfo:
+class WorkerInfo(FunctionInput, frozen=True):
     """A worker's description of itself (`engine::workers::register`)."""
 
     runtime: str = "unknown"

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import types
 import typing
 import uuid
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ..structure import input_fields, is_input, registered_schema
+from ..structure import FunctionInput, input_fields, is_input, registered_schema
 from ..wire import Direction
 from .ends import ChannelReader, ChannelWriter
 
@@ -47,8 +48,17 @@ _OBJECTS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping
 
 def schema_of(annotation: Any, *, forbid_extra_keys: bool = False) -> Schema | None:
     """Return the JSON Schema of an annotation, or None if it allows everything."""
+    # A dozen functions of the queue take the same payload.
+    if is_input(annotation):
+        return _schema_of_input(annotation, forbid_extra_keys)
     schemas = _Schemas(forbid_extra_keys)
     return schemas.whole(schemas.of(annotation)) or None
+
+
+@functools.cache
+def _schema_of_input(kind: type[FunctionInput], forbid_extra_keys: bool) -> Schema:
+    schemas = _Schemas(forbid_extra_keys)
+    return schemas.whole(schemas.of(kind))
 
 
 def schema_of_parameters(parameters: typing.Iterable[tuple[str, Any, Any]], *, forbid_extra_keys: bool) -> Schema:

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import iii_trio
+from iii_trio.structure import FunctionInput
 from iii_trio.wire import RegisterFunction
 from iii_trio.worker import ChannelReader, ChannelWriter, open_worker
 from iii_trio.worker.handler_signature import HandlerSignature
@@ -290,3 +291,19 @@ async def test_the_engine_shows_them() -> None:
         info = await worker.trigger("engine::functions::info", {"function_id": "orders::price"})
         assert info["request_schema"]["properties"]["items"]["items"] == ITEM
         assert info["response_schema"] == {"type": "number"}
+
+
+class Bounds(FunctionInput, frozen=True):
+    name: str
+    limit: int | None = None
+    all: bool = False
+
+
+def test_a_payload_of_the_engines_functions_has_the_schema_of_its_fields() -> None:
+    limit = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    fields = {"name": {"type": "string"}, "limit": limit, "all": {"type": "boolean", "default": False}}
+    schema = {"title": "Bounds", "type": "object", "properties": fields, "required": ["name"]}
+    # The schema is made once, and the one that refuses unknown keys is another.
+    for _ in range(2):
+        assert schema_of(Bounds) == schema
+        assert schema_of(Bounds, forbid_extra_keys=True) == {**schema, "additionalProperties": False}
