@@ -78,6 +78,7 @@ async def test_what_other_libraries_see_of_an_upgrade_is_plain() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n", 400, "ends with LF alone"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n z\r\n\r\n", 400, "begins with white space"),
         (b"GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400, "begins with white space"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\tX: y\r\n\r\n", 400, "begins with white space"),
         (b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "request line: it is empty"),
         (b"GET http:///healthz HTTP/1.1\r\n\r\n", 400, "Host header is missing"),
         (
