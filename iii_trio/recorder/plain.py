@@ -187,8 +187,9 @@ class Reader:
 
 
 def _made_empty(cls: Any) -> Any:
-    # msgspec makes no struct without its fields.
-    return cls(**dict.fromkeys(_FIELDS[cls])) if issubclass(cls, msgspec.Struct) else cls.__new__(cls)
+    # msgspec makes no struct without its fields. The cycle collector looks at a struct only if a field of it might refer to
+    # other objects when it is made, as a dict might, and `force_setattr` does not change that.
+    return cls(**{name: {} for name in _FIELDS[cls]}) if issubclass(cls, msgspec.Struct) else cls.__new__(cls)
 
 
 def write_one(value: Any) -> Plain:

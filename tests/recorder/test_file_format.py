@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import zlib
 from functools import cache
 from typing import Any
@@ -135,6 +136,12 @@ def test_F7_a_file_makes_objects_of_the_core_only() -> None:
     ):
         with pytest.raises(NotPlain):
             read_one(node)
+
+
+def test_objects_of_a_file_that_refer_to_each_other_are_freed() -> None:
+    gc.collect()
+    read_one([["&", 0], [["LostSession", ["&", 0], "", 1.0]]])
+    assert gc.collect() > 0
 
 
 def test_F4_a_snapshot_leaves_out_nothing_but_references() -> None:
