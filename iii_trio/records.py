@@ -44,15 +44,20 @@ def _with_shared_methods(cls: Any, hash_: Any, *, repr: bool = True, eq: bool = 
     return cls
 
 
-def repr_without(*hidden: str) -> Callable[[Any], str]:
-    """Return the `__repr__` of a struct that does not show these fields, because they are secret or large."""
+def reprs_without(*hidden: str) -> tuple[Callable[[Any], str], Callable[[Any], list[tuple[str, Any]]]]:
+    """Return the `__repr__` and `__rich_repr__` of a struct that do not show these fields, because they are secret or large.
+
+    The latter is what the library rich shows, as in a traceback with local variables.
+    """
+
+    def fields(self: Any) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in hidden]
 
     @recursive_repr("...")
     def show(self: Any) -> str:
-        shown = (name for name in self.__struct_fields__ if name not in hidden)
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in fields(self))})"
 
-    return show
+    return show, fields
 
 
 @recursive_repr("...")
@@ -89,4 +94,4 @@ def _values(cls: Any) -> Any:
     return attrgetter(*names) if names else type
 
 
-__all__ = ["define", "frozen", "repr_without"]
+__all__ = ["define", "frozen", "reprs_without"]

@@ -15,7 +15,7 @@ from iii_trio.core.channel import Channel
 from iii_trio.core.channels import ChannelResult
 from iii_trio.core.registry import Function
 from iii_trio.core.session import WorkerSession
-from iii_trio.records import define, frozen, repr_without
+from iii_trio.records import define, frozen, reprs_without
 from iii_trio.wire import Outcome
 
 
@@ -138,7 +138,7 @@ class Key(msgspec.Struct):
     secret: str
     next: Key | None = None
 
-    __repr__ = repr_without("secret")
+    __repr__, __rich_repr__ = reprs_without("secret")
 
 
 def test_a_struct_does_not_show_its_hidden_fields() -> None:
@@ -155,3 +155,4 @@ def test_no_secret_of_the_core_is_shown() -> None:
     function = Function("default", "f", None, invocation=Raw(b"hush"))
     for one in (session, channel, result, function, Credentials({"a": "hush"}, {"b": ["hush"]}, "::1")):
         assert repr(one).startswith(f"{type(one).__name__}(") and "hush" not in repr(one)
+        assert "hush" not in repr(one.__rich_repr__())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw
 
-from ..records import repr_without
+from ..records import reprs_without
 from ..structure import BadShape
 from ..wire import Close, ErrorCode, ErrorMessage, WireError, encode, to_json
 from .access import NO_RESULT, read_grants
@@ -29,7 +29,7 @@ class Credentials(msgspec.Struct, frozen=True):
     query_params: Mapping[str, list[str]]
     ip_address: str
 
-    __repr__ = repr_without("headers", "query_params")
+    __repr__, __rich_repr__ = reprs_without("headers", "query_params")
 
 
 def ask_auth_function(state: State, session: WorkerSession, credentials: Credentials | None, now: float) -> None:

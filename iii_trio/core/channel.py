@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from ..observed import ChannelFacts
-from ..records import repr_without
+from ..records import reprs_without
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import Direction, Outcome, Ref
 
@@ -145,7 +145,7 @@ class Channel(msgspec.Struct, eq=False):
     facts: ChannelFacts | None = None
     """Its facts, where it belongs to a trace that is recorded."""
 
-    __repr__ = repr_without("read_key", "write_key")
+    __repr__, __rich_repr__ = reprs_without("read_key", "write_key")
 
     @property
     def outcome(self) -> Outcome | None:

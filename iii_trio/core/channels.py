@@ -11,7 +11,7 @@ import msgspec
 
 from ..config import ChannelDefaults, Limits
 from ..errors import CallError
-from ..records import repr_without
+from ..records import reprs_without
 from ..wire import FEATURE, ChannelEnded, Direction, ErrorCode, Outcome, encode, to_json
 from .channel import HALF_ATTACHED, Channel, ChannelEvent, ChannelState
 from .effects import Effect, EndChannel, SealPipe, Send
@@ -38,7 +38,7 @@ class ChannelResult(msgspec.Struct, frozen=True):
     read_key: str
     write_key: str
 
-    __repr__ = repr_without("read_key", "write_key")
+    __repr__, __rich_repr__ = reprs_without("read_key", "write_key")
 
 
 _WITHOUT_OWNER_SECONDS: Final = 300.0

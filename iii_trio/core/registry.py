@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from ..records import repr_without
+from ..records import reprs_without
 from ..state_machine import StateMachine, Table, TableEnum
 from ..wire import ABSENT
 from .session import WorkerSession
@@ -80,7 +80,7 @@ class Function(msgspec.Struct, eq=False):
         default_factory=lambda: StateMachine(FUNCTION, FunctionState.ACTIVE)
     )
 
-    __repr__ = repr_without("invocation")
+    __repr__, __rich_repr__ = reprs_without("invocation")
 
 
 class Registry:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from ..compat.sdk_limits import reads_large_messages
-from ..records import repr_without
+from ..records import reprs_without
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
 from ..structure import FunctionInput
@@ -121,7 +121,7 @@ class WorkerSession(msgspec.Struct, eq=False):
     caller_field: bytes = b""
     """`"_caller_worker_id":"…"}`, which replaces the last brace of an object that it sends."""
 
-    __repr__ = repr_without("reattach_token", "channel_secret")
+    __repr__, __rich_repr__ = reprs_without("reattach_token", "channel_secret")
 
     def __post_init__(self) -> None:
         # A session of a recording has it already.

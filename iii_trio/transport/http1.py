@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from ..errors import PeerError
-from ..records import repr_without
+from ..records import reprs_without
 
 _READ: Final = 16 * 1024
 _BAD_LINE: Final = re.compile(rb"\n(?:(?<!\r\n)|[ \t])")
@@ -46,7 +46,7 @@ class Head(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     version: str = "1.1"
 
-    __repr__ = repr_without("rest")
+    __repr__, __rich_repr__ = reprs_without("rest")
 
     @property
     def wants_upgrade(self) -> bool:
