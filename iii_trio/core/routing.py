@@ -65,8 +65,7 @@ def invoke(state: State, session: WorkerSession, message: InvokeFunction, now: f
             _enqueue(state, session, message, action, invocation_id, facts)
             return
         function = state.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
-        # Most calls are outside of all traces.
-        if state.traces.active and (message.traceparent is not None or state.traces.may_begin_trace(now)):
+        if state.traces.active:
             callee = function.owner if function is not None else None
             by_engine = function is not None and callee is None
             facts = observe_call(state.traces, session, callee, message, now, by_engine=by_engine)

@@ -26,8 +26,7 @@ _BATCH: Final = 131_072
 """Plain bytes that are encrypted before the transport is asked to take them."""
 _RECORD: Final = 16_384
 """The largest record of TLS. Smaller frames are joined up to this size, because each record costs a MAC and a header."""
-_CIPHERTEXT_BYTES: Final = 262_144
-_CIPHERTEXT: Final = memoryview(bytearray(_CIPHERTEXT_BYTES))
+_CIPHERTEXT: Final = memoryview(bytearray(262_144))
 """Where every connection reads ciphertext. Nothing waits between a read and the hand-over to the SSL object."""
 _ALERTS: Final = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the peer asks for a certificate of this side, and none was shown",
@@ -159,11 +158,6 @@ class TlsStream(trio.abc.HalfCloseableStream):
             return 0
         if self._unsent is not None and not self._push():
             return 0
-        # Most writes are one small frame.
-        if len(parts) == 1 and len(parts[0]) < _RECORD:
-            took = self._encrypt(parts[0])
-            self._push()
-            return took
         took = 0
         batch = bytearray()
         for part in parts:
@@ -286,7 +280,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
     def _feed(self) -> bool:
         """Hand the transport's available ciphertext to the SSL object; return whether there was any."""
         n = self.transport.read_now(_CIPHERTEXT)
-        self._more_waits = n == _CIPHERTEXT_BYTES
+        self._more_waits = n == len(_CIPHERTEXT)
         # Nothing has arrived yet.
         if n is None:
             return False

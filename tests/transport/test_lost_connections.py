@@ -43,46 +43,49 @@ async def test_those_that_come_later_are_taken_down_too() -> None:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_a_cancelled_one_leaves_at_once_and_keeps_nobody() -> None:
-    lost, left, cancelled = LostConnections(), 0, trio.CancelScope()
+class Followers:
+    """Lost connections that wait for their turn, and the number of those that had it."""
 
-    async def follow() -> None:
-        nonlocal left
-        await lost.wait_turn()
-        left += 1
+    def __init__(self) -> None:
+        self.lost, self.left = LostConnections(), 0
+
+    async def follow(self) -> None:
+        await self.lost.wait_turn()
+        self.left += 1
+
+    def start(self, nursery: trio.Nursery) -> None:
+        for _ in range(40):
+            nursery.start_soon(self.follow)
+
+
+async def test_a_cancelled_one_leaves_at_once_and_keeps_nobody() -> None:
+    followers, cancelled = Followers(), trio.CancelScope()
 
     async def give_up() -> None:
         with cancelled:
-            await lost.wait_turn()
-        assert left < 40
+            await followers.lost.wait_turn()
+        assert followers.left < 40
 
     with trio.fail_after(1):
         async with trio.open_nursery() as nursery:
-            for _ in range(40):
-                nursery.start_soon(follow)
+            followers.start(nursery)
             await trio.lowlevel.checkpoint()
             nursery.start_soon(give_up)
             cancelled.cancel()
-    assert left == 40 and cancelled.cancelled_caught
+    assert followers.left == 40 and cancelled.cancelled_caught
 
 
 async def test_where_the_one_that_leads_is_cancelled_the_others_wait_no_longer() -> None:
-    lost, left, leads = LostConnections(), 0, trio.CancelScope()
-
-    async def follow() -> None:
-        nonlocal left
-        await lost.wait_turn()
-        left += 1
+    followers, leads = Followers(), trio.CancelScope()
 
     async def lead() -> None:
         with leads:
-            for _ in range(40):
-                nursery.start_soon(follow)
-            await lost.wait_turn()
+            followers.start(nursery)
+            await followers.lost.wait_turn()
 
     with trio.fail_after(1):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lead)
             await trio.lowlevel.checkpoint()
             leads.cancel()
-    assert left == 40 and leads.cancelled_caught
+    assert followers.left == 40 and leads.cancelled_caught

@@ -80,7 +80,6 @@ async def test_every_record_is_read_at_once_also_where_the_transport_delivers_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tls, "_CIPHERTEXT", memoryview(bytearray(1000)))
-    monkeypatch.setattr(tls, "_CIPHERTEXT_BYTES", 1000)
     async with connected() as (client, server):
         for _ in range(10):
             client.write_now([bytes(290)])
