@@ -22,7 +22,10 @@ class LostConnections:
         self._is_led = False  # the first one gives the others their turns, and is taken down last
 
     async def wait_turn(self) -> None:
-        """Wait until this connection may be taken down. If cancelled: at once, and so may all others if it was the first."""
+        """Wait until this connection may be taken down.
+
+        If cancelled: it may be taken down at once, and if it was the first one, so may all others.
+        """
         if self._is_led:
             await self._waiting.park()
             return
