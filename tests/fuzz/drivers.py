@@ -144,6 +144,7 @@ def _run(drive: Callable[..., object], inputs: list[bytes], max_cpu: float | Non
                 for client in clients:
                     await trio.aclose_forcefully(client.stream)
                 await bystander.goes_on()
+                await bystander.answer_the_rest()
                 clients.clear()
                 await _check_kept(engine, server, kept)
             nursery.cancel_scope.cancel()

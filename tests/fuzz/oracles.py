@@ -161,8 +161,17 @@ class Bystander:
             given = message.get("data")
             return message["type"] == "invokefunction" and isinstance(given, dict) and data.items() <= given.items()
 
-        given = await self.callee.until(wanted)
-        await self.callee.tell({"type": "invocationresult", "invocation_id": given["invocation_id"], "result": 1})
+        await self._return_one(await self.callee.until(wanted))
+
+    async def _return_one(self, call: dict[str, Any]) -> None:
+        await self.callee.tell({"type": "invocationresult", "invocation_id": call["invocation_id"], "result": 1})
+
+    async def answer_the_rest(self) -> None:
+        """Answer the void calls of the hostile peer, which the engine keeps until then. They came before our own calls."""
+        for message in self.callee.messages:
+            if message["type"] == "invokefunction":
+                await self._return_one(message)
+        self.callee.messages.clear()
 
     async def _check_channel(self) -> None:
         data = f"round {self._round}".encode()
