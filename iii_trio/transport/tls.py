@@ -15,7 +15,7 @@ of stream, as it does for `https_compatible` in Trio.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast, final
 
 import trio
@@ -112,6 +112,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         if self._read_error is not None:
             raise self._fail(self._read_error) from self._read_error
         got, room, tls, incoming = 0, len(into), self._tls, self._incoming
+        read = cast("Callable[[int, memoryview], int]", tls.read)  # with a buffer it returns a count
         while got < room:
             # OpenSSL is asked only where it has something to decrypt. Its answer that it has nothing is an exception.
             if not incoming.pending and not tls.pending():
@@ -125,7 +126,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                         raise
                     break  # errors of the transport are sticky, so the next read raises this one
             try:
-                n = cast(int, tls.read(room - got, into[got:] if got else into))  # with a buffer it returns a count
+                n = read(room - got, into[got:] if got else into)
             except ssl.SSLWantReadError:
                 pass  # the rest of a record has not come yet, or it was a record of the protocol itself
             except ssl.SSLZeroReturnError:
@@ -158,6 +159,9 @@ class TlsStream(trio.abc.HalfCloseableStream):
             return 0
         if self._unsent is not None and not self._push():
             return 0
+        # Most writes are small, and one record takes them all.
+        if len(parts) > 1 and sum(map(len, parts)) <= _RECORD:
+            parts = (b"".join(parts),)
         took = 0
         batch = bytearray()
         for part in parts:
