@@ -26,18 +26,12 @@ from .deferred_registrations import apply_deferred
 from .effects import AskSignOfLife, AskUnreadInput, Log, Send
 from .name_waiters import NameWaiter
 from .request import Request
-from .session import SessionEvent, SessionState, WorkerInfo, WorkerSession, same_secret, sanitised
+from .session import SessionEvent, SessionState, WorkerSession, same_secret, sanitised
 from .sessions import close_session
 from .state import State
+from .worker_info import RegisterInput, WorkerInfo
 
 _TAKEN: Final = "another worker has this name"
-
-
-class RegisterInput(WorkerInfo, frozen=True):
-    """The payload of `engine::workers::register`."""
-
-    namespace: str | None = None
-    features: list[str] | None = None
 
 
 def register_worker(state: State, request: Request) -> None:

@@ -14,9 +14,9 @@ from ..compat.sdk_limits import reads_large_messages
 from ..records import reprs_without
 from ..report import visible
 from ..state_machine import StateMachine, Table, TableEnum
-from ..structure import FunctionInput
 from ..wire import DEFAULT_NAMESPACE, Message, Undecodable, caller_field
 from .access import Access
+from .worker_info import WorkerInfo
 
 
 class SessionState(TableEnum):
@@ -52,18 +52,6 @@ SESSION: Final[Table[SessionState, SessionEvent]] = {
     SessionState.SERVING: {SessionEvent.NAMED: SessionState.SERVING, SessionEvent.LEFT: SessionState.GONE},
     SessionState.GONE: {},
 }
-
-
-class WorkerInfo(FunctionInput, frozen=True):
-    """A worker's description of itself (`engine::workers::register`)."""
-
-    runtime: str = "unknown"
-    version: str | None = None
-    name: str | None = None
-    description: str | None = None
-    os: str | None = None
-    pid: int | None = None
-    isolation: str | None = None
 
 
 class WorkerSession(msgspec.Struct, eq=False):

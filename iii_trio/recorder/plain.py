@@ -28,7 +28,8 @@ from ..core.channels import ChannelResult
 from ..core.event_queue import WorkerEvent
 from ..core.reattach import LostSession
 from ..core.registry import FUNCTION, Function, FunctionState
-from ..core.session import SESSION, SessionState, WorkerInfo, WorkerSession
+from ..core.session import SESSION, SessionState, WorkerSession
+from ..core.worker_info import WorkerInfo
 from ..errors import IIIError
 from ..observed import CallFacts, ChannelFacts
 from ..state_machine import StateMachine, Table
