@@ -3,7 +3,7 @@
     python examples/external_function.py
 
 The server here is the engine's own HTTP module, so that the example needs nothing else. It is on this machine and speaks
-HTTP without TLS, which the settings allow. Needs the extra `external` (`pip install 'iii-trio[external]'`).
+HTTP without TLS, which the settings allow. Needs the extra `external` (`pip install '.[external]'` in a clone).
 """
 
 import hashlib

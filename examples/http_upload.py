@@ -2,7 +2,7 @@
 
     python examples/http_upload.py
 
-Needs the extra `http` (`pip install 'iii-trio[http]'`), which parses forms.
+Needs the extra `http` (`pip install '.[http]'` in a clone), which parses forms.
 """
 
 import http.client

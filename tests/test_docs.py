@@ -42,10 +42,10 @@ def test_the_public_names_are_these() -> None:
         "AttachRefused", "BoundTrigger", "CallError", "CallInfo", "Channel", "ChannelBroken",
         "ChannelDefaults", "ChannelReader", "ChannelResult", "ChannelWriter", "ConfigError",
         "ConnectionFailed", "TriggerBinding",
-        "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "Listener", "ListenerLimits",
-        "MisuseError", "Outcome", "Timeouts", "PeerError", "QueueConfig", "QueueSettings", "Queues", "Receipt", "Ref",
-        "Rejected", "StorageError", "TriggerType", "Worker", "current_call", "duplex", "enqueue", "find_refs", "open_engine",
-        "open_worker", "register_type", "serve_engine",
+        "Engine", "EngineConfig", "EngineStatistics", "IIIError", "Limits", "ListenFailed", "Listener", "ListenerLimits",
+        "MisuseError", "ModuleFailed", "Outcome", "Timeouts", "PeerError", "QueueConfig", "QueueSettings", "Queues",
+        "Receipt", "Ref", "Rejected", "StorageError", "TriggerType", "Worker", "current_call", "duplex", "enqueue",
+        "find_refs", "open_engine", "open_worker", "register_type", "serve_engine",
     }  # fmt: skip
 
 

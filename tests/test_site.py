@@ -17,12 +17,16 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_reference_has_every_public_name_at_its_place() -> None:
-    named = re.findall(r"^::: (iii_trio[.\w]*)\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "reference.md").read_text()
+    named = re.findall(r"^::: (iii_trio[.\w]*)\.(\w+)$", page, re.MULTILINE)
     homes = {name: home for home, name in named}
     assert len(homes) == len(named), "each name once"
     assert {name: homes.get(name) for name in iii_trio.__all__} == {
         name: getattr(iii_trio, name).__module__ for name in iii_trio.__all__
     }
+    # The page says that all others are importable from iii_trio.
+    last_section = re.findall(r"^::: .*\.(\w+)$", page.rpartition("\n## ")[2], re.MULTILINE)
+    assert set(homes) - set(iii_trio.__all__) == set(last_section)
 
 
 def test_every_page_is_in_the_navigation() -> None:
