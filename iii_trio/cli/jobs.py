@@ -31,7 +31,7 @@ Subscriber: TypeAlias = Annotated[
 InNamespace: TypeAlias = Annotated[
     str | None, Parameter(name=["--namespace", "-n"], help="The namespace of that function; `default` if not said.")
 ]
-State: TypeAlias = Literal["waiting", "running", "delayed", "waiting_for_function", "dead"]
+State: TypeAlias = Literal["waiting", "waiting_for_function", "delayed", "running", "ending", "dead"]
 _WHY_SECONDS: Final = 2.0
 _BEGINNING: Final = re.compile(r"[0-9a-fA-F][0-9a-fA-F-]{3,34}…?")
 _COLUMNS = ("id", "function", "state", "age", "failed", "error", "size")
@@ -71,7 +71,7 @@ async def jobs(
 
 
 def _row(row: Row) -> tuple[str, ...]:
-    state = row["state"].replace("_", " ")
+    state = row["state"]
     if row["due_seconds"] is not None:
         state += f" for {duration(row['due_seconds'])}"
     error = "" if row["code"] is None else " ".join(f"{row['code']}: {row['message']}".split())

@@ -108,7 +108,7 @@ async def check_queue(worker: iii_trio.Worker, name: str, kind: str | None = Non
 
 def in_words(counts: dict[str, int]) -> str:
     """Return numbers of jobs by state, for people: `2 waiting, 1 delayed`."""
-    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def duration(seconds: float) -> str:

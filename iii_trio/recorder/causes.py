@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..core.effects import Deliver, EndChannel, HangUp, Send
 from ..records import frozen
 from ..wire import InvokeFunction, decode
+from ..wire.codes import REQUEST_OVER
 from .describe import Names, describe_input
 from .replay import Done, Move
 
@@ -58,11 +59,11 @@ def last_end(steps: Sequence[Done], id_: str = "") -> Done | None:
 def last_end_of_workers(steps: Sequence[Done], names: Names) -> Done | None:
     """Return the last step that ended something of a worker, if possible not as it was meant to end.
 
-    A loss shortly before it is returned in its place. Commands of `iii-trio` are no workers in this sense. One of them has
+    A loss shortly before it is returned in its place. Commands of `iii-trio` are not workers in this sense. One of them has
     just ended in most recordings.
     """
     ends = [done for done in steps if ends_in(done) and not _is_of_commands(done, names)]
-    unmeant = [done for done in ends if any(move.after != "completed" for move in ends_in(done))]
+    unmeant = [done for done in ends if not _is_as_meant(done)]
     if not unmeant:
         return ends[-1] if ends else None
     # Who is told of a loss gives up its other streams, so the ends that follow a loss say less than the loss.
@@ -76,6 +77,15 @@ def last_end_of_workers(steps: Sequence[Done], names: Names) -> Done | None:
 def ends_in(done: Done) -> list[Move]:
     """Return the ends of channels, sessions and calls in a step."""
     return [move for move in done.moves if move.after in _ENDS.get(move.kind, frozenset())]
+
+
+def _is_as_meant(done: Done) -> bool:
+    """Return whether all that ended in a step are channels that completed, or that an HTTP request left over."""
+    # An answered request ends its two channels, whether or not its handler has used them.
+    left_over = {
+        effect.channel for effect in done.effects if isinstance(effect, EndChannel) and effect.reason == REQUEST_OVER
+    }
+    return all(move.after == "completed" or move.id in left_over for move in ends_in(done))
 
 
 def _is_of_commands(done: Done, names: Names) -> bool:

@@ -113,6 +113,8 @@ LEFT: Final = "the worker left"
 GIVEN_UP: Final = "given up"
 """The first words of the cause of `invocation_stopped` if the call is not to blame, because its worker left on purpose or
 it made room for newer calls. The text of a worker never stands there."""
+REQUEST_OVER: Final = "the request is over"
+"""The reason that the HTTP module gives for the ends of channels that a request did not use, or did not use up."""
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_PORT: Final = 49134
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024

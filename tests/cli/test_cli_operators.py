@@ -68,7 +68,9 @@ async def test_jobs_are_cancelled_and_purged_after_a_dry_run(site: Site) -> None
     assert (await site.run("purge", "mail")).out == "no job of mail waits\n"
     assert (await site.run("jobs", "mail")).out == "none\n"
     await enqueued(site, 1, "default")
-    assert (await site.run("purge", "default")).out == "1 job of default is removed: 1 waiting for function\n"
+    assert cells((await site.run("jobs", "default")).out)[0][2] == "waiting_for_function"
+    assert (await site.run("jobs", "default", "--state", "ending")).out == "none\n"
+    assert (await site.run("purge", "default")).out == "1 job of default is removed: 1 waiting_for_function\n"
 
 
 async def test_a_job_is_enqueued_with_options_of_its_own(site: Site) -> None:

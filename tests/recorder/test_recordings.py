@@ -35,6 +35,7 @@ from iii_trio.recorder.ring import Ring, entries_of
 from iii_trio.tracing import Sampling
 from iii_trio.triggers.observability.settings import ObservabilityConfig
 from iii_trio.wire import Direction
+from iii_trio.wire.codes import REQUEST_OVER
 from tests.helpers.conversation import Conversation, call_id, counted_ids
 from tests.helpers.recorded_world import Recorded, encoded, redactor
 
@@ -546,6 +547,29 @@ def test_F10_without_an_id_a_loss_is_told_and_not_what_was_given_up_for_it() -> 
     talk.now += 1
     b.ask("engine::channels::end", later["reader"], 5)
     assert told() == "channel reader_cancelled"
+
+
+def test_F10_without_an_id_a_channel_that_a_request_left_over_is_not_a_failure() -> None:
+    talk = Recorded()
+    a, b = talk.join("a"), talk.join("b")
+    given_up, body = (b.ask("engine::channels::create", {}, number)["reader"] for number in (1, 2))
+
+    def told() -> str:
+        done, names = replayed(talk)
+        end = last_end_of_workers(done, names)
+        assert end is not None
+        return why(done, end, names)[0].text
+
+    b.ask("engine::channels::end", {**body, "reason": REQUEST_OVER}, 3)
+    assert body["channel_id"] in told(), "nothing else has ended"
+    a.leave("it closed with 1000")
+    talk.now += 2
+    b.ask("engine::channels::end", {**given_up, "reason": "the disk is full"}, 4)
+    failure = told()
+    assert given_up["channel_id"] in failure and "the disk is full" in failure
+    later = b.ask("engine::channels::create", {}, 5)["reader"]
+    b.ask("engine::channels::end", {**later, "reason": REQUEST_OVER}, 6)
+    assert told() == failure
 
 
 def test_F10_a_refused_call_follows_from_the_call() -> None:

@@ -22,6 +22,7 @@ from ...errors import CallError, ChannelBroken, ConnectionFailed
 from ...lowlevel import CallHandle, begin_call, end_nowait, open_channels, receive_pieces, send_now, watch_channel
 from ...nursery import open_service_nursery
 from ...transport.frames import Buffer
+from ...wire.codes import REQUEST_OVER
 from ...worker import Channel
 from .client_stream import ClientGone
 from .connection import BrokenBody, HttpConnection
@@ -146,7 +147,7 @@ class Exchange:
             await self._converse(given, raw, request, response)
         finally:
             # Whatever was not used is of no use any more. An end that is attached is told the reason.
-            why = "the client left" if self.client_left else "the request is over"
+            why = "the client left" if self.client_left else REQUEST_OVER
             end_nowait(self._worker, request.writer, why)
             end_nowait(self._worker, request.reader, why)
             end_nowait(self._worker, response.reader, why)
@@ -169,7 +170,7 @@ class Exchange:
         except BrokenBody as error:
             raise Refused(failure(400, "BAD_BODY", f"{error}.")) from None
         finally:
-            call.give_up("the client left" if self.client_left else "the request is over")  # unless it is settled
+            call.give_up("the client left" if self.client_left else REQUEST_OVER)  # unless it is settled
 
     async def _begin_call(self, given: dict[str, Any]) -> CallHandle:
         """Call the handler. Raises Refused if it cannot be called."""
@@ -198,7 +199,7 @@ class Exchange:
             if not self._response.state.is_final:
                 await self._stream(call, raw, request, response)
         finally:
-            call.give_up("the client left" if self.client_left else "the request is over")  # unless it is settled
+            call.give_up("the client left" if self.client_left else REQUEST_OVER)  # unless it is settled
         if self.client_left:
             raise ClientGone("the client left")
 

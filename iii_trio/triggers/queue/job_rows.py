@@ -75,7 +75,7 @@ def page(
     lines: list[Iterator[Job]] = []
     if wanted.state != "dead":
         lines += [lane.after(after) for lane in lanes]
-    if wanted.state in (None, "dead"):
+    if wanted.state in (None, "dead", "ending"):
         dead = (job for lane in lanes for job in lane.dead.values() if job.record.position > after)
         lines.append(iter(sorted(dead)))
     jobs = heapq.merge(*lines)
