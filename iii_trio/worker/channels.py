@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -50,7 +51,10 @@ class Channel:
 
 @asynccontextmanager
 async def open_channel(owner: EndOwner, create: Callable[[], Awaitable[dict[str, Any]]]) -> AsyncIterator[Channel]:
-    """Open a channel for the length of a block, as `Worker.create_channel`. `create` returns the refs of both ends."""
+    """Open a channel for the length of a block, as `Worker.create_channel`. `create` returns the refs of both ends.
+
+    Ends that were passed on and not used here are left alone (clause C5.4).
+    """
     refs = await create()
     reader, writer = Ref.from_json(refs["reader"]), Ref.from_json(refs["writer"])
     channel = Channel(ChannelReader(owner, reader), ChannelWriter(owner, writer))
@@ -59,15 +63,16 @@ async def open_channel(owner: EndOwner, create: Callable[[], Awaitable[dict[str,
         yield channel
     except BaseException as error:
         for end in ends:
-            if end._used and end._is_left_to_its_call:
+            if end._is_left_to_its_call:
                 end._end_by_force(*describe(error))
         raise
-    if channel.writer._used and channel.writer._is_left_to_its_call:
-        try:
-            await channel.writer.aclose()
-        except ChannelBroken:
-            pass  # the channel ended otherwise, and `send` has raised that
-    if channel.reader._used and channel.reader._is_left_to_its_call:
+    writer = channel.writer
+    if writer._is_left_to_its_call:
+        # The channel may have ended otherwise. `send` has raised that, and who never used the writer did not ask.
+        expected = (ChannelBroken,) if writer._used else (IIIError, trio.BrokenResourceError)
+        with contextlib.suppress(*expected):
+            await writer.aclose()
+    if channel.reader._is_left_to_its_call:
         channel.reader.cancel("the block was left")
     await trio.lowlevel.checkpoint()
 

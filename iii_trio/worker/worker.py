@@ -269,8 +269,8 @@ class Worker(Registering):
         Up to `buffer_size` items (default 64, at most 1024) and `max_bytes` (default 1 MiB) wait in it. An attached end
         waits for the other `expires_after_seconds` (`None`: without limit).
 
-        Leaving the block ends the ends that were used here. It ends them cleanly, or by abort if an exception leaves (clause
-        C5.4). Ends that were passed on and not used here are left alone.
+        Leaving the block ends both ends, but for those that were passed on and not used here: cleanly, or by abort if an
+        exception leaves (clause C5.4). A writer that was neither used nor passed on gives an empty stream.
 
         Raises CallError `channel_limit_reached`. Raises MisuseError for a value out of range, and for more than
         `buffer_size` from an engine without the extensions of clause C8. If cancelled: as leaving by an exception.

@@ -319,6 +319,32 @@ async def test_C5_4_a_channels_block_ends_what_was_used_in_it(
         assert caught.value.outcome == "aborted"
 
 
+async def test_C5_4_a_channels_block_ends_what_was_neither_used_nor_passed_on(
+    autojump_clock: Clock, world: World, writing: str, reading: str
+) -> None:
+    async with two_workers(world, writing, reading) as (one, two):
+        async with one.create_channel() as unused:
+            pass
+        await unused.wait_outcome()  # it does not wait for anybody until it expires
+        async with one.create_channel() as channel:
+            reader = two.open_reader(channel.reader_ref)
+        assert [item async for item in reader] == []
+        async with one.create_channel() as channel:
+            writer = two.open_writer(channel.writer_ref)
+        with pytest.raises(ChannelBroken) as caught:
+            while True:
+                await writer.send("anybody?")
+        assert caught.value.outcome == "reader_cancelled"
+        with pytest.raises(KeyError):
+            async with one.create_channel() as channel:
+                reader = two.open_reader(channel.reader_ref)
+                raise KeyError("mine")
+        with pytest.raises(ChannelBroken) as caught:
+            await reader.receive()
+        assert caught.value.outcome == "aborted"
+    assert trio.current_time() == 0
+
+
 # --- C5.5
 
 

@@ -131,6 +131,7 @@ async def test_an_end_that_nobody_was_told_of_is_raised_when_the_stream_is_close
         async with iii_trio.open_worker(two.engine, name="owner") as owner:
             async with owner.create_channel() as channel:
                 writer = two.writer.open_writer(channel.writer_ref)
+                channel.reader.detach()
                 stream = writer.stream
                 await stream.send_all(b"one")
         while not writer_knows(writer):
@@ -145,6 +146,7 @@ async def test_an_end_that_sending_has_told_of_is_not_raised_again_when_the_stre
     async with iii_trio.open_engine() as engine, engine.open_worker("writer") as worker:
         async with engine.open_worker("owner") as owner, owner.create_channel() as channel:
             stream = worker.open_writer(channel.writer_ref).stream
+            channel.reader.detach()
             await stream.send_all(b"one")
         with pytest.raises(iii_trio.ChannelBroken) as caught:
             await stream.send_all(b"two")
