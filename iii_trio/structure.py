@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import types
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -280,6 +281,12 @@ _converter: Final = _new_converter(forbid_extra_keys=False)
 _plain: Final[set[type]] = {str, int, float, bool}
 """The types whose values are taken as they are."""
 _unstructure: Final[dict[type, Callable[[Any], Any]]] = {}
+_ENCODED: Final = (
+    str, int, float, dict, list, tuple, set, frozenset, bytes, bytearray, memoryview, enum.Enum, msgspec.Struct, *_TEXTS,
+)  # fmt: skip
+"""What the encoder of JSON writes by itself, besides attrs classes and dataclasses. It asks for no other form of them."""
+_taught_anew: Final[set[type]] = set()
+"""The registered types that the encoder would write by itself."""
 _schemas: Final[dict[type, Mapping[str, Any]]] = {}
 _registered: Final[dict[type, Callable[[Any, Any], Any]]] = {}
 
@@ -312,6 +319,8 @@ def register_type(
     _forbidding.cache_clear()
     if unstructure is not None:
         _unstructure[kind] = unstructure
+        if _is_class(kind) or issubclass(kind, _ENCODED):
+            _taught_anew.add(kind)
     if schema is not None:
         _schemas[kind] = schema
 
@@ -327,6 +336,36 @@ def to_builtin(value: Any) -> Any:
         if kind in _unstructure:
             return _unstructure[kind](value)
     raise NotImplementedError(f"a {type(value).__name__} is no JSON")
+
+
+def with_taught_forms(value: Any) -> Any:
+    """Return `value` for the encoder, with the JSON values of what it would write by itself in another form.
+
+    Raises what the functions given to `register_type` raise.
+    """
+    return _taught_form(value) if _taught_anew else value
+
+
+def _taught_form(value: Any) -> Any:
+    kind = type(value)
+    if kind not in _unstructure and kind in _WORDS and kind not in (dict, list):
+        return value
+    for base in kind.__mro__:
+        if base in _unstructure:
+            form = _unstructure[base](value)
+            return form if type(form) is kind else _taught_form(form)
+    if isinstance(value, dict):
+        return {key: _taught_form(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_taught_form(inner) for inner in value]
+    # The encoder leaves out private fields of attrs classes, and those only.
+    if attrs.has(kind):
+        names = [field.name for field in attrs.fields(kind) if not field.name.startswith("_")]
+    elif is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+    else:
+        return value
+    return {name: _taught_form(getattr(value, name)) for name in names}
 
 
 def structure(value: object, into: type[T]) -> T:

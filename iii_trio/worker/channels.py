@@ -66,12 +66,11 @@ async def open_channel(owner: EndOwner, create: Callable[[], Awaitable[dict[str,
             if end._is_left_to_its_call:
                 end._end_by_force(*describe(error))
         raise
-    writer = channel.writer
-    if writer._is_left_to_its_call:
+    if channel.writer._is_left_to_its_call:
         # The channel may have ended otherwise. `send` has raised that, and who never used the writer did not ask.
-        expected = (ChannelBroken,) if writer._used else (IIIError, trio.BrokenResourceError)
+        expected = (ChannelBroken,) if channel.writer._used else (IIIError, trio.BrokenResourceError)
         with contextlib.suppress(*expected):
-            await writer.aclose()
+            await channel.writer.aclose()
     if channel.reader._is_left_to_its_call:
         channel.reader.cancel("the block was left")
     await trio.lowlevel.checkpoint()

@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from ..errors import CallError
-from ..structure import to_builtin
+from ..structure import to_builtin, with_taught_forms
 from ..wire import ErrorCode, JsonValue, Ref, is_ref
 from .ends import ChannelReader, ChannelWriter
 
@@ -32,6 +32,7 @@ def encode_payload(value: Any, what: str) -> bytes:
     attrs classes and dataclasses become objects. Raises CallError `serialization_error`, naming the place of the fault.
     """
     try:
+        value = with_taught_forms(value)
         text = _encode(value)
         _check_nothing_is_made_up(value)
         return text
@@ -80,6 +81,7 @@ def _at_fault(value: Any, path: str) -> tuple[str, Exception] | None:
         items = [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
     for where, inner in items:
         try:
+            inner = with_taught_forms(inner)
             _encode(inner)
             _check_nothing_is_made_up(inner)
         except Exception as error:

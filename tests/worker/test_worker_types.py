@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -13,9 +14,10 @@ import attrs
 import pytest
 
 import iii_trio
-from iii_trio import lowlevel
-from iii_trio.errors import MisuseError
+from iii_trio import lowlevel, structure
+from iii_trio.errors import CallError, MisuseError
 from iii_trio.worker import open_worker
+from iii_trio.worker.payload import encode_payload
 from tests.helpers.fake_engine import FakeEngine
 
 WHEN = datetime.datetime(2026, 11, 28, 12, 30, tzinfo=datetime.UTC)
@@ -213,3 +215,66 @@ async def test_a_type_can_be_taught() -> None:
         assert await engine.link.call("f", {"points": ["1,2", "3,4"]}) == ["2,1", "4,3"]
         error = await engine.link.call("f", {"points": ["1,2", "3"]})
     assert "points[1]: " in error["message"]
+
+
+@attrs.frozen
+class Metres:
+    number: int
+
+
+@dataclasses.dataclass
+class Seconds:
+    number: int
+
+
+class Hue(enum.Enum):
+    RED = 1
+
+
+@attrs.frozen
+class Run:
+    """A class with taught ones within. The encoder leaves `_secret` out."""
+
+    far: Metres
+    long: list[Seconds]
+    _secret: int = 1
+
+
+async def test_a_taught_form_is_sent_also_of_what_has_a_form_of_its_own() -> None:
+    """Of attrs classes, dataclasses, enumerations and times, wherever they are in a payload or a result."""
+    iii_trio.register_type(Metres, lambda text: Metres(int(text[:-1])), unstructure=lambda value: f"{value.number}m")
+    iii_trio.register_type(Seconds, lambda text: Seconds(int(text[:-1])), unstructure=lambda value: f"{value.number}s")
+    iii_trio.register_type(Hue, lambda text: Hue[text], unstructure=lambda value: value.name)
+    try:
+
+        async def mirror(run: Run) -> dict[str, Any]:
+            return {"run": run, "colours": (Hue.RED,), "plain": [1, None, "x", True, 1.5]}
+
+        engine = FakeEngine()
+        async with open_worker(engine) as worker:
+            mirror.__annotations__["run"] = Run
+            worker.register_function("f", mirror)
+            got = await engine.link.call("f", {"run": {"far": "3m", "long": ["4s"]}})
+        assert got == {"run": {"far": "3m", "long": ["4s"]}, "colours": ["RED"], "plain": [1, None, "x", True, 1.5]}
+        assert encode_payload([{"at": Metres(7)}], "it") == b'[{"at":"7m"}]'
+    finally:
+        _forget_taught_types()
+
+
+async def test_a_taught_form_that_fails_is_named_with_its_place() -> None:
+    iii_trio.register_type(Metres, Metres, unstructure=lambda value: int(f"of {value.number}"))
+    try:
+        with pytest.raises(CallError, match=r"a\[0\]\.far: .*of 0"):
+            encode_payload({"a": [{"far": Metres(0)}]}, "it")
+        circle: list[Any] = []
+        circle.append(circle)
+        with pytest.raises(CallError, match="contains itself"):
+            encode_payload(circle, "it")
+    finally:
+        _forget_taught_types()
+
+
+def _forget_taught_types() -> None:
+    for kind in (Metres, Seconds, Hue):
+        structure._unstructure.pop(kind, None)
+        structure._taught_anew.discard(kind)
