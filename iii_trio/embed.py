@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from .config import EngineConfig, Listener
+from .config.settings import no_listener
 from .core.channels import ChannelResult
 from .engine.admit import serve_stream
 from .engine.in_process import InProcess
@@ -65,9 +66,11 @@ async def open_engine(
     A module that fails later is started again, after a pause that grows. The log says why.
 
     Raises StorageError for jobs that cannot be kept where they are to be, ModuleFailed for a module that cannot start, and
-    MisuseError for settings of a module that does not exist. If cancelled: as leaving the block.
+    MisuseError for arguments that are no configuration or no modules, and for settings of a module that does not exist.
+    If cancelled: as leaving the block.
     """
     require_trio()
+    _check_config(config)
     environment = environment or Environment()
     shell = Shell(config or EngineConfig(), environment.new_id, environment.wall_clock)
     shell.reports.on_channel_span = on_channel_span
@@ -143,10 +146,11 @@ class Engine:
     async def listen(self, *listeners: Listener) -> list[str]:
         """Listen at these places, or at `config.listeners`. Returns the bound addresses, as workers dial them.
 
-        Raises ListenFailed with the obstacle, and ConfigError for files (certificates, tokens) that cannot
-        be used; nothing is bound then.
+        Raises ListenFailed with the obstacle, ConfigError for files (certificates, tokens) that cannot
+        be used, and MisuseError for values of another class; nothing is bound then.
         If cancelled: nothing is bound.
         """
+        _check_listeners(listeners)
         return await self._listeners.open(listeners or self._shell.config.listeners)
 
     async def listen_at(self, descriptors: Sequence[int], *listeners: Listener) -> list[str]:
@@ -154,8 +158,9 @@ class Engine:
 
         `listeners`, or `config.listeners`, say which rules hold there (TLS, tokens), one for all sockets or one
         for each.
-        Raises ListenFailed and ConfigError.
+        Raises ListenFailed, ConfigError and MisuseError.
         """
+        _check_listeners(listeners)
         return await self._listeners.adopt(listeners or self._shell.config.listeners, descriptors)
 
     async def reload(self, config: EngineConfig) -> list[str]:
@@ -163,9 +168,10 @@ class Engine:
 
         Listeners of the same place keep their sockets, with new certificates and tokens; others are opened and closed.
         A worker with a withdrawn token is disconnected. Limits, defaults and timeouts hold for what comes from now on.
-        Raises ListenFailed and ConfigError; nothing is changed then.
+        Raises ListenFailed, ConfigError and MisuseError; nothing is changed then.
         If cancelled: either nothing is changed, or everything.
         """
+        _check_config(config)
         self._modules.check(config.modules)
         addresses = await self._listeners.change(config.listeners)
         self._shell.reconfigure(config)
@@ -285,6 +291,22 @@ def open_worker(
     return _open_worker(
         address, name=name, namespace=namespace, description=description, run_sync=run_sync, environment=environment
     )
+
+
+def _check_config(config: object) -> None:
+    """Raise MisuseError for a configuration that is none."""
+    if config is not None and not isinstance(config, EngineConfig):
+        raise MisuseError(
+            f"the configuration is of type {type(config).__name__}; "
+            "give EngineConfig(listeners=[Listener(port=49134)]), with the settings that you want, or leave it out"
+        )
+
+
+def _check_listeners(listeners: Iterable[object]) -> None:
+    """Raise MisuseError for a listener that is none."""
+    for each in listeners:
+        if not isinstance(each, Listener):
+            raise MisuseError(f"a listener is {no_listener(each)}")
 
 
 def _with_token(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -47,6 +47,12 @@ class Modules:
         """Those that run at this moment, by name."""
         self._table: dict[str, Module] = {}
         for module in table:
+            # Settings of modules are easily given in the place of modules.
+            if not isinstance(module, Module):
+                raise MisuseError(
+                    f"{module!r} is no module; give Module objects. The settings of modules, by name, "
+                    "stand in EngineConfig(modules={…})"
+                )
             # Settings and stores are found by name, so a second one would take those of the first.
             if module.name in self._table:
                 raise MisuseError(f"there are two modules named `{module.name}`; name one of them otherwise")

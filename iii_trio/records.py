@@ -7,17 +7,21 @@ is compared or hashed for each message stays with attrs' own decorators.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from operator import attrgetter
 from reprlib import recursive_repr
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 if TYPE_CHECKING:
     # Type checkers know attrs' decorators by their names, and need not know that methods are shared.
     from attrs import define, frozen
+    from attrs import frozen as settings
 else:
 
     def define(cls: type | None = None, /, **options: Any) -> Any:
@@ -31,6 +35,11 @@ else:
         if cls is None:
             return partial(frozen, **options)
         return attrs.frozen(_with_shared_methods(cls, _hash, **options), **options)
+
+    def settings(cls: Any) -> Any:
+        """Make a class as `frozen` does whose fields refuse values of other types than their annotations say."""
+        cls.__attrs_pre_init__ = _check_types
+        return frozen(cls)
 
 
 def _with_shared_methods(cls: Any, hash_: Any, *, repr: bool = True, eq: bool = True, **_: Any) -> Any:
@@ -94,4 +103,63 @@ def _values(cls: Any) -> Any:
     return attrgetter(*names) if names else type
 
 
-__all__ = ["define", "frozen", "reprs_without"]
+_WORDS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "True or False"),
+    "str": ((str,), "a text"),
+    "None": ((NoneType,), "None"),
+    "tuple": ((Iterable,), "a list"),
+    "Mapping": ((Mapping,), "a dict"),
+}
+"""The classes that a word of an annotation allows, and how an error names them."""
+
+
+def _check_types(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Raise TypeError for the first argument of a class of settings that is not of its field's type."""
+    cls: Any = type(self)
+    # An engine starts with a dozen classes, most of them without an argument.
+    if args == cls.__init__.__defaults__ and not kwargs:
+        return
+    fields = _typed_fields(cls)
+    # attrs passes the arguments on as `__init__` takes them: those without a name first, in the order of the fields.
+    for name, value in (*zip(fields, args, strict=False), *kwargs.items()):
+        allowed, wanted, is_secret = fields[name]
+        # A path is taken for a text, as the functions that open files do.
+        if value is attrs.NOTHING or not allowed or (str in allowed and hasattr(value, "__fspath__")):
+            continue
+        # True would count as 1, and is more often a mistake than a wish.
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            shown = f"of type {type(value).__name__}"
+            # An object in the place of another one may hold a secret.
+            if isinstance(value, bool | int | float | str) and not is_secret:
+                shown = f"{reprlib.repr(value)}, {shown}"
+            raise TypeError(f"`{cls.__name__}.{name}` is {shown}; give {wanted}")
+
+
+@cache
+def _typed_fields(cls: Any) -> dict[str, tuple[tuple[type, ...], str, bool]]:
+    """Return the classes, the words for an error and the secrecy of each argument.
+
+    There are no classes for an annotation that says more than a type.
+    """
+    fields = {}
+    for field in sorted(attrs.fields(cls), key=attrgetter("kw_only")):
+        classes: list[type] = []
+        words: list[str] = []
+        is_secret = field.repr is not True or bool(field.metadata.get("secret"))
+        for part in str(field.type).split(" | "):
+            word = part.partition("[")[0]
+            allowed, give = _WORDS.get(word, ((), ""))
+            other = vars(sys.modules[cls.__module__]).get(word)
+            # Other names are classes of ours, or aliases, which only a type checker understands.
+            if isinstance(other, type) and word not in _WORDS:
+                allowed, give, is_secret = (other,), f"{word}(…)", True
+            classes += allowed
+            words.append(give)
+        known = all(words)
+        fields[field.alias or field.name] = (tuple(classes) if known else (), ", or ".join(words), is_secret)
+    return fields
+
+
+__all__ = ["define", "frozen", "reprs_without", "settings"]

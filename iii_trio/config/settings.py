@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import attrs
 from attrs import validators
 
-from ..records import frozen
+from ..records import settings
 from .rbac import RbacConfig
 
 MAX_NUMBER: Final = 2**53
@@ -40,7 +40,7 @@ def _where() -> str:
     return attrs.field(default="", eq=False, repr=False, kw_only=True, metadata={"internal": True})
 
 
-@frozen
+@settings
 class Limits:
     """What one peer, and all together, may take of an engine."""
 
@@ -83,7 +83,7 @@ class Limits:
     """The largest head of an HTTP request."""
 
 
-@frozen
+@settings
 class ListenerLimits:
     """The limits of one listener. None falls back to `Limits`, which also applies to all listeners combined."""
 
@@ -96,7 +96,7 @@ class ListenerLimits:
     handshake_seconds: float | None = attrs.field(default=None, validator=_seconds_or_none)
 
 
-@frozen
+@settings
 class ChannelDefaults:
     """The bounds of a channel that is created without its own (clauses C1.4 and C2.3)."""
 
@@ -110,7 +110,7 @@ class ChannelDefaults:
     """How many ended channels are remembered, to tell late comers how they ended (clause C2.1)."""
 
 
-@frozen
+@settings
 class Timeouts:
     """The times that an engine waits for a peer that is late."""
 
@@ -136,7 +136,7 @@ class Timeouts:
     """How long a lost worker's channels wait for it to come back with its token (clause C4.6)."""
 
 
-@frozen
+@settings
 class Tls:
     """The files of a listener's TLS, in PEM."""
 
@@ -157,7 +157,7 @@ def _tuple_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-@frozen
+@settings
 class Auth:
     """The tokens that admit a worker at a listener, sent as `Authorization: Bearer …`. Other workers get HTTP 401.
 
@@ -202,7 +202,7 @@ def _origins(origins: Iterable[str]) -> tuple[str, ...]:
     return origins
 
 
-@frozen
+@settings
 class Listener:
     """One place to listen at. Port 0 lets the system choose; the bound address is told when it is."""
 
@@ -235,7 +235,7 @@ class Listener:
         return (self.host, self.port) if self.unix is None else self.unix
 
 
-@frozen
+@settings
 class RecorderSettings:
     """The flight recorder: the last inputs of the engine's core, kept in memory for `iii-trio record` (docs/recorder.md)."""
 
@@ -255,14 +255,24 @@ class RecorderSettings:
 
 
 def _tuple_of_listeners(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
-    return tuple(listeners)
+    listeners = tuple(listeners)
+    for each in listeners:
+        if not isinstance(each, Listener):
+            raise TypeError(f"`EngineConfig.listeners` has {no_listener(each)}")
+    return listeners
+
+
+def no_listener(value: object) -> str:
+    """Return the end of an error about a value that is no listener, such as an address."""
+    shown = repr(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    return f'{shown}; give Listener("127.0.0.1", 49134), or another host and port'
 
 
 def _frozen_mapping(modules: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(modules))
 
 
-@frozen
+@settings
 class EngineConfig:
     """All settings of an engine. `EngineConfig()` listens nowhere before `Engine.listen`."""
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import attrs
 
-from ..records import frozen
+from ..records import settings
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-@frozen
+@settings
 class BearerAuth:
     """`Authorization: Bearer …`. The token is in this variable of the engine's environment."""
 
@@ -23,7 +23,7 @@ class BearerAuth:
         return {"type": "bearer", "token_key": self.token_key}
 
 
-@frozen
+@settings
 class ApiKeyAuth:
     """A header with a key. The key is in this variable of the engine's environment."""
 
@@ -35,7 +35,7 @@ class ApiKeyAuth:
         return {"type": "api_key", "header": self.header, "value_key": self.value_key}
 
 
-@frozen
+@settings
 class HmacAuth:
     """A signature of time and body. The secret is in this variable of the engine's environment."""
 
@@ -51,7 +51,7 @@ def _without_query(url: str) -> str:
     return repr(url.partition("?")[0])
 
 
-@frozen
+@settings
 class ExternalCall:
     """Where an external function is, and how the engine calls it."""
 

@@ -63,8 +63,16 @@ class FunctionSpec(msgspec.Struct, eq=False):
 
     @classmethod
     def external_function(cls, function_id: str, call: ExternalCall, description: str | None) -> FunctionSpec:
-        """Describe a function that the engine calls at a URL. Raises MisuseError for an id that is none."""
+        """Describe a function that the engine calls at a URL. Raises MisuseError for an id or a call that is none."""
+        from .external import ExternalCall  # here, because most workers have no such functions
+
         check_function_id(function_id)
+        # The URL alone is not shown, because it may hold a secret.
+        if not isinstance(call, ExternalCall):
+            raise MisuseError(
+                f"an external function is called by an ExternalCall, not by a value of type {type(call).__name__}: "
+                f'write register_external_function("{function_id}", iii_trio.http.ExternalCall("https://…"))'
+            )
         return cls(function_id, external=call, description=description)
 
     def message(self) -> bytes:
@@ -92,9 +100,21 @@ class FunctionSpec(msgspec.Struct, eq=False):
 def check_function_id(function_id: str) -> None:
     """Raise MisuseError for an id under which a function could not be called."""
     if not isinstance(function_id, str):
-        raise MisuseError(f"a function's id is a text, not {function_id!r}")
+        raise MisuseError(no_function_id(function_id))
     if not function_id or not function_id.isprintable() or any(letter.isspace() for letter in function_id):
         raise MisuseError(f"{function_id!r} is no function id: write it like 'orders::price', without spaces")
+
+
+def no_function_id(value: object) -> str:
+    """Return the error about a value that stands in the place of a function's id."""
+    # SDKs of iii take one request. Its payload is large or secret at times, so it is not shown.
+    if isinstance(value, Mapping) and isinstance(value.get("function_id"), str):
+        return (
+            f"the first argument is a function's id, and not a request of type {type(value).__name__}: write "
+            f'trigger("{value["function_id"]}", payload), and `namespace` and `action` as further arguments'
+        )
+    shown = repr(value) if isinstance(value, int | float | bytes | None) else f"a value of type {type(value).__name__}"
+    return f"a function's id is a text, not {shown}"
 
 
 def first_line(documented: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, final
 
 import trio
 
-from ..errors import CallError, ChannelBroken
+from ..errors import CallError, ChannelBroken, MisuseError
 from ..nursery import open_service_nursery
 from ..records import frozen
 from .jobs import wait_over
@@ -24,10 +24,18 @@ class Queues:
 
     `queue` is the name of a queue, and where there is none of that name, of a topic. With `kind` it is one of that kind.
     `function` is one subscriber of a topic, by the id of its function. Every method raises CallError, with the codes that
-    docs/queue.md lists. If cancelled: a change may have been made.
+    docs/queue.md lists. If cancelled: a change may have been made. The constructor raises MisuseError without a worker.
     """
 
     _worker: Worker
+
+    def __attrs_post_init__(self) -> None:
+        # An engine has queues, but only its workers can ask for them.
+        if not hasattr(self._worker, "trigger"):
+            raise MisuseError(
+                f"Queues takes a worker, not a value of type {type(self._worker).__name__}: "
+                "write `async with iii_trio.open_worker(engine) as worker`, and Queues(worker)"
+            )
 
     async def list(self) -> Rows:
         """Return a row for each queue and topic: how many jobs are where, and what they wait for."""

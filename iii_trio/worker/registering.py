@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..errors import CallError
+from ..errors import CallError, MisuseError
 from ..report import RateLimitedLogger
 from ..wire import DEFAULT_NAMESPACE
-from .function_spec import FunctionSpec, Registered
+from .function_spec import FunctionSpec, Registered, no_function_id
 from .handler_signature import Handler
 from .jobs import SUBSCRIBER, subscription
 from .registrations import Registrations
@@ -101,7 +101,8 @@ class Registering(TriggerCaller):
     ) -> Registered:
         """Offer a function whose code is behind a URL, from now on and on every new link (docs/external.md).
 
-        The engine calls the URL. A refusal by the engine is kept as `refused`. Raises MisuseError if the id is taken.
+        The engine calls the URL. A refusal by the engine is kept as `refused`. Raises MisuseError if the id is taken,
+        and for a call that is no `ExternalCall`.
         """
         return self._register(FunctionSpec.external_function(function_id, call, description))
 
@@ -188,8 +189,8 @@ class Registering(TriggerCaller):
         `trigger_namespace` is the trigger type's (default: this worker's own, then `default`). Both may come later. A
         refusal is kept as `error`, logged, and passed to `on_error`.
 
-        Raises CallError `serialization_error` for a config or metadata that is no JSON, and MisuseError for an unknown
-        `http_method` of the type `http`.
+        Raises CallError `serialization_error` for a config or metadata that is no JSON. Raises MisuseError for an unknown
+        `http_method` of the type `http`, and for an id that is no text.
         """
         binding = TriggerBinding(
             self._registrations.withdraw,
@@ -293,5 +294,11 @@ class Registering(TriggerCaller):
         return Registered(spec, self._registrations.withdraw)
 
     def _namespace_of(self, function_id: str, namespace: str | None) -> str | None:
-        default = DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
-        return default if namespace is None else namespace
+        """Return the namespace of a call or a binding. Raises MisuseError for an id or a namespace that is no text."""
+        if not isinstance(function_id, str):
+            raise MisuseError(no_function_id(function_id))
+        if namespace is None:
+            return DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
+        if not isinstance(namespace, str):
+            raise MisuseError(f"`namespace` is of type {type(namespace).__name__}; give a text, or leave it out")
+        return namespace

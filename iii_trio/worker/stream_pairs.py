@@ -6,6 +6,7 @@ from typing import final
 
 import trio
 
+from ..errors import MisuseError
 from .ends import ChannelReader, ChannelWriter
 
 
@@ -44,5 +45,14 @@ class Duplex(trio.abc.HalfCloseableStream):
 
 
 def duplex(reader: ChannelReader, writer: ChannelWriter) -> Duplex:
-    """Join two channels, one for each direction, into a `trio.abc.HalfCloseableStream`."""
+    """Join two channels, one for each direction, into a `trio.abc.HalfCloseableStream`.
+
+    Raises MisuseError for an end of the other kind, such as for two ends that are swapped.
+    """
+    for name, end, kind in (("reader", reader, ChannelReader), ("writer", writer, ChannelWriter)):
+        if not isinstance(end, kind):
+            raise MisuseError(
+                f"the {name} of a duplex stream is of type {type(end).__name__}; give the ends in this order: "
+                "duplex(incoming.reader, outgoing.writer)"
+            )
     return Duplex(reader, writer)

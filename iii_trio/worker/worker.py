@@ -190,13 +190,17 @@ class Worker(Registering):
 
         Raises CallError with the code that the handler or the engine gave. The code is `invocation_stopped` if the link is
         lost before the answer, `deserialization_error` for a value that does not fit `into`, and `function_not_found` for
-        an empty id, also of a job.
+        an empty id, also of a job. Raises MisuseError for an id, a namespace or an action that is none.
         If cancelled: the handler is cancelled too, if the engine and its worker have the extensions (clause C5.5). Otherwise
         its late answer is ignored.
         """
         job = None
-        if isinstance(action, Enqueue):
-            job, action = action, action.action
+        if action is not None:
+            if isinstance(action, Enqueue):
+                job, action = action, action.action
+            # The engine could not read another value, and would blame the message as a whole.
+            elif not isinstance(action, Action):
+                raise MisuseError(_no_action(action))
         call = PendingCall(function_id, self._environment.new_id())
         text = call_text(
             function_id,
@@ -239,7 +243,8 @@ class Worker(Registering):
     ) -> None:
         """Call a function without an answer, and return when the call is on its way. Its arrival is not confirmed.
 
-        Raises CallError for a payload that cannot be sent, and ConnectionFailed. If cancelled: the call was not made.
+        Raises CallError for a payload that cannot be sent, MisuseError for an id that is no text, and ConnectionFailed.
+        If cancelled: the call was not made.
         """
         text = call_text(
             function_id,
@@ -327,3 +332,12 @@ class Worker(Registering):
                 raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
             await self._membership.changed.park()
         return session
+
+
+def _no_action(action: object) -> str:
+    """Return the error about a value that stands in the place of an action."""
+    if action == "void":
+        return "`action` is 'void'; to call without an answer, write worker.trigger_void(function_id, payload)"
+    # A dict, as SDKs of iii have it, may be long.
+    shown = repr(action) if isinstance(action, str) else f"of type {type(action).__name__}"
+    return f'`action` is {shown}; to enqueue a job, write action=iii_trio.enqueue("QUEUE"); to call, leave it out'

@@ -32,7 +32,7 @@ COUNTED_FROM_1 = ["max_attempts", "concurrency", "max_lost_deliveries", "max_job
 MORE_THAN_NOTHING = ["max_backoff_seconds", "visibility_timeout_seconds", "missing_function_seconds"]
 EDGES: list[tuple[str, float, bool]] = [
     *((name, 1, True) for name in COUNTED_FROM_1),
-    *((name, 0.5, False) for name in COUNTED_FROM_1),
+    *((name, 0, False) for name in COUNTED_FROM_1), ("overrun_factor", 0.5, False),
     *((name, MAX_NUMBER, True) for name in [*COUNTED_FROM_1, "dead_letters"]),
     *((name, MAX_NUMBER + 1, False) for name in [*COUNTED_FROM_1, "dead_letters"]),
     ("dead_letters", 0, True), ("dead_letters", -1, False),

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from iii_trio.worker import duplex
+from iii_trio.worker.stream_pairs import Duplex
 
 
 @attrs.define(eq=False)
@@ -29,7 +29,8 @@ class Stream:
 
 
 def pair(incoming: Stream, outgoing: Stream) -> Any:
-    return duplex(SimpleNamespace(stream=incoming), SimpleNamespace(stream=outgoing))  # type: ignore[arg-type]
+    ends: Any = SimpleNamespace(stream=incoming), SimpleNamespace(stream=outgoing)
+    return Duplex(*ends)
 
 
 @pytest.mark.parametrize(("seconds", "closed"), [(0.0, True), (0.75, True), (1.25, False), (60.0, False)])

@@ -11,7 +11,7 @@ import attrs
 from attrs import validators
 
 from ...errors import MisuseError
-from ...records import frozen
+from ...records import settings
 from ...transport.engine_url import EngineUrl, parse_url
 
 _NODE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -19,7 +19,7 @@ _MESH: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _positive: Any = validators.and_(validators.gt(0), validators.le(86_400))
 
 
-@frozen
+@settings
 class StoreUrl:
     """A checked address of a store: `valkey://user:password@host:port/mesh`, or `valkeys://` for TLS."""
 
@@ -47,7 +47,7 @@ class StoreUrl:
         return f"{'valkeys' if self.secure else 'valkey'}://{self.host}:{self.port}/{self.mesh}"
 
 
-@frozen
+@settings
 class ClusterConfig:
     """One node of a mesh."""
 

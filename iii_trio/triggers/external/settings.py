@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from attrs import validators
 
-from ...records import frozen
+from ...records import settings
 
 _positive: Any = validators.gt(0)
 
@@ -18,7 +18,7 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-@frozen
+@settings
 class ExternalConfig:
     """Where calls may go, and what one of them may take."""
 

@@ -9,13 +9,13 @@ import attrs
 from attrs import validators
 
 from ...config import Tls
-from ...records import frozen
+from ...records import settings
 from .cors import Cors
 
 _positive: Any = validators.gt(0)
 
 
-@frozen
+@settings
 class Middleware:
     """A function that every request passes before its route. Smaller priorities come first."""
 
@@ -23,7 +23,7 @@ class Middleware:
     priority: int = 0
 
 
-@frozen
+@settings
 class HttpLimits:
     """What one client, and all together, may take."""
 
@@ -53,7 +53,7 @@ def _in_order(middleware: Iterable[Middleware]) -> tuple[Middleware, ...]:
     return tuple(sorted(middleware, key=lambda one: one.priority))
 
 
-@frozen
+@settings
 class HttpConfig:
     """The HTTP module: one listener, and what holds for its requests."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 from attrs import validators
 
-from ...records import frozen
+from ...records import settings
 from ...tracing import Sampling
 
 DEFAULT_TRACES_PER_SECOND: Final = 10.0
@@ -26,7 +26,7 @@ def _default_sampling() -> Sampling:
     return Sampling(max_traces_per_second=DEFAULT_TRACES_PER_SECOND)
 
 
-@frozen
+@settings
 class ExportSettings:
     """How spans, lines and measurements leave for a collector, by OTLP over HTTP, each kind by a queue of its own.
 
@@ -50,7 +50,7 @@ class ExportSettings:
     """The time for what waits when the engine ends. The rest is lost for the collector."""
 
 
-@frozen
+@settings
 class ObservabilityConfig:
     """What is recorded, how much of it is kept, and where it goes."""
 

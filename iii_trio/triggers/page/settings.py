@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 from attrs import validators
 
-from ...records import frozen
+from ...records import settings
 
 
-@frozen
+@settings
 class PageConfig:
     """The page for browsers. `Listener.page` says where it is served."""
 

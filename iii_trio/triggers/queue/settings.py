@@ -10,7 +10,7 @@ import attrs
 from attrs import validators
 
 from ...config.settings import MAX_NUMBER, MAX_SECONDS
-from ...records import frozen
+from ...records import settings
 
 DEFAULT_QUEUE = "default"
 """The queue that is always there."""
@@ -41,7 +41,7 @@ _factor_or_none: Any = validators.optional(_at_least_one)
 _seconds_or_none: Any = validators.optional(_seconds)
 
 
-@frozen
+@settings
 class QueueSettings:
     """How the jobs of one queue, or of one subscription, are run. Attempts are calls in all, the first included."""
 
@@ -95,7 +95,7 @@ def _frozen(queues: Mapping[str, QueueSettings]) -> Mapping[str, QueueSettings]:
     return MappingProxyType({DEFAULT_QUEUE: QueueSettings(), **queues})
 
 
-@frozen
+@settings
 class QueueConfig:
     """What the queue module can be told."""
 
@@ -129,15 +129,15 @@ class QueueConfig:
         # An empty path would be the directory that the engine happens to be started in.
         if isinstance(self.directory, str) and not self.directory.strip():
             raise ValueError("'directory' is empty: name a directory, or leave it out to keep jobs in memory")
-        for name, settings in self.queues.items():
+        for name, queue in self.queues.items():
             if not isinstance(name, str):
                 raise TypeError(f"a queue's name is a text, not {name!r}")
             if not name.strip():
                 raise ValueError("a queue has an empty name")
-            if not isinstance(settings, QueueSettings):
-                raise TypeError(f"queue '{name}' has {settings!r} where QueueSettings(…) are expected")
+            if not isinstance(queue, QueueSettings):
+                raise TypeError(f"queue '{name}' has {queue!r} where QueueSettings(…) are expected")
             # Only the jobs of a subscription are all of one group where none is named.
-            if settings.fifo and settings.group_by is None:
+            if queue.fifo and queue.group_by is None:
                 raise ValueError(
                     f"queue '{name}' is 'fifo': name the member of its jobs' data that groups them ('group_by')"
                 )
