@@ -10,6 +10,7 @@ import trio
 from ..errors import CallError, ChannelBroken, MisuseError
 from ..nursery import open_service_nursery
 from ..records import frozen
+from ..wire import ErrorCode
 from .jobs import wait_over
 from .worker import Worker
 
@@ -115,6 +116,8 @@ class Queues:
         """Return dead letters, the newest first."""
         about = {**_which(queue, kind), "offset": offset, "limit": limit, "payloads": payloads}
         rows: Rows = await self._call("dlq_messages", about)
+        if not rows:
+            await self._check_exists(queue, kind)
         return rows
 
     async def redrive(
@@ -137,7 +140,7 @@ class Queues:
         else:
             about = {**which, "count": count, "to_function_id": to_function, "to_namespace": to_namespace}
             answer = await self._worker.trigger("iii::queue::redrive", about)
-        return int(answer["redriven"])
+        return await self._counted(answer["redriven"], queue, kind)
 
     async def discard(
         self, queue: str, job_id: str | None = None, *, kind: Kind | None = None, dry_run: bool = False
@@ -146,7 +149,7 @@ class Queues:
         which = _which(queue, kind)
         if job_id is not None:
             answer = await self._worker.trigger("iii::queue::discard_message", {**which, "message_id": job_id})
-            return int(answer["redriven"])
+            return await self._counted(answer["redriven"], queue, kind)
         return int((await self._call("discard", {**which, "dry_run": dry_run}))["discarded"])
 
     async def backup(self, take: Callable[[bytes], Awaitable[object]]) -> int:
@@ -185,6 +188,21 @@ class Queues:
 
     async def _call(self, verb: str, payload: dict[str, Any]) -> Any:
         return await self._worker.trigger(f"engine::queue::{verb}", payload)
+
+    async def _counted(self, count: int, queue: str, kind: Kind | None) -> int:
+        """Return a count of dead letters. Raises CallError `queue_not_found` if it is 0 because of a misspelt name."""
+        if not count:
+            await self._check_exists(queue, kind)
+        return count
+
+    async def _check_exists(self, queue: str, kind: Kind | None) -> None:
+        """Raise CallError `queue_not_found` if there is no such queue or topic. iii's own functions call it empty."""
+        try:
+            await self._call("jobs", {**_which(queue, kind), "limit": 1})
+        except CallError as error:
+            # An engine of iii cannot tell.
+            if error.code != ErrorCode.FUNCTION_NOT_FOUND:
+                raise
 
     async def _row(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = await self._call(verb, payload)

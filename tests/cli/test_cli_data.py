@@ -135,7 +135,7 @@ async def test_Q11_a_directory_in_use_is_one_sentence_and_its_engine_is_not_dist
         await add_job(address)
         assert await refused(tmp_path) == (
             f"the jobs in {tmp_path}/queue.db are in the hands of another engine; "
-            "name another directory (iii-trio: --data DIR)"
+            "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
         )
         assert await depth(address) == 1
 
@@ -180,7 +180,8 @@ async def test_where_nobody_asked_for_a_directory_memory_is_offered_too(
     ended = await run("serve", "--config", str(unix_config(tmp_path)))
     assert (ended.code, ended.out) == (73, "")
     assert ended.err.endswith(
-        "; name another directory (iii-trio: --data DIR), or have them kept in memory (--data memory)\n"
+        "; name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…)), "
+        "or have them kept in memory (--data memory)\n"
     )
 
 
@@ -190,7 +191,7 @@ async def test_Q11_a_read_only_directory_is_one_sentence_and_keeps_its_jobs(tmp_
     with read_only(tmp_path):
         assert await refused(tmp_path) == (
             f"jobs cannot be kept in {tmp_path}: {tmp_path} may not be written; "
-            "make it writable, or name another directory (iii-trio: --data DIR)"
+            "make it writable, or name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
         )
     async with serving("--port", "0", "--data", str(tmp_path)) as (_, address, _):
         assert await depth(address) == 1
@@ -233,7 +234,8 @@ async def test_Q11_jobs_of_a_newer_version_are_one_sentence_and_stay_as_they_are
     file.close()
     assert await refused(tmp_path) == (
         f"the jobs in {tmp_path}/queue.db are of version 999, written by a newer iii-trio than this one, which knows "
-        f"{len(MIGRATIONS)}; use the newer one, or name another directory (iii-trio: --data DIR)"
+        f"{len(MIGRATIONS)}; use the newer one, or "
+        "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
     )
 
 

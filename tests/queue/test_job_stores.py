@@ -153,7 +153,8 @@ async def test_Q11_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path: 
     before = file.read_bytes()
     assert await refused(tmp_path) == (
         f"the jobs in {file} are of version {len(MIGRATIONS) + 1}, written by a newer iii-trio than this one, which knows "
-        f"{len(MIGRATIONS)}; use the newer one, or name another directory (iii-trio: --data DIR)"
+        f"{len(MIGRATIONS)}; use the newer one, or "
+        "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
     )
     assert file.read_bytes() == before
 
@@ -166,7 +167,8 @@ async def test_Q11_a_database_of_another_program_is_refused_and_untouched(tmp_pa
     connection.close()
     before = file.read_bytes()
     assert await refused(tmp_path) == (
-        f"{file} is a database of another program; name another directory (iii-trio: --data DIR)"
+        f"{file} is a database of another program; "
+        "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
     )
     assert file.read_bytes() == before
     assert os.listdir(tmp_path) == ["queue.db"]
@@ -199,6 +201,6 @@ async def test_Q11_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     assert await refused(tmp_path / "file" / "jobs") == (
         f"jobs cannot be kept in {tmp_path / 'file' / 'jobs'}: Not a directory; "
-        "name another directory (iii-trio: --data DIR)"
+        "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
     )
     assert (await refused(tmp_path / "file")).startswith(f"jobs cannot be kept in {tmp_path / 'file'}: File exists")

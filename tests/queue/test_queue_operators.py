@@ -261,3 +261,38 @@ async def test_Q25_one_subscriber_is_paused_and_the_other_goes_on(autojump_clock
         assert seen.what == [("b", 1), ("a", 1)]
         with pytest.raises(CallError, match="there is no queue, topic or subscriber c of orders"):
             await worker.trigger("engine::queue::pause", {"topic": "orders", "function_id": "c"})
+
+
+# --- names
+
+
+async def test_a_name_that_no_queue_has_is_not_an_empty_queue(autojump_clock: Clock) -> None:
+    async with queueing() as engine, engine.open_worker("w") as worker:
+        queues = iii_trio.Queues(worker)
+        assert await queues.jobs("default") == ([], None)
+        assert await queues.dead_letters("default") == []
+        assert [await queues.redrive("default"), await queues.redrive("default", "id")] == [0, 0]
+        assert [await queues.discard("default"), await queues.discard("default", "id")] == [0, 0]
+        assert await queues.purge("default") == 0
+        for ask in (
+            queues.jobs,
+            queues.dead_letters,
+            queues.redrive,
+            lambda name: queues.redrive(name, "id"),
+            queues.discard,
+            lambda name: queues.discard(name, "id"),
+            queues.purge,
+        ):
+            with pytest.raises(CallError) as caught:
+                await ask("defualt")
+            assert str(caught.value).startswith("queue_not_found: there is no queue or topic defualt")
+
+
+async def test_the_functions_of_iii_call_a_name_that_no_queue_has_empty(autojump_clock: Clock) -> None:
+    async with queueing() as engine, engine.open_worker("w") as worker:
+        about = {"queue": "defualt", "message_id": "id"}
+        assert await worker.trigger("engine::queue::dlq_messages", about) == []
+        assert (await worker.trigger("iii::queue::redrive", about))["redriven"] == 0
+        assert (await worker.trigger("iii::queue::redrive_message", about))["redriven"] == 0
+        assert (await worker.trigger("iii::queue::discard_message", about))["redriven"] == 0
+        assert (await worker.trigger("engine::queue::topic_stats", about))["depth"] == 0

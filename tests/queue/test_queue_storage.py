@@ -520,7 +520,7 @@ async def test_Q11_a_second_engine_at_the_same_file_is_refused_and_the_first_is_
     config = EngineConfig(modules={"queue": QueueConfig(queues={"mail": QUICK}, directory=str(tmp_path))})
     refusal = (
         f"the jobs in {tmp_path / 'queue.db'} are in the hands of another engine; "
-        "name another directory (iii-trio: --data DIR)"
+        "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
     )
     async with iii_trio.open_engine(config) as engine, engine.open_worker("app") as app:
         await app.trigger("app::nobody", 1, action=enqueue("mail"))
@@ -551,7 +551,7 @@ async def test_Q11_a_directory_that_may_not_be_written_is_refused() -> None:
             said = words.splitlines()[-1]
             assert said.endswith(
                 f"StorageError: jobs cannot be kept in {directory}: {directory} may not be written; "
-                "make it writable, or name another directory (iii-trio: --data DIR)"
+                "make it writable, or name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
             )
         assert (used / "queue.db").read_bytes() == before
 

@@ -122,6 +122,21 @@ async def test_a_method_asks_one_function(
     assert worker.calls == [(function_id, payload)]
 
 
+class OfIII(Asked):
+    """A worker of an engine that has iii's own functions only."""
+
+    async def trigger(self, function_id: str, payload: Any) -> Any:
+        await super().trigger(function_id, payload)
+        if function_id == "engine::queue::jobs":
+            raise CallError("function_not_found", "no such function")
+        return self.answer
+
+
+async def test_an_engine_that_cannot_tell_whether_a_queue_exists_calls_it_empty() -> None:
+    assert await Queues(OfIII([])).dead_letters("a") == []  # type: ignore[arg-type]
+    assert await Queues(OfIII({"redriven": 0})).redrive("a") == 0  # type: ignore[arg-type]
+
+
 class Backed(Asked):
     """A worker whose channel gives some pieces and then an error, or its end."""
 

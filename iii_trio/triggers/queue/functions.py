@@ -19,7 +19,7 @@ from .baggage import for_job
 from .dispatcher import FUNCTIONS_CHANGED, OWNER_LOST, Dispatcher
 from .job_rows import by_state
 from .lane import WAITING, Job, Lane, depths
-from .operator_functions import register_operators
+from .operator_functions import no_queue, register_operators
 from .operators import Operators
 from .protocol import (
     FORGET,
@@ -323,7 +323,7 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher, operators: Operato
     @worker.function("engine::queue::discard", description="discard all dead letters of a queue or topic")
     async def discard(which: Which) -> dict[str, Any]:
         await dispatcher.wait_loaded()
-        dead = _dead(_lanes(dispatcher, which, "queue_not_set"))
+        dead = _dead(_existing(dispatcher, which))
         with _failing_as("discard_failed"):
             if not which.dry_run:
                 await operators.discard(dead)
@@ -332,7 +332,7 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher, operators: Operato
     @worker.function("engine::queue::purge", description="remove the waiting jobs of a queue, topic or subscriber")
     async def purge(which: Which) -> dict[str, Any]:
         await dispatcher.wait_loaded()
-        lanes = _lanes(dispatcher, which, "queue_not_set")
+        lanes = _existing(dispatcher, which)
         if which.function_id is not None:
             lanes = [lane for lane in lanes if lane.key.subscriber == _function_in(which)]
             if not lanes:
@@ -395,6 +395,14 @@ def _lanes(dispatcher: Dispatcher, which: Which, code: str) -> list[Lane]:
     if not which.name:
         raise CallError(code, "Queue name is required" if code == "queue_not_set" else "Topic is required")
     return dispatcher.ledger.lanes.find(which.queue, which.topic)
+
+
+def _existing(dispatcher: Dispatcher, which: Which) -> list[Lane]:
+    """Return the lanes of a name. Raises CallError `queue_not_found` where it has none, which functions of iii do not."""
+    lanes = _lanes(dispatcher, which, "queue_not_set")
+    if not lanes:
+        raise no_queue(which.name)
+    return lanes
 
 
 def _function_in(which: Which) -> tuple[str, str]:

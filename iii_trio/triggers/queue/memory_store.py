@@ -82,7 +82,8 @@ class MemoryStore:
     def backup(self) -> Generator[bytes, None, None]:
         """As `Store.backup`. Raises StorageError, because there is no file."""
         raise StorageError(
-            "the jobs are in memory, so there is nothing to copy; give the engine a directory (--data DIR)"
+            "the jobs are in memory, so there is nothing to copy; "
+            "give the engine a directory (--data DIR; in a program: QueueConfig(directory=…))"
         )
 
     def close(self) -> None:

@@ -90,6 +90,9 @@ def register_operators(worker: Worker, dispatcher: Dispatcher, operators: Operat
         while True:
             lanes = _lanes(dispatcher, which.queue, which.topic)
             loading = dispatcher.is_loading
+            # A misspelt name would look like an empty queue. A topic of the store may not have been read yet.
+            if not lanes and not loading:
+                raise no_queue(which.queue or which.topic)
             found = page(lanes, wanted, which.after, which.limit, dispatcher.timestamp, loading=loading)
             if found is not None:
                 return {"jobs": found[0], "after": found[1]}
@@ -137,6 +140,11 @@ def register_operators(worker: Worker, dispatcher: Dispatcher, operators: Operat
         size = await operators.backup(writer.send)
         await writer.aclose()
         return {"bytes": size}
+
+
+def no_queue(name: str | None) -> CallError:
+    """Return the error about a name that neither a queue nor a topic has."""
+    return CallError("queue_not_found", f"there is no queue or topic {name}")
 
 
 def _words(which: LaneInput) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from .store import StorageError
 
-ELSEWHERE: Final = "name another directory (iii-trio: --data DIR)"
+ELSEWHERE: Final = "name another directory (iii-trio: --data DIR; in a program: QueueConfig(directory=…))"
 _APPLICATION: Final = 0x69696971  # "iiiq"
 
 MIGRATIONS: Final[tuple[str, ...]] = (
