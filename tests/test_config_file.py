@@ -251,6 +251,18 @@ WRONG = {
         "workers: &a [*a]\n",
         "config.yaml:1: contains itself; remove the alias",
     ),
+    "a key that is a list": (
+        "workers: []\n? [a, b]\n: 3\n",
+        "config.yaml:2: has a list or an object as a key; write a plain name",
+    ),
+    "a key that is an object": (
+        "{ { a: 1 }: 3 }\n",
+        "config.yaml:1: is not YAML: while constructing a mapping, found unhashable key",
+    ),
+    "a NUL": (
+        ENTRY + '    iii-trio: { unix: "/tmp/a\\0b" }\n',
+        "config.yaml:3: holds a NUL character; remove it",
+    ),
     "a tag of a language": (
         "workers: !python/object:os.system x\n",
         "config.yaml:1: is not YAML: could not determine a constructor for the tag '!python/object:os.system'",

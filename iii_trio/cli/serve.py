@@ -75,7 +75,7 @@ async def serve(
         given = handed_over()
         load.sockets = [socket for socket in given if is_of_module(socket[1])]
         sockets = [descriptor for descriptor, name in given if not is_of_module(name)]
-        settings = await trio.to_thread.run_sync(load)
+        settings = await _read(load)
         with trio.open_signal_receiver(*SIGNALS, *RELOAD) as received:
             signals, code = Signals(), Exit.DONE
             async with open_service_nursery() as nursery:
@@ -97,7 +97,7 @@ async def serve(
                         # Only SIGHUP leaves the engine running.
                         if number not in RELOAD:
                             break
-                        await _reload(engine, load)
+                        await _reload(engine, load, signals)
                     notify("STOPPING=1")
                     logger.info("draining for at most %g s; once more stops at once", grace)
                     code = await _drain(engine, signals.queue, grace)
@@ -112,6 +112,8 @@ class Signals:
         self.ready = False
         """Whether the engine has started. From then on signals are queued."""
         self.stopped_by = 0
+        self.reload: trio.CancelScope | None = None
+        """The scope of a reload that is under way."""
         self._sender, self.queue = trio.open_memory_channel[int](math.inf)
 
     async def pass_on(self, received: AsyncIterator[int], start: trio.CancelScope) -> None:
@@ -122,6 +124,9 @@ class Signals:
                 self.stopped_by = number
                 start.cancel()
                 return
+            # What is being read may be on a disk that does not answer.
+            if number not in RELOAD and self.reload is not None:
+                self.reload.cancel()
             self._sender.send_nowait(number)
 
 
@@ -223,19 +228,36 @@ async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii
     raise problem
 
 
-async def _reload(engine: iii_trio.Engine, load: Callable[[], EngineConfig]) -> None:
-    """Read the configuration again. What cannot be used is logged, and changes nothing."""
+async def _read(load: Callable[[], EngineConfig]) -> EngineConfig:
+    """Read the configuration. Raises as `Loader`. If cancelled: its thread is left alone, as what it reads may block."""
+    return await trio.to_thread.run_sync(load, abandon_on_cancel=True)
+
+
+async def _reload(engine: iii_trio.Engine, load: Callable[[], EngineConfig], signals: Signals) -> None:
+    """Read the configuration again. What cannot be used is logged, and changes nothing.
+
+    A signal that stops the engine ends the reload.
+    """
     notify_reloading()
+    with trio.CancelScope() as signals.reload:
+        await _take_configuration(engine, load)
+    signals.reload = None
+    notify("READY=1")
+
+
+async def _take_configuration(engine: iii_trio.Engine, load: Callable[[], EngineConfig]) -> None:
     try:
-        settings = await trio.to_thread.run_sync(load)
+        settings = await _read(load)
         addresses = await engine.reload(settings)
     except (ConfigError, ListenFailed, UsageError) as error:
         logger.error("the configuration stays as it was: %s", error)
+    # A fault of ours in reading a file must not end what runs.
+    except Exception:
+        logger.exception("the configuration could not be taken, by an error of ours")
     else:
         allow_open_files(settings.limits.connections)
         logger.info("the configuration was read again; listening at %s", ", ".join(addresses))
         warn_of_advertised(settings, addresses)
-    notify("READY=1")
 
 
 async def _drain(engine: iii_trio.Engine, signals: AsyncIterator[int], grace: float) -> Exit:

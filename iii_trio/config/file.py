@@ -24,7 +24,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import attrs
@@ -46,6 +45,7 @@ from .settings import (
     Timeouts,
     Tls,
 )
+from .text_file import read_text_file
 
 LISTENER: Final = "iii-worker-manager"
 GRACE_KEY: Final = "registration_namespace_grace_ms"
@@ -101,12 +101,14 @@ def read_config(
     """
     file = os.fspath(path)
     try:
-        text = Path(path).read_text("utf-8-sig")
+        text = read_text_file(file)
     # The user gave this path, so the error should say what to do rather than show a traceback.
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); name another file with --config") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); name another file with --config") from None
     return parse_config(text, file, environ, modules=modules)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 Lines: TypeAlias = dict[tuple[Any, ...], int]
 Fail: TypeAlias = Callable[[int, str], NoReturn]
@@ -59,8 +59,13 @@ def _find_lines(
     elif isinstance(node, SequenceNode):
         children = [(index, item, item) for index, item in enumerate(node.value)]
     else:
+        # Neither files nor hosts have such names, and Python's own errors do not say where it stands.
+        if "\0" in str(node.value):
+            fail(node.start_mark.line, "holds a NUL character; remove it")
         return
     for key, marked, value in children:
+        if not isinstance(marked, ScalarNode) and isinstance(node, MappingNode):
+            fail(marked.start_mark.line, "has a list or an object as a key; write a plain name")
         # Aliases of aliases multiply, so a short text could fill the memory.
         if len(lines) >= _MAX_VALUES:
             fail(marked.start_mark.line, f"holds more than {_MAX_VALUES} values; make it smaller")

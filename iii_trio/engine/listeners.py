@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from ..config import Listener
-from ..errors import ConfigError
+from ..errors import ConfigError, ListenFailed
 from ..transport.listen import ListeningSocket
 from .admit import handle_connection
 from .policy import ListenerPolicy
@@ -47,6 +47,7 @@ class Listeners:
 
     async def open(self, listeners: Iterable[Listener]) -> list[str]:
         """Bind further listeners, and return their addresses. Raises ListenFailed and ConfigError, with none bound."""
+        self._check_open()
         bound = await _bind(listeners)
         self._begin(bound)
         return [url for each in bound for url in each.urls]
@@ -56,6 +57,7 @@ class Listeners:
 
         Raises ListenFailed and ConfigError.
         """
+        self._check_open()
         if len(listeners) not in (1, len(descriptors)):
             raise ConfigError(
                 f"{len(descriptors)} sockets were handed over and {len(listeners)} listeners are configured: "
@@ -75,6 +77,7 @@ class Listeners:
 
         Sessions with a token that the new policy does not know are closed. Raises as `open` does, with nothing changed.
         """
+        self._check_open()
         listeners = list(listeners)
         if self._adopted and len(listeners) != len(self._open):
             raise ConfigError(
@@ -106,7 +109,19 @@ class Listeners:
         self._begin(bound)
         return [url for each in self._open for url in each.urls]
 
+    def _check_open(self) -> None:
+        if self._shell.closed:
+            raise ListenFailed(
+                f"the engine '{self._shell.config.name}' in this process is closed; listen within its block"
+            )
+
     def _begin(self, bound: list[BoundListener]) -> None:
+        try:
+            self._check_open()  # it may have been closed while the listeners were bound
+        except ListenFailed:
+            for each in bound:
+                each.close()
+            raise
         for each in bound:
             self._open.append(each)
             self._shell.at_close[each] = each.close
@@ -123,7 +138,8 @@ class Listeners:
 async def _policy(listener: Listener) -> ListenerPolicy:
     if listener.tls is None and (listener.auth is None or listener.auth.token_file is None):
         return ListenerPolicy.from_config(listener)
-    return await trio.to_thread.run_sync(ListenerPolicy.from_config, listener)  # there are files to be read
+    # There are files to be read, and one of a network that is gone may block.
+    return await trio.to_thread.run_sync(ListenerPolicy.from_config, listener, abandon_on_cancel=True)
 
 
 async def _bind(listeners: Iterable[Listener]) -> list[BoundListener]:

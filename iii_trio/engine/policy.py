@@ -8,10 +8,10 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final, Protocol, final, runtime_checkable
 
 from ..config import Auth, Limits, Listener, ListenerLimits
+from ..config.text_file import read_text_file, why_unreadable
 from ..core.access import Access
 from ..errors import ConfigError
 from ..transport.certificates import server_context
@@ -259,9 +259,9 @@ def _tokens_in(auth: Auth) -> list[str]:
         return []
     where = f"{auth.where}: " if auth.where else ""
     try:
-        lines = [line.strip() for line in Path(file).read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        lines = [line.strip() for line in read_text_file(file).splitlines()]
+    except (OSError, ValueError) as error:
+        cause = why_unreadable(error)
         raise ConfigError(f"{where}`auth` names the token file {file}, which cannot be read: {cause}") from None
     tokens = [line for line in lines if line and not line.startswith("#")]
     if not tokens:

@@ -16,7 +16,8 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     where = f"{tls.where}: " if tls.where else ""
     files = (tls.certificate, tls.key)
     for file in (*files, tls.clients):
-        if file is not None and not os.access(file, os.R_OK):
+        # No file has a NUL in its name, and Python refuses to ask for one.
+        if file is not None and ("\0" in file or not os.access(file, os.R_OK)):
             raise ConfigError(f"{where}`tls` names {file}, which is not there, or cannot be read")
     try:
         context.load_cert_chain(*files, password=_no_password)

@@ -55,6 +55,8 @@ class ListeningSocket:
             )
         except OSError as error:
             raise ListenFailed(f"cannot listen at {where}: {error.strerror or error}") from None
+        except ValueError:  # of the codec of international names, or for a NUL
+            raise ListenFailed(f"cannot listen at {where}: no host can have this name; give another") from None
         bound: list[ListeningSocket] = []
         try:
             for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -104,6 +106,9 @@ class ListeningSocket:
             if in_use:
                 cause = "another server listens there, or it is another kind of file; choose another path"
             raise ListenFailed(f"cannot listen at unix:{path}: {cause}", in_use=in_use) from None
+        except ValueError:
+            sock.close()
+            raise ListenFailed(f"cannot listen at unix:{path}: no file can have this name; give another") from None
 
     @classmethod
     def adopt(cls, descriptor: int) -> ListeningSocket:

@@ -16,7 +16,7 @@ from iii_trio.cli.exits import Exit, Failure, explain
 from iii_trio.cli.serve import Loader
 from iii_trio.config import Auth, Tls
 from iii_trio.config.file import read_config
-from iii_trio.errors import ConfigError, ConnectionFailed
+from iii_trio.errors import ConfigError, ConnectionFailed, ListenFailed
 from iii_trio.worker import open_worker
 from tests.helpers.cli_processes import Site
 
@@ -61,6 +61,33 @@ def test_a_start_with_an_empty_file_is_warned_of(tmp_path: Path, caplog: pytest.
     assert Loader(None, port=0)() and not caplog.messages
 
 
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config("/dev/zero", {})
+    assert str(caught.value) == "/dev/zero: cannot be read (it is larger than 16 MiB); name another file with --config"
+    with pytest.raises(ConfigError, match=r"cannot be read \(embedded null byte\)"):
+        read_config("/tmp/a\0b", {})
+
+
+@pytest.mark.parametrize(
+    ("listener", "problem"),
+    [
+        (Listener("é..x", 0), "cannot listen at é..x:0: no host can have this name; give another"),
+        (Listener(unix="/tmp/a\0b"), "cannot listen at unix:/tmp/a\0b: no file can have this name; give another"),
+        (Listener(port=0, tls=Tls("/tmp/a\0b")), "`tls` names /tmp/a\0b, which is not there, or cannot be read"),
+        (
+            Listener(port=0, auth=Auth(token_file="/tmp/a\0b")),
+            "`auth` names the token file /tmp/a\0b, which cannot be read: embedded null byte",
+        ),
+    ],
+)
+async def test_names_that_nothing_can_have_are_one_sentence(listener: Listener, problem: str) -> None:
+    async with iii_trio.open_engine() as engine:
+        with pytest.raises((ConfigError, ListenFailed)) as caught:
+            await engine.listen(listener)
+    assert str(caught.value) == problem
+
+
 async def test_a_token_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_bytes(b"\xef\xbb\xbfsecret\r\n")
     listener = Listener(port=0, auth=Auth(token_file=str(tmp_path / "tokens")))
@@ -89,6 +116,10 @@ async def test_a_refused_token_names_the_variable(tmp_path: Path) -> None:
         ("{ tls: { certificate: /nowhere.pem } }", "`tls` names /nowhere.pem, which is not there, or cannot be read"),
         ("{ tls: { certificate: FILE } }", "`tls` names FILE, which cannot be used: "),
         ("{ auth: { token_file: /nowhere } }", "`auth` names the token file /nowhere, which cannot be read: "),
+        (
+            "{ auth: { token_file: /dev/zero } }",
+            "`auth` names the token file /dev/zero, which cannot be read: it is larger than 16 MiB",
+        ),
         ("{ auth: { token_file: FILE } }", "`auth` names the token file FILE, in which there is no token"),
     ],
 )

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 import iii_trio
-from iii_trio.cli import service
+from iii_trio.cli import serve, service
 from iii_trio.cli.data import with_sockets
 from iii_trio.cli.exits import UsageError
 from iii_trio.cli.logs import Unhurried
@@ -71,6 +71,53 @@ async def test_a_reload_takes_new_tokens_and_keeps_who_may_stay(tmp_path: Path) 
             )
             async with iii_trio.open_worker(address, headers={"Authorization": "Bearer three"}):
                 await stays.trigger("engine::workers::list", {})
+
+
+async def test_a_signal_ends_an_engine_whose_reload_reads_what_blocks(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(MANAGER)
+    async with serving("--config", str(config)) as (process, address):
+        config.unlink()
+        os.mkfifo(config)
+        process.send_signal(signal.SIGHUP)
+        writing = await trio.to_thread.run_sync(os.open, config, os.O_WRONLY)  # returns once it is being read
+        try:
+            async with iii_trio.open_worker(address, name="served") as worker:
+                await worker.trigger("engine::workers::list", {})
+            process.send_signal(signal.SIGTERM)
+            with trio.fail_after(SECONDS):
+                assert await process.wait() == 0
+        finally:
+            os.close(writing)
+
+
+async def test_a_signal_ends_an_engine_that_starts_with_a_file_that_blocks(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    os.mkfifo(config)
+    async with trio.open_nursery() as nursery:
+        process = await start(nursery, "serve", "--config", str(config))
+        writing = await trio.to_thread.run_sync(os.open, config, os.O_WRONLY)
+        try:
+            process.send_signal(signal.SIGTERM)
+            with trio.fail_after(SECONDS):
+                assert await process.wait() == 128 + signal.SIGTERM
+        finally:
+            os.close(writing)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_error_of_ours_in_a_reload_is_logged_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load() -> iii_trio.EngineConfig:
+        raise KeyError("a slip")
+
+    async with iii_trio.open_engine() as engine:
+        before = engine.config
+        signals = serve.Signals()
+        await serve._reload(engine, load, signals)
+        assert engine.config == before and signals.reload is None
+    assert "the configuration could not be taken, by an error of ours" in caplog.messages
 
 
 # --- systemd

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -12,7 +15,7 @@ import trio
 import iii_trio
 from iii_trio import ChannelDefaults, Limits, Listener, Timeouts
 from iii_trio.config import Auth, EngineConfig
-from iii_trio.errors import CallError, ConfigError, ConnectionFailed
+from iii_trio.errors import CallError, ConfigError, ConnectionFailed, ListenFailed
 from tests.helpers.bare import Bare, within
 
 SECONDS = 20
@@ -82,6 +85,54 @@ async def test_what_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
                         pass
                 async with iii_trio.open_worker(url, headers={"Authorization": "Bearer a"}):
                     pass
+
+
+@within(SECONDS)
+async def test_an_engine_that_is_closed_listens_nowhere() -> None:
+    async with iii_trio.open_engine(EngineConfig(name="gone")) as engine:
+        pass
+    before = len(os.listdir("/proc/self/fd"))
+    for call in (
+        partial(engine.listen, Listener(port=0)),
+        partial(engine.reload, EngineConfig(listeners=(Listener(port=0),))),
+        partial(engine.listen_at, [before], Listener()),
+    ):
+        with pytest.raises(ListenFailed, match="the engine 'gone' in this process is closed; listen within its block"):
+            await call()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@within(SECONDS)
+async def test_an_engine_that_is_closed_while_it_binds_leaves_no_socket() -> None:
+    problems: list[ListenFailed] = []
+    looking, closed = trio.Event(), trio.Event()
+    before = len(os.listdir("/proc/self/fd"))
+
+    class Slow(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *question: object) -> Any:
+            looking.set()
+            await closed.wait()
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 0))]
+
+        async def getnameinfo(self, *question: object) -> Any:
+            raise NotImplementedError
+
+    async def listen() -> None:
+        try:
+            await engine.listen(Listener("engine.example", 0))
+        except ListenFailed as error:
+            problems.append(error)
+
+    trio.socket.set_custom_hostname_resolver(Slow())
+    async with trio.open_nursery() as nursery:
+        async with iii_trio.open_engine() as engine:
+            nursery.start_soon(listen)
+            await looking.wait()
+        closed.set()
+    assert [str(each) for each in problems] == [
+        "the engine 'iii-trio' in this process is closed; listen within its block"
+    ]
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @within(SECONDS)
