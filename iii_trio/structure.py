@@ -339,7 +339,7 @@ def to_builtin(value: Any) -> Any:
 
 
 def with_taught_forms(value: Any) -> Any:
-    """Return `value` for the encoder, with the JSON values of what it would write by itself in another form.
+    """Return `value` for the encoder, with the JSON values of types that it would write in another form.
 
     Raises what the functions given to `register_type` raise.
     """

@@ -229,12 +229,12 @@ async def _open(settings: EngineConfig, sockets: list[int]) -> AsyncIterator[iii
 
 
 async def _read(load: Callable[[], EngineConfig]) -> EngineConfig:
-    """Read the configuration. Raises as `Loader`. If cancelled: its thread is left alone, as what it reads may block."""
+    """Read the configuration. Raises as `Loader`. If cancelled: its thread is left alone, as a read may block."""
     return await trio.to_thread.run_sync(load, abandon_on_cancel=True)
 
 
 async def _reload(engine: iii_trio.Engine, load: Callable[[], EngineConfig], signals: Signals) -> None:
-    """Read the configuration again. What cannot be used is logged, and changes nothing.
+    """Read the configuration again. One that cannot be used is logged, and changes nothing.
 
     A signal that stops the engine ends the reload.
     """

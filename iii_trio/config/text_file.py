@@ -27,7 +27,7 @@ def read_text_file(path: str) -> str:
 
 
 def why_unreadable(error: OSError | ValueError) -> str:
-    """Return what an error of `read_text_file` says, in a few words."""
+    """Name the cause of an error of `read_text_file`, in a few words."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
