@@ -49,6 +49,17 @@ def test_the_public_names_are_these() -> None:
     }  # fmt: skip
 
 
+def test_the_names_that_users_of_iiis_sdk_are_given_exist() -> None:
+    page = (ROOT / "docs" / "sdks.md").read_text()
+    rows = re.findall(r"^\| [^|]*\| ([^|]+) \|[^|]*\|$", page.partition("## From iii's Python SDK")[2], re.MULTILINE)
+    named = re.findall(r"\b(iii_trio|worker|channel\.writer|channel\.reader)\.(\w+)", " ".join(rows))
+    homes = {
+        "iii_trio": iii_trio, "worker": iii_trio.Worker, "channel.writer": iii_trio.ChannelWriter,
+        "channel.reader": iii_trio.ChannelReader,
+    }  # fmt: skip
+    assert len(named) > 15 and [name for home, name in named if not hasattr(homes[home], name)] == []
+
+
 def test_the_readme_is_short_and_begins_with_the_two_commands_and_the_picture() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
