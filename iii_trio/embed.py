@@ -66,7 +66,7 @@ async def open_engine(
     A module that fails later is started again, after a pause that grows. The log says why.
 
     Raises StorageError for jobs that cannot be kept where they are to be, ModuleFailed for a module that cannot start, and
-    MisuseError for arguments that are no configuration or no modules, and for settings of a module that does not exist.
+    MisuseError for arguments that are not a configuration or not modules, and for settings of a module that does not exist.
     If cancelled: as leaving the block.
     """
     require_trio()

@@ -137,7 +137,7 @@ class CallError(IIIError):
     `code` and `message` are texts that travel. `function_id` and `invocation_id` name the call where known. `stacktrace` is
     the handler's, if it sent one. `origin` names the side that made the error. It is `handler` (or an engine that does not
     tell), `engine`, or `link` if the link was lost. Raise it in a handler to answer with a code of your own. Any other
-    exception is answered as `invocation_failed`. The constructor raises TypeError for a code or message that is no text.
+    exception is answered as `invocation_failed`. The constructor raises TypeError if `code` or `message` is not a string.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class Modules:
             # Settings of modules are easily given in the place of modules.
             if not isinstance(module, Module):
                 raise MisuseError(
-                    f"{module!r} is no module; give Module objects. The settings of modules, by name, "
+                    f"{module!r} is not a module; give Module objects. The settings of modules, by name, "
                     "stand in EngineConfig(modules={…})"
                 )
             # Settings and stores are found by name, so a second one would take those of the first.
@@ -124,7 +124,7 @@ class Modules:
                     msgspec.structs.replace(self._environment, store=self._stores.get(module.name), kept=kept),
                 ) as running:
                     self.running[module.name] = running or RunningModule()
-                    # `started` may be called once only, and a restart is no start of the engine.
+                    # `started` may be called once only, and a restart is not a start of the engine.
                     if not started:
                         started = True
                         task_status.started()
@@ -221,7 +221,7 @@ class Modules:
 
 
 def _contain(error: BaseException) -> BaseException:
-    """Return a failure of a module. A cancellation or a KeyboardInterrupt is raised again, because it is no failure."""
+    """Return a failure of a module. A cancellation or a KeyboardInterrupt is raised again, because it is not a failure."""
     if isinstance(error, BaseExceptionGroup):
         passing, failure = error.split(_passes)
         if passing is not None:

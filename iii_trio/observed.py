@@ -6,7 +6,7 @@ the callee gets a `traceparent` with that place. Whoever records traces makes sp
 Facts hold names, ids, codes and times. Payloads, texts of errors and baggage are never put into one.
 """
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 import re
 from typing import Final, NamedTuple, Protocol

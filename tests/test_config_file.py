@@ -44,7 +44,7 @@ WRONG = {
         "workers:\n  iii-worker-manager: {}\n",
         "config.yaml:1: `workers` is keys and values; make it a list of `- name: …`",
     ),
-    "an entry that is no mapping": (
+    "an entry that is not a mapping": (
         "workers:\n  - name: iii-worker-manager\n  - iii-http\n",
         'config.yaml:3: an entry of `workers` is "iii-http"; write `- name: …`',
     ),
@@ -216,7 +216,7 @@ WRONG = {
         ENTRY + "    iii-trio: { channels: { buffer_size: 2000 } }\n",
         "config.yaml:3: `channels.buffer_size` is 2000; it must be <= 1024",
     ),
-    "a listener's limit that is no number": (
+    "a listener's limit that is not a number": (
         ENTRY + "    iii-trio: { listener_limits: { sessions: many } }\n",
         'config.yaml:3: `listener_limits.sessions` is "many"; give a whole number',
     ),
@@ -275,7 +275,7 @@ WRONG = {
         "workers:\n  - &a { name: iii-worker-manager, iii-trio: { limits: { sessions: 0 } } }\n  - <<: *a\n",
         "config.yaml:2: `limits.sessions` is 0; it must be > 0",
     ),
-    "a time that is no number": (
+    "a time that is not a number": (
         ENTRY + "    iii-trio: { timeouts: { goodbye_seconds: .nan } }\n",
         "config.yaml:3: `timeouts.goodbye_seconds` is NaN; give a number",
     ),

@@ -97,7 +97,7 @@ ENGINES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"modules": {"queue": None}},
-        "'queue' is no module; give Module objects. The settings of modules, by name, stand in EngineConfig(modules={…})",
+        "'queue' is not a module; give Module objects. The settings of modules, by name, stand in EngineConfig(modules={…})",
     ),
 ]
 

@@ -101,7 +101,7 @@ def _run(tokens: Sequence[str]) -> int:
         _check_texts(bound)
         if inspect.iscoroutinefunction(command):
             return trio.run(until_signalled, partial(command, *bound.args, **bound.kwargs))
-        # Only --help is no coroutine. It needs a console, and a command starts without what draws on one.
+        # Only --help is not a coroutine. It needs a console, and a command starts without what draws on one.
         console = output.new_console(columns=output.width())
         command, bound, _ = parse(console=console)
         with console.capture() as captured:
@@ -113,7 +113,7 @@ def _run(tokens: Sequence[str]) -> int:
 
 
 def _check_texts(bound: inspect.BoundArguments) -> None:
-    """Read arguments as UTF-8 whatever the locale, and raise UsageError for one that is no text.
+    """Read arguments as UTF-8 whatever the locale, and raise UsageError for one that is not a text.
 
     The path of a file stays as it is: it may be any bytes.
     """

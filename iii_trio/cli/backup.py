@@ -38,7 +38,7 @@ async def backup(
     with closing(await Sink.open(file, private=True, overwrite=overwrite)) as sink:
         # The check needs a file that it can open.
         if sink.part is None:
-            raise UsageError(f"{file} is no regular file; name a file")
+            raise UsageError(f"{file} is not a regular file; name a file")
         meter = Meter(f"copying to {sink.name}")
 
         async def take(piece: bytes) -> None:
@@ -64,4 +64,4 @@ def _check_place(file: str) -> None:
         raise UsageError(f"{file} is a directory; name a file, for example {os.path.join(file, 'jobs.db')}")
     # SQLite keeps these beside a database for as long as a program has it open.
     if os.path.exists(f"{place}-wal") or place.endswith(("-wal", "-shm")) or os.path.basename(place) == "queue.reserve":
-        raise UsageError(f"{file} belongs to the jobs of an engine; name a file that is no part of an engine's data")
+        raise UsageError(f"{file} belongs to the jobs of an engine; name a file that is not part of an engine's data")

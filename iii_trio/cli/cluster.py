@@ -61,7 +61,7 @@ def _check_store(store: str | None) -> None:
     except ValueError:
         shown = "" if "@" in store else f"{store!r}, which is "  # a password may be in it
         raise UsageError(
-            f"--cluster is {shown}no address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
+            f"--cluster is {shown}not an address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
         ) from None
 
 
@@ -69,7 +69,7 @@ def _check_advertised(address: str | None) -> None:
     # Whatever else may be wrong with it is told by the settings.
     if address is not None and not address.startswith(("ws://", "wss://")):
         raise UsageError(
-            f"--advertise is {address!r}, which is no address of an engine; write it as ws://host:port or wss://host:port"
+            f"--advertise is {address!r}, which is not an address of an engine; write it as ws://host:port or wss://host:port"
         )
 
 

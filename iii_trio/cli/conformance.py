@@ -34,7 +34,7 @@ async def conformance(
         raise UsageError(f"--only is {only!r}, which no clause is named; give for example C2 or C2.1")
     try:
         report = await run_conformance(address, only=only)
-    # A peer that fails before any check is no engine to judge.
+    # A peer that fails before any check is not an engine to judge.
     except (OSError, NotAnEngine, Broken, NotObservable, trio.TooSlowError) as error:
         raise Failure(Exit.UNREACHABLE, f"no engine at {address}: {error or 'it says nothing'}") from error
     output.say(output.to_json(report.to_json(), 2) if json else "\n".join(map(output.visible, report.lines())))

@@ -67,7 +67,7 @@ async def _choose_file(file: str | None, stack: ExitStack) -> _Film:
         return _Film(str(path), GENERATED_BYTES, digest)
     # The demo reads the file twice, which a pipe does not allow.
     if not await trio.Path(file).is_file():
-        raise UsageError(f"{file} is no file; name one, or leave it out")
+        raise UsageError(f"{file} is not a file; name one, or leave it out")
     try:
         digest, count = await trio.to_thread.run_sync(_hash, file)
     except OSError as error:

@@ -13,7 +13,7 @@ STANDARD_STREAM: Final = "\0-"
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
-    """Run a command and return its exit code. A failure is one sentence on stderr. Raises what is no expected failure."""
+    """Run a command and return its exit code. A failure is one sentence on stderr. Raises any other exception."""
     try:
         return run()
     except BaseException as error:  # noqa: ASYNC103

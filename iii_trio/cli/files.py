@@ -141,7 +141,7 @@ class Sink:
 
     @property
     def part(self) -> Path | None:
-        """The hidden file that is written, for a check of it before `keep`. None: it is no file."""
+        """The hidden file that is written, for a check of it before `keep`. None: it is not a file."""
         return self._part
 
     async def keep(self) -> None:

@@ -315,7 +315,7 @@ async def unsubscribe(
     if json:
         say(to_json(said))
         return Exit.DONE
-    ends = "would be no subscriber" if dry_run else "is no subscriber"
+    ends = "would not be a subscriber" if dry_run else "is not a subscriber"
     count = said["purged"]
     jobs = f"; {count_of(count, 'job')} {_removed(count, dry_run)}: {in_words(said['by_state'])}" if count else ""
     say(f"{visible(function)} {ends} of {visible(topic)} any more{jobs}")
@@ -335,7 +335,7 @@ async def _no_subscriber(worker: iii_trio.Worker, topic: str, function: str, nam
         for one in there
     )
     asked = function if namespace is None else f"{function} in {namespace}"
-    return f"{asked} is no subscriber of topic `{topic}`; there are {names}"
+    return f"{asked} is not a subscriber of topic `{topic}`; there are {names}"
 
 
 def _one(function: str | None, namespace: str | None) -> dict[str, Any]:

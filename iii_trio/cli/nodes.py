@@ -21,7 +21,7 @@ async def nodes(*, json: AsJson = False, watch: Watch = False, every: Every = 1.
     """
 
     async def fetch(worker: iii_trio.Worker) -> View:
-        absent = "this engine is no node of a mesh: start it with --cluster and --advertise"
+        absent = "this engine is not a node of a mesh: start it with --cluster and --advertise"
         found = await ask_module(worker, "engine::cluster::nodes", absent)
         return View(found, _HEADINGS, [_row(row) for row in found["nodes"]], _note(found), spare=("version", "address"))
 

@@ -78,5 +78,7 @@ def _checked(value: str, source: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise UsageError(f"{source} is {value!r}, which is no engine's address; write for example {DEFAULT_ADDRESS}")
+        raise UsageError(
+            f"{source} is {value!r}, which is not an engine's address; write for example {DEFAULT_ADDRESS}"
+        )
     return url

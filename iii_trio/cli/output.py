@@ -184,7 +184,7 @@ def _write(text: str, stream: Any) -> None:
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    # A reader such as `head` may leave early, which is no failure.
+    # A reader such as `head` may leave early, which is not a failure.
     except BrokenPipeError:
         raise ReaderLeft from None
     except (OSError, ValueError) as error:  # a full disk; a stream that somebody closed

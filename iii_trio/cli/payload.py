@@ -40,7 +40,7 @@ def read_pairs(pairs: Sequence[str]) -> Mapping[str, Any]:
         key, equals, value = pair.partition("=")
         # A bare word is most likely a forgotten key.
         if not equals or not key:
-            raise UsageError(f"{pair!r} is no key=value pair; write for example name={pair.strip('=') or 'value'}")
+            raise UsageError(f"{pair!r} is not a key=value pair; write for example name={pair.strip('=') or 'value'}")
         # Taking the last one silently would hide a typing mistake.
         if key in found:
             raise UsageError(f"{key!r} is given twice; keep one of the two")
@@ -61,7 +61,7 @@ def _read_json(text: str) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise UsageError(f"--json is not JSON: {error.msg} at character {error.pos + 1} of {text[:60]!r}") from None
-    # Constants such as NaN and deeply nested text are no syntax errors to the parser.
+    # Constants such as NaN and deeply nested text are not syntax errors to the parser.
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--json is not JSON: {error}") from None
 

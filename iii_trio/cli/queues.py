@@ -51,7 +51,7 @@ def _row(row: Row) -> tuple[str, ...]:
 
 
 def _own(row: Row) -> list[str]:
-    """Say what its jobs wait for that is no function: the end of a pause, or of the engine's start."""
+    """Say what its jobs wait for that is not a function: the end of a pause, or of the engine's start."""
     found = []
     if row.get("paused"):
         found.append("resume (it is paused)")

@@ -72,7 +72,7 @@ def read_duration(text: str) -> float:
     """Return a duration in seconds. Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", text.strip())
     seconds = float(match[1]) * _UNITS[match[2]] if match is not None else 0.0
-    # Zero stands for a text that is no duration.
+    # Zero stands for a text that is not a duration.
     if not 0 < seconds < 10**9:
         raise UsageError(f"--last is {text!r}; give a time such as 60s, 5m or 1h")
     return seconds

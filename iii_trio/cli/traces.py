@@ -131,7 +131,7 @@ async def _whole_id(worker: iii_trio.Worker, given: str) -> str:
     if len(given) == _DIGITS:
         return given
     if not given or any(letter not in "0123456789abcdef" for letter in given):
-        raise UsageError(f"{output.visible(given)!r} is no id of a trace, nor the beginning of one")
+        raise UsageError(f"{output.visible(given)!r} is not an id of a trace, nor the beginning of one")
     listed = await ask_traces(
         worker, "engine::traces::list", {"limit": _MAX_ROWS, "sort_order": "desc", "include_internal": True}
     )

@@ -49,7 +49,7 @@ class FunctionFilter:
 def _filters(filters: Iterable[FunctionFilter]) -> tuple[FunctionFilter, ...]:
     filters = tuple(filters)
     for each in filters:
-        # A plain text here would be no filter, and the mistake should show before a session is refused.
+        # A plain text here would not be a filter, and the mistake should show before a session is refused.
         if not isinstance(each, FunctionFilter):
             raise TypeError(f"'expose_functions' has {each!r}: give FunctionFilter objects")
     return filters

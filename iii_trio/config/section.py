@@ -182,7 +182,7 @@ class Entry(Section, frozen=True):
 
     def section(self, key: Any) -> Section:
         """Return the keys and values under a key. Our own settings fail where they are empty."""
-        # A key without a value is no absent key. Its child line may be commented out, and a listener would be open.
+        # A key without a value is not an absent key. Its child line may be commented out, and a listener would be open.
         if key == OURS and key in self and self.get(key) is None:
             self.fail(key, f"`{OURS}` is empty; give its settings, or remove the key")
         return super().section(key)

@@ -263,7 +263,7 @@ def _tuple_of_listeners(listeners: Iterable[Listener]) -> tuple[Listener, ...]:
 
 
 def no_listener(value: object) -> str:
-    """Return the end of an error about a value that is no listener, such as an address."""
+    """Return the end of an error about a value that is not a listener, such as an address."""
     shown = repr(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
     return f'{shown}; give Listener("127.0.0.1", 49134), or another host and port'
 

@@ -238,7 +238,7 @@ class Bench:
 def _read(message: Message) -> dict[str, Any]:
     try:
         said = json.loads(message)
-    # A peer that is no engine may send any text, and the report should name that.
+    # A peer that is not an engine may send any text, and the report should name that.
     except ValueError:
         said = None
     if not isinstance(said, dict):

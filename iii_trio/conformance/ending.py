@@ -124,7 +124,9 @@ async def C4_3_an_abort_drops_what_waits_and_what_came_is_a_prefix(bench: Bench)
         await writer.send_raw(b"".join(frame(BINARY, item, mask=_MASK) for item in items))
     await writer.reset()
     seen = await bench.last_seen(reader, "the end of a stream that was cut while its reader lagged", 5)
-    expect(list(seen.messages) == items[: len(seen.messages)], "what came before the cut is no prefix of what was sent")
+    expect(
+        list(seen.messages) == items[: len(seen.messages)], "what came before the cut is not a prefix of what was sent"
+    )
     expect(not seen.looks_complete, f"the lagging reader of a stream that was cut saw {seen}")
 
 

@@ -300,7 +300,7 @@ def as_message(kind: int, payload: bytes) -> Message:
 async def _dial(url: str) -> trio.abc.Stream:
     parts = urlsplit(url)
     if not parts.hostname:
-        raise NotAnEngine(f"{url!r} is no address; write for example ws://127.0.0.1:49134")
+        raise NotAnEngine(f"{url!r} is not an address; write for example ws://127.0.0.1:49134")
     secure = parts.scheme == "wss"
     port = parts.port or (443 if secure else 80)
     if secure:

@@ -74,7 +74,7 @@ async def run_check(check: Check, url: str, *, max_seconds: float = MAX_SECONDS)
         with trio.fail_after(max_seconds):
             async with open_bench(url) as bench:
                 await check(bench)
-    # A clause that cannot be seen is no fault of the engine.
+    # A clause that cannot be seen is not a fault of the engine.
     except NotObservable as error:
         return Finding(clause, title, Verdict.NOT_OBSERVABLE, str(error))
     except (Broken, NotAnEngine, FrameError) as error:

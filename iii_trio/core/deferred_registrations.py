@@ -49,7 +49,7 @@ def register(state: State, session: WorkerSession, message: Message, now: float)
         engine_events.check_for_changes(state, now)
         return
     full = why_not_deferred(state.config.limits, session, size)
-    # More registrations than can wait are no honest worker's, so the session ends.
+    # More registrations than can wait are not those of an honest worker, so the session ends.
     if full is not None:
         close_session(state, session, Close.POLICY_VIOLATION, full, now)
         return

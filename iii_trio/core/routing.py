@@ -220,6 +220,6 @@ def _enqueue(
 def with_caller(session: WorkerSession, data: bytes) -> bytes:
     """Return an object payload with its caller's id in it, and without an id that the caller wrote itself.
 
-    The payloads of the engine's own modules and of relays, and payloads that are no objects, stay as they are.
+    The payloads of the engine's own modules and of relays, and payloads that are not objects, stay as they are.
     """
     return data if session.internal or session.relays else with_caller_id(data, session.caller_field)

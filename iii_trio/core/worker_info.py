@@ -1,6 +1,6 @@
 """What a worker says of itself when it registers."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from ..structure import FunctionInput
 

@@ -74,7 +74,7 @@ class ModuleHost:
             self._shell.health[name] = health
 
     def enter_mesh(self, mesh: Any) -> None:
-        """Make this mesh the engine's. None: it is no node of any."""
+        """Make this mesh the engine's. None: it is not a node of any."""
         self.mesh = mesh
 
     def channel_ended_elsewhere(self, channel_id: str, outcome: Outcome, reason: str, code: str | None) -> None:

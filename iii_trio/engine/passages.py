@@ -125,7 +125,7 @@ class _Refused(ConnectionFailed):
 
 
 async def _pass_all(near: trio.abc.Stream, far: trio.abc.Stream, begun: bytes) -> None:
-    """Pass everything on, both ways. Raises _Refused after an answer that is no upgrade.
+    """Pass everything on, both ways. Raises _Refused after an answer that is not an upgrade.
 
     If cancelled: both connections are reset.
     """
@@ -165,7 +165,7 @@ async def _copy(source: trio.abc.Stream, sink: trio.abc.Stream, broken: Callable
 def _reset(stream: trio.abc.Stream) -> None:
     """End a connection without any ceremony that could be taken for a clean end."""
     transport = stream.transport if isinstance(stream, TlsStream) else stream
-    # Streams that are no sockets have no other way than to be closed, which their owners do.
+    # Streams that are not sockets have no other way than to be closed, which their owners do.
     if isinstance(transport, _Resets):
         transport.reset()
 

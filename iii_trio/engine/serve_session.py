@@ -125,7 +125,7 @@ class _SessionSocket:
         if memory is not None and memory.bytes != (held := self._held_bytes()):
             memory.set(held)
         over = scanner.error or scanner.closed
-        # A Close is no sign that it stays.
+        # A Close is not a sign that it stays.
         if over is None and self._challenge is not None:
             self._resolve_challenge(alive=True)
         return controls, over

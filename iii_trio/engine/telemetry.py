@@ -44,7 +44,7 @@ async def serve_telemetry(
 
 
 class _Telemetry:
-    """The handler of such a connection. Text, and binary messages that are no telemetry, mean nothing here."""
+    """The handler of such a connection. Text, and binary messages that are not telemetry, mean nothing here."""
 
     def __init__(self, shell: Shell, peer: str | None, message_bytes: int, *, believed: bool) -> None:
         self._shell = shell

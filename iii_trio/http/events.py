@@ -20,7 +20,7 @@ _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 def encode_event(
     data: Any = None, *, event: str | None = None, id: str | None = None, retry_seconds: float | None = None
 ) -> bytes:
-    """Return one event. Data that is no text is sent as JSON. Raises MisuseError for names that would break the lines."""
+    """Return one event. Data that is not text is sent as JSON. Raises MisuseError for names that would break the lines."""
     lines = []
     for name, value in (("event", event), ("id", id)):
         if value is None:

@@ -49,7 +49,7 @@ async def serve_file(
     A relative `path` starts at `root`, and a file outside of `root` is not served. Always give `root` for a path that comes
     from the request. `content_type` is guessed from the name. `download_as` makes browsers save the file by this name.
 
-    Raises HttpError 404 for what is no file, ChannelBroken if the client has left, and OSError for a file that cannot be
+    Raises HttpError 404 for what is not a file, ChannelBroken if the client has left, and OSError for a file that cannot be
     read to its end: the response is cut then. If cancelled: the response is cut.
     """
     file, version = await trio.to_thread.run_sync(_open, path, root)

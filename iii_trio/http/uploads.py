@@ -19,8 +19,8 @@ def parts(
     """Iterate over the parts of an upload: `async for part in parts(request_body, headers)`.
 
     Nothing is kept: a part's bytes are read with `async for chunk in part`, or skipped by going on to the next.
-    Raises HttpError 415 for a body that is no form, and MisuseError without the extra `http`. Iterating raises HttpError 400
-    for a form that breaks the rules or ends too soon, ChannelBroken if the client left. If cancelled: nothing is lost.
+    Raises HttpError 415 for a body that is not a form, and MisuseError without the extra `http`. Iterating raises HttpError
+    400 for a form that breaks the rules or ends too soon, ChannelBroken if the client left. If cancelled: nothing is lost.
     """
     try:
         import multipart  # type: ignore[import-untyped]

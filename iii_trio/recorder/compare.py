@@ -1,7 +1,7 @@
 """Effects as digests, so that a replay can be compared with the engine.
 
 Each effect has two digests. One is of all that it says. The other one is of its structure only, which is its kind, its
-session, and the kind and ids of its message. Texts and payloads are no part of the structure.
+session, and the kind and ids of its message. Texts and payloads are not part of the structure.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def decode_recording(data: bytes, name: str = "it") -> Recording:
         # A few bytes may be the beginning of a recording, and nothing else can be said of them.
         if data and _NAME.startswith(data[: len(_NAME)]):
             raise RecordingError(f"{name} is cut off in its first line: copy it again")
-        raise RecordingError(f"{name} is no recording of iii-trio: name a file that `iii-trio record` has written")
+        raise RecordingError(f"{name} is not a recording of iii-trio: name a file that `iii-trio record` has written")
     line, _, _ = data[:64].partition(b"\n")
     if line + b"\n" != _FIRST_LINE:
         # Only a version that can be read is worth a hint at another iii-trio.

@@ -100,7 +100,7 @@ class Redactor:
         self._secrets: dict[str, str] = {}
         self._stand_ins: set[str] = set()
         self._odd: dict[bytes, bytes] = {}
-        """The secrets that are no UUIDs, with their stand-ins."""
+        """The secrets that are not UUIDs, with their stand-ins."""
 
     # --- secrets
 
@@ -209,7 +209,7 @@ class Redactor:
             return raw
         try:
             value = from_json(bytes(raw))
-        # The core answers a payload that is no JSON with an error, and its stand-in would be none.
+        # The core answers a payload that is not JSON with an error, and its stand-in would be none.
         except ValueError:
             self.has_other_meaning = True
             return self.payload(raw)

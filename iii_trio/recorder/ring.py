@@ -54,7 +54,7 @@ class Batch:
 
     data: bytes
     kept: tuple[Entry, ...]
-    """The entries that are no usual messages. In `data` is a mark at the place of each."""
+    """The entries that are not usual messages. In `data` is a mark at the place of each."""
 
 
 @define(eq=False)

@@ -24,7 +24,7 @@ LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "ends_elsewhere": frozenset({"_emit"}),
     "function_changes": frozenset({"_registry"}),
 }
-"""The fields that are no part of a snapshot. A new hub has them, or they are empty when it is taken."""
+"""The fields that are not part of a snapshot. A new hub has them, or they are empty when it is taken."""
 LEDGERS: Final = (
     "registry", "calls", "call_counts", "channels", "lost_sessions", "triggers", "function_changes", "events",
     "ends_elsewhere",

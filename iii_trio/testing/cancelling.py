@@ -138,7 +138,7 @@ async def _one_run(
         try:
             with cut.scope:
                 await subject(seen)
-        # What `around` does after the subject is no step of it, and must not be cancelled.
+        # What `around` does after the subject is not a step of it, and must not be cancelled.
         finally:
             cut.task = None
 

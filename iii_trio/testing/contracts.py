@@ -51,7 +51,7 @@ async def check_writing_end(make: MakeChannel) -> None:
         await writer.send(b"two")  # whole, or not at all (clause C5.1)
     # Trio's contract makes every send a checkpoint, even one that need not wait.
     if not scope.cancelled_caught:
-        raise AssertionError("a send under a cancellation was not cancelled: it is no checkpoint")
+        raise AssertionError("a send under a cancellation was not cancelled: it is not a checkpoint")
     await writer.send(b"three")
     await writer.aclose()
     _equal([item async for item in reader], [b"one", b"three"], "a cancelled send puts nothing on its way")

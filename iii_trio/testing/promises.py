@@ -97,7 +97,7 @@ def _one_outcome_each(ended: Iterable[ChannelResult]) -> None:
 def _a_prefix_in_order_exactly_once(told: Told) -> str | None:
     """Clauses C3.1 and C4.3."""
     if told.received != list(told.stream.items[: len(told.received)]):
-        return "what was received is no prefix of what was written"
+        return "what was received is not a prefix of what was written"
     if len(told.received) > told.offered:
         return "more was received than was written"
     return None

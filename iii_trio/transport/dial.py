@@ -192,7 +192,7 @@ def _explain(error: BaseException) -> str:
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
         return "it speaks no TLS there; write ws:// if that is meant"
-    if isinstance(error, ssl.SSLError):  # whose errno is no errno
+    if isinstance(error, ssl.SSLError):  # whose errno is not an errno
         return f"no TLS: {explain_alert(error)}"
     if isinstance(error, socket.gaierror):
         return str(error.strerror)

@@ -76,7 +76,7 @@ def parse_url(text: str) -> EngineUrl:
 
 def _refuse(text: str, problem: str) -> NoReturn:
     shown = re.sub(r"(://|^)[^/?#]*@", r"\1...@", text)
-    raise MisuseError(f"{shown!a} is no address of an engine: {problem}")
+    raise MisuseError(f"{shown!a} is not an address of an engine: {problem}")
 
 
 def _host(text: str, host: str) -> str:
@@ -88,13 +88,13 @@ def _host(text: str, host: str) -> str:
     try:
         name = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
-        _refuse(text, "its host is no host name")
+        _refuse(text, "its host is not a host name")
     labels = name.removesuffix(".").split(".")
     wrong = [label for label in labels if not re.fullmatch(_LABEL, label)]
     if wrong and len(wrong[0]) > 63:
-        _refuse(text, "its host is no host name: a part has more than 63 characters")
+        _refuse(text, "its host is not a host name: a part has more than 63 characters")
     if wrong or len(name) > _MAX_HOST:
-        _refuse(text, "its host is no host name")
+        _refuse(text, "its host is not a host name")
     return name
 
 

@@ -38,7 +38,7 @@ class HandshakeStream(trio.abc.Stream):
         return b"" if read is None else await read(self._sent)
 
     async def send_all(self, data: Buffer) -> None:
-        """As trio.abc.SendStream. It is no checkpoint, because the library takes a lock around it, which is one."""
+        """As trio.abc.SendStream. It is not a checkpoint, because the library takes a lock around it, which is one."""
         self._sent += data
         self._send(data)
 

@@ -228,7 +228,7 @@ _RULES: Final = (
     ("illegal header line", "a header line is not `name: value`, or has a character that no header may have"),
     ("Missing mandatory Host", "the Host header is missing"),
     ("Found multiple Host", "there is more than one Host header"),
-    ("bad Content-Length", "Content-Length is no number"),
+    ("bad Content-Length", "Content-Length is not a number"),
     ("conflicting Content-Length", "there are different Content-Length headers"),
     ("multiple Transfer-Encoding", "there is more than one Transfer-Encoding header"),
     ("Only Transfer-Encoding", "only Transfer-Encoding: chunked is understood"),
@@ -245,7 +245,7 @@ def broken_rule(error: h11.RemoteProtocolError) -> BadRequest:
 async def read_head(stream: trio.abc.ReceiveStream, limit: int, begun: bytes = b"") -> Head | None:
     """Read a request's head that begins with `begun`. Return None if the stream ends before the first byte.
 
-    Raises BadRequest for bytes that are no HTTP/1.x request, or a head longer than `limit` bytes, and
+    Raises BadRequest for bytes that are not an HTTP/1.x request, or a head longer than `limit` bytes, and
     trio.BrokenResourceError. Has no deadline of its own. If cancelled: the bytes read so far are lost.
     """
     parser = HeadParser(limit)

@@ -120,7 +120,7 @@ class ListeningSocket:
         usable = sock.type == socket.SOCK_STREAM and sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         if not usable or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.detach()
-            raise ListenFailed(f"cannot listen at file descriptor {descriptor}: it is no listening stream socket")
+            raise ListenFailed(f"cannot listen at file descriptor {descriptor}: it is not a listening stream socket")
         os.set_inheritable(descriptor, False)
         return cls(sock)
 

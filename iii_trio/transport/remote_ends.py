@@ -210,7 +210,7 @@ class RemoteReader(_RemoteEnd):
             case CloseFrame() if how.code in self._clean and not self._scanner.within_message:
                 self._finish(EndReason(Outcome.COMPLETED))
             case CloseFrame() if how.code in CLEAN_CLOSES:
-                self._finish(EndReason(Outcome.ABORTED, f"the engine closed with {how.code}, which is no clean end"))
+                self._finish(EndReason(Outcome.ABORTED, f"the engine closed with {how.code}, which is not a clean end"))
             case CloseFrame():
                 self._finish(_outcome_of_close(how, Outcome.READER_LOST))
             case ReservedOpcode():

@@ -29,7 +29,7 @@ class WritesNow(Protocol):
     """A stream that can be written without waiting."""
 
     def write_now(self, parts: Sequence[Buffer]) -> int:
-        """Write a prefix of `parts` and return its length. 0 means full. Never waits, and is no checkpoint.
+        """Write a prefix of `parts` and return its length. 0 means full. Never waits, and is not a checkpoint.
 
         Raises as `send_all` does. Only the owner of the writing side may call it (`Outbox`).
         """

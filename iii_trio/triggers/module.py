@@ -93,7 +93,7 @@ class Host(Protocol):
         """The mesh that the engine is a node of."""
 
     def enter_mesh(self, mesh: Mesh | None) -> None:
-        """Make this mesh the engine's. None: it is no node of any."""
+        """Make this mesh the engine's. None: it is not a node of any."""
 
     def channel_ended_elsewhere(self, channel_id: str, outcome: Outcome, reason: str, code: str | None) -> None:
         """Tell the holders of its ends how a channel at another engine ended."""

@@ -21,7 +21,7 @@ encode: Final = _encoder.encode
 
 
 class Undecodable(msgspec.Struct, frozen=True):
-    """A text that is no message, with the names found in it, so that the peer that waits can be answered.
+    """A text that is not a message, with the names found in it, so that the peer that waits can be answered.
 
     `type` is empty where not even that could be read. `names` holds `id`, `trigger_type` and `function_id`.
     """
@@ -40,7 +40,7 @@ class Undecodable(msgspec.Struct, frozen=True):
 def decode(text: bytes | bytearray | memoryview, *, checked: bool = False) -> Message | Undecodable:
     """Decode a message's envelope and check the rest of it (see `gate`), unless it was `checked` before.
 
-    It never raises. A text that is no message, or that a peer could not read, comes back as `Undecodable`.
+    It never raises. A text that is not a message, or that a peer could not read, comes back as `Undecodable`.
     Text and binary messages are read alike and checked for UTF-8, also in the parts that are passed on unparsed.
     """
     plain = bytes(text) if type(text) is memoryview else text

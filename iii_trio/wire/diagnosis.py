@@ -1,4 +1,4 @@
-"""Names and reasons out of a text that is no message, from its first bytes, its last, and those near the fault.
+"""Names and reasons out of a text that is not a message, from its first bytes, its last, and those near the fault.
 
 The time is bounded, whatever the size of the text: about a millisecond (decision 0014).
 """
@@ -138,5 +138,6 @@ def explain(text: bytes | bytearray | memoryview, problem: str) -> str:
             return f"; {match[1].decode()} is not JSON: send null, or a text, in its place"
     for place in places:
         if (match := re.search(_LONE_SURROGATE, place)) is not None:
-            return f"; {match[0].decode(errors='replace')} is half a character (a lone surrogate), which is no Unicode"
+            shown = match[0].decode(errors="replace")
+            return f"; {shown} is half a character (a lone surrogate), which is not valid Unicode"
     return ""

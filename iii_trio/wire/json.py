@@ -19,7 +19,7 @@ def to_json(value: object) -> bytes:
     except RecursionError:
         raise ValueError("the value is nested too deeply for JSON, or contains itself") from None
     except UnicodeEncodeError as error:
-        raise ValueError(f"a text that is no Unicode cannot be sent: {error}") from None
+        raise ValueError(f"a text that is not valid Unicode cannot be sent: {error}") from None
 
 
 def from_json(text: bytes) -> JsonValue:

@@ -4,7 +4,7 @@ Payloads (`data`, `result`, `error`, `metadata`, schemas, configurations) are `R
 they came. An empty Raw is an absent field, and `Raw(b"null")` is null.
 """
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from typing import Final, TypeAlias
 

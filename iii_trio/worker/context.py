@@ -18,7 +18,7 @@ class CallInfo(msgspec.Struct, frozen=True):
     invocation_id: str
     function_id: str
     caller: str | None
-    """The id of the worker that called; None where the engine did, or the payload is no object."""
+    """The id of the worker that called; None where the engine did, or the payload is not an object."""
     metadata: JsonValue
     """The metadata that travelled beside the payload, or None."""
     traceparent: str | None

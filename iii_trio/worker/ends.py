@@ -412,5 +412,5 @@ def _an_item(value: object) -> bytes | str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"this text cannot be sent, it is no Unicode: {error}") from None
+            raise ValueError(f"this text cannot be sent, it is not valid Unicode: {error}") from None
     return value

@@ -102,7 +102,7 @@ def check_function_id(function_id: str) -> None:
     if not isinstance(function_id, str):
         raise MisuseError(no_function_id(function_id))
     if not function_id or not function_id.isprintable() or any(letter.isspace() for letter in function_id):
-        raise MisuseError(f"{function_id!r} is no function id: write it like 'orders::price', without spaces")
+        raise MisuseError(f"{function_id!r} is not a function id: write it like 'orders::price', without spaces")
 
 
 def no_function_id(value: object) -> str:

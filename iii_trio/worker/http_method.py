@@ -13,7 +13,7 @@ def check_method(method: str) -> str:
     """Return the method in capitals. Raises MisuseError for one that no engine serves."""
     found = method.upper()
     if found not in METHODS:
-        raise MisuseError(f"{method!r} is no method that a route can be for: write one of {', '.join(METHODS)}")
+        raise MisuseError(f"{method!r} is not a method that a route can be for: write one of {', '.join(METHODS)}")
     return found
 
 

@@ -35,7 +35,7 @@ def pairs(headers: Headers) -> list[tuple[str, str]]:
 class HttpError(IIIError):
     """Answer the request with an error. Raise it before the response has begun.
 
-    The constructor raises TypeError for a code or message that is no text, and MisuseError for a status
+    The constructor raises TypeError for a code or message that is not text, and MisuseError for a status
     that no response can end with.
     """
 

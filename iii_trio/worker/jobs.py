@@ -63,7 +63,7 @@ def enqueue(
     Raises MisuseError for options that cannot be meant.
     """
     if not isinstance(queue, str) or not queue.strip():
-        raise MisuseError(f"{queue!r} is no name of a queue; the one that is always there is 'default'")
+        raise MisuseError(f"{queue!r} is not a name of a queue; the one that is always there is 'default'")
     if at is not None:
         if not isinstance(at, datetime):
             raise MisuseError(f"`at` is {at!r}; give a datetime with a time zone")
@@ -113,11 +113,11 @@ class Receipt:
     def from_json(
         cls, value: Any, function_id: str, call: Callable[[str, dict[str, str]], Awaitable[Any]] | None = None
     ) -> Receipt:
-        """Read the answer to an enqueue. Raises CallError for an answer that is no receipt."""
+        """Read the answer to an enqueue. Raises CallError for an answer that is not a receipt."""
         receipt = value.get("messageReceiptId") if isinstance(value, dict) else None
         # An engine that does not know the action answers with the value of the handler.
         if not isinstance(receipt, str):
-            problem = f"the answer to an enqueue is no receipt: {value!r}"
+            problem = f"the answer to an enqueue is not a receipt: {value!r}"
             raise CallError(ErrorCode.DESERIALIZATION_ERROR, problem, function_id=function_id)
         return cls(receipt, call)
 

@@ -56,18 +56,18 @@ def _check_nothing_is_made_up(value: Any) -> None:
         if kind is dict:
             for key, inner in item.items():
                 if type(key) is not str and not isinstance(key, str):
-                    raise ValueError("a key that is no text")
+                    raise ValueError("a key that is not text")
                 if type(inner) not in _JSON:
                     waiting.append(inner)
         elif kind is list or kind is tuple:
             waiting += [inner for inner in item if type(inner) not in _JSON]
         elif isinstance(item, float):
             if not math.isfinite(item):
-                raise ValueError(f"{item} is no JSON")
+                raise ValueError(f"{item} is not JSON")
         elif attrs.has(kind):
             waiting += [getattr(item, field.name) for field in attrs.fields(kind)]
         elif isinstance(item, bytes | bytearray | memoryview):
-            raise ValueError("bytes are no JSON: stream them through a channel, or choose an encoding")
+            raise ValueError("bytes are not JSON: stream them through a channel, or choose an encoding")
 
 
 def _at_fault(value: Any, path: str) -> tuple[str, Exception] | None:

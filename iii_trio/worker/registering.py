@@ -189,8 +189,8 @@ class Registering(TriggerCaller):
         `trigger_namespace` is the trigger type's (default: this worker's own, then `default`). Both may come later. A
         refusal is kept as `error`, logged, and passed to `on_error`.
 
-        Raises CallError `serialization_error` for a config or metadata that is no JSON. Raises MisuseError for an unknown
-        `http_method` of the type `http`, and for an id that is no text.
+        Raises CallError `serialization_error` for a config or metadata that is not JSON. Raises MisuseError for an unknown
+        `http_method` of the type `http`, and for an id that is not a string.
         """
         binding = TriggerBinding(
             self._registrations.withdraw,
@@ -294,7 +294,7 @@ class Registering(TriggerCaller):
         return Registered(spec, self._registrations.withdraw)
 
     def _namespace_of(self, function_id: str, namespace: str | None) -> str | None:
-        """Return the namespace of a call or a binding. Raises MisuseError for an id or a namespace that is no text."""
+        """Return the namespace of a call or a binding. Raises MisuseError for an id or a namespace that is not a string."""
         if not isinstance(function_id, str):
             raise MisuseError(no_function_id(function_id))
         if namespace is None:

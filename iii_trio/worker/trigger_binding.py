@@ -39,7 +39,7 @@ class TriggerBinding:
         self.error: CallError | None = None
         """The refusal by its provider or the engine on this link, if one was told.
 
-        A binding without a provider is no failure, because it waits for one. A refused binding is offered again to a
+        A binding without a provider is not a failure, because it waits for one. A refused binding is offered again to a
         provider that comes later. No engine tells of a success.
         """
         self._withdraw = withdraw

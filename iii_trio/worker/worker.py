@@ -243,7 +243,7 @@ class Worker(Registering):
     ) -> None:
         """Call a function without an answer, and return when the call is on its way. Its arrival is not confirmed.
 
-        Raises CallError for a payload that cannot be sent, MisuseError for an id that is no text, and ConnectionFailed.
+        Raises CallError for a payload that cannot be sent, MisuseError for an id that is not a string, and ConnectionFailed.
         If cancelled: the call was not made.
         """
         text = call_text(

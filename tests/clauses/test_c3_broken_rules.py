@@ -37,9 +37,9 @@ BROKEN_RULES = {
     "a length in a longer form": (1002, b"\x82\xfe\x00\x01" + MASK + b"x"),
     "a close code that may not be sent": (1002, frame(CLOSE, close_payload(1005), mask=MASK)),
     "half a close code": (1002, frame(CLOSE, b"\x03", mask=MASK)),
-    "a text that is no UTF-8": (1007, frame(TEXT, b"\xff", mask=MASK)),
+    "a text that is not UTF-8": (1007, frame(TEXT, b"\xff", mask=MASK)),
     "a text that ends within a character": (1007, frame(TEXT, "é".encode()[:1], mask=MASK)),
-    "a fragmented text that is no UTF-8": (
+    "a fragmented text that is not UTF-8": (
         1007,
         frame(TEXT, b"a\xc3", fin=False, mask=MASK) + frame(CONTINUATION, b"a", mask=MASK),
     ),

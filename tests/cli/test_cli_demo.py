@@ -50,7 +50,7 @@ async def test_the_demo_shows_a_whole_stream_and_a_cut_one(tmp_path: Path, size:
     assert "the reader was told: the clean end" in whole
     assert "the reader was told: writer_lost" in cut
     assert "does not take them for the whole" in cut
-    assert "\x1b" not in ended.out  # plain text for what is no terminal
+    assert "\x1b" not in ended.out  # plain text for what is not a terminal
 
 
 @ON_LINUX

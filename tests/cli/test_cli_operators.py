@@ -61,7 +61,7 @@ async def test_jobs_are_cancelled_and_purged_after_a_dry_run(site: Site) -> None
         empty = await site.run(command, "")
         assert (empty.code, empty.out) == (2, "") and "the job's id is empty" in empty.err
     nobody = await site.run("purge", "mail", "ghost")
-    assert (nobody.code, nobody.err) == (3, "queue_not_found: ghost is no subscriber of mail\n")
+    assert (nobody.code, nobody.err) == (3, "queue_not_found: ghost is not a subscriber of mail\n")
     assert (await site.run("purge", "mail", "--dry-run")).out == "2 jobs of mail would be removed: 2 delayed\n"
     purged = json.loads((await site.run("purge", "mail", "--json")).out)
     assert purged == {"queue": "mail", "purged": 2, "by_state": {"delayed": 2}}
@@ -160,12 +160,12 @@ async def test_a_subscriber_that_is_away_is_named_and_unsubscribed_after_a_dry_r
     assert re.search(r"^on_order \(away for \d+ s, 1 job\)$", orders[-1])
     misspelt = await site.run("unsubscribe", "orders", "on_ordr")
     assert (misspelt.code, misspelt.out) == (2, "")
-    assert misspelt.err == "iii-trio: on_ordr is no subscriber of topic `orders`; there are on_order\n"
+    assert misspelt.err == "iii-trio: on_ordr is not a subscriber of topic `orders`; there are on_order\n"
     dry = await site.run("unsubscribe", "orders", "on_order", "--dry-run")
-    would = "on_order would be no subscriber of orders any more; 1 job would be removed: 1 waiting\n"
+    would = "on_order would not be a subscriber of orders any more; 1 job would be removed: 1 waiting\n"
     assert dry.out == would
     done = await site.run("unsubscribe", "orders", "on_order")
-    assert done.out == "on_order is no subscriber of orders any more; 1 job is removed: 1 waiting\n"
+    assert done.out == "on_order is not a subscriber of orders any more; 1 job is removed: 1 waiting\n"
     again = await site.run("unsubscribe", "orders", "on_order")
     assert (again.code, again.out) == (2, "")
     assert again.err == (

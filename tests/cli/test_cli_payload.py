@@ -31,8 +31,8 @@ def test_pairs_are_json_or_text_and_override_the_keys_of_json(text: str | None, 
 @pytest.mark.parametrize(
     ("text", "pairs", "sentence"),
     [
-        (None, ["a"], "'a' is no key=value pair; write for example name=a"),
-        (None, ["=1"], "'=1' is no key=value pair; write for example name=1"),
+        (None, ["a"], "'a' is not a key=value pair; write for example name=a"),
+        (None, ["=1"], "'=1' is not a key=value pair; write for example name=1"),
         (None, ["a=1", "a=2"], "'a' is given twice; keep one of the two"),
         ("{", [], "--json is not JSON: Expecting property name enclosed in double quotes at character 2 of '{'"),
         ('{"a": NaN}', [], "--json is not JSON: NaN does not exist in JSON"),

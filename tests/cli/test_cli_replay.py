@@ -164,7 +164,7 @@ def test_F3_a_difference_fails_with_one_sentence(file: str, capsys: pytest.Captu
         (["nowhere"], "nowhere cannot be read: No such file or directory"),
         (["FILE", "--from", "soon"], "--from is 'soon'; give the number of a step, or a time such as 2.5s"),
         (["FILE", "--to", "-1"], "--to is '-1'; give the number of a step, or a time such as 2.5s"),
-        (["TEXT"], "TEXT is no recording of iii-trio: name a file that `iii-trio record` has written"),
+        (["TEXT"], "TEXT is not a recording of iii-trio: name a file that `iii-trio record` has written"),
     ],
 )
 def test_F7_wrong_usage_is_one_sentence(

@@ -74,7 +74,7 @@ async def test_traces_are_chosen(observed: tuple[Site, iii_trio.Worker]) -> None
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["traces", "zebra"], 2, "no id of a trace"),
+        (["traces", "zebra"], 2, "not an id of a trace"),
         (["traces", "ffff"], 2, "0 of the latest traces begin with ffff"),
         (["traces", "1" * 32], 3, f"there is no trace {'1' * 32}"),
         (["traces", TRACE, "--failed"], 2, "leave them out to show one trace"),

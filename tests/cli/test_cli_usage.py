@@ -30,12 +30,12 @@ WRONG = {
     ),
     "trigger f --timeout 0": "--timeout is 0; give a number of seconds above 0",
     "trigger f --timeout nan": "--timeout is nan; give a number of seconds above 0",
-    "trigger f a": "'a' is no key=value pair; write for example name=a",
+    "trigger f a": "'a' is not a key=value pair; write for example name=a",
     "trigger f --address http://x": (
-        "--address is 'http://x', which is no engine's address; write for example ws://127.0.0.1:49134"
+        "--address is 'http://x', which is not an engine's address; write for example ws://127.0.0.1:49134"
     ),
     "trigger f --address ws://x:port": (
-        "--address is 'ws://x:port', which is no engine's address; write for example ws://127.0.0.1:49134"
+        "--address is 'ws://x:port', which is not an engine's address; write for example ws://127.0.0.1:49134"
     ),
     "send /does/not/exist f": "/does/not/exist cannot be read: No such file or directory",
     "send / f": "/ is a directory; name a file, or `-` for standard input",
@@ -52,13 +52,13 @@ WRONG = {
     "serve --data=": "--data is empty; name a directory, or say --data memory",
     f"serve --data {__file__}": f"--data is {__file__}, which is a file; name a directory",
     "serve --cluster 10.0.0.4 --advertise ws://127.0.0.1:1": (
-        "--cluster is '10.0.0.4', which is no address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
+        "--cluster is '10.0.0.4', which is not an address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
     ),
     "serve --cluster redis://me:secret@h/x --advertise ws://127.0.0.1:1": (
-        "--cluster is no address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
+        "--cluster is not an address of a store; write it as valkey://host:port/NAME_OF_THE_MESH"
     ),
     "serve --cluster valkey://127.0.0.1/m --advertise 127.0.0.1:1": (
-        "--advertise is '127.0.0.1:1', which is no address of an engine; write it as ws://host:port or wss://host:port"
+        "--advertise is '127.0.0.1:1', which is not an address of an engine; write it as ws://host:port or wss://host:port"
     ),
     "dead-leters": "unknown command `dead-leters`; did you mean `dead-letters`?",
     "jobs mail --after -5": "--after is -5; give the number that stands below the page before",
@@ -69,7 +69,7 @@ WRONG = {
     "serve --config /does/not/exist": (
         "/does/not/exist: cannot be read (No such file or directory); name another file with --config"
     ),
-    "demo /": "/ is no file; name one, or leave it out",
+    "demo /": "/ is not a file; name one, or leave it out",
 }
 NOTHING = {
     ("trigger", ""): NO_FUNCTION,

@@ -45,7 +45,7 @@ async def test_N1_a_function_of_another_node_is_called_and_its_errors_come_back(
                 seen.append((metadata, call.traceparent, call.baggage, call.caller))
                 ids.append(call.invocation_id)
                 if amount < 0:
-                    raise CallError("negative", f"{amount} is no amount", stacktrace="line 1")
+                    raise CallError("negative", f"{amount} is not an amount", stacktrace="line 1")
                 return 3 * amount
 
             await shop.wait_registered()
@@ -59,7 +59,7 @@ async def test_N1_a_function_of_another_node_is_called_and_its_errors_come_back(
             error = failed.value
             assert (error.code, error.message, error.stacktrace, error.origin) == (
                 "negative",
-                "-1 is no amount",
+                "-1 is not an amount",
                 "line 1",
                 "handler",
             )

@@ -99,7 +99,7 @@ async def test_N17_lists_show_the_workers_and_functions_of_all_nodes(autojump_cl
             await world.settle()
             listed = {row["name"]: row for row in (await one.trigger("engine::workers::list"))["workers"]}
             assert listed["two"]["node"] == "b" and "node" not in listed["one"]
-            # The sessions by which the nodes pass calls on are no workers that anyone has started.
+            # The sessions by which the nodes pass calls on are not workers that anyone has started.
             relays = ("iii-cluster-relay", "node ")
             assert not [name for name in listed if name.startswith(relays)]
             everything = (await one.trigger("engine::workers::list", {"include_internal": True}))["workers"]

@@ -82,7 +82,7 @@ def test_an_address_that_others_can_reach_needs_a_token() -> None:
         ClusterConfig(store="valkey://h/mesh", advertise="ws://localhost:1", key="k.pem")
     ClusterConfig(store="valkey://h/mesh", advertise="ws://10.0.0.5:1", token="t")
     for advertise in ("localhost:1", "unix:///engine.sock", "http://localhost:1", "ws://", "ws://localhost:99999"):
-        with pytest.raises(ValueError, match=r"'advertise' .*is no address of an engine"):
+        with pytest.raises(ValueError, match=r"'advertise' .*is not an address of an engine"):
             ClusterConfig(store="valkey://h/mesh", advertise=advertise)
     shown = repr(ClusterConfig(store="valkey://u:secret@h/mesh", advertise="ws://[::1]:1", token="hidden"))
     assert "secret" not in shown and "hidden" not in shown

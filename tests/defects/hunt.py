@@ -235,7 +235,7 @@ def _check_bound(world: World, talk: Talk) -> None:
 
 def _judge(talk: Talk, seen: Seen) -> None:
     written = [as_message(kind, b"".join(pieces)) for kind, pieces in talk.messages]
-    assert list(seen.messages) == written[: len(seen.messages)], f"what came is no prefix: {seen.messages}"
+    assert list(seen.messages) == written[: len(seen.messages)], f"what came is not a prefix: {seen.messages}"
     if talk.whole:
         assert len(seen.messages) == len(written), f"of a whole stream only {len(seen.messages)} messages came"
         assert seen.code == 1000, f"of a whole stream the reader saw {seen}"

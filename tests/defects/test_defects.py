@@ -57,7 +57,7 @@ def copy_of_the_package(folder: Path, defect: Defect | None) -> None:
     shutil.copytree(PACKAGE, folder / "iii_trio", ignore=shutil.ignore_patterns("__pycache__"))
     if defect is not None:
         changed = defect.plant(folder / "iii_trio")
-        compile(changed.read_text(), str(changed), "exec")  # a defect that is no Python would be caught by any hunt
+        compile(changed.read_text(), str(changed), "exec")  # a defect that is not Python would be caught by any hunt
 
 
 @pytest.fixture(scope="module")

@@ -328,7 +328,7 @@ async def test_what_is_no_listening_socket_is_refused() -> None:
     near, far = socket.socketpair()
     with near, far:
         async with iii_trio.open_engine() as engine:
-            with pytest.raises(ConnectionFailed, match="no listening stream socket"):
+            with pytest.raises(ConnectionFailed, match="not a listening stream socket"):
                 await engine.listen_at([near.fileno()])
             with pytest.raises(ConfigError, match="one for all of them, or one for each"):
                 await engine.listen_at([near.fileno()], Listener(), Listener(port=1))

@@ -252,7 +252,7 @@ async def test_who_breaks_a_rule_is_told_and_let_go_at_once_whatever_it_sent_beh
     async with open_engine(EngineConfig(limits=Limits(message_bytes=10))) as engine, connected(engine, target) as bare:
         begun = trio.current_time()
         await bare.say(1, b"x" * 11)
-        await bare.say(8, b"\x03\xe8")  # its own Close is no answer to ours any more
+        await bare.say(8, b"\x03\xe8")  # its own Close is not an answer to ours any more
         while (frame := await bare.frame()) is not None and frame[0] != 8:
             pass
         assert frame is not None and int.from_bytes(frame[1][:2], "big") == 1009

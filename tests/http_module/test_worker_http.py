@@ -227,7 +227,9 @@ async def test_a_body_without_a_value_is_400_and_says_what_is_missing(
 
 async def test_a_route_that_no_request_could_reach_is_refused_at_once() -> None:
     async with http_world() as world:
-        with pytest.raises(iii_trio.MisuseError, match="'GETT' is no method that a route can be for: write one of GET"):
+        with pytest.raises(
+            iii_trio.MisuseError, match="'GETT' is not a method that a route can be for: write one of GET"
+        ):
             world.worker.register_trigger("http", "f", config={"api_path": "/f", "http_method": "GETT"})
         with pytest.raises(iii_trio.MisuseError, match="begins with no slash: write '/nope'"):
             world.worker.http("GET", "nope")

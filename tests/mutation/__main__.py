@@ -6,7 +6,7 @@
     python -m tests.mutation --area iii_trio/core --again   # only those that no test noticed the last time
 
 Prints the mutants that no test noticed and the score of each file. Exits with 1 where a survivor is not listed in
-survivors.toml, where an entry of survivors.toml is no mutant or is noticed, or where fewer than 90 % of a file's mutants
+survivors.toml, where an entry of survivors.toml is not a mutant or is noticed, or where fewer than 90 % of a file's mutants
 were noticed that are not listed as equivalent.
 """
 
@@ -128,7 +128,7 @@ def is_listed(mutant: Mutant, listed: Survivors) -> bool:
 
 
 def check_list(listed: Survivors, files: Collection[str]) -> None:
-    """Raise SystemExit for a listed survivor that is no mutant of its file."""
+    """Raise SystemExit for a listed survivor that is not a mutant of its file."""
     made = {key for file in files for mutant in mutants_of(TOP, file) for key in (mutant.key, (*mutant.key[:2], ANY))}
     for file, was, becomes in listed:
         if not (TOP / file).exists() or (file in files and (file, was, becomes) not in made):

@@ -19,7 +19,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from parso.tree import NodeOrLeaf
 
 NO_EFFECT: Final = frozenset({"override", "overload", "final", "abstractmethod"})
-"""Decorators that are for readers and type checkers. Their removal is no mutant."""
+"""Decorators that are for readers and type checkers. Their removal is not a mutant."""
 _BY_IDENTITY: Final = re.compile("_(Eq|NotEq|Lt|LtE|Gt|GtE)_Is(Not)?$|_Is(Not)?_(Eq|NotEq|Lt|LtE|Gt|GtE)$")
 """Operators that put identity in the place of equality or order, or the reverse.
 

@@ -52,7 +52,7 @@ async def test_O15_a_call_whose_handler_failed_says_it_too(autojump_clock: MockC
         await slow.wait_registered()
         with pytest.raises(iii_trio.CallError):
             await app.trigger("slow::fail", traceparent=SAMPLED)
-        # The time of the handler is no part of it.
+        # The time of the handler is not part of it.
         assert await waited(app) == "0"
 
 

@@ -98,7 +98,7 @@ def test_what_has_no_effect_here_is_a_warning_with_its_line() -> None:
         ("exporter: jaeger", "exporter"),
         ("exporter: auto", "give memory, otlp or both"),
         ("endpoint: collector", "give an address"),
-        ("endpoint: http://c:99999", "no address"),
+        ("endpoint: http://c:99999", "not an address"),
         ("enabled: 1", "give true or false"),
         ("memory_max_spans: 0", "at least 1"),
         ("sample_ratio: 1", "did you mean `sampling_ratio`"),

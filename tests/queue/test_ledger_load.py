@@ -51,7 +51,7 @@ def test_records_without_sense_are_returned_and_the_others_are_loaded() -> None:
     bad = [record(1, data=None), record(2, data=b"{"), record(3, lane="nothing"), record(4, lane='["other","x"]')]
     damaged = loaded(ledger, *bad, record(5), record(6, position=8, data=None))
     assert [one.key for one in damaged] == [1, 2, 3, 4, 6]
-    assert [one.problem for one in damaged][:2] == ["its data is no JSON"] * 2
+    assert [one.problem for one in damaged][:2] == ["its data is not JSON"] * 2
     assert started(ledger) == ["job 5"] and ledger.room.unfinished == 1
 
 
@@ -134,4 +134,4 @@ def test_settings_that_cannot_be_read_make_the_jobs_damaged() -> None:
     ledger = ledger_of()
     text = '["queue","gone"]'
     (damaged,) = loaded(ledger, record(1, lane=text), settings={text: b"[]"})
-    assert (damaged.key, damaged.problem) == (1, "they are no settings of a lane")
+    assert (damaged.key, damaged.problem) == (1, "they are not settings of a lane")

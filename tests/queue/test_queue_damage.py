@@ -81,8 +81,8 @@ DAMAGES = [
     ("UPDATE jobs SET lane = '[\"queue\"]' WHERE key = 1", "names no queue"),
     ("UPDATE jobs SET attempts = 'many' WHERE key = 1", "column attempts"),
     ("UPDATE jobs SET data = NULL WHERE key = 1", "column data"),
-    ("UPDATE jobs SET data = x'7b22' WHERE key = 1", "no JSON"),
-    ("UPDATE jobs SET data = x'22ff22' WHERE key = 1", "no JSON"),
+    ("UPDATE jobs SET data = x'7b22' WHERE key = 1", "not JSON"),
+    ("UPDATE jobs SET data = x'22ff22' WHERE key = 1", "not JSON"),
     ("UPDATE jobs SET id = x'00' WHERE key = 1", "column id"),
     ("UPDATE jobs SET due_ms = 1.5 WHERE key = 1", "column due_ms"),
 ]

@@ -139,7 +139,7 @@ def test_a_lane_has_the_room_of_all_lanes_and_at_most_its_own() -> None:
     assert (room.in_lane(free), room.in_lane(bound)) == (0, 0)
     room.count_unfinished(free, -5)
     room.count_unfinished(bound, 4)
-    assert room.in_lane(bound) == 0, "more than max_jobs, because it was lowered, is no negative room"
+    assert room.in_lane(bound) == 0, "more than max_jobs, because it was lowered, is not a negative room"
 
 
 def test_jobs_are_refused_beyond_the_number_of_all() -> None:

@@ -45,8 +45,8 @@ def refused(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"", "FILE is no recording of iii-trio: name a file that `iii-trio record` has written"),
-        (b"\x89PNG\r\n", "FILE is no recording of iii-trio: name a file that `iii-trio record` has written"),
+        (b"", "FILE is not a recording of iii-trio: name a file that `iii-trio record` has written"),
+        (b"\x89PNG\r\n", "FILE is not a recording of iii-trio: name a file that `iii-trio record` has written"),
         (b"iii-trio rec", "FILE is cut off in its first line: copy it again"),
         (b"iii-trio recording x\n", "FILE is damaged in its first line: copy it again"),
         (
@@ -63,7 +63,7 @@ def test_F7_a_file_of_another_kind_is_one_sentence(data: bytes, text: str) -> No
 def test_F7_a_file_that_was_cut_off_anywhere_is_one_sentence() -> None:
     data = a_file()
     for end in range(0, len(data), 7):
-        assert "cut off" in refused(data[:end]) or "no recording" in refused(data[:end])
+        assert "cut off" in refused(data[:end]) or "not a recording" in refused(data[:end])
     assert refused(data + b"more").endswith("has 4 bytes behind its end: copy it again")
 
 

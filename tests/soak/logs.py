@@ -15,7 +15,7 @@ _IDS: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\d+\b|\b(?:a|sdk|idle)\d+
 
 
 def unexpected_lines(log: str, kinds: Counter[str]) -> Iterator[str]:
-    """The lines of an engine's log that are no JSON, or warn of what no soak brings about; counts the others by kind."""
+    """The lines of an engine's log that are not JSON, or warn of what no soak brings about; counts the others by kind."""
     for line in log.splitlines():
         try:
             said = json.loads(line)

@@ -93,5 +93,5 @@ def judge(
         elif failed[key] < MAX_ATTEMPTS:
             wrong(f"{key} is a dead letter after {failed[key]} failures")
     for key in sorted(key for key in promised if wanted[key] == "doomed" and key not in dead | excused):
-        wrong(f"{key} can never succeed, and is no dead letter")
+        wrong(f"{key} can never succeed, and is not a dead letter")
     return tally

@@ -69,7 +69,7 @@ def test_a_dead_letter_that_had_attempts_left_is_told_and_one_that_is_missing() 
         judged(*lines, wanted=wanted, dead=("plain/p/1",)).problems[-1] == "plain/p/1 is a dead letter after 1 failures"
     )
     lines = [f"{at} {what} plain/p/1 {at}" for at in (1, 2, 3) for what in ("began", "failed")]
-    assert judged(*lines, wanted=wanted).problems == ["plain/p/1 can never succeed, and is no dead letter"]
+    assert judged(*lines, wanted=wanted).problems == ["plain/p/1 can never succeed, and is not a dead letter"]
 
 
 def test_plans_repeat_and_are_of_all_kinds() -> None:

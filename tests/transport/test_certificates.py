@@ -66,7 +66,7 @@ def test_clients_are_asked_for_certificates_of_an_authority(files: tuple[Path, P
     authority = tmp_path / "authority.pem"
     with pytest.raises(ConfigError, match=f"`tls` names {authority}, which is not there"):
         server_context(Tls(certificate, key, clients=str(authority)))
-    # A key is no certificate, and an empty list of authorities would admit nobody.
+    # A key is not a certificate, and an empty list of authorities would admit nobody.
     for content in (files[1].read_bytes(), b""):
         authority.write_bytes(content)
         with pytest.raises(ConfigError, match=f"at 3: `tls` names {authority}, which cannot be used: "):

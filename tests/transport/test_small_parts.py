@@ -136,7 +136,7 @@ async def test_what_is_no_listening_stream_socket_is_not_adopted(tmp_path: Path)
     packets.bind(str(tmp_path / "packets"))
     packets.listen()
     for sock in (ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(), packets):
-        with sock, pytest.raises(Exception, match="it is no listening stream socket"):
+        with sock, pytest.raises(Exception, match="it is not a listening stream socket"):
             ListeningSocket.adopt(sock.fileno())
     with pytest.raises(Exception, match="cannot listen at file descriptor 9999: "):
         ListeningSocket.adopt(9999)

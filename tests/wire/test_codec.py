@@ -1,4 +1,4 @@
-"""Envelopes are split, payloads pass as they came; what is no message still names the call that it belonged to."""
+"""Envelopes are split, payloads pass as they came; what is not a message still names the call that it belonged to."""
 
 from __future__ import annotations
 

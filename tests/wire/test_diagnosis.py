@@ -1,4 +1,4 @@
-"""The names in a text that is no message, against a generator that knows where it wrote each of them."""
+"""The names in a text that is not a message, against a generator that knows where it wrote each of them."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ AT = 100_064
         (b'{"a":[1, -Infinity]}', "", INFINITY),
         (b'{"a":"NaN"}', "", ""),
         (b'{"a": Nano}', "", ""),
-        (b'{"a":"\\ud800"}', "", r"; \ud800 is half a character (a lone surrogate), which is no Unicode"),
-        (b'{"a":"\\uDC00x"}', "", r"; \uDC00 is half a character (a lone surrogate), which is no Unicode"),
+        (b'{"a":"\\ud800"}', "", r"; \ud800 is half a character (a lone surrogate), which is not valid Unicode"),
+        (b'{"a":"\\uDC00x"}', "", r"; \uDC00 is half a character (a lone surrogate), which is not valid Unicode"),
         (b'{"a":"\\ud83d\\ude00"}', "", ""),
         (b'{"a":NaN,"b":"\\ud800"}', "", NAN),
         # The place that the decoder names is looked at first.

@@ -31,7 +31,7 @@ def test_what_json_cannot_hold_is_said() -> None:
     loop.append(loop)
     with pytest.raises(ValueError, match="contains itself"):
         to_json(loop)
-    with pytest.raises(ValueError, match="no Unicode"):
+    with pytest.raises(ValueError, match="not valid Unicode"):
         to_json("\ud800")
     with pytest.raises(TypeError, match="object"):
         to_json(object())

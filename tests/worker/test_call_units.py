@@ -392,7 +392,7 @@ def test_options_that_cannot_be_meant_are_a_misuse(options: dict[str, Any], prob
 
 @pytest.mark.parametrize("queue", ["", " ", None])
 def test_a_job_is_for_a_queue_that_has_a_name(queue: Any) -> None:
-    with pytest.raises(MisuseError, match="is no name of a queue; the one that is always there is 'default'"):
+    with pytest.raises(MisuseError, match="is not a name of a queue; the one that is always there is 'default'"):
         enqueue(queue)
 
 
@@ -422,7 +422,7 @@ async def test_a_receipt_asks_for_its_job_until_it_is_over() -> None:
     with pytest.raises(MisuseError, match="was not made by a worker"):
         await Receipt("j").status()
     for value in (None, 5, {}, {"messageReceiptId": 5}, "j"):
-        with pytest.raises(CallError, match="is no receipt") as caught:
+        with pytest.raises(CallError, match="is not a receipt") as caught:
             Receipt.from_json(value, "f")
         assert caught.value.function_id == "f" and caught.value.code == ErrorCode.DESERIALIZATION_ERROR
 
@@ -482,10 +482,10 @@ def test_a_payload_that_cannot_be_sent_is_named_with_its_place(payload: Any, pro
 @pytest.mark.parametrize(
     ("payload", "problem"),
     [
-        ({"a": float("nan"), "b": b"x"}, "a: nan is no JSON"),
-        ({"a": b"x", "b": float("nan")}, "a: bytes are no JSON"),
-        ({"a": [float("nan")], "b": b"x"}, "a[0]: nan is no JSON"),
-        ([[b"x"], {"b": {"c": float("nan")}}], "[0][0]: bytes are no JSON"),
+        ({"a": float("nan"), "b": b"x"}, "a: nan is not JSON"),
+        ({"a": b"x", "b": float("nan")}, "a: bytes are not JSON"),
+        ({"a": [float("nan")], "b": b"x"}, "a[0]: nan is not JSON"),
+        ([[b"x"], {"b": {"c": float("nan")}}], "[0][0]: bytes are not JSON"),
     ],
 )
 def test_the_first_of_two_faults_is_named_with_its_own_reason(payload: Any, problem: str) -> None:

@@ -77,7 +77,7 @@ def test_a_path_that_is_none_is_a_misuse(path: str, problem: str) -> None:
 
 
 def test_a_method_that_is_never_served_is_a_misuse() -> None:
-    with pytest.raises(MisuseError, match=r"'GTE' is no method .* write one of GET, POST, "):
+    with pytest.raises(MisuseError, match=r"'GTE' is not a method .* write one of GET, POST, "):
         Route.parse("GTE", "/gte")
 
 

@@ -98,7 +98,7 @@ class Directory:
     def apply(self, entry: Entry) -> Difference | None:
         """Take the next line of the log. None, and nothing changed, if lines are missing between."""
         if entry.number <= self.position.number:
-            return Difference(odd=list(entry.odd))  # the snapshot had it already, or it is no line of a node
+            return Difference(odd=list(entry.odd))  # the snapshot had it already, or it is not a line of a node
         # Whatever an unreadable line says is in what all is read from.
         if entry.number != self.position.number + 1 or entry.kind is EntryKind.UNREADABLE:
             return None

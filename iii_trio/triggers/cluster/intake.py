@@ -232,7 +232,7 @@ def _read_changes(node: str, pairs: list[Any]) -> tuple[Changes, list[Odd]]:
             text, row = pair
             key = Key.parse(text)
             if row is not False and not isinstance(row, str):
-                raise ValueError("the row is no text")
+                raise ValueError("the row is not text")
             changes[key] = None if row is False else row.encode()
         except (TypeError, ValueError) as error:
             odd.append(_odd(node, str(pair), error))

@@ -222,7 +222,7 @@ def link_name(name: str, here: Node | None, there: Node, attempt: int) -> str:
 def fence_of_link(name: str, link: str) -> int:
     """Return the fencing number that the node `name` had when it opened the link of that name.
 
-    0: it is no link of that node, the node had not joined, or its version does not tell.
+    0: it is not a link of that node, the node had not joined, or its version does not tell.
     """
     found = re.fullmatch(rf"node {re.escape(name)} \((\d+)\.\d+\.\d+\)", link)
     return int(found[1]) if found else 0

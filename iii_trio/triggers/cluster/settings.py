@@ -40,7 +40,7 @@ class StoreUrl:
             host, port = None, None
         mesh = parts.path.strip("/") if host else ""
         if not host or parts.scheme not in ("valkey", "valkeys") or not _MESH.fullmatch(mesh):
-            raise ValueError("'store' is no address of a store: write it as valkey://host:port/NAME_OF_THE_MESH")
+            raise ValueError("'store' is not an address of a store: write it as valkey://host:port/NAME_OF_THE_MESH")
         return cls(host, port or 6379, mesh, parts.scheme == "valkeys", parts.username, parts.password)
 
     def __str__(self) -> str:
@@ -98,7 +98,9 @@ class ClusterConfig:
             raise ValueError(f"'advertise' cannot be used: {error}") from None
         # The other nodes take the text as it is, so it has to be whole.
         if url.unix is not None or "://" not in self.advertise:
-            raise ValueError("'advertise' is no address of an engine: write it as ws://host:port or wss://host:port")
+            raise ValueError(
+                "'advertise' is not an address of an engine: write it as ws://host:port or wss://host:port"
+            )
         return url
 
     @property

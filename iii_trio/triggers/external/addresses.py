@@ -21,7 +21,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class BadUrl(ValueError):
-    """A text is no URL that could be called."""
+    """A text is not a URL that could be called."""
 
 
 @frozen
@@ -70,9 +70,9 @@ def _ascii(host: str) -> str:
         try:
             host = host.encode("idna").decode("ascii")
         except UnicodeError:
-            raise BadUrl("its host is no name") from None
+            raise BadUrl("its host is not a name") from None
     if _HOST.fullmatch(host) is None:
-        raise BadUrl("its host is no name")
+        raise BadUrl("its host is not a name")
     return host.lower()
 
 

@@ -24,7 +24,7 @@ def result(status: int, body: bytes) -> JsonValue:
         # A redirect is not followed, and its text is for people.
         if not 200 <= status < 300:
             return None
-        raise CallError("invalid_response", f"The response is no JSON: {error}") from None
+        raise CallError("invalid_response", f"The response is not JSON: {error}") from None
 
 
 def _failure(status: int, body: bytes) -> CallError:

@@ -53,7 +53,7 @@ def read_http(entry: Entry) -> ModuleEntry:
 def _middleware(wire: Section) -> tuple[Middleware, ...]:
     given = wire.get("middleware") or []
     if not isinstance(given, list):
-        wire.fail("middleware", "`middleware` is no list; give a list of `{ function_id: …, priority: 0 }`")
+        wire.fail("middleware", "`middleware` is not a list; give a list of `{ function_id: …, priority: 0 }`")
     found = []
     for one in given:
         if not isinstance(one, dict) or not isinstance(one.get("function_id"), str):
@@ -62,7 +62,7 @@ def _middleware(wire: Section) -> tuple[Middleware, ...]:
             )
         priority = one.get("priority", 0)
         if not is_whole(priority):
-            wire.fail("middleware", f"the priority of `{one['function_id']}` is no whole number")
+            wire.fail("middleware", f"the priority of `{one['function_id']}` is not a whole number")
         if one.get("phase", "preHandler") != "preHandler":
             wire.warn("middleware", f"`{one['function_id']}` is for another phase than preHandler, and has no effect")
             continue

@@ -160,7 +160,7 @@ class Exchange:
             raise Refused(self._logged(503, _code_of(error), _text_of(error))) from error
 
     async def _converse_alone(self, call: CallHandle) -> None:
-        """Send the result of a handler that has no channels. A body that is no JSON is read and dropped."""
+        """Send the result of a handler that has no channels. A body that is not JSON is read and dropped."""
         try:
             await self._wait_quietly(call, [])
             if self._is_answered:
@@ -554,7 +554,7 @@ async def _next_items(response: Channel) -> list[Buffer | str] | None:
 
 
 async def _send_all(channel: Channel, body: bytes) -> None:
-    """Send a body that was read before. A handler that wants none of it is no error."""
+    """Send a body that was read before. A handler that wants none of it is not an error."""
     try:
         if body:
             await channel.writer.send(body)

@@ -67,7 +67,7 @@ def is_json(content_type: str) -> bool:
 
 
 def check_body(body: bytes) -> tuple[Raw | None, str | None]:
-    """Check a JSON body. Returns it as it came, for the handler's input, and the error if it is no JSON.
+    """Check a JSON body. Returns it as it came, for the handler's input, and the error if it is not JSON.
 
     It is not made into values and into JSON again, because that takes two seconds for 16 MB of empty lists, in which the
     engine does nothing else. The numbers of a large body are not looked at, as those of any payload that is passed on. One

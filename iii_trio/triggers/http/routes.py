@@ -215,7 +215,7 @@ def _find(node: _Node, segments: list[str], at: int, values: list[str]) -> Route
     literal = node.literals.get(segment)
     if literal is not None and (route := _find(literal, segments, at + 1, values)) is not None:
         return route
-    # An empty segment is no value, because a trailing slash is another path.
+    # An empty segment is not a value, because a trailing slash is another path.
     if node.parameter is not None and segment:
         values.append(segment)
         if (route := _find(node.parameter, segments, at + 1, values)) is not None:

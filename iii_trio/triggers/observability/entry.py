@@ -93,7 +93,7 @@ def _endpoint(wire: Section) -> str | None:
         parts = urlsplit(endpoint)
         port = parts.port
     except ValueError as error:
-        wire.fail("endpoint", f"`endpoint` is no address: {error}")
+        wire.fail("endpoint", f"`endpoint` is not an address: {error}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         wire.fail("endpoint", f"`endpoint` is {shown(endpoint)}; give an address such as http://localhost:4318")
     # iii's default is the port for gRPC, at which a collector takes no HTTP.
@@ -127,7 +127,7 @@ def _sampling(wire: Section, ours: Section) -> Sampling:
 def _rules(section: Section) -> tuple[SamplingRule, ...]:
     given = section.get("rules") or []
     if not isinstance(given, list):
-        section.fail("rules", "`rules` is no list; give a list of `{ operation: …, rate: 0.1 }`")
+        section.fail("rules", "`rules` is not a list; give a list of `{ operation: …, rate: 0.1 }`")
     rules = []
     for one in given:
         if not isinstance(one, dict) or not isinstance(one.get("rate"), int | float) or not 0 <= one["rate"] <= 1:

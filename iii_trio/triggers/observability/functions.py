@@ -1,6 +1,6 @@
 """The functions of the observability module (builtin-workers 13.4)."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """The answer of `engine::metrics::list`. It holds the engine's own numbers and the latest measurements of workers."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -240,7 +240,7 @@ def _spans_of(body: bytes) -> Iterator[StoredSpan]:
 
 def _span(span: _Span, trace_id: str, span_id: str, resource: Resource, scope: Scope) -> StoredSpan:
     attributes = _attributes(span.attributes)
-    # An empty parent means a root, and so does one that is no id.
+    # An empty parent means a root, and so does one that is not an id.
     parent = (span.parentSpanId or "").lower()
     events = [
         Event(event.name or "", _number(event.timeUnixNano), _attributes(event.attributes))

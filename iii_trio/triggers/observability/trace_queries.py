@@ -1,6 +1,6 @@
 """The answers of `engine::traces::*`, which are lists of spans, trees of one trace, and groups of traces."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -159,7 +159,7 @@ def check_times(*times: float | None) -> None:
     """Refuse times that nanoseconds cannot hold. Raises CallError."""
     for time in times:
         if time is not None and not abs(time) < _MAX_MS:
-            raise CallError("time_value_overflow", f"{time:g} is no time in milliseconds since 1970")
+            raise CallError("time_value_overflow", f"{time:g} is not a time in milliseconds since 1970")
 
 
 def tree(trace: TraceSpans) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ A binding to `log` is called with each line of one level, and a binding to `trac
 new spans. Both have bounded queues, which drop what does not fit, so a slow function delays nothing.
 """
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 import math
 from collections import deque

@@ -161,7 +161,7 @@ async def _read_call(head: Head, stream: trio.abc.Stream) -> _Call:
     try:
         call = msgspec.json.decode(body[:size], type=_Call)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, f"the body is no call: {error}") from None
+        raise BadRequest(400, f"the body is not a call: {error}") from None
     # It would give the page's own worker another name.
     if call.function_id == "engine::workers::register":
         raise BadRequest(

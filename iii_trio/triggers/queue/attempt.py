@@ -116,7 +116,7 @@ class Attempt:
             wanted = self._answer() is not False
         except CallError as error:
             result = _failure(error)
-            if result.outcome is AttemptOutcome.MISSING:  # a missing condition is no missing function
+            if result.outcome is AttemptOutcome.MISSING:  # a missing condition is not a missing function
                 message = f"the condition {condition} failed: {error.message}"
                 result = AttemptResult(AttemptOutcome.FAILED, error.code, message)
             self._end(result)

@@ -23,7 +23,7 @@ def _open(
     from .module import open_queue  # here, so that commands which call an engine elsewhere do not load the queue
 
     store = environment.store
-    # Jobs in memory must outlive a failure of the module, which is no failure of the engine.
+    # Jobs in memory must outlive a failure of the module, which is not a failure of the engine.
     if store is None and settings.directory is None:
         store = environment.kept.get("jobs")
         if store is None:

@@ -370,7 +370,7 @@ class Dispatcher:
             elif is_json(payload.data):
                 self._begin(attempt, payload)
             else:
-                problem = f"its data in {self.place} is no JSON"
+                problem = f"its data in {self.place} is not JSON"
                 self._over(attempt, AttemptResult(AttemptOutcome.DAMAGED, "job_damaged", problem))
 
     def _over(self, attempt: Attempt, result: AttemptResult) -> None:

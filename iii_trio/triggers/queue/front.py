@@ -75,7 +75,7 @@ def _text(value: Any) -> str:
 
 
 def _with_receipt(payload: bytes, receipt: str) -> bytes:
-    """Return the payload of an enqueue with a receipt. One that is no object stays as it is, and is refused."""
+    """Return the payload of an enqueue with a receipt. One that is not an object stays as it is, and is refused."""
     try:
         members = _members.decode(payload)
     except (ValueError, RecursionError):

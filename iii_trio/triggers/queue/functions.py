@@ -1,6 +1,6 @@
 """The functions of the queue, as iii's clients call them."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from collections import Counter
 from collections.abc import Iterator
@@ -336,7 +336,7 @@ def _register_actions(worker: Worker, dispatcher: Dispatcher, operators: Operato
         if which.function_id is not None:
             lanes = [lane for lane in lanes if lane.key.subscriber == _function_in(which)]
             if not lanes:
-                raise CallError("queue_not_found", f"{which.function_id} is no subscriber of {which.name}")
+                raise CallError("queue_not_found", f"{which.function_id} is not a subscriber of {which.name}")
         counts = by_state(lane.waiting for lane in lanes)
         if not which.dry_run:
             await operators.purge(lanes)

@@ -90,7 +90,7 @@ class JobLoader:
 
     def _load_one(self, record: Record, settings: Mapping[str, bytes], timestamp: Timestamp) -> None:
         if record.data is None or not is_json(record.data):
-            raise ValueError("its data is no JSON")
+            raise ValueError("its data is not JSON")
         lane = self._lane(record.lane, settings)
         self._touched.add(lane)
         self._ledger.skip_key(record.position)

@@ -192,7 +192,7 @@ class Lane:
             case {"settings": {**settings}, "condition": str() | None as condition}:
                 known = {name: value for name, value in settings.items() if name in attrs.fields_dict(QueueSettings)}
             case _:
-                raise ValueError("they are no settings of a lane")
+                raise ValueError("they are not settings of a lane")
         try:
             self.change(QueueSettings(**known))  # type: ignore[arg-type]
         except TypeError as error:

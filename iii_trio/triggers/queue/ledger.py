@@ -287,7 +287,7 @@ class Ledger:
         if patience is not None and job.lane.key.kind == "queue":
             self.timers.set(job, timestamp.now + patience)
         else:
-            job.due = math.inf  # the limit of its attempt is no limit of its wait
+            job.due = math.inf  # the limit of its attempt is not a limit of its wait
 
     def function_came(self, function: tuple[str, str]) -> None:
         """Make the jobs ready that waited for this function, because a worker may have it now."""

@@ -163,7 +163,7 @@ class MeshQueue(RunningModule):
                 waited += _NO_MESH_SECONDS
                 if abs(waited - _WARN_SECONDS) < _NO_MESH_SECONDS / 2:
                     LOGGER.warning(
-                        "the queues are to be those of a mesh, and this engine is no node of one: add iii-cluster to its "
+                        "the queues are to be those of a mesh, and this engine is not a node of one: add iii-cluster to its "
                         "configuration, or keep the jobs elsewhere (data)"
                     )
                 await trio.sleep(_NO_MESH_SECONDS)
@@ -299,7 +299,7 @@ class MeshQueue(RunningModule):
         if not self._told and now:
             nursery.start_soon(_warn_of_weakness, mesh)
         self._told = now
-        # Those that were handed over are no loss.
+        # Those that were handed over are not lost.
         for reason in {self._why_lost(owner) for owner in lost if owner.lost_to is not None or self.problem}:
             shards = shards_in_words(owner.shard for owner in lost if self._why_lost(owner) == reason)
             LOGGER.warning("node %s does not own shards %s of the queues any more: %s", mesh.node, shards, reason)

@@ -1,6 +1,6 @@
 """The functions of the queue for operators: jobs by page, one job, and the verbs that change jobs."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 from typing import Any, Final
 

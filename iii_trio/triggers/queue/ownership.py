@@ -21,7 +21,7 @@ import trio
 from ...state_machine import StateMachine, Table, TableEnum
 
 MARGIN: Final = 0.2
-"""The part of a lease, at its end, in which the node is no owner any more. It has to stop in that time."""
+"""The part of a lease, at its end, in which the node is not the owner any more. It has to stop in that time."""
 
 
 class OwnershipState(TableEnum):

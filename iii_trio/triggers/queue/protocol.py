@@ -1,6 +1,6 @@
 """The payloads of the queue's functions, and the codes and texts of its refusals, as iii's clients expect them."""
 
-# Annotations are no texts here, because a start reads them and would compile each text.
+# Annotations are not texts here, because a start reads them and would compile each text.
 
 import hashlib
 from typing import Annotated, Any, Final, TypeAlias
@@ -189,7 +189,7 @@ class SubscriberConfig(msgspec.Struct, frozen=True):
 def read_subscriber(text: bytes) -> SubscriberConfig:
     """Read the config of a binding. Values of a wrong type are left out, one by one, as with iii.
 
-    Raises ValueError for text that is no JSON.
+    Raises ValueError for text that is not JSON.
     """
     value = from_json(text)
     config: dict[str, Any] = value if isinstance(value, dict) else {}

@@ -106,7 +106,7 @@ class Backlog(msgspec.Struct, frozen=True):
     last: int
     """The largest key or position of a job, or a number above it. New jobs have larger ones."""
     unfinished: Mapping[str, int]
-    """The number of jobs that are no dead letters, by the texts of the keys of their lanes."""
+    """The number of jobs that are not dead letters, by the texts of the keys of their lanes."""
 
 
 class Loaded(msgspec.Struct, frozen=True):

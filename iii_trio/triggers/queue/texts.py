@@ -13,7 +13,7 @@ _raw: Final = msgspec.json.Decoder(Raw)
 
 
 def cut(text: str, max_bytes: int) -> str:
-    """Shorten a text to so many bytes, and say so at its end. Characters that are no Unicode are replaced."""
+    """Shorten a text to so many bytes, and say so at its end. Characters that are not valid Unicode are replaced."""
     whole = text.encode(errors="replace")
     if len(whole) <= max_bytes:
         return whole.decode()
