@@ -104,7 +104,7 @@ def _run(tokens: Sequence[str]) -> int:
         # Only --help is not a coroutine. It needs a console, and a command starts without what draws on one.
         console = output.new_console(columns=output.width())
         command, bound, _ = parse(console=console)
-        with console.capture() as captured:
+        with output.capture(console) as captured:
             command(*bound.args, **bound.kwargs)
     except CycloptsError as error:
         raise Failure(Exit.USAGE, _wrong_usage(tokens, error)) from None

@@ -12,7 +12,8 @@ import trio
 
 from ..records import define
 from .ending import STANDARD_STREAM
-from .exits import UsageError
+from .exits import Exit, Failure, UsageError
+from .output import cannot_write
 
 CHUNK: Final = 256 * 1024
 """Bytes of one message: large enough to be fast, small enough for every SDK's limit."""
@@ -58,8 +59,14 @@ class Source:
         return cls(name, descriptor, status.st_size if stat.S_ISREG(status.st_mode) else None)
 
     async def read(self, count: int = CHUNK) -> bytes:
-        """Read up to `count` bytes, none at the end. If cancelled: bytes that were read meanwhile are lost."""
-        return await trio.to_thread.run_sync(os.read, self._descriptor, count, abandon_on_cancel=self.size is None)
+        """Read up to `count` bytes, none at the end. Raises Failure, which names the file.
+
+        If cancelled: bytes that were read meanwhile are lost.
+        """
+        try:
+            return await trio.to_thread.run_sync(os.read, self._descriptor, count, abandon_on_cancel=self.size is None)
+        except OSError as error:
+            raise Failure(Exit.FAILED, f"{self.name} cannot be read: {error.strerror}") from None
 
     def close(self) -> None:
         """Let the file go."""
@@ -130,8 +137,14 @@ class Sink:
         return cls(path, False, descriptor, part, place, overwrite)
 
     async def write(self, data: bytes) -> None:
-        """Write all of it. Raises OSError. If cancelled: an unknown part is written."""
-        await trio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=self._part is None)
+        """Write all of it. Raises Failure, which names the file, and ReaderLeft if nobody reads any more.
+
+        If cancelled: an unknown part is written.
+        """
+        try:
+            await trio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=self._part is None)
+        except OSError as error:
+            raise cannot_write(error, self.name) from None
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)

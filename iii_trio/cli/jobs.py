@@ -18,7 +18,7 @@ from ..text import count_of
 from ..worker import Queues
 from .calling import Deadline, connect
 from .exits import Exit, Failure, UsageError
-from .options import Address, check_limit, check_page, check_timeout, engine_address
+from .options import Address, check_limit, check_page, check_seconds, check_timeout, engine_address
 from .output import say, to_json, visible
 from .progress import size
 from .queues import DryRun, Kind, Queue, check_queue, duration, in_words, list_queues
@@ -57,6 +57,8 @@ async def jobs(
     """
     check_limit(limit)
     check_page(after)
+    check_seconds("--older", older)
+    check_seconds("--newer", newer)
 
     async def look(worker: iii_trio.Worker) -> View:
         which = await check_queue(worker, queue, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
@@ -54,6 +55,13 @@ def check_timeout(seconds: float | None) -> None:
         raise UsageError(f"--timeout is {seconds:g}; give a number of seconds above 0")
 
 
+def check_seconds(name: str, seconds: float | None) -> None:
+    """Check that a length of time is one. Raises UsageError, which names the option, otherwise."""
+    # Written so that NaN is refused too.
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise UsageError(f"{name} is {seconds:g}; give a number, 0 or more")
+
+
 def check_limit(limit: int | None) -> None:
     """Check that a number of rows makes sense. Raises UsageError otherwise."""
     if limit is not None and limit < 1:
@@ -68,7 +76,9 @@ def check_page(after: int) -> None:
 
 def _checked(value: str, source: str) -> str:
     # Socket paths have no host or port to check.
-    if value.startswith("unix:/"):
+    if value.startswith("unix:"):
+        if value == "unix:":
+            raise UsageError(f"{source} is {value!r}; give the path of the socket, as in unix:/run/engine.sock")
         return value
     url = value if "://" in value else f"ws://{value}"
     try:

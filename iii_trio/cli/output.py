@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from .exits import Exit, Failure
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Capture, Console, RenderableType
 
 PLAIN_WIDTH: Final = 1000
 """Columns where there is no terminal. Nothing is folded or cut there."""
@@ -111,9 +111,19 @@ def complain(sentence: str) -> None:
 
 def draw(renderable: RenderableType, console: Console) -> None:
     """Write what rich draws: a table, a paragraph with markup. Raises as `say` does."""
-    with console.capture() as captured:
+    with capture(console) as captured:
         console.print(renderable)
     _write(captured.get(), console.file)
+
+
+@contextmanager
+def capture(console: Console) -> Iterator[Capture]:
+    """Capture what is printed on a console within the block. Raises as `say` does, because rich flushes its stream."""
+    try:
+        with console.capture() as captured:
+            yield captured
+    except OSError as error:
+        raise cannot_write(error, "standard output") from None
 
 
 def markup(text: str) -> str:
@@ -163,7 +173,7 @@ def screen(console: Console) -> Iterator[None]:
 
 def redraw(renderable: RenderableType, console: Console) -> None:
     """Draw anew, from the screen's upper left corner. Raises as `say` does."""
-    with console.capture() as captured:
+    with capture(console) as captured:
         console.print(renderable)
     height = max(1, console.size.height)
     lines = captured.get().rstrip("\n").split("\n")[:height]  # one more line would scroll
@@ -184,10 +194,14 @@ def _write(text: str, stream: Any) -> None:
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    # A reader such as `head` may leave early, which is not a failure.
-    except BrokenPipeError:
-        raise ReaderLeft from None
     except (OSError, ValueError) as error:  # a full disk; a stream that somebody closed
-        reason = error.strerror if isinstance(error, OSError) else error
-        name = "standard error" if stream is sys.stderr else "standard output"
-        raise Failure(Exit.FAILED, f"{name} cannot be written: {reason}") from None
+        raise cannot_write(error, "standard error" if stream is sys.stderr else "standard output") from None
+
+
+def cannot_write(error: OSError | ValueError, name: str) -> Exception:
+    """Return the exception for output that was not taken. `name` is that of the stream or file."""
+    # A reader such as `head` may leave early, which is not a failure.
+    if isinstance(error, BrokenPipeError):
+        return ReaderLeft()
+    reason = error.strerror if isinstance(error, OSError) else error
+    return Failure(Exit.FAILED, f"{name} cannot be written: {reason}")

@@ -16,7 +16,7 @@ from ..errors import CallError
 from ..wire import ErrorCode
 from . import output
 from .exits import Exit, Failure, UsageError
-from .options import Address, check_limit
+from .options import Address, check_limit, check_seconds
 from .tables import AsJson, Every, Row, View, Watch, ask, show
 
 ABSENT: Final = "this engine records no traces: its configuration says so, or it is not one of iii-trio's"
@@ -49,6 +49,7 @@ async def traces(
     For example: iii-trio traces --failed, then iii-trio traces 4bf92f
     """
     check_limit(limit)
+    check_seconds("--slower", slower)
     if trace is not None and (name is not None or failed or slower is not None or limit is not None):
         raise UsageError(
             "--name, --failed, --slower and --limit choose from the list; leave them out to show one trace"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from iii_trio.cli.exits import UsageError
+from iii_trio.cli.exits import Failure, UsageError
 from iii_trio.cli.files import CHUNK, Sink, Source
+from iii_trio.cli.output import ReaderLeft
 
 
 async def test_a_file_appears_when_it_is_kept(tmp_path: Path) -> None:
@@ -110,3 +111,23 @@ async def test_a_source_knows_its_size_where_it_has_one(tmp_path: Path) -> None:
     source = await Source.open(str(tmp_path / "file"))
     assert (source.size, await source.read(), await source.read()) == (5, b"12345", b"")
     source.close()
+
+
+async def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    sink = await Sink.open("/dev/full")
+    with pytest.raises(Failure, match=r"^/dev/full cannot be written: No space left on device$"):
+        await sink.write(b"x")
+    sink.close()
+    source = await Source.open("/proc/self/mem")
+    with pytest.raises(Failure, match=r"^/proc/self/mem cannot be read: Input/output error$"):
+        await source.read()
+    source.close()
+
+
+async def test_a_pipe_that_nobody_reads_any_more_ends_in_silence() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    sink = Sink("standard output", False, writing)
+    with pytest.raises(ReaderLeft):
+        await sink.write(b"x")
+    os.close(writing)

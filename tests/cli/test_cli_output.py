@@ -349,6 +349,17 @@ def test_an_output_that_is_full_is_one_sentence(line: tuple[list[str], int], mon
             out.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_drawing_on_a_process_own_output_that_is_full_is_one_sentence() -> None:
+    # rich writes to descriptor 1 at the end of a capture, too.
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "iii_trio", "--help"], stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"iii-trio: standard output cannot be written: No space left on device\n"
+
+
 @pytest.mark.parametrize("columns", ["0", "1", "20"])
 def test_a_narrow_terminal_gets_something(
     line: tuple[list[str], int], columns: str, monkeypatch: pytest.MonkeyPatch

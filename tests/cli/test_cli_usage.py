@@ -30,6 +30,10 @@ WRONG = {
     ),
     "trigger f --timeout 0": "--timeout is 0; give a number of seconds above 0",
     "trigger f --timeout nan": "--timeout is nan; give a number of seconds above 0",
+    "jobs mail --older nan": "--older is nan; give a number, 0 or more",
+    "jobs mail --newer inf": "--newer is inf; give a number, 0 or more",
+    "traces --slower -1": "--slower is -1; give a number, 0 or more",
+    "functions --address unix:": "--address is 'unix:'; give the path of the socket, as in unix:/run/engine.sock",
     "trigger f a": "'a' is not a key=value pair; write for example name=a",
     "trigger f --address http://x": (
         "--address is 'http://x', which is not an engine's address; write for example ws://127.0.0.1:49134"
