@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 import iii_trio
 
+from ..errors import CallError
 from .calling import connect
-from .exits import Exit, Failure, UsageError
+from .exits import Exit, UsageError
 from .options import Address, check_function, check_limit, engine_address
 from .output import say, to_json, visible
 from .progress import size
@@ -139,7 +140,7 @@ async def discard(
 async def _find(worker: iii_trio.Worker, queue: str, which: dict[str, str], given: str) -> str:
     """Return the whole id of the dead letter whose id begins with `given`.
 
-    Raises UsageError if several do, and Failure if none does.
+    Raises UsageError if several do, and CallError if none does.
     """
     start = given.removesuffix("…")  # as tables show it
     if not start:
@@ -163,8 +164,11 @@ async def _find(worker: iii_trio.Worker, queue: str, which: dict[str, str], give
     return found[0]
 
 
-def _none_of(queue: str, id_: str) -> Failure:
-    return Failure(Exit.FAILED, f"{queue} has no dead letter {id_}; `iii-trio dead-letters {queue}` shows what it has")
+def _none_of(queue: str, id_: str) -> CallError:
+    """Return the error that other commands about one job get of the engine, so that its exit code is theirs."""
+    return CallError(
+        "job_not_found", f"{queue} has no dead letter {id_}; `iii-trio dead-letters {queue}` shows what it has"
+    )
 
 
 def _checked(count: int, queue: str, id_: str) -> int:

@@ -12,6 +12,7 @@ import iii_trio
 
 from .calling import Deadline, connect
 from .exits import Exit, Failure, UsageError
+from .hints import tell_if_missing
 from .jobs import check_done, wait_for
 from .options import Address, Function, Json, Namespace, Pairs, check_function, check_timeout, engine_address
 from .output import say, to_json, visible
@@ -80,8 +81,9 @@ async def enqueue(
             sentence = f"no receipt within {deadline.seconds:g} s: the job may be kept all the same; see --timeout"
             raise Failure(Exit.TIMED_OUT, sentence)
         say(visible(receipt.id))  # before the end, because the command may be interrupted
+        await tell_if_missing(worker, function, namespace)
         if wait:
             row = await wait_for(worker, receipt.id, Deadline() if timeout is None else deadline)
-            check_done(row)
+            check_done(row, pairs)
             say(to_json(row.get("result")))
     return Exit.DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from .calling import Deadline, connect
 from .exits import Exit, Failure, UsageError
 from .options import Address, check_limit, check_page, check_seconds, check_timeout, engine_address
 from .output import say, to_json, visible
+from .payload import json_hint
 from .progress import size
 from .queues import DryRun, Kind, Queue, check_queue, duration, in_words, list_queues
 from .tables import AsJson, Row, View, ask, show
@@ -183,11 +184,14 @@ def _what_it_waits_for(row: Row, queues: list[Row]) -> str:
     return ""
 
 
-def check_done(row: Row) -> None:
-    """Raise CallError with the last error of a job that is dead, and Failure for one that was removed."""
+def check_done(row: Row, pairs: Sequence[str] = ()) -> None:
+    """Raise CallError with the last error of a job that is dead, and Failure for one that was removed.
+
+    The error ends with a hint if one of the job's `key=value` pairs is the cause.
+    """
     match row.get("state"):
         case "dead":
-            raise CallError(row["code"], row["message"])
+            raise CallError(row["code"], row["message"] + json_hint(row["message"], pairs))
         case "removed":
             raise Failure(Exit.FAILED, f"job {row['id']} was cancelled or purged")
 

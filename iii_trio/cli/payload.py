@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +48,17 @@ def read_pairs(pairs: Sequence[str]) -> Mapping[str, Any]:
             raise UsageError(f"{key!r} is given twice; keep one of the two")
         found[key] = _json_or_text(value)
     return found
+
+
+def json_hint(problem: str, pairs: Sequence[str]) -> str:
+    """Return the hint for an error about a text, if the value of its pair was read as JSON. Otherwise return no text."""
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        is_text = isinstance(_json_or_text(value), str)
+        if not is_text and re.search(rf"(?<![\w.]){re.escape(key)}: expected a text\b", problem):
+            quoted = shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
+            return f"; {value} was read as JSON, so write {quoted} for a text"
+    return ""
 
 
 def _json_or_text(value: str) -> Any:

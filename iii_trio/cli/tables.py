@@ -155,7 +155,7 @@ async def triggers(
         in_use = {row["trigger_type"] for row in bound}
         unused = [each for each in types if each["id"] not in in_use]
         rows += [(each["id"], "", each.get("worker_name") or "", "", each.get("description") or "") for each in unused]
-        return View(said, ("type", "function", "worker", "binding", ""), sorted(rows))
+        return View(said, ("type", "function", "worker", "binding", "details"), sorted(rows))
 
     return await show(look, "triggers", address, json, watch, every)
 

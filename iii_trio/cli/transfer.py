@@ -18,10 +18,11 @@ from cyclopts import Parameter
 import iii_trio
 
 from ..errors import ChannelBroken
-from .calling import Deadline, call, connect
+from .calling import Deadline, connect
 from .ending import STANDARD_STREAM
 from .exits import Exit
 from .files import Sink, Source
+from .hints import call_named
 from .options import Address, Function, Json, Namespace, Pairs, Timeout, check_function, check_timeout, engine_address
 from .output import complain, say_result
 from .payload import make_payload, with_ref
@@ -66,7 +67,7 @@ async def send(
 
             async def answer() -> Any:
                 asked = with_ref(payload, as_, channel.reader_ref)
-                return await call(worker, function, asked, namespace=namespace, deadline=deadline)
+                return await call_named(worker, function, asked, pairs, namespace=namespace, deadline=deadline)
 
             result, cut = await _side_by_side(answer, transfer)
             say_result(result)
@@ -118,12 +119,12 @@ async def receive(
 
             async def answer() -> Any:
                 asked = with_ref(payload, as_, channel.writer_ref)
-                return await call(worker, function, asked, namespace=namespace, deadline=deadline)
+                return await call_named(worker, function, asked, pairs, namespace=namespace, deadline=deadline)
 
             result, cut = await _side_by_side(answer, transfer)
             say_result(result, sys.stderr if output == STANDARD_STREAM else None)
             if cut is not None:
-                complain(f"received {size(meter.done)} of an unknown whole")
+                complain(f"received {size(meter.done)} of unknown length")
                 raise cut
             await settle(worker, channel)
         await sink.keep()

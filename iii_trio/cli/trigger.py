@@ -6,8 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .calling import Deadline, call, connect
+from .calling import Deadline, connect
 from .exits import Exit
+from .hints import call_named
 from .options import Address, Function, Json, Namespace, Pairs, check_function, check_timeout, engine_address
 from .output import say_result
 from .payload import make_payload
@@ -31,6 +32,6 @@ async def trigger(
     payload = make_payload(json, pairs)
     deadline = Deadline(timeout)
     async with connect(engine_address(address), "trigger", deadline) as worker:
-        result = await call(worker, function, payload, namespace=namespace, deadline=deadline)
+        result = await call_named(worker, function, payload, pairs, namespace=namespace, deadline=deadline)
     say_result(result)
     return Exit.DONE

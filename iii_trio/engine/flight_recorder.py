@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from ..recorder.recorded_hub import RecordedHub
     from ..recorder.ring import Segment
 
-OFF: Final = "the flight recorder of this engine is off: set `recorder.enabled` and start the engine again"
+OFF: Final = (
+    "the flight recorder of this engine is off: write `recorder: { enabled: true }` under `iii-trio:` of its configuration "
+    "file, or EngineConfig(recorder=RecorderSettings(enabled=True)) in a program, and start the engine again"
+)
 _BUSY: Final = "other recordings are being saved: try again in a moment"
 _KEY_BYTES: Final = 32
 _MAX_WAITING: Final = 4

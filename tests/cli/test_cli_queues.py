@@ -106,8 +106,8 @@ async def test_an_unknown_queue_is_one_sentence_with_those_that_are_there(site: 
 @pytest.mark.parametrize("command", ["redrive", "discard"])
 async def test_a_dead_letter_that_is_not_there_is_named(site: Site, command: str) -> None:
     ended = await site.run(command, "mail", "x1")
-    assert (ended.code, ended.out) == (1, "")
-    assert ended.err == "iii-trio: mail has no dead letter x1; `iii-trio dead-letters mail` shows what it has\n"
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err == "job_not_found: mail has no dead letter x1; `iii-trio dead-letters mail` shows what it has\n"
 
 
 async def test_what_a_queue_refuses_is_said_in_its_words(site: Site) -> None:
@@ -154,7 +154,7 @@ async def test_the_beginning_of_an_id_is_enough_where_it_is_one_letters_own(site
     assert (done.code, done.out) == (0, "1 dead letter of mail is gone\n")
     missing = await site.run("redrive", "mail", "zz")
     assert (missing.code, missing.err) == (
-        1,
-        "iii-trio: mail has no dead letter zz; `iii-trio dead-letters mail` shows what it has\n",
+        3,
+        "job_not_found: mail has no dead letter zz; `iii-trio dead-letters mail` shows what it has\n",
     )
     assert "is empty; give its first characters" in (await site.run("redrive", "mail", "")).err

@@ -412,10 +412,10 @@ async def test_F9_an_error_that_comes_again_is_saved_once_in_a_minute(
 
 async def test_an_engine_without_a_recorder_says_how_to_have_one(autojump_clock: Clock) -> None:
     async with iii_trio.open_engine() as engine, engine.open_worker("w") as worker:
-        with pytest.raises(MisuseError, match=r"set `recorder.enabled`"):
+        with pytest.raises(MisuseError, match=r"write `recorder: { enabled: true }` under `iii-trio:`"):
             await engine.recording()
         async with worker.create_channel() as channel:
-            with pytest.raises(iii_trio.CallError, match=r"set `recorder.enabled`"):
+            with pytest.raises(iii_trio.CallError, match=r"write `recorder: { enabled: true }` under `iii-trio:`"):
                 await worker.trigger("engine::recorder::save", {"writer": channel.writer_ref})
             for payload in ({}, {"writer": channel.reader_ref}, {"writer": channel.writer_ref, "last_seconds": 0}):
                 with pytest.raises(iii_trio.CallError, match=r"writer: give|last_seconds: give"):
