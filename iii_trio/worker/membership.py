@@ -277,7 +277,10 @@ class Membership:
                 declared.refused = problem
             return
         problem = f"this worker was refused: {owner} has the name '{rejection.worker_name}' in {where}"
-        self.rejection = Rejected(rejection.code, problem)
+        mend = "open this one with another `name` or `namespace`"
+        if rejection.owner_worker_id:
+            mend = f"stop that worker, or {mend}"
+        self.rejection = Rejected(rejection.code, f"{problem}; {mend}")
         session.link.close("refused")
 
     def _lose(self, link: Link) -> None:

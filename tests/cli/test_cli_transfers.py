@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,7 @@ async def test_a_stream_that_is_cut_leaves_no_file(site: Site, tmp_path: Path) -
         ended = await site.run("receive", "files::download", "-o", str(tmp_path / "copy"))
     assert ended.code == 4
     assert ended.out == '{"sent": 2000000}\n'
+    assert re.search(r"received .+ of unknown length\n", ended.err)
     assert "the stream was cut: aborted: the disk is gone" in ended.err
     assert os.listdir(tmp_path) == ["copy"]
     assert (tmp_path / "copy").read_bytes() == b"of last week"

@@ -94,12 +94,27 @@ async def test_a_register_call_that_fails_is_a_rejection() -> None:
     assert caught.value.code == "INVALID_NAMESPACE"
 
 
-async def test_a_late_refusal_leaves_the_block_as_itself() -> None:
+@pytest.mark.parametrize(
+    ("holder", "problem"),
+    [
+        (
+            "w0",
+            "worker w0 has the name 'me' in namespace 'default'; "
+            "stop that worker, or open this one with another `name` or `namespace`",
+        ),
+        (
+            "",
+            "the engine itself has the name 'me' in namespace 'default'; open this one with another `name` or `namespace`",
+        ),
+    ],
+)
+async def test_a_late_refusal_leaves_the_block_as_itself_and_says_how_to_mend_it(holder: str, problem: str) -> None:
     engine = FakeEngine(features=())
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected) as caught:
         async with open_worker(engine):
-            engine.link.say(RegistrationRejected("WORKER_NAMESPACE_CONFLICT", "default", "w0", worker_name="me"))
+            engine.link.say(RegistrationRejected("WORKER_NAMESPACE_CONFLICT", "default", holder, worker_name="me"))
             await trio.sleep_forever()
+    assert str(caught.value) == f"this worker was refused: {problem}"
 
 
 async def test_the_exception_of_the_block_leaves_as_itself() -> None:
