@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import stat
+import sys
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import trio
@@ -69,15 +71,30 @@ async def logs(
                 _say(line, json)
         if not follow:
             return Exit.DONE
-        async for line in receive:
-            fits = (line["severity_number"] or math.inf) >= lowest and trace in (None, line.get("trace_id"))
-            if fits and _key(line) not in shown and not _is_own(line, worker):
-                _say(line, json)
-            # A gap that is not shown would look like silence.
-            if lost:
-                output.complain(f"{lost} lines were left out, because they came faster than they could be shown")
-                lost = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_reader)
+            async for line in receive:
+                fits = (line["severity_number"] or math.inf) >= lowest and trace in (None, line.get("trace_id"))
+                if fits and _key(line) not in shown and not _is_own(line, worker):
+                    _say(line, json)
+                # A gap that is not shown would look like silence.
+                if lost:
+                    output.complain(f"{lost} lines were left out, because they came faster than they could be shown")
+                    lost = 0
     return Exit.DONE
+
+
+async def _watch_reader() -> None:
+    """Raise ReaderLeft once nobody reads standard output, if it is a pipe. A quiet engine would not tell."""
+    try:
+        descriptor = sys.stdout.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):
+        is_pipe = False  # a stream of a test or an embedder, or one that was closed
+    if is_pipe:
+        # The writing end of a pipe is never readable. It wakes this task by the error that its reader leaves behind.
+        await trio.lowlevel.wait_readable(descriptor)
+        raise output.ReaderLeft
 
 
 def _key(line: Row) -> tuple[Any, ...]:

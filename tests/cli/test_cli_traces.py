@@ -114,6 +114,20 @@ async def test_logs_are_shown_and_followed_from_their_level_on(observed: tuple[S
             assert await process.wait() == 143
 
 
+async def test_following_ends_when_its_reader_leaves_though_nothing_comes(
+    observed: tuple[Site, iii_trio.Worker],
+) -> None:
+    site, _ = observed
+    async with trio.open_nursery() as nursery:
+        process = await start(nursery, "logs", "--follow", "--level", "warn", "--address", site.address)
+        await read_line(process.stdout)
+        assert process.stdout is not None
+        await process.stdout.aclose()
+        with trio.fail_after(SECONDS):
+            assert await process.wait() == 1
+        assert await read_line(process.stderr) == ""
+
+
 async def test_top_shows_calls_functions_and_the_engine_itself(observed: tuple[Site, iii_trio.Worker]) -> None:
     site, _ = observed
     shown = await site.run("top")
