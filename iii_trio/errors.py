@@ -153,7 +153,7 @@ class CallError(IIIError):
         # A handler's mistake is told here, with its line, and not later by the code that sends the error.
         for name, value in (("code", code), ("message", message)):
             if not isinstance(value, str):
-                raise TypeError(f"CallError takes two texts, (code, message): {name} is {_in_words(value)}")
+                raise TypeError(f"CallError takes two strings, (code, message): {name} is {_in_words(value)}")
         super().__init__(code, message)
         self.code = code
         self.message = message

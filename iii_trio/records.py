@@ -107,7 +107,7 @@ _WORDS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "True or False"),
-    "str": ((str,), "a text"),
+    "str": ((str,), "a string"),
     "None": ((NoneType,), "None"),
     "tuple": ((Iterable,), "a list"),
     "Mapping": ((Mapping,), "a dict"),

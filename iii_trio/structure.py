@@ -29,7 +29,7 @@ from .errors import CallError, IIIError, MisuseError
 T = TypeVar("T")
 
 _WORDS: Final = {
-    str: "a text", int: "an integer", float: "a number", bool: "true or false", dict: "an object", list: "a list",
+    str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "an object", list: "a list",
     type(None): "null",
 }  # fmt: skip
 
@@ -89,7 +89,7 @@ def _strictly(wanted: type) -> Any:
 
 def _from_text(value: Any, kind: Any) -> Any:
     if type(value) is not str and not (kind is decimal.Decimal and type(value) in (int, float)):
-        raise WrongType(f"a text ({kind.__name__})", value)
+        raise WrongType(f"a string ({kind.__name__})", value)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

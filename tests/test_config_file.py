@@ -142,11 +142,11 @@ WRONG = {
     ),
     "one text for tokens": (
         ENTRY + "    iii-trio: { auth: { tokens: secret } }\n",
-        "config.yaml:3: `auth.tokens` cannot be used; give a list of texts (in quotes, if they look otherwise)",
+        "config.yaml:3: `auth.tokens` cannot be used; give a list of strings (in quotes, if they look otherwise)",
     ),
     "numbers for tokens": (
         ENTRY + "    iii-trio: { auth: { tokens: [12] } }\n",
-        "config.yaml:3: `auth.tokens` cannot be used; give a list of texts (in quotes, if they look otherwise)",
+        "config.yaml:3: `auth.tokens` cannot be used; give a list of strings (in quotes, if they look otherwise)",
     ),
     "an empty token": (
         ENTRY + "    iii-trio: { auth: { tokens: [''] } }\n",

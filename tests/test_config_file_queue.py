@@ -83,11 +83,11 @@ WRONG = {
     ),
     "a name that is a number": (
         "config: { queue_configs: { 7: {} } }",
-        "a queue's name is 7; give a text (in quotes, if it looks otherwise)",
+        "a queue's name is 7; give a string (in quotes, if it looks otherwise)",
     ),
     "a name that is empty": (
         "iii-trio: { queues: { '': {} } }",
-        'a queue\'s name is ""; give a text (in quotes, if it looks otherwise)',
+        'a queue\'s name is ""; give a string (in quotes, if it looks otherwise)',
     ),
     "another adapter": (
         "config: { adapter: { name: redis } }",

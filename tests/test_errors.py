@@ -52,5 +52,5 @@ def test_an_error_survives_pickle_and_copy(error: errors.IIIError, again: object
 
 @pytest.mark.parametrize("arguments", [("bad_input", {"field": "a"}), (404, "x"), ("c", None)])
 def test_a_call_error_is_made_of_two_texts(arguments: tuple[str, str]) -> None:
-    with pytest.raises(TypeError, match="CallError takes two texts"):
+    with pytest.raises(TypeError, match="CallError takes two strings"):
         errors.CallError(*arguments)

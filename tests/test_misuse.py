@@ -41,8 +41,8 @@ SETTINGS: list[tuple[Callable[[], object], str]] = [
     (lambda: Listener(port=of(True)), "`Listener.port` is True, of type bool; give a whole number"),
     (lambda: Listener(metrics=of("yes")), "`Listener.metrics` is 'yes', of type str; give True or False, or None"),
     (lambda: Listener(tls=of("cert.pem")), "`Listener.tls` is of type str; give Tls(…), or None"),
-    (lambda: Tls(of(5)), "`Tls.certificate` is of type int; give a text"),
-    (lambda: Auth(("token",), token_file=of(5)), "`Auth.token_file` is of type int; give a text, or None"),
+    (lambda: Tls(of(5)), "`Tls.certificate` is of type int; give a string"),
+    (lambda: Auth(("token",), token_file=of(5)), "`Auth.token_file` is of type int; give a string, or None"),
     (lambda: Limits(sessions=of("3")), "`Limits.sessions` is '3', of type str; give a whole number"),
     (lambda: Timeouts(goodbye_seconds=of("1")), "`Timeouts.goodbye_seconds` is '1', of type str; give a number"),
     (
@@ -50,7 +50,7 @@ SETTINGS: list[tuple[Callable[[], object], str]] = [
         "`Timeouts.silent_worker_seconds` is '1', of type str; give a number, or None",
     ),
     (lambda: QueueSettings(of("3")), "`QueueSettings.max_attempts` is '3', of type str; give a whole number"),
-    (lambda: QueueConfig(directory=of(5)), "`QueueConfig.directory` is 5, of type int; give a text, or None"),
+    (lambda: QueueConfig(directory=of(5)), "`QueueConfig.directory` is 5, of type int; give a string, or None"),
     (lambda: QueueConfig(of(["mail"])), "`QueueConfig.queues` is of type list; give a dict"),
     (lambda: HttpConfig(port=of("80")), "`HttpConfig.port` is '80', of type str; give a whole number"),
     (lambda: EngineConfig(limits=of({"sessions": 3})), "`EngineConfig.limits` is of type dict; give Limits(…)"),
@@ -141,12 +141,12 @@ CALLS: list[tuple[Use, str]] = [
     (lambda worker: worker.trigger(of(REQUEST), action=iii_trio.enqueue()), AS_REQUEST),
     (lambda worker: lowlevel.begin_call(worker, of(REQUEST), None), AS_REQUEST),
     (lambda worker: worker.trigger(of(REQUEST), namespace="orders"), AS_REQUEST),
-    (lambda worker: worker.trigger(of(5)), "a function's id is a text, not 5"),
-    (lambda worker: worker.trigger(of(None)), "a function's id is a text, not None"),
-    (lambda worker: worker.trigger_void(of(["a::b"])), "a function's id is a text, not a value of type list"),
+    (lambda worker: worker.trigger(of(5)), "a function's id is a string, not 5"),
+    (lambda worker: worker.trigger(of(None)), "a function's id is a string, not None"),
+    (lambda worker: worker.trigger_void(of(["a::b"])), "a function's id is a string, not a value of type list"),
     (
         lambda worker: worker.trigger("a::b", namespace=of(5)),
-        "`namespace` is of type int; give a text, or leave it out",
+        "`namespace` is of type int; give a string, or leave it out",
     ),
     (lambda worker: worker.trigger("a::b", action=of("enqueue")), f"`action` is 'enqueue'; {JOB}"),
     (lambda worker: worker.trigger("a::b", action=of({"type": "enqueue"})), f"`action` is of type dict; {JOB}"),
@@ -168,7 +168,7 @@ async def test_a_call_of_another_form_is_refused_before_it_is_sent(use: Use, pro
 
 async def test_what_registers_takes_texts_and_calls_of_its_own_kind() -> None:
     async with open_engine() as engine, engine.open_worker("app") as worker:
-        with pytest.raises(MisuseError, match="a function's id is a text, not 5"):
+        with pytest.raises(MisuseError, match="a function's id is a string, not 5"):
             worker.register_trigger("cron", of(5))
         with pytest.raises(MisuseError) as caught:
             worker.register_external_function("a::b", of("http://x?token=secret"))

@@ -60,7 +60,7 @@ def test_a_class_that_contains_itself_or_makes_a_field_itself_is_taken(annotatio
 def test_a_class_that_contains_itself_is_structured() -> None:
     tree = structure.structure({"name": "a", "children": [{"name": "b"}]}, Tree)
     assert tree == Tree("a", [Tree("b")])
-    with pytest.raises(structure.BadShape, match=r"children\[0\]\.name: expected a text, got an integer"):
+    with pytest.raises(structure.BadShape, match=r"children\[0\]\.name: expected a string, got an integer"):
         structure.structure({"name": "a", "children": [{"name": 1}]}, Tree)
 
 

@@ -55,9 +55,9 @@ def json_hint(problem: str, pairs: Sequence[str]) -> str:
     for pair in pairs:
         key, _, value = pair.partition("=")
         is_text = isinstance(_json_or_text(value), str)
-        if not is_text and re.search(rf"(?<![\w.]){re.escape(key)}: expected a text\b", problem):
+        if not is_text and re.search(rf"(?<![\w.]){re.escape(key)}: expected a string\b", problem):
             quoted = shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
-            return f"; {value} was read as JSON, so write {quoted} for a text"
+            return f"; {value} was read as JSON, so write {quoted} for a string"
     return ""
 
 
@@ -84,5 +84,5 @@ def _no_constant(name: str) -> Any:
 
 
 def _kind(value: object) -> str:
-    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    kinds = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")

@@ -284,6 +284,6 @@ class _Reader(msgspec.Struct, eq=False):
         if "name" in ours:
             name = ours.get("name")
             if not isinstance(name, str) or not name.strip():
-                ours.fail("name", f"`name` is {shown(name)}; give a text")
+                ours.fail("name", f"`name` is {shown(name)}; give a string")
             engine["name"] = name
         return engine

@@ -43,7 +43,7 @@ class FunctionFilter:
         for name in ("match", "namespace"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value.strip()):
-                raise ValueError(f"{name!r} of a filter is {value!r}: give a text that is not empty")
+                raise ValueError(f"{name!r} of a filter is {value!r}: give a string that is not empty")
 
 
 def _filters(filters: Iterable[FunctionFilter]) -> tuple[FunctionFilter, ...]:

@@ -168,7 +168,7 @@ class Auth:
         default=(),
         converter=_tuple_of_texts,
         repr=False,
-        metadata=_secret("a list of texts (in quotes, if they look otherwise)"),
+        metadata=_secret("a list of strings (in quotes, if they look otherwise)"),
     )
     token_file: str | None = attrs.field(default=None, metadata=_FILE)
     """A file with further tokens, one a line; lines that begin with `#` are comments."""

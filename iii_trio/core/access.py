@@ -75,7 +75,7 @@ def read_grants(result: JsonValue) -> Grants:
     grants: Grants = structure(result, Grants)
     prefix = grants.function_registration_prefix
     if prefix is not None and not 0 < len(prefix) <= _MAX_PREFIX:
-        problem = f"expected a text of 1 to {_MAX_PREFIX} characters, got {len(prefix)}"
+        problem = f"expected a string of 1 to {_MAX_PREFIX} characters, got {len(prefix)}"
         raise BadShape("function_registration_prefix", problem)
     return grants
 

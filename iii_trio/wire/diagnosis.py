@@ -135,7 +135,7 @@ def explain(text: bytes | bytearray | memoryview, problem: str) -> str:
         places.insert(0, bytes(text[max(0, at - NEAR_BYTES) : at + NEAR_BYTES]))
     for place in places:
         if (match := re.search(_NO_NUMBER, place)) is not None:
-            return f"; {match[1].decode()} is not JSON: send null, or a text, in its place"
+            return f"; {match[1].decode()} is not JSON: send null, or a string, in its place"
     for place in places:
         if (match := re.search(_LONE_SURROGATE, place)) is not None:
             shown = match[0].decode(errors="replace")

@@ -59,7 +59,7 @@ def why_unreadable(text: bytes | bytearray) -> str | None:
         return f"nested too deeply: more than {MAX_DEPTH} levels of lists and objects"
     # A short text cannot hold a long number.
     if len(text) > MAX_DIGITS and _has_long_integer(text):
-        return f"an integer of more than {MAX_DIGITS} digits, which no SDK can read: send it as a text"
+        return f"an integer of more than {MAX_DIGITS} digits, which no SDK can read: send it as a string"
     return None
 
 

@@ -114,7 +114,7 @@ def no_function_id(value: object) -> str:
             f'trigger("{value["function_id"]}", payload), and `namespace` and `action` as further arguments'
         )
     shown = repr(value) if isinstance(value, int | float | bytes | None) else f"a value of type {type(value).__name__}"
-    return f"a function's id is a text, not {shown}"
+    return f"a function's id is a string, not {shown}"
 
 
 def first_line(documented: Any) -> str | None:

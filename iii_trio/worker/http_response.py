@@ -45,7 +45,7 @@ class HttpError(IIIError):
         for name, value in (("code", code), ("message", message)):
             if not isinstance(value, str):
                 raise TypeError(
-                    f"HttpError takes two texts behind the status: {name} is of type {type(value).__name__}"
+                    f"HttpError takes two strings behind the status: {name} is of type {type(value).__name__}"
                 )
         super().__init__(f"{status} {code}: {message}")
         self.status = status

@@ -74,7 +74,7 @@ def enqueue(
         if at.tzinfo is None:
             raise MisuseError(f"the time {at} has no time zone; give one, for example datetime.now(timezone.utc)")
     if unique_key is not None and not isinstance(unique_key, str):
-        raise MisuseError(f"`unique_key` is {unique_key!r}; give a text")
+        raise MisuseError(f"`unique_key` is {unique_key!r}; give a string")
     if unique_key is not None and not 0 < len(unique_key) <= _MAX_KEY_CHARACTERS:
         raise MisuseError(f"`unique_key` has {len(unique_key)} characters; give 1 to {_MAX_KEY_CHARACTERS}")
     # Without a key there is no other job to compare with.

@@ -300,5 +300,5 @@ class Registering(TriggerCaller):
         if namespace is None:
             return DEFAULT_NAMESPACE if function_id.startswith("engine::") else self.namespace
         if not isinstance(namespace, str):
-            raise MisuseError(f"`namespace` is of type {type(namespace).__name__}; give a text, or leave it out")
+            raise MisuseError(f"`namespace` is of type {type(namespace).__name__}; give a string, or leave it out")
         return namespace

@@ -58,20 +58,20 @@ async def test_a_function_that_a_handler_misses_is_not_the_users_mistake() -> No
 
 async def test_a_value_that_was_read_as_json_is_told_with_the_words_for_a_text() -> None:
     assert (await failed("files::count", "name=5")).endswith(
-        """name: expected a text, got an integer; 5 was read as JSON, so write 'name="5"' for a text"""
+        """name: expected a string, got an integer; 5 was read as JSON, so write 'name="5"' for a string"""
     )
-    assert (await failed("files::count", "name=x", "least=y")).endswith("least: expected an integer, got a text")
+    assert (await failed("files::count", "name=x", "least=y")).endswith("least: expected an integer, got a string")
 
 
 @pytest.mark.parametrize(
     ("problem", "pairs", "hint"),
     [
-        ("to: expected a text", ["n=1", "to=null"], """; null was read as JSON, so write 'to="null"' for a text"""),
-        ("f: to: expected a text", ["to=[1]"], """; [1] was read as JSON, so write 'to="[1]"' for a text"""),
-        ("f: to: expected a number, got a text", ["to=true"], ""),
-        ("f: address.to: expected a text, got an integer", ["to=5"], ""),
-        ("f: to: expected a text, got an integer", ['to="5"'], ""),
-        ("f: to: expected a text, got an integer", [], ""),
+        ("to: expected a string", ["n=1", "to=null"], """; null was read as JSON, so write 'to="null"' for a string"""),
+        ("f: to: expected a string", ["to=[1]"], """; [1] was read as JSON, so write 'to="[1]"' for a string"""),
+        ("f: to: expected a number, got a string", ["to=true"], ""),
+        ("f: address.to: expected a string, got an integer", ["to=5"], ""),
+        ("f: to: expected a string, got an integer", ['to="5"'], ""),
+        ("f: to: expected a string, got an integer", [], ""),
     ],
 )  # fmt: skip
 def test_only_the_pair_that_the_error_is_about_has_a_hint(problem: str, pairs: list[str], hint: str) -> None:

@@ -150,11 +150,11 @@ def test_null_is_a_value_of_these_keys(key: str) -> None:
         ({"allow_function_registration": None}, "allow_function_registration: expected true or false, got null"),
         ({"allow_trigger_type_registration": 1}, "allow_trigger_type_registration: expected true or false"),
         ({"allowed_functions": "svc"}, "allowed_functions: expected a list"),
-        ({"namespaces": {"fleet": [1]}}, "namespaces.fleet[0]: expected a text"),
-        ({"function_registration_prefix": ""}, "function_registration_prefix: expected a text of 1 to 256"),
+        ({"namespaces": {"fleet": [1]}}, "namespaces.fleet[0]: expected a string"),
+        ({"function_registration_prefix": ""}, "function_registration_prefix: expected a string of 1 to 256"),
         (
             {"function_registration_prefix": "x" * 257},
-            "function_registration_prefix: expected a text of 1 to 256 characters, got 257",
+            "function_registration_prefix: expected a string of 1 to 256 characters, got 257",
         ),
     ],
 )

@@ -128,7 +128,7 @@ async def test_A8_a_status_that_is_none_is_told_to_the_handler(status: Any) -> N
 
 @pytest.mark.parametrize("texts", [("c", {"field": "a"}), (None, "m"), ("c", None), (404, "m")])
 async def test_A8_an_error_that_is_no_text_is_one_answer(texts: Any) -> None:
-    with pytest.raises(TypeError, match="HttpError takes two texts"):
+    with pytest.raises(TypeError, match="HttpError takes two strings"):
         HttpError(400, *texts)
     async with http_world() as world:
 
@@ -140,7 +140,7 @@ async def test_A8_an_error_that_is_no_text_is_one_answer(texts: Any) -> None:
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(2):
             reply = await world.connect().request("GET", "/call")
-            assert reply.status == 500 and b"CallError takes two texts" in reply.body
+            assert reply.status == 500 and b"CallError takes two strings" in reply.body
 
 
 CONFIGURATIONS: list[Any] = [

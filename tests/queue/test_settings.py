@@ -91,7 +91,7 @@ def test_groups_are_of_fifo_queues_and_names_are_not_empty() -> None:
             "queue 'm' is 'fifo': name the member of its jobs' data that groups them ('group_by')",
         ),
         ({"queues": {"m": {}}}, TypeError, "queue 'm' has {} where QueueSettings(…) are expected"),
-        ({"queues": {1: QueueSettings()}}, TypeError, "a queue's name is a text, not 1"),
+        ({"queues": {1: QueueSettings()}}, TypeError, "a queue's name is a string, not 1"),
         ({"synchronous": "ful"}, ValueError, "'synchronous' must be one of 'full', 'normal', 'off', not 'ful'"),
         ({"directory": " "}, ValueError, "'directory' is empty: name a directory, or leave it out to keep jobs in memory"),
     ],

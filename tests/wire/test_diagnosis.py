@@ -114,8 +114,8 @@ def test_fields_of_an_inner_object_are_no_names_if_the_end_of_the_message_is_mis
 
 # --- what to do about it
 
-NAN = "; NaN is not JSON: send null, or a text, in its place"
-INFINITY = "; Infinity is not JSON: send null, or a text, in its place"
+NAN = "; NaN is not JSON: send null, or a string, in its place"
+INFINITY = "; Infinity is not JSON: send null, or a string, in its place"
 AT = 100_064
 
 

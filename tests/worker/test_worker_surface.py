@@ -73,7 +73,7 @@ async def test_a_value_is_structured_as_it_is_wanted() -> None:
         with pytest.raises(CallError) as caught:
             await worker.trigger("price", {"amount": "3"}, into=Price)
     assert caught.value.code == "deserialization_error"
-    assert caught.value.message == "the value of price does not fit Price: amount: expected an integer, got a text"
+    assert caught.value.message == "the value of price does not fit Price: amount: expected an integer, got a string"
 
 
 async def test_a_ref_is_a_ref_and_travels_as_one() -> None:

@@ -170,7 +170,7 @@ async def test_a_config_is_structured_or_refused_naming_the_field() -> None:
         engine.link.say(wish("b2", {"harbour": 7}))
         told = await engine.link.hear(TriggerRegistrationResult, 2)
         assert result(told)["code"] == "trigger_registration_failed"
-        assert result(told)["message"] == "config.harbour: expected a text, got an integer"
+        assert result(told)["message"] == "config.harbour: expected a string, got an integer"
     assert tides.unbound == ["b1"]
 
 

@@ -80,7 +80,7 @@ async def test_a_common_type_works_both_ways(annotation: Any, sent: Any, value: 
     ("annotation", "sent", "problem"),
     [
         (datetime.datetime, "yesterday", "value: expected a datetime: Invalid RFC3339"),
-        (datetime.datetime, 7, r"value: expected a text \(datetime\), got an integer"),
+        (datetime.datetime, 7, r"value: expected a string \(datetime\), got an integer"),
         (decimal.Decimal, "x", "value: expected a Decimal"),
         (uuid.UUID, "x", "value: expected a UUID"),
         (int | str, 1.5, "value: "),

@@ -59,7 +59,7 @@ class ClusterConfig:
         default=None, validator=validators.optional(validators.matches_re(_NODE, func=re.fullmatch))
     )
     """The name of this node, of letters, digits, `-` and `_`. None: the first part of the engine's id, new at each start."""
-    token: str | None = attrs.field(default=None, repr=False, metadata={"secret": True, "give": "a text"})
+    token: str | None = attrs.field(default=None, repr=False, metadata={"secret": True, "give": "a string"})
     """What this node shows to the listeners of the others, as a bearer token. Unless all nodes are on one machine, this or a
     `certificate` is needed."""
     authority: str | None = None

@@ -14,7 +14,7 @@ _positive: Any = validators.gt(0)
 
 def _texts(values: object) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
-        raise TypeError("a list of texts is expected")
+        raise TypeError("a list of strings is expected")
     return tuple(values)
 
 

@@ -13,7 +13,7 @@ _VARY = "origin, access-control-request-method, access-control-request-headers"
 
 def _texts(values: object) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, list | tuple):
-        raise TypeError("a list of texts is expected")
+        raise TypeError("a list of strings is expected")
     return tuple(values)
 
 

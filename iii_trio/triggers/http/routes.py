@@ -51,7 +51,7 @@ class Route:
             raise RouteError("api_path is required for http triggers")
         method = config.get("http_method") or "GET"
         if not isinstance(method, str):
-            raise RouteError("http_method must be a text such as GET")
+            raise RouteError("http_method must be a string such as GET")
         middleware = config.get("middleware_function_ids") or []
         if not isinstance(middleware, list) or not all(isinstance(one, str) for one in middleware):
             raise RouteError("middleware_function_ids must be a list of function ids")

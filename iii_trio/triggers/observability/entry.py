@@ -137,7 +137,7 @@ def _rules(section: Section) -> tuple[SamplingRule, ...]:
             section.fail("rules", f"a rule has the unknown key `{unknown[0]}`; known are operation, service, rate")
         patterns = {key: one[key] for key in ("operation", "service") if one.get(key) is not None}
         if not all(isinstance(pattern, str) for pattern in patterns.values()):
-            section.fail("rules", "the `operation` and the `service` of a rule have to be texts")
+            section.fail("rules", "the `operation` and the `service` of a rule have to be strings")
         rules.append(SamplingRule(float(one["rate"]), **patterns))
     return tuple(rules)
 

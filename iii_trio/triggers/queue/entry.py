@@ -90,7 +90,7 @@ def _queues(wire: Section, ours: Section) -> dict[str, QueueSettings]:
     for name in {**wire.values, **ours.values}:
         home = ours if name in ours else wire
         if not isinstance(name, str) or not name.strip():
-            home.fail(name, f"a queue's name is {kind_of(name)}; give a text (in quotes, if it looks otherwise)")
+            home.fail(name, f"a queue's name is {kind_of(name)}; give a string (in quotes, if it looks otherwise)")
         own = _in_our_words(ours.section(name), name)
         settings = _in_wire_words(wire.section(name), name) | own
         if "group_by" in settings and "group_by" not in own and not settings.get("fifo"):

@@ -131,7 +131,7 @@ class QueueConfig:
             raise ValueError("'directory' is empty: name a directory, or leave it out to keep jobs in memory")
         for name, queue in self.queues.items():
             if not isinstance(name, str):
-                raise TypeError(f"a queue's name is a text, not {name!r}")
+                raise TypeError(f"a queue's name is a string, not {name!r}")
             if not name.strip():
                 raise ValueError("a queue has an empty name")
             if not isinstance(queue, QueueSettings):
