@@ -15,7 +15,6 @@ from ..errors import CallError
 from ..text import sendable
 from ..transport.link import Link
 from ..wire import (
-    ABSENT,
     MAX_MESSAGE_BYTES,
     NULL,
     Action,
@@ -27,11 +26,10 @@ from ..wire import (
     WireError,
     encode,
     from_json,
-    to_json,
 )
 from .context import CURRENT
 from .failures import contain
-from .payload import encode_payload
+from .payload import check_text, encode_payload
 
 Origin: TypeAlias = Literal["handler", "engine", "link"]
 
@@ -248,11 +246,6 @@ class CallHandle:
         self._session.give_up(self._call, reason)
 
 
-def optional(value: Any) -> Raw:
-    """Return a value as JSON, or the mark for an absent field."""
-    return ABSENT if value is None else Raw(to_json(value))
-
-
 def error_in(body: Raw) -> WireError | None:
     """Return the error that a message carries, or None. A body of no known shape becomes the error's text."""
     # Most results have none. Engines write a missing error in several ways.
@@ -277,7 +270,8 @@ def call_text(
 ) -> bytes:
     """Return a call as a message. The trace headers default to those of the call that is being answered.
 
-    Raises CallError `serialization_error` or `payload_too_large`, and `function_not_found` for an empty id.
+    Raises CallError `serialization_error` or `payload_too_large`, and `function_not_found` for an empty id. Raises
+    MisuseError for a text that cannot be sent.
     """
     # A job without a function would wait for one for ever.
     if not function_id or function_id.isspace():
@@ -298,7 +292,16 @@ def call_text(
     )
     if metadata is not None:
         message.metadata = Raw(encode_payload(metadata, "the metadata"))
-    return checked(encode(message), function_id)
+    try:
+        text = encode(message)
+    except UnicodeEncodeError:
+        texts = {"`namespace`": namespace, "`traceparent`": traceparent, "`baggage`": baggage}
+        for what, value in texts.items():
+            if value is not None:
+                check_text(value, what)
+        check_text(function_id, "the function's id")
+        raise
+    return checked(text, function_id)
 
 
 def checked(text: bytes, function_id: str) -> bytes:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import msgspec
+from msgspec import Raw
 
 from ..errors import MisuseError
-from ..wire import RegisterFunction, UnregisterFunction, encode
-from .calls import optional
+from ..wire import ABSENT, RegisterFunction, UnregisterFunction, encode
 from .handler_signature import Handler, HandlerSignature
 from .inline import InlineHandler
-from .registration import Withdraw
+from .registration import Withdraw, checked_description, derived_json, given_json
 
 if TYPE_CHECKING:
     from .external import ExternalCall
@@ -22,13 +22,10 @@ class FunctionSpec(msgspec.Struct, eq=False):
     """One function that a worker offers. It has a signature, an inline handler, or code behind a URL."""
 
     id: str
+    text: bytes
+    """The message that registers it."""
     signature: HandlerSignature | None = None
     inline: InlineHandler | None = None
-    external: ExternalCall | None = None
-    description: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    request_format: Any = None
-    response_format: Any = None
     stands_by: bool = False
     """Whether another worker is expected to have the id, so that a refusal is no news."""
     refused: str | None = None
@@ -40,26 +37,46 @@ class FunctionSpec(msgspec.Struct, eq=False):
         function_id: str,
         handler: Handler,
         *,
-        description: str | None,
-        metadata: Mapping[str, Any] | None,
-        request_format: Any,
-        response_format: Any,
-        forbid_extra_keys: bool,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        request_format: Any = None,
+        response_format: Any = None,
+        forbid_extra_keys: bool = False,
     ) -> FunctionSpec:
         """Read a handler's signature, and derive from it what was not given.
 
-        Raises MisuseError for an id or a handler that no call could reach.
+        Raises MisuseError for an id or a handler that no call could reach, and for values that cannot be sent.
         """
         check_function_id(function_id)
         signature = HandlerSignature.from_handler(function_id, handler, forbid_extra_keys=forbid_extra_keys)
-        return cls(
-            function_id,
-            signature,
-            description=description or first_line(handler),
-            metadata=metadata,
-            request_format=signature.request_schema() if request_format is None else request_format,
-            response_format=signature.response_schema() if response_format is None else response_format,
-        )
+        if request_format is None:
+            request = derived_json(signature.request_schema(), f"the parameters of {function_id}", "request_format")
+        else:
+            request = given_json(request_format, f"`request_format` of {function_id}")
+        if response_format is None:
+            response = derived_json(signature.response_schema(), f"the value of {function_id}", "response_format")
+        else:
+            response = given_json(response_format, f"`response_format` of {function_id}")
+        text = _text(function_id, description or first_line(handler), metadata, request, response)
+        return cls(function_id, text, signature)
+
+    @classmethod
+    def from_inline_handler(
+        cls,
+        function_id: str,
+        handler: InlineHandler,
+        description: str | None,
+        metadata: Mapping[str, Any] | None = None,
+        request_format: Any = None,
+        response_format: Any = None,
+        *,
+        stands_by: bool = False,
+    ) -> FunctionSpec:
+        """Describe a function that is answered without a task. Raises MisuseError for values that cannot be sent."""
+        request = given_json(request_format, f"`request_format` of {function_id}")
+        response = given_json(response_format, f"`response_format` of {function_id}")
+        text = _text(function_id, description, metadata, request, response)
+        return cls(function_id, text, inline=handler, stands_by=stands_by)
 
     @classmethod
     def external_function(cls, function_id: str, call: ExternalCall, description: str | None) -> FunctionSpec:
@@ -73,20 +90,11 @@ class FunctionSpec(msgspec.Struct, eq=False):
                 f"an external function is called by an ExternalCall, not by a value of type {type(call).__name__}: "
                 f'write register_external_function("{function_id}", iii_trio.http.ExternalCall("https://…"))'
             )
-        return cls(function_id, external=call, description=description)
+        return cls(function_id, _text(function_id, description, invocation=_invocation(function_id, call)))
 
     def message(self) -> bytes:
-        """Return the message that registers it."""
-        return encode(
-            RegisterFunction(
-                id=self.id,
-                description=self.description,
-                request_format=optional(self.request_format),
-                response_format=optional(self.response_format),
-                metadata=optional(self.metadata),
-                invocation=optional(self.external.to_json() if self.external is not None else None),
-            )
-        )
+        """Return the message that registers it. It is made before, so that this cannot fail on a later link."""
+        return self.text
 
     def withdrawal(self) -> bytes:
         """Return the message that takes it back."""
@@ -95,6 +103,38 @@ class FunctionSpec(msgspec.Struct, eq=False):
     def renew(self) -> None:
         """Forget a refusal on the last link."""
         self.refused = None
+
+
+def _text(
+    function_id: str,
+    description: str | None,
+    metadata: Mapping[str, Any] | None = None,
+    request: Raw = ABSENT,
+    response: Raw = ABSENT,
+    invocation: Raw = ABSENT,
+) -> bytes:
+    """Return the message that registers a function. Raises MisuseError for values that cannot be sent."""
+    message = RegisterFunction(
+        id=function_id,
+        description=checked_description(description, function_id),
+        request_format=request,
+        response_format=response,
+        metadata=given_json(metadata, f"`metadata` of {function_id}"),
+        invocation=invocation,
+    )
+    return encode(message)
+
+
+def _invocation(function_id: str, call: ExternalCall) -> Raw:
+    """Return an external call as JSON. Raises MisuseError for one that cannot be sent."""
+    try:
+        block = call.to_json()
+    # There is no such number of milliseconds.
+    except (OverflowError, ValueError):
+        raise MisuseError(
+            f"`timeout_seconds` of {function_id} is {call.timeout_seconds}; give a number of seconds, or leave it out"
+        ) from None
+    return given_json(block, f"the call of {function_id}")
 
 
 def check_function_id(function_id: str) -> None:

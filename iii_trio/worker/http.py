@@ -16,6 +16,7 @@ from ..records import frozen
 from ..structure import BadShape, check_annotation, structure_as
 from .context import current_call
 from .ends import ChannelReader
+from .function_spec import FunctionSpec
 from .http_method import check_method
 from .http_response import HttpError, HttpRequest, HttpResponse, is_json_only, refused, respond
 
@@ -88,11 +89,8 @@ def http_binding(
 class Registrar(Protocol):
     """The part of a worker that a route needs."""
 
-    def register_function(self, function_id: str, handler: Any, *, description: str | None = None) -> Any:
-        """Offer a function."""
-
-    def register_trigger(self, trigger_type: str, function_id: str, *, config: Any = None, metadata: Any = None) -> Any:
-        """Bind a function to a trigger type."""
+    def _register_bound(self, spec: FunctionSpec, trigger_type: str, *, config: Any, metadata: Any = None) -> None:
+        """Offer a function and bind it to a trigger type, or raise and do neither."""
 
 
 def serve_route(
@@ -108,11 +106,11 @@ def serve_route(
 
     def serve(handler: HttpHandlerT) -> HttpHandlerT:
         name = function_id or route.function_id
-        worker.register_function(name, http_function(route, handler), description=description)
+        spec = FunctionSpec.from_handler(name, http_function(route, handler), description=description)
         binding = http_binding(
             route, condition=condition, middleware=middleware, metadata=metadata, channels=needs_channels(handler)
         )
-        worker.register_trigger("http", name, **binding)
+        worker._register_bound(spec, "http", **binding)
         return handler
 
     return serve

@@ -14,6 +14,7 @@ from msgspec import Raw
 from ..errors import CallError, MisuseError
 from ..records import frozen
 from ..wire import Action, ErrorCode, to_json
+from .payload import check_text
 
 SUBSCRIBER: Final = "durable:subscriber"
 _MAX_SECONDS: Final = 1e9
@@ -64,6 +65,7 @@ def enqueue(
     """
     if not isinstance(queue, str) or not queue.strip():
         raise MisuseError(f"{queue!r} is not a name of a queue; the one that is always there is 'default'")
+    check_text(queue, "the name of the queue")
     if at is not None:
         if not isinstance(at, datetime):
             raise MisuseError(f"`at` is {at!r}; give a datetime with a time zone")
@@ -77,11 +79,14 @@ def enqueue(
         raise MisuseError(f"`unique_key` is {unique_key!r}; give a string")
     if unique_key is not None and not 0 < len(unique_key) <= _MAX_KEY_CHARACTERS:
         raise MisuseError(f"`unique_key` has {len(unique_key)} characters; give 1 to {_MAX_KEY_CHARACTERS}")
+    if unique_key is not None:
+        check_text(unique_key, "`unique_key`")
     # Without a key there is no other job to compare with.
     if unique_key is None and (unique_seconds is not None or replace):
         raise MisuseError("`unique_seconds` and `replace` are about jobs with a `unique_key`: give one")
-    if priority is not None and priority not in range(4):
-        raise MisuseError(f"`priority` is {priority}; give 0, 1, 2 or 3")
+    # True and 1.0 would count as 1, and the engine takes whole numbers only.
+    if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 3):
+        raise MisuseError(f"`priority` is {priority!r}; give 0, 1, 2 or 3")
     seconds = {
         "delay_seconds": delay_seconds, "unique_seconds": unique_seconds, "keep_result_seconds": keep_result_seconds
     }  # fmt: skip

@@ -126,12 +126,10 @@ def register_inline_handler(
     `handler(call)` is called at once, in the order of the calls, and must not wait. It calls `call.answer(value)` or
     `call.fail(error)` once, now or later. An exception that it raises is the answer.
 
-    Raises MisuseError if the id is taken or no id.
+    Raises MisuseError if the id is taken or no id, and ConnectionFailed if the worker has left.
     """
     check_function_id(function_id)
-    spec = FunctionSpec(function_id, inline=handler, description=description)
-    worker._registrations.add(spec)
-    return Registered(spec, worker._registrations.withdraw)
+    return worker._register(FunctionSpec.from_inline_handler(function_id, handler, description))
 
 
 def relay_function(
@@ -148,14 +146,8 @@ def relay_function(
 
     As `register_inline_handler`, but an id that this worker offers already keeps its place at the engine.
     """
-    spec = FunctionSpec(
-        function_id,
-        inline=handler,
-        description=description,
-        metadata=metadata,
-        request_format=request_format,
-        response_format=response_format,
-        stands_by=True,
+    spec = FunctionSpec.from_inline_handler(
+        function_id, handler, description, metadata, request_format, response_format, stands_by=True
     )
     worker._registrations.put(spec)
     return Registered(spec, worker._registrations.withdraw)

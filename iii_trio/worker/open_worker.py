@@ -14,6 +14,7 @@ from ..environment import Environment
 from ..nursery import keep_shielded, open_service_nursery
 from ..transport.link import Address
 from .call_context import RunSync
+from .payload import check_text
 from .threads import ThreadedHandlers
 from .worker import Worker
 
@@ -40,11 +41,15 @@ async def open_worker(
     simulations. `features` are announced beside those of every worker (`wire/codes.py`).
 
     Raises ConnectionFailed if there is no engine at first, and Rejected (also out of the block) if it refuses this worker.
+    Raises MisuseError for a name, a namespace or a description that is not a text that can be sent.
     Leaving the block cancels the handlers that still run, and waits for them. A plain function in a thread is waited for
     at most 2 seconds, and its thread is abandoned then. Streams that finished handlers wrote get 5 seconds to arrive. All
     other ends are ended by force, and the link is closed with a goodbye.
     If cancelled: as leaving the block.
     """
+    for what, text in (("name", name), ("namespace", namespace), ("description", description)):
+        if text is not None:
+            check_text(text, f"the {what} of the worker")
     threads = ThreadedHandlers()
     async with open_service_nursery() as nursery:
         leaving = trio.Event()

@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import attrs
 import msgspec
 
-from ..errors import CallError
+from ..errors import CallError, MisuseError
 from ..structure import to_builtin, with_taught_forms
 from ..wire import ErrorCode, JsonValue, Ref, is_ref
 from .ends import ChannelReader, ChannelWriter
@@ -87,6 +87,20 @@ def _at_fault(value: Any, path: str) -> tuple[str, Exception] | None:
         except Exception as error:
             return _at_fault(inner, where) or (where, error)
     return None
+
+
+def check_text(value: object, what: str) -> None:
+    """Raise MisuseError for a value that is not a text, or that holds a lone surrogate, which JSON cannot."""
+    if not isinstance(value, str):
+        raise MisuseError(f"{what} is of type {type(value).__name__}; give a text")
+    if value.isascii():
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise MisuseError(
+            f"{what} is {value!r} and cannot be sent: {value[error.start]!r} is half a character; leave it out"
+        ) from None
 
 
 def may_hold_refs(text: bytes) -> bool:

@@ -14,6 +14,7 @@ from ..wire import DEFAULT_NAMESPACE
 from .function_spec import FunctionSpec, Registered, no_function_id
 from .handler_signature import Handler
 from .jobs import SUBSCRIBER, subscription
+from .registration import Registration
 from .registrations import Registrations
 from .trigger_binding import TriggerBinding
 from .trigger_types import TriggerCaller, TriggerType
@@ -46,7 +47,11 @@ class Registering(TriggerCaller):
         response_format: Any = None,
         forbid_extra_keys: bool = False,
     ) -> Callable[[H], H]:
-        """Return a decorator that registers its handler as `register_function` does."""
+        """Return a decorator that registers its handler as `register_function` does.
+
+        Raises MisuseError if the parentheses of the decorator were forgotten.
+        """
+        _check_is_no_handler(function_id, "function", "some::id")
 
         def register(handler: H) -> H:
             self.register_function(
@@ -83,7 +88,8 @@ class Registering(TriggerCaller):
         JSON Schemas that are shown and not enforced. They are made from the signature where they are not given. With
         `forbid_extra_keys` an unknown key is an error, at any depth.
 
-        Raises MisuseError if the id is taken or no id, or for a handler that no call could reach.
+        Raises MisuseError if the id is taken or no id, for a handler that no call could reach, and for a description,
+        metadata or a schema that JSON cannot hold. Raises ConnectionFailed if the worker has left.
         """
         spec = FunctionSpec.from_handler(
             function_id,
@@ -101,8 +107,8 @@ class Registering(TriggerCaller):
     ) -> Registered:
         """Offer a function whose code is behind a URL, from now on and on every new link (docs/external.md).
 
-        The engine calls the URL. A refusal by the engine is kept as `refused`. Raises MisuseError if the id is taken,
-        and for a call that is no `ExternalCall`.
+        The engine calls the URL. A refusal by the engine is kept as `refused`. Raises as `register_function`, and
+        MisuseError for a call that is not an `ExternalCall`.
         """
         return self._register(FunctionSpec.external_function(function_id, call, description))
 
@@ -116,7 +122,11 @@ class Registering(TriggerCaller):
         trigger_request_format: Any = None,
         call_request_format: Any = None,
     ) -> Callable[[P], P]:
-        """Return a decorator that registers its provider as `register_trigger_type` does."""
+        """Return a decorator that registers its provider as `register_trigger_type` does.
+
+        Raises MisuseError if the parentheses of the decorator were forgotten.
+        """
+        _check_is_no_handler(type_id, "trigger_type", "some-type")
 
         def register(provider: P) -> P:
             self.register_trigger_type(
@@ -155,7 +165,8 @@ class Registering(TriggerCaller):
         `bound` is a `BoundTrigger`. `config` and `payload` are annotations. Configurations are structured by the one, or
         refused. Their JSON Schemas are shown where `trigger_request_format` and `call_request_format` are not given.
 
-        Raises MisuseError if the type is provided already, or for a provider or a config that is none.
+        Raises MisuseError if the type is provided already, for a provider or a config that is none, and for a schema that
+        JSON cannot hold. Raises ConnectionFailed if the worker has left.
         """
         provided = TriggerType(
             self,
@@ -169,7 +180,7 @@ class Registering(TriggerCaller):
             trigger_request_format=trigger_request_format,
             call_request_format=call_request_format,
         )
-        self._registrations.add(provided)
+        self._add(provided)
         return provided
 
     def register_trigger(
@@ -190,20 +201,19 @@ class Registering(TriggerCaller):
         refusal is kept as `error`, logged, and passed to `on_error`.
 
         Raises CallError `serialization_error` for a config or metadata that is not JSON. Raises MisuseError for an unknown
-        `http_method` of the type `http`, and for an id that is not a string.
+        `http_method` of the type `http`, and for an id that is not a string. Raises ConnectionFailed if the worker has
+        left.
         """
-        binding = TriggerBinding(
-            self._registrations.withdraw,
-            self._new_id(),
+        binding = self._binding(
             trigger_type,
             function_id,
             config=config,
             metadata=metadata,
-            namespace=self._namespace_of(function_id, namespace),
+            namespace=namespace,
             trigger_namespace=trigger_namespace,
             on_error=on_error,
         )
-        self._registrations.add(binding)
+        self._add(binding)
         return binding
 
     def subscribe(
@@ -238,8 +248,10 @@ class Registering(TriggerCaller):
         one attempt, and `delay_seconds` delays the first. A function `condition` that answers False skips a message. The
         other options are those of `register_function`.
 
-        Raises MisuseError for options that cannot be meant.
+        Raises MisuseError for options that cannot be meant. The decorator raises as `register_function`, and registers
+        nothing then.
         """
+        _check_is_no_handler(topic, "subscribe", "some-topic")
         config = subscription(
             topic,
             max_attempts=max_attempts,
@@ -255,7 +267,7 @@ class Registering(TriggerCaller):
 
         def subscribe_it(handler: H) -> H:
             name = function_id or f"{topic}::{getattr(handler, '__name__', 'handler')}"
-            self.register_function(
+            spec = FunctionSpec.from_handler(
                 name,
                 handler,
                 description=description,
@@ -264,7 +276,7 @@ class Registering(TriggerCaller):
                 response_format=response_format,
                 forbid_extra_keys=forbid_extra_keys,
             )
-            self.register_trigger(SUBSCRIBER, name, config=config)
+            self._register_bound(spec, SUBSCRIBER, config=config)
             return handler
 
         return subscribe_it
@@ -290,8 +302,35 @@ class Registering(TriggerCaller):
         return serve_route(self, Route.parse(method, path), function_id, description, condition, middleware, metadata)
 
     def _register(self, spec: FunctionSpec) -> Registered:
-        self._registrations.add(spec)
+        self._add(spec)
         return Registered(spec, self._registrations.withdraw)
+
+    def _register_bound(self, spec: FunctionSpec, trigger_type: str, *, config: Any, metadata: Any = None) -> None:
+        """Offer a function and bind it to a trigger type, or raise and do neither."""
+        binding = self._binding(trigger_type, spec.id, config=config, metadata=metadata)
+        self._add(spec)
+        self._add(binding)
+
+    def _binding(
+        self, trigger_type: str, function_id: str, *, namespace: str | None = None, **options: Any
+    ) -> TriggerBinding:
+        return TriggerBinding(
+            self._registrations.withdraw,
+            self._new_id(),
+            trigger_type,
+            function_id,
+            namespace=self._namespace_of(function_id, namespace),
+            **options,
+        )
+
+    def _add(self, registration: Registration) -> None:
+        # A registration of a worker that has left would never be sent.
+        self._check_has_not_left()
+        self._registrations.add(registration)
+
+    def _check_has_not_left(self) -> None:
+        """Raise Rejected or ConnectionFailed if there will be no connection any more."""
+        raise NotImplementedError
 
     def _namespace_of(self, function_id: str, namespace: str | None) -> str | None:
         """Return the namespace of a call or a binding. Raises MisuseError for an id or a namespace that is not a string."""
@@ -302,3 +341,11 @@ class Registering(TriggerCaller):
         if not isinstance(namespace, str):
             raise MisuseError(f"`namespace` is of type {type(namespace).__name__}; give a string, or leave it out")
         return namespace
+
+
+def _check_is_no_handler(value: object, decorator: str, example: str) -> None:
+    """Raise MisuseError for a handler in the place of a name, because the decorator stands without its parentheses."""
+    # The handler's name would be bound to a decorator, and nothing would be registered.
+    if callable(value):
+        name = getattr(value, "__name__", repr(value))
+        raise MisuseError(f'the decorator of {name} has no parentheses: write @worker.{decorator}("{example}")')

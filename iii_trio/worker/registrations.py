@@ -9,7 +9,14 @@ import msgspec
 from ..errors import CallError, MisuseError
 from ..report import get_logger
 from ..transport.link import Link
-from ..wire import ErrorCode, RegisterTrigger, TriggerRegistrationResult, UnregisterTrigger, WireError
+from ..wire import (
+    MAX_MESSAGE_BYTES,
+    ErrorCode,
+    RegisterTrigger,
+    TriggerRegistrationResult,
+    UnregisterTrigger,
+    WireError,
+)
 from .calls import WorkerSession, error_in
 from .function_spec import FunctionSpec
 from .registration import Registration
@@ -56,19 +63,27 @@ class Registrations(msgspec.Struct, eq=False):
     # --- the worker's side
 
     def add(self, registration: Registration) -> None:
-        """Register from now on, and on every new link. Raises MisuseError if the id is taken."""
+        """Register from now on, and on every new link.
+
+        Raises MisuseError, and keeps nothing, if the id is taken or the message is too large.
+        """
         kind = self._kind(registration)
         if registration.id in kind:
             raise MisuseError(f"this worker offers {registration.id} already: unregister it first")
+        text = _checked(registration)
         kind[registration.id] = registration
         if self._link is not None:
-            self._link.send(registration.message())
+            self._link.send(text)
 
     def put(self, spec: FunctionSpec) -> None:
-        """Register a function, or describe it again. The engine keeps its place among the workers that stand by for it."""
+        """Register a function, or describe it again. The engine keeps its place among the workers that stand by for it.
+
+        Raises MisuseError, and keeps what was there, if the message is too large.
+        """
+        text = _checked(spec)
         self.functions[spec.id] = spec
         if self._link is not None:
-            self._link.send(spec.message())
+            self._link.send(text)
 
     def withdraw(self, registration: Registration) -> None:
         """Take a registration back. A second time is harmless."""
@@ -111,3 +126,14 @@ class Registrations(msgspec.Struct, eq=False):
         if isinstance(registration, FunctionSpec):
             return self.functions
         return self.trigger_types if isinstance(registration, TriggerType) else self.bindings
+
+
+def _checked(registration: Registration) -> bytes:
+    """Return the message of a registration. Raises MisuseError if it is too large for a link, which it would end."""
+    text = registration.message()
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise MisuseError(
+            f"the registration of {registration.id} is {len(text)} bytes as JSON, the limit is {MAX_MESSAGE_BYTES}: "
+            "give less metadata, or shorter schemas"
+        )
+    return text

@@ -11,7 +11,7 @@ from ..errors import CallError
 from ..wire import ABSENT, RegisterTrigger, UnregisterTrigger, encode
 from .failures import contain
 from .http_method import check_binding
-from .payload import encode_payload
+from .payload import check_text, encode_payload
 from .registration import Withdraw
 
 
@@ -29,9 +29,14 @@ class TriggerBinding:
         config: Any,
         metadata: Any,
         namespace: str | None,
-        trigger_namespace: str | None,
-        on_error: Callable[[CallError], object] | None,
+        trigger_namespace: str | None = None,
+        on_error: Callable[[CallError], object] | None = None,
     ) -> None:
+        check_text(trigger_type, "the trigger type")
+        check_text(function_id, "the id of the function")
+        for name, value in (("namespace", namespace), ("trigger_namespace", trigger_namespace)):
+            if value is not None:
+                check_text(value, f"`{name}`")
         check_binding(trigger_type, config)
         self.id = binding_id
         self.trigger_type = trigger_type

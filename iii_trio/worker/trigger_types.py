@@ -33,10 +33,11 @@ from ..wire import (
     from_json,
     to_json,
 )
-from .calls import WorkerSession, optional
+from .calls import WorkerSession
 from .failures import describe
 from .function_spec import first_line
-from .registration import Withdraw
+from .payload import check_text
+from .registration import Withdraw, checked_description, derived_json, given_json
 from .schemas import schema_of
 
 LOGGER = get_logger("iii_trio.worker")
@@ -129,6 +130,7 @@ class TriggerType:
         trigger_request_format: Any,
         call_request_format: Any,
     ) -> None:
+        check_text(type_id, "the id of a trigger type")
         self.id = type_id
         self._caller = caller
         self._withdraw_type = withdraw
@@ -142,9 +144,11 @@ class TriggerType:
         self._message = encode(
             RegisterTriggerType(
                 id=type_id,
-                description=description or first_line(provider) or "",
-                trigger_request_format=_shown(trigger_request_format, config),
-                call_request_format=_shown(call_request_format, payload),
+                description=checked_description(
+                    description or first_line(provider) or "", f"the trigger type {type_id}"
+                ),
+                trigger_request_format=_shown(trigger_request_format, config, "trigger_request_format", type_id),
+                call_request_format=_shown(call_request_format, payload, "call_request_format", type_id),
             )
         )
 
@@ -258,8 +262,10 @@ def answer_binding(session: WorkerSession, message: RegisterTrigger, error: Wire
     )
 
 
-def _shown(given: Any, annotation: Any) -> Raw:
-    return optional(schema_of(annotation) if given is None and annotation is not None else given)
+def _shown(given: Any, annotation: Any, name: str, type_id: str) -> Raw:
+    if given is None and annotation is not None:
+        return derived_json(schema_of(annotation), f"the trigger type {type_id}", name)
+    return given_json(given, f"`{name}` of the trigger type {type_id}")
 
 
 # --- what may provide a type, all as: bind, tell that it is bound, stay until it is withdrawn

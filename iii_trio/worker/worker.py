@@ -325,13 +325,17 @@ class Worker(Registering):
 
     async def _wait_session(self) -> WorkerSession:
         while (session := self._membership.session) is None:
-            if self._membership.rejection is not None:
-                raise self._membership.rejection
             if self._membership.state.is_final:
                 await trio.lowlevel.checkpoint()
-                raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
+            self._check_has_not_left()
             await self._membership.changed.park()
         return session
+
+    def _check_has_not_left(self) -> None:
+        if self._membership.rejection is not None:
+            raise self._membership.rejection
+        if self._membership.state.is_final:
+            raise ConnectionFailed(f"the worker '{self.name}' has left {self.address}")
 
 
 def _no_action(action: object) -> str:

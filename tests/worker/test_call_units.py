@@ -24,12 +24,13 @@ from iii_trio.wire import (
     Ping,
     decode,
 )
-from iii_trio.worker.calls import CallHandle, PendingCall, WorkerSession, checked, error_in, optional
+from iii_trio.worker.calls import CallHandle, PendingCall, WorkerSession, checked, error_in
 from iii_trio.worker.context import CallInfo
 from iii_trio.worker.http_response import pairs, refused, respond
 from iii_trio.worker.inline import InlineCall
 from iii_trio.worker.jobs import Receipt, enqueue, subscription
 from iii_trio.worker.payload import encode_payload
+from iii_trio.worker.registration import given_json
 from iii_trio.worker.replies import reply_error, reply_result
 from iii_trio.worker.streams import ReaderStream, WriterStream
 
@@ -227,7 +228,7 @@ def test_a_lost_link_settles_its_calls_and_cancels_its_handlers() -> None:
 
 
 def test_small_helpers_of_calls() -> None:
-    assert bytes(optional({"a": 1})) == b'{"a":1}' and not optional(None)
+    assert bytes(given_json({"a": 1}, "it")) == b'{"a":1}' and not given_json(None, "it")
     assert error_in(Raw(b"")) is None and error_in(Raw(b"null")) is None and error_in(Raw(b"false")) is None
     wrong = error_in(Raw(b"[1]"))
     assert wrong is not None and (wrong.code, wrong.message) == ("UNKNOWN", "[1]")
@@ -375,6 +376,11 @@ def test_the_options_of_a_job_travel_if_they_are_given(options: dict[str, Any], 
         ({"replace": True}, "give one"),
         ({"priority": -1}, "`priority` is -1"),
         ({"priority": 4}, "`priority` is 4"),
+        ({"priority": "1"}, "`priority` is '1'; give 0, 1, 2 or 3"),
+        ({"priority": True}, "`priority` is True; give 0, 1, 2 or 3"),
+        ({"priority": 1.0}, "`priority` is 1.0; give 0, 1, 2 or 3"),
+        ({"unique_key": "\ud800"}, r"`unique_key` is '\ud800' and cannot be sent: '\ud800' is half a character"),
+        ({"queue": "mail\udfff"}, r"the name of the queue is 'mail\udfff' and cannot be sent"),
         ({"delay_seconds": -0.1}, "`delay_seconds` is -0.1"),
         ({"delay_seconds": "soon"}, "`delay_seconds` is 'soon'; give a number of seconds"),
         ({"at": "tomorrow"}, "`at` is 'tomorrow'; give a datetime with a time zone"),
