@@ -29,7 +29,7 @@ def _async_fixture(function: Any) -> Any:
     except ImportError:
 
         def fixture() -> None:
-            pytest.fail(f"the fixture {function.__name__} needs pytest-trio: pip install 'iii-trio[test]'")
+            pytest.fail(f"the fixture {function.__name__} needs pytest-trio: pip install 'iii-trio[testing]'")
 
         fixture.__doc__ = function.__doc__
         return pytest.fixture(name=function.__name__)(fixture)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,11 @@ import attrs
 import trio
 from cyclopts import Parameter
 
-from ..recorder.causes import ends_in, is_about, last_end, last_end_of_workers, why
+from ..recorder.causes import Cause, ends_in, is_about, last_end, last_end_of_workers, why
 from ..recorder.describe import Names, as_json, describe_effect, describe_input
 from ..recorder.file_format import decode_recording
 from ..recorder.recording import Recording, RecordingError, effects_differ
-from ..recorder.replay import Difference, Done, Replay, sentence
+from ..recorder.replay import Difference, Done, Replay, damage_of, sentence
 from ..records import frozen
 from .exits import Exit, Failure, UsageError
 from .files import check_name
@@ -122,24 +123,26 @@ def _number(bound: str) -> float:
 def _run(recording: Recording, shown: _Shown, why_: bool, json: bool) -> Exit:
     player = Replay(recording, watched=True)
     names = Names(player.hub)
-    names.update()
     done: list[Done] = []
     started_at = recording.steps[0].now if recording.steps else 0.0
     any_shown = False
     if not json and not why_:
         say(_heading(recording))
     for number, step in enumerate(recording.steps, 1):
-        one = player.do(number, step)
-        names.update()
+        with damage_of(number, step):
+            # The first step may end a session of the snapshot.
+            if number == 1:
+                names.update()
+            one = player.do(number, step)
+            names.update()
+            # With --why it is not shown, but a step that cannot be told is found where it stands.
+            text = _text(one, names, started_at, json) if why_ or shown.includes(one) else ""
+            at = effects_differ(step, one.effects)
         if why_:
             done.append(one)
-        elif shown.includes(one):
+        elif text:
             any_shown = True
-            if json:
-                say(to_json(as_json(one, names, started_at)))
-            else:
-                say("\n".join(_lines(one, names, started_at)))
-        at = effects_differ(step, one.effects)
+            say(text)
         # The step is shown first, so that its reader sees where the replay leaves the engine.
         if at is not None:
             raise Difference(number, sentence(one, at))
@@ -155,23 +158,32 @@ def _heading(recording: Recording) -> str:
     return f"{len(recording.steps)} steps of {recording.seconds:.3f} s, by iii-trio {recording.version}{cause}"
 
 
-def _lines(done: Done, names: Names, started_at: float) -> list[str]:
+def _text(done: Done, names: Names, started_at: float, json: bool) -> str:
+    if json:
+        return to_json(as_json(done, names, started_at))
     lines = [f"{done.number:>6} {done.step.now - started_at:>10.4f} s  {visible(describe_input(done, names))}"]
     for move in done.moves:
         before = move.before or "new"
         lines.append(f"{'':>21}{move.kind} {visible(move.id)}: {before} -> {move.after}")
     lines += [f"{'':>21}=> {visible(describe_effect(effect, names))}" for effect in done.effects]
-    return lines
+    return "\n".join(lines)
 
 
 def _say_why(done: Sequence[Done], names: Names, shown: _Shown, json: bool) -> None:
     id_ = shown.channel or shown.session
-    steps = [one for one in done if shown.includes(one)]
-    end = last_end(steps, id_) if id_ else last_end_of_workers(steps, names)
-    # Also a wrong id leads here.
-    if end is None:
-        raise UsageError(_nothing_ended(done, steps, names, id_, shown))
-    chain = why(done, end, names, id_)
+    chain: list[Cause] = []
+    problem = ""
+    # Every step was told before, so what is left to fail are names of snapshots.
+    with damage_of(done[-1].number, done[-1].step) if done else nullcontext():
+        steps = [one for one in done if shown.includes(one)]
+        end = last_end(steps, id_) if id_ else last_end_of_workers(steps, names)
+        # Also a wrong id leads here.
+        if end is None:
+            problem = _nothing_ended(done, steps, names, id_, shown)
+        else:
+            chain = why(done, end, names, id_)
+    if problem:
+        raise UsageError(problem)
     if json:
         say(to_json([attrs.asdict(cause) for cause in chain]))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, final
 
@@ -48,6 +49,23 @@ class Done:
     moves: tuple[Move, ...]
 
 
+@contextmanager
+def damage_of(number: int, step: Step) -> Iterator[None]:
+    """Raise RecordingError, which names the step, for any exception of the block but a RecordingError.
+
+    The checksums of a file may be right where its values are of other types than a step has.
+    """
+    try:
+        yield
+    except RecordingError:
+        raise
+    except Exception as error:
+        raise RecordingError(
+            f"the recording is damaged at step {number} ({step.kind}): it has values of other types than a step has "
+            f"({type(error).__name__}); copy it again, or record anew"
+        ) from error
+
+
 class Difference(RecordingError):
     """A replay decided otherwise than the engine did. `number` is the step's."""
 
@@ -74,10 +92,21 @@ class Replay:
         except NotPlain as problem:
             raise RecordingError(f"the recording cannot be replayed: {problem}") from None
         self._sessions: dict[str, WorkerSession] = dict(hub.sessions)
-        self._states = _States(hub) if watched else None
+        try:
+            self._states = _States(hub) if watched else None
+        # A snapshot of another origin may have restored anything.
+        except Exception as error:
+            raise RecordingError(
+                f"the recording cannot be replayed: its snapshot is damaged ({type(error).__name__}): copy it again, "
+                "or record anew"
+            ) from error
 
     def do(self, number: int, step: Step) -> Done:
-        """Do a step again. Raises RecordingError for a step that cannot be read, or that the hub cannot do."""
+        """Do a step again.
+
+        Raises RecordingError for a step that cannot be read, or that the hub cannot do, and Difference for an end that is
+        attached otherwise than in the engine.
+        """
         self._ids.clear()
         self._ids.extend(step.ids)
         try:
@@ -86,6 +115,8 @@ class Replay:
             effects = self._apply(step, **arguments)
         except NotPlain as problem:
             raise RecordingError(f"step {number} cannot be read: {problem}") from None
+        except _Attached as difference:
+            raise Difference(number, f"step {number} ({step.kind}) differs: {difference}") from None
         except RecordingError:
             raise
         except Exception as error:
@@ -93,7 +124,8 @@ class Replay:
             raise RecordingError(
                 f"step {number} ({step.kind}) cannot be replayed: the core raised {name}: {error}"
             ) from error
-        moves = self._states.moves() if self._states is not None else ()
+        with damage_of(number, step):
+            moves = self._states.moves() if self._states is not None else ()
         return Done(number, step, arguments, effects, moves)
 
     def _next_id(self) -> str:
@@ -227,10 +259,7 @@ def replay(recording: Recording, *, watched: bool = False) -> Iterator[Done]:
     """
     player = Replay(recording, watched=watched)
     for number, step in enumerate(recording.steps, 1):
-        try:
-            done = player.do(number, step)
-        except _Attached as difference:
-            raise Difference(number, f"step {number} ({step.kind}) differs: {difference}") from None
+        done = player.do(number, step)
         yield done
         at = effects_differ(step, done.effects)
         if at is not None:

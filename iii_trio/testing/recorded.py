@@ -15,7 +15,7 @@ from ..core.hub import Hub
 from ..recorder.describe import Names, describe_effect, describe_input
 from ..recorder.file_format import decode_recording, encode_recording
 from ..recorder.recording import Recording, Step
-from ..recorder.replay import Done, Replay
+from ..recorder.replay import Done, Replay, damage_of
 from ..records import frozen
 from ..wire import FEATURE, ChannelEnded, InvocationResult, InvokeFunction, decode
 
@@ -58,8 +58,9 @@ class RecordedHistory:
         player = Replay(self.recording)
         judge = _Judge(player.hub)
         for number, step in enumerate(self.recording.steps, 1):
-            before = set(player.hub.sessions)
-            broken = judge.look_at(player.do(number, step), before)
+            with damage_of(number, step):
+                before = set(player.hub.sessions)
+                broken = judge.look_at(player.do(number, step), before)
             if broken is not None:
                 return BrokenPromise(broken[0], number, f"step {number}: {broken[1]}")
         return None
@@ -87,7 +88,14 @@ class RecordedHistory:
         return _by_hypothesis(_without_stretches(history, fails), fails)
 
     def keep(self, places: Sequence[int]) -> RecordedHistory:
-        """Return the history of some steps, which are counted from 0. Its effects are compared with nothing."""
+        """Return the history of some steps, which are counted from 0. Its effects are compared with nothing.
+
+        Raises ValueError for a place that has no step.
+        """
+        wrong = [place for place in places if not 0 <= place < len(self)]
+        if wrong:
+            had = f"it has the places 0 to {len(self) - 1}" if len(self) else "it has none"
+            raise ValueError(f"the history has no step at the place {wrong[0]}: {had}")
         steps = tuple(attrs.evolve(self.recording.steps[place], compared=False) for place in places)
         return RecordedHistory(attrs.evolve(self.recording, steps=steps))
 
@@ -100,11 +108,12 @@ class RecordedHistory:
         names = Names(player.hub)
         lines = []
         for number, step in enumerate(self.recording.steps, 1):
-            done = player.do(number, step)
-            names.update()
-            lines.append(f"{number}. {describe_input(done, names)}")
-            lines += [f"     {move.kind}: {move.before or 'new'} -> {move.after}" for move in done.moves]
-            lines += [f"     => {describe_effect(effect, names)}" for effect in done.effects]
+            with damage_of(number, step):
+                done = player.do(number, step)
+                names.update()
+                lines.append(f"{number}. {describe_input(done, names)}")
+                lines += [f"     {move.kind}: {move.before or 'new'} -> {move.after}" for move in done.moves]
+                lines += [f"     => {describe_effect(effect, names)}" for effect in done.effects]
         return lines
 
 

@@ -189,12 +189,12 @@ class World:
         return await self.restart_worker(name)
 
     def has_crashed(self, name: str) -> bool:
-        """Return whether a worker has crashed and was not started again."""
-        return self._hired[name].scope.cancel_called
+        """Return whether a worker has crashed and was not started again. Raises ValueError for an unknown name."""
+        return self._find(name).scope.cancel_called
 
     async def restart_worker(self, name: str) -> Worker:
-        """Start a worker anew that has crashed, or is done."""
-        hired = self._hired[name]
+        """Start a worker anew that has crashed, or is done. Raises ValueError for an unknown name."""
+        hired = self._find(name)
         hired.scope = trio.CancelScope()
         worker: Worker = await self.nursery.start(self._live, hired)
         return worker
@@ -206,11 +206,21 @@ class World:
                 await hired.program(worker)
 
     def crash_worker(self, name: str) -> None:
-        """End a worker as a killed process. The kernel closes its sockets, and it sends nothing more."""
+        """End a worker as a killed process. The kernel closes its sockets, and it sends nothing more.
+
+        Raises ValueError for an unknown name.
+        """
+        hired = self._find(name)
         self.note(name, "crashes")
         for near, _ in self.network.connections(name):
             near.close()
-        self._hired[name].scope.cancel()
+        hired.scope.cancel()
+
+    def _find(self, name: str) -> _Hired:
+        if name not in self._hired:
+            there = f"it has {', '.join(self._hired)}" if self._hired else "it has none"
+            raise ValueError(f"this world has no worker {name!r}, {there}: start_worker starts one")
+        return self._hired[name]
 
     # --- the end
 

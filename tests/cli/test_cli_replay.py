@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
+import attrs
 import pytest
 
 from iii_trio.cli import main
@@ -16,6 +17,9 @@ from iii_trio.cli.exits import UsageError
 from iii_trio.cli.files import Sink
 from iii_trio.cli.record import read_duration
 from iii_trio.core.channel import Channel, ChannelEvent
+from iii_trio.recorder.plain import write_one
+from iii_trio.recorder.recording import Recording, RecordingError
+from iii_trio.testing import from_recording
 from iii_trio.wire import Direction, Ref
 from tests.helpers.recorded_world import Recorded, encoded
 
@@ -174,6 +178,81 @@ def test_F7_wrong_usage_is_one_sentence(
     places = {"FILE": file, "TEXT": str(tmp_path / "text")}
     assert main(["replay", *(places.get(word, word) for word in words)]) == 2
     assert capsys.readouterr().err == f"iii-trio: {said.replace('TEXT', places['TEXT'])}\n"
+
+
+def with_argument(recording: Recording, kind: str, at: int, value: object) -> tuple[Recording, int]:
+    """Return a recording whose last step of a kind has another argument, and the number of the step."""
+    steps = list(recording.steps)
+    number = max(number for number, step in enumerate(steps, 1) if step.kind.name == kind)
+    arguments = [*steps[number - 1].arguments]
+    arguments[at] = write_one(value)
+    steps[number - 1] = attrs.evolve(steps[number - 1], arguments=arguments)
+    return attrs.evolve(recording, steps=tuple(steps)), number
+
+
+@pytest.mark.parametrize("words", [[], ["--why"], ["--json"], ["--why", "--channel", "x"]])
+@pytest.mark.parametrize(
+    ("kind", "at", "value"),
+    [
+        ("received", 0, 1e308),
+        ("received", 1, 1e308),
+        ("received", 1, None),
+        ("received", 1, "text"),
+        ("close_session", 0, 5),
+        ("disconnected", 0, 1.5),
+    ],
+)
+def test_F7_a_step_with_an_odd_value_is_one_sentence_that_names_it(
+    kind: str,
+    at: int,
+    value: object,
+    words: list[str],
+    talk: Recorded,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recording, number = with_argument(talk.recording(), kind, at, value)
+    place = tmp_path / "odd.recording"
+    place.write_bytes(encoded(recording))
+    assert main(["replay", str(place), *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"iii-trio: {place}: ") and said.count("\n") == 1
+    assert said.endswith(
+        f"the recording is damaged at step {number} ({kind}): it has values of other types than a step has (TypeError); "
+        "copy it again, or record anew\n"
+    )
+    with pytest.raises(RecordingError, match=f"step {number} "):
+        str(from_recording(place))
+
+
+@pytest.mark.parametrize("words", [[], ["--why"]])
+def test_F7_a_snapshot_with_an_odd_session_is_one_sentence(
+    words: list[str], talk: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = talk.recording()
+    settings, _, plain, ledgers = recording.snapshot[0]
+    odd = [[settings, ["d", "a", 1.5], plain, ledgers], recording.snapshot[1]]
+    place = tmp_path / "odd.recording"
+    place.write_bytes(encoded(attrs.evolve(recording, snapshot=odd)))
+    assert main(["replay", str(place), *words]) == 2
+    assert capsys.readouterr().err == (
+        f"iii-trio: {place}: the recording cannot be replayed: its snapshot is damaged (AttributeError): "
+        "copy it again, or record anew\n"
+    )
+
+
+def test_F3_an_end_that_is_attached_otherwise_is_a_difference(
+    talk: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk.hub.attach("nothing", "key", Direction.READ, 11.0, None, None)
+    recording, number = with_argument(talk.recording(), "attach", -1, 0)
+    place = tmp_path / "attached.recording"
+    place.write_bytes(encoded(recording))
+    assert main(["replay", str(place)]) == 1
+    assert capsys.readouterr().err == (
+        f"iii-trio: {place}: step {number} (attach) differs: the end of channel nothing was refused with 404, "
+        "and the engine had it attached\n"
+    )
 
 
 def test_a_duration_has_a_unit_or_is_in_seconds() -> None:

@@ -135,3 +135,16 @@ def test_a_history_is_shrunk_by_a_judge_of_ones_own() -> None:
         return "c (" in str(one)
 
     assert len(history.shrink(a_worker_is_named_c)) == 2
+
+
+def test_a_part_of_a_history_has_places_that_there_are() -> None:
+    history = RecordedHistory(busy().recording())
+    assert len(history.keep([0, len(history) - 1])) == 2
+    for place in (-1, len(history)):
+        with pytest.raises(ValueError) as caught:
+            history.keep([0, place])
+        assert str(caught.value) == (
+            f"the history has no step at the place {place}: it has the places 0 to {len(history) - 1}"
+        )
+    with pytest.raises(ValueError, match="no step at the place 0: it has none"):
+        history.keep([]).keep([0])

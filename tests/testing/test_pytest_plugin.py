@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
+
+import iii_trio_pytest
 
 PROJECT = Path(__file__).parents[2]
 
@@ -51,3 +56,17 @@ def test_a_users_test_gets_an_engine_a_worker_and_a_clock(tmp_path: Path) -> Non
 def test_a_run_that_uses_no_fixture_does_not_import_the_package(tmp_path: Path) -> None:
     result = run(tmp_path, "import sys\n\ndef test_it():\n    assert 'iii_trio' not in sys.modules\n")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_without_pytest_trio_a_fixture_names_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytest_trio", None)  # an import fails then
+    monkeypatch.setattr(pytest, "fixture", lambda name: lambda function: function)
+
+    async def iii_engine() -> None:
+        pass
+
+    with pytest.raises(pytest.fail.Exception) as caught:
+        iii_trio_pytest._async_fixture(iii_engine)()
+    assert str(caught.value) == "the fixture iii_engine needs pytest-trio: pip install 'iii-trio[testing]'"
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(each.startswith("pytest-trio") for each in extras["testing"])

@@ -131,3 +131,23 @@ def test_a_slow_line_holds_the_writer_back() -> None:
                 return took
 
     assert 1_000 < simulate(scenario).value < 2_000
+
+
+def test_a_worker_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    async def scenario(world: World) -> list[str]:
+        said = []
+        for name in ("files", "boats"):
+            with pytest.raises(ValueError) as caught:
+                world.crash_worker("nobody")
+            said.append(str(caught.value))
+            await world.start_worker(name)
+        with pytest.raises(ValueError, match="has no worker 'nobody', it has files, boats:"):
+            world.has_crashed("nobody")
+        with pytest.raises(ValueError, match="has no worker 'nobody', it has files, boats:"):
+            await world.restart_worker("nobody")
+        return said
+
+    assert simulate(scenario).value == [
+        "this world has no worker 'nobody', it has none: start_worker starts one",
+        "this world has no worker 'nobody', it has files: start_worker starts one",
+    ]
