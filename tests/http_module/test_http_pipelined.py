@@ -115,9 +115,11 @@ async def test_H12_pipelined_requests_in_pieces_of_any_size_are_the_same(
 
 
 @pytest.mark.parametrize("body", [b"", b"abc"])
-@pytest.mark.parametrize(("status", "length"), [(200, "5"), (304, "5"), (204, None)])
-async def test_a_204_has_no_length_whatever_its_handler_sets(status: int, length: str | None, body: bytes) -> None:
-    """RFC 9110 section 8.6. A 304 may have the length that the answer would have."""
+@pytest.mark.parametrize(("status", "length"), [(200, "5"), (304, "5"), (204, None), (205, "0")])
+async def test_a_204_has_no_length_and_a_205_none_but_0_whatever_their_handlers_set(
+    status: int, length: str | None, body: bytes
+) -> None:
+    """RFC 9110 sections 8.6 and 15.3.6. A 304 may have the length that the answer would have."""
     async with http_world() as world:
 
         @world.worker.http("GET", "/f")

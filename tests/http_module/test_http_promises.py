@@ -119,6 +119,7 @@ async def test_H2_the_status_and_the_headers_come_from_control_messages() -> Non
         ({"status_code": True}, 200, "application/json", b"{}"),
         (["a", "list"], 200, "application/json", b"{}"),
         ({"status_code": 204, "body": "x"}, 204, "application/json", b""),
+        ({"status_code": 205, "body": "x"}, 205, "application/json", b""),
     ],
 )
 async def test_H2_a_result_is_a_whole_response(result: Any, status: int, content_type: str, body: bytes) -> None:
@@ -129,8 +130,11 @@ async def test_H2_a_result_is_a_whole_response(result: Any, status: int, content
             return result
 
         await world.route("result", "/result")
-        reply = await world.connect().request("GET", "/result")
-        assert (reply.status, reply.headers["content-type"], reply.body) == (status, content_type, body)
+        client = world.connect()
+        for _ in range(2):
+            reply = await client.request("GET", "/result")
+            assert (reply.status, reply.headers["content-type"], reply.body) == (status, content_type, body)
+            assert reply.headers.get("content-length") == (str(len(body)) if status != 204 else None)
 
 
 async def test_H3_a_client_that_leaves_cancels_its_handler_and_frees_both_channels() -> None:

@@ -450,9 +450,12 @@ class HttpConnection:
 
     def _head(self, head: Head, *, close: bool) -> bytes:
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers]
-        # RFC 9110 section 8.6: a 204 has none, not even one of 0.
-        if head.status == 204:
+        # RFC 9110 section 8.6: a 204 has no length, not even one of 0.
+        if head.status in (204, 205):
             headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+        # Section 15.3.6: a 205 has no body. Clients learn that from its length only, other than for a 204.
+        if head.status == 205:
+            headers.append((b"content-length", b"0"))
         headers.append((b"date", _date(int(time.time()))))
         if close or self.is_last:
             headers.append((b"connection", b"close"))

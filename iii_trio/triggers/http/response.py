@@ -102,7 +102,7 @@ _OF_THE_CONNECTION: Final = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 """Headers that are the server's own (RFC 9110 section 7.6.1). Handlers that set them are not disturbed, and not heard."""
-_BODILESS: Final = frozenset({204, 304})
+_BODILESS: Final = frozenset({204, 205, 304})
 
 
 @frozen
@@ -122,7 +122,7 @@ class Head:
 
     @property
     def has_body(self) -> bool:
-        """Whether a response with this status may have a body (RFC 9110 section 6.4.1)."""
+        """Whether a response with this status may have a body (RFC 9110 sections 6.4.1 and 15.3.6)."""
         return self.status >= 200 and self.status not in _BODILESS
 
 
