@@ -335,7 +335,7 @@ def to_builtin(value: Any) -> Any:
     for kind in type(value).__mro__:
         if kind in _unstructure:
             return _unstructure[kind](value)
-    raise NotImplementedError(f"a {type(value).__name__} is not JSON")
+    raise NotImplementedError(f"a value of type {type(value).__name__} is not JSON")
 
 
 def with_taught_forms(value: Any) -> Any:

@@ -107,7 +107,7 @@ BAD: dict[str, tuple[Register, type[IIIError], str]] = {
     "metadata of an object": (
         lambda worker: worker.register_function("a::b", nothing, metadata={"x": object()}),
         MisuseError,
-        "`metadata` of a::b cannot be sent as JSON: x: a object is not JSON; "
+        "`metadata` of a::b cannot be sent as JSON: x: a value of type object is not JSON; "
         "give what JSON can hold: texts, numbers, lists, and dicts whose keys are texts",
     ),
     "metadata of many digits": (
