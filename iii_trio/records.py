@@ -11,7 +11,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
-from operator import attrgetter
+from operator import attrgetter, is_
 from reprlib import recursive_repr
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
@@ -39,7 +39,9 @@ else:
     def settings(cls: Any) -> Any:
         """Make a class as `frozen` does whose fields refuse values of other types than their annotations say."""
         cls.__attrs_pre_init__ = _check_types
-        return frozen(cls)
+        made = frozen(cls)
+        _annotations[made] = dict(vars(cls).get("__annotations__", {}))
+        return made
 
 
 def _with_shared_methods(cls: Any, hash_: Any, *, repr: bool = True, eq: bool = True, **_: Any) -> Any:
@@ -115,11 +117,16 @@ _WORDS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
 """The classes that a word of an annotation allows, and how an error names them."""
 
 
+_annotations: Final[dict[type, dict[str, Any]]] = {}
+"""The annotations of each class of settings, as written."""
+
+
 def _check_types(self: Any, *args: Any, **kwargs: Any) -> None:
     """Raise TypeError for the first argument of a class of settings that is not of its field's type."""
     cls: Any = type(self)
+    defaults = cls.__init__.__defaults__ or ()
     # An engine starts with a dozen classes, most of them without an argument.
-    if args == cls.__init__.__defaults__ and not kwargs:
+    if not kwargs and len(args) == len(defaults) and all(map(is_, args, defaults)):
         return
     fields = _typed_fields(cls)
     # attrs passes the arguments on as `__init__` takes them: those without a name first, in the order of the fields.
@@ -141,17 +148,20 @@ def _check_types(self: Any, *args: Any, **kwargs: Any) -> None:
 def _typed_fields(cls: Any) -> dict[str, tuple[tuple[type, ...], str, bool]]:
     """Return the classes, the words for an error and the secrecy of each argument.
 
-    There are no classes for an annotation that says more than a type.
+    There are no classes for an annotation that says more than a type, nor for a field of a subclass of a user.
     """
     fields = {}
     for field in sorted(attrs.fields(cls), key=attrgetter("kw_only")):
+        # As written: `attrs.resolve_types` puts types in the places of the words.
+        owner = next((each for each in cls.__mro__ if field.name in vars(each).get("__annotations__", {})), cls)
+        annotation = _annotations.get(owner, {}).get(field.name, "")
         classes: list[type] = []
         words: list[str] = []
         is_secret = field.repr is not True or bool(field.metadata.get("secret"))
-        for part in str(field.type).split(" | "):
+        for part in str(annotation).split(" | "):
             word = part.partition("[")[0]
             allowed, give = _WORDS.get(word, ((), ""))
-            other = vars(sys.modules[cls.__module__]).get(word)
+            other = vars(sys.modules[owner.__module__]).get(word) if owner in _annotations else None
             # Other names are classes of ours, or aliases, which only a type checker understands.
             if isinstance(other, type) and word not in _WORDS:
                 allowed, give, is_secret = (other,), f"{word}(…)", True

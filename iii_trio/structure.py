@@ -285,8 +285,9 @@ _ENCODED: Final = (
     str, int, float, dict, list, tuple, set, frozenset, bytes, bytearray, memoryview, enum.Enum, msgspec.Struct, *_TEXTS,
 )  # fmt: skip
 """What the encoder of JSON writes by itself, besides attrs classes and dataclasses. It asks for no other form of them."""
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _taught_anew: Final[set[type]] = set()
-"""The registered types that the encoder would write by itself."""
+"""The registered types that the encoder would write by itself. Their subclasses are not among them."""
 _schemas: Final[dict[type, Mapping[str, Any]]] = {}
 _registered: Final[dict[type, Callable[[Any, Any], Any]]] = {}
 
@@ -319,7 +320,7 @@ def register_type(
     _forbidding.cache_clear()
     if unstructure is not None:
         _unstructure[kind] = unstructure
-        if _is_class(kind) or issubclass(kind, _ENCODED):
+        if isinstance(kind, type) and kind not in _WORDS and (_is_class(kind) or issubclass(kind, _ENCODED)):
             _taught_anew.add(kind)
     if schema is not None:
         _schemas[kind] = schema
@@ -347,25 +348,33 @@ def with_taught_forms(value: Any) -> Any:
 
 
 def _taught_form(value: Any) -> Any:
+    """Return the taught form of a value. One without taught types in it is returned as it is."""
     kind = type(value)
-    if kind not in _unstructure and kind in _WORDS and kind not in (dict, list):
+    if kind in _taught_anew:
+        form = _unstructure[kind](value)
+        return form if type(form) is kind else _taught_form(form)
+    if kind in _SCALARS:
         return value
-    for base in kind.__mro__:
-        if base in _unstructure:
-            form = _unstructure[base](value)
-            return form if type(form) is kind else _taught_form(form)
-    if isinstance(value, dict):
-        return {key: _taught_form(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_taught_form(inner) for inner in value]
-    # The encoder leaves out private fields of attrs classes, and those only.
+    is_list = isinstance(value, list | tuple | set | frozenset)
+    items = dict(enumerate(value)) if is_list else value if isinstance(value, dict) else _sent_fields(value)
+    forms: dict[Any, Any] = {}
+    differs = False
+    # In one function, without a comprehension: each further frame of a level would take from the depth that can be sent.
+    for key, inner in items.items():
+        forms[key] = form = _taught_form(inner)
+        differs = differs or form is not inner
+    return value if not differs else list(forms.values()) if is_list else forms
+
+
+def _sent_fields(value: Any) -> dict[str, Any]:
+    """Return the fields that the encoder sends of an object: of attrs those that are not private, and no empty ones."""
+    kind = type(value)
     if attrs.has(kind):
         names = [field.name for field in attrs.fields(kind) if not field.name.startswith("_")]
-    elif is_dataclass(kind):
-        names = [field.name for field in fields(kind)]
     else:
-        return value
-    return {name: _taught_form(getattr(value, name)) for name in names}
+        names = [field.name for field in fields(kind)] if is_dataclass(kind) else []
+    found = {name: getattr(value, name, msgspec.UNSET) for name in names}
+    return {name: inner for name, inner in found.items() if inner is not msgspec.UNSET}
 
 
 def structure(value: object, into: type[T]) -> T:

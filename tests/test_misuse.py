@@ -22,8 +22,11 @@ from iii_trio import (
     Worker,
     lowlevel,
     open_engine,
+    records,
     serve_engine,
 )
+from iii_trio.config import FunctionFilter, RbacConfig
+from iii_trio.config.file import parse_config
 from iii_trio.config.settings import Auth, Tls
 from iii_trio.http import ExternalCall
 from iii_trio.triggers.http.settings import HttpConfig
@@ -79,10 +82,36 @@ def test_a_setting_of_another_type_is_named_with_what_to_give(make: Callable[[],
     assert str(caught.value) == problem
 
 
+def test_types_are_checked_after_a_file_was_read_too() -> None:
+    parse_config("workers:\n  - name: iii-worker-manager\n    iii-trio: { limits: { sessions: 3 } }\n", "f.yaml", {})
+    records._typed_fields.cache_clear()
+    with pytest.raises(TypeError, match=r"`Limits\.sessions` is True"):
+        Limits(sessions=of(True))
+    with pytest.raises(TypeError, match=r"`Limits\.memory_bytes` is"):
+        Limits(memory_bytes=of(float(Limits().memory_bytes)))
+
+
+def test_fields_of_a_users_subclass_are_its_own() -> None:
+    @attrs.frozen
+    class Mine(Tls):
+        home: Path = attrs.field(default="x", converter=Path)
+
+    assert Mine("c.pem", home=of("y")).home == Path("y")
+    with pytest.raises(TypeError, match=r"`Mine\.key` is of type int"):
+        Mine("c.pem", key=of(3))
+
+
+def test_paths_become_texts() -> None:
+    tls = Tls(of(Path("c.pem")), of(Path("k.pem")), of(Path("a.pem")))
+    assert (tls.certificate, tls.key, tls.clients) == ("c.pem", "k.pem", "a.pem")
+    assert Auth(token_file=of(Path("tokens"))).token_file == "tokens"
+    assert Listener(unix=of(Path("s.sock"))).unix == "s.sock"
+
+
 def test_whole_numbers_are_numbers_and_paths_are_texts() -> None:
     assert Timeouts(goodbye_seconds=1).goodbye_seconds == 1
     assert QueueConfig(directory=of(Path("jobs"))).directory == Path("jobs")
-    assert Tls(of(Path("cert.pem")), key=of(Path("key.pem"))).key == Path("key.pem")
+    assert Tls(of(Path("cert.pem")), key=of(Path("key.pem"))).key == "key.pem"
     assert attrs.evolve(Listener(), port=0).port == 0
 
 
@@ -186,6 +215,16 @@ async def test_queues_are_asked_by_a_worker() -> None:
         "Queues takes a worker, not a value of type Engine: "
         "write `async with iii_trio.open_worker(engine) as worker`, and Queues(worker)"
     )
+
+
+async def test_an_engine_that_may_not_tell_of_its_queues_is_believed() -> None:
+    allowed = [FunctionFilter("iii::queue::*"), FunctionFilter("engine::queue::dlq_messages")]
+    async with open_engine() as engine:
+        [url] = await engine.listen(Listener(port=0, rbac=RbacConfig(expose_functions=allowed)))
+        async with iii_trio.open_worker(url) as worker:
+            queues = Queues(worker)
+            assert await queues.dead_letters("default") == []
+            assert await queues.redrive("default") == 0
 
 
 async def test_swapped_ends_of_a_duplex_stream_are_refused_at_once() -> None:

@@ -17,6 +17,7 @@ from .exits import Failure
 from .output import complain
 from .payload import json_hint
 
+_ALL: Final = {"include_internal": True}
 _SECONDS: Final = 2.0
 """How long an engine is asked for what a hint says. It must not hold up the command."""
 
@@ -52,7 +53,7 @@ async def _name_hint(worker: iii_trio.Worker, function: str, namespace: str) -> 
     rows: list[Any] = []
     with trio.move_on_after(_SECONDS):
         try:
-            rows = (await ask_list(worker, "engine::functions::list", "functions", {}))["functions"]
+            rows = (await ask_list(worker, "engine::functions::list", "functions", _ALL))["functions"]
         # An engine may not list its functions to everybody, and the error itself is to be told.
         except (CallError, ConnectionFailed, Failure):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import stat
@@ -89,6 +90,8 @@ async def _watch_reader() -> None:
     try:
         descriptor = sys.stdout.fileno()
         is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        # One that this process could read as well has a reader for ever.
+        is_pipe = is_pipe and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
     except (OSError, ValueError):
         is_pipe = False  # a stream of a test or an embedder, or one that was closed
     if is_pipe:

@@ -97,7 +97,8 @@ async def serve(
                         # Only SIGHUP leaves the engine running.
                         if number not in RELOAD:
                             break
-                        await _reload(engine, load, signals)
+                        if not signals.is_stopping:
+                            await _reload(engine, load, signals)
                     notify("STOPPING=1")
                     logger.info("draining for at most %g s; once more stops at once", grace)
                     code = await _drain(engine, signals.queue, grace)
@@ -112,6 +113,8 @@ class Signals:
         self.ready = False
         """Whether the engine has started. From then on signals are queued."""
         self.stopped_by = 0
+        self.is_stopping = False
+        """Whether one that stops the engine has come."""
         self.reload: trio.CancelScope | None = None
         """The scope of a reload that is under way."""
         self._sender, self.queue = trio.open_memory_channel[int](math.inf)
@@ -124,9 +127,11 @@ class Signals:
                 self.stopped_by = number
                 start.cancel()
                 return
-            # What is being read may be on a disk that does not answer.
-            if number not in RELOAD and self.reload is not None:
-                self.reload.cancel()
+            # What is being read, now or by a reload that waits, may be on a disk that does not answer.
+            if number not in RELOAD:
+                self.is_stopping = True
+                if self.reload is not None:
+                    self.reload.cancel()
             self._sender.send_nowait(number)
 
 

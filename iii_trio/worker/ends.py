@@ -70,6 +70,8 @@ class _ChannelEnd(Generic[E]):
         self._forced: tuple[str, str | None] | None = None
         """The reason and code with which this side ended it by force."""
         self._detached = False
+        self._in_block = False
+        """Whether a task is within this end's own block."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._ref.channel_id} {self._state.current.name.lower()}>"
@@ -100,12 +102,18 @@ class _ChannelEnd(Generic[E]):
         return await self._owner.wait_outcome(self._ref.channel_id)
 
     async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()
+        self._in_block = True
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            self._in_block = False
+            raise
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._in_block = False
         if exc is None:
             await self.aclose()
         else:

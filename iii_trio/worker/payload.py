@@ -144,7 +144,10 @@ class Ends(list[End]):
         Ends that were passed on are left alone. A writer that was neither used nor passed on delivers an empty stream.
         """
         for end in self._mine():
-            if isinstance(end, ChannelWriter):
+            # A clean end would make the part that another task has sent look whole.
+            if isinstance(end, ChannelWriter) and end._in_block:
+                end.abort("the handler returned while a task was within the writer's block; `detach()` hands it on")
+            elif isinstance(end, ChannelWriter):
                 finish(end)
             else:
                 end.cancel("the handler returned")

@@ -200,8 +200,8 @@ class Queues:
         try:
             await self._call("jobs", {**_which(queue, kind), "limit": 1})
         except CallError as error:
-            # An engine of iii cannot tell.
-            if error.code != ErrorCode.FUNCTION_NOT_FOUND:
+            # An engine of iii cannot tell, and one with access rules may not.
+            if error.code not in (ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.FORBIDDEN):
                 raise
 
     async def _row(self, verb: str, payload: dict[str, Any]) -> dict[str, Any]:

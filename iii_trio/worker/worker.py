@@ -198,7 +198,7 @@ class Worker(Registering):
         if action is not None:
             if isinstance(action, Enqueue):
                 job, action = action, action.action
-            # The engine could not read another value, and would blame the message as a whole.
+            # Few other values could be read by the engine, which would blame the message as a whole.
             elif not isinstance(action, Action):
                 raise MisuseError(_no_action(action))
         call = PendingCall(function_id, self._environment.new_id())

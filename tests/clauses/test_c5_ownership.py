@@ -345,6 +345,47 @@ async def test_C5_4_a_channels_block_ends_what_was_neither_used_nor_passed_on(
     assert trio.current_time() == 0
 
 
+@pytest.mark.parametrize("sends_first", [True, False])
+async def test_C5_4_a_stream_that_another_task_still_writes_never_looks_complete(
+    autojump_clock: Clock, world: World, writing: str, reading: str, sends_first: bool
+) -> None:
+    async with two_workers(world, writing, reading) as (one, two), trio.open_nursery() as outer:
+        entered, go_on = trio.Event(), trio.Event()
+
+        async def produce(writer: iii_trio.ChannelWriter) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                async with writer:
+                    if sends_first:
+                        await writer.send("a part")
+                    entered.set()
+                    await go_on.wait()
+                    await writer.send("the rest")
+
+        async def keep(writer: iii_trio.ChannelWriter) -> None:
+            outer.start_soon(produce, writer)
+            await entered.wait()
+
+        async with one.create_channel() as channel:
+            reader = two.open_reader(channel.reader_ref)
+            await keep(channel.writer)
+        with pytest.raises(ChannelBroken) as caught:
+            while True:
+                await reader.receive()
+        assert caught.value.outcome == "aborted"
+        go_on.set()
+        entered, go_on = trio.Event(), trio.Event()
+        one.register_function("first::keep", keep)
+        await world.settle()  # the engine knows the function
+        async with two.create_channel() as channel:
+            await two.trigger("first::keep", {"writer": channel.writer_ref})
+            with pytest.raises(ChannelBroken) as caught:
+                while True:
+                    await channel.reader.receive()
+            assert caught.value.outcome == "aborted"
+        go_on.set()
+    assert trio.current_time() == 0
+
+
 # --- C5.5
 
 

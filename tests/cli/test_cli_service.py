@@ -73,7 +73,8 @@ async def test_a_reload_takes_new_tokens_and_keeps_who_may_stay(tmp_path: Path) 
                 await stays.trigger("engine::workers::list", {})
 
 
-async def test_a_signal_ends_an_engine_whose_reload_reads_what_blocks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reloads", [1, 2])
+async def test_a_signal_ends_an_engine_whose_reload_reads_what_blocks(tmp_path: Path, reloads: int) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(MANAGER)
     async with serving("--config", str(config)) as (process, address):
@@ -84,6 +85,8 @@ async def test_a_signal_ends_an_engine_whose_reload_reads_what_blocks(tmp_path: 
         try:
             async with iii_trio.open_worker(address, name="served") as worker:
                 await worker.trigger("engine::workers::list", {})
+            if reloads == 2:
+                process.send_signal(signal.SIGHUP)  # it waits behind the first one
             process.send_signal(signal.SIGTERM)
             with trio.fail_after(SECONDS):
                 assert await process.wait() == 0

@@ -8,9 +8,10 @@ import decimal
 import enum
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NewType, TypedDict
 
 import attrs
+import msgspec
 import pytest
 
 import iii_trio
@@ -222,6 +223,14 @@ class Metres:
     number: int
 
 
+@attrs.frozen
+class Far(Metres):
+    """A subclass keeps its own form."""
+
+
+NewText: Any = NewType("NewText", str)
+
+
 @dataclasses.dataclass
 class Seconds:
     number: int
@@ -274,7 +283,30 @@ async def test_a_taught_form_that_fails_is_named_with_its_place() -> None:
         _forget_taught_types()
 
 
+@dataclasses.dataclass
+class Odd:
+    """What the encoder sends in its own way."""
+
+    data: bytes = b"\1"
+    unset: Any = dataclasses.field(init=False)
+    absent: Any = msgspec.UNSET
+
+
+async def test_a_payload_without_a_taught_type_is_sent_as_ever() -> None:
+    deep: list[Any] = []
+    for _ in range(480):
+        deep = [deep]
+    values = [{"odd": Odd()}, deep, (1, 2.5, None), {"when": WHEN}, Far(7)]
+    before = [encode_payload(value, "it") for value in values]
+    iii_trio.register_type(Metres, Metres, unstructure=lambda value: value.number)
+    iii_trio.register_type(NewText, str, unstructure=str)  # type: ignore[type-abstract]
+    try:
+        assert [encode_payload(value, "it") for value in values] == before
+    finally:
+        _forget_taught_types()
+
+
 def _forget_taught_types() -> None:
-    for kind in (Metres, Seconds, Hue):
+    for kind in (Metres, Seconds, Hue, NewText):
         structure._unstructure.pop(kind, None)
         structure._taught_anew.discard(kind)
