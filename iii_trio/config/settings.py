@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -36,8 +35,9 @@ def _secret(give: str) -> dict[str, object]:
 _FILE: Final = _secret("the path of a file")
 
 
-def _path_or_none(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.fspath(path)
+def _path(path: Any) -> Any:
+    """Return a path as a text. What has no path is given back, for the next check."""
+    return path.__fspath__() if hasattr(path, "__fspath__") else path
 
 
 def _where() -> str:
@@ -145,11 +145,11 @@ class Timeouts:
 class Tls:
     """The files of a listener's TLS, in PEM."""
 
-    certificate: str = attrs.field(converter=os.fspath, metadata=_FILE)
+    certificate: str = attrs.field(converter=_path, metadata=_FILE)
     """The certificate, and behind it those that lead to its root."""
-    key: str | None = attrs.field(default=None, converter=_path_or_none, metadata=_FILE)
+    key: str | None = attrs.field(default=None, converter=_path, metadata=_FILE)
     """The private key; None: it is in the certificate's file."""
-    clients: str | None = attrs.field(default=None, converter=_path_or_none, metadata=_FILE)
+    clients: str | None = attrs.field(default=None, converter=_path, metadata=_FILE)
     """Certificates of authorities, in PEM. Clients then have to show a certificate that one of these has signed. None: they
     need none."""
     where: str = _where()
@@ -175,7 +175,7 @@ class Auth:
         repr=False,
         metadata=_secret("a list of strings (in quotes, if they look otherwise)"),
     )
-    token_file: str | None = attrs.field(default=None, converter=_path_or_none, metadata=_FILE)
+    token_file: str | None = attrs.field(default=None, converter=_path, metadata=_FILE)
     """A file with further tokens, one a line; lines that begin with `#` are comments."""
     channels: Literal["key", "key_and_token"] = attrs.field(
         default="key",
@@ -213,7 +213,7 @@ class Listener:
 
     host: str = "127.0.0.1"
     port: int = attrs.field(default=49134, validator=validators.and_(validators.ge(0), validators.le(65535)))
-    unix: str | None = attrs.field(default=None, converter=_path_or_none)
+    unix: str | None = attrs.field(default=None, converter=_path)
     """The path of a unix socket to listen at instead."""
     tls: Tls | None = None
     """None: in the clear."""
