@@ -36,7 +36,7 @@ _FILE: Final = _secret("the path of a file")
 
 
 def _path(path: Any) -> Any:
-    """Return a path as a text. What has no path is given back, for the next check."""
+    """Return the text of a path. Any other value is given back, for the next check."""
     return path.__fspath__() if hasattr(path, "__fspath__") else path
 
 
