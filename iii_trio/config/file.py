@@ -45,7 +45,7 @@ from .settings import (
     Timeouts,
     Tls,
 )
-from .text_file import read_text_file
+from .text_file import read_text_file, why_unreadable
 
 LISTENER: Final = "iii-worker-manager"
 GRACE_KEY: Final = "registration_namespace_grace_ms"
@@ -103,12 +103,12 @@ def read_config(
     try:
         text = read_text_file(file)
     # The user gave this path, so the error should say what to do rather than show a traceback.
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); name another file with --config") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except ValueError as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); name another file with --config") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({why_unreadable(error)}); name another file with --config"
+        ) from None
     return parse_config(text, file, environ, modules=modules)
 
 

@@ -66,10 +66,10 @@ async def open_channel(owner: EndOwner, create: Callable[[], Awaitable[dict[str,
             if end._is_left_to_its_call:
                 end._end_by_force(*describe(error))
         raise
-    # A clean end would make the part that the other task has sent look whole.
     if channel.writer._is_left_to_its_call and channel.writer._in_block:
+        # A clean end would make the part that the other task has sent look whole.
         channel.writer.abort("the channel's block was left while a task was within the writer's own block")
-    if channel.writer._is_left_to_its_call:
+    elif channel.writer._is_left_to_its_call:
         # The channel may have ended otherwise. `send` has raised that, and who never used the writer did not ask.
         expected = (ChannelBroken,) if channel.writer._used else (IIIError, trio.BrokenResourceError)
         with contextlib.suppress(*expected):
